@@ -1,0 +1,63 @@
+"""What a source is: a list of items, and a way to read one as an image.
+
+A source is written `KIND/REST`, for example `folder/my/cars`, `bundled/digits` or `torch/MNIST`. KIND names the file in
+`vision_mtl/data/sources/` that registers it. Listing the items must not decode images, so that `--stage data` can show
+a plan of a large set at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.registry import Registry
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a source, not decoded.
+
+    `identity` is unique within the source and stable between runs and machines (a relative path, an index): splits are
+    drawn from it. `path` is the file's resolved absolute path, if it is a file: two sources that name one path name one
+    instance. `labels` maps a column to its value as text; a missing or blank label is absent. `split` is the official
+    or user-given side. Items of one `group` stay on one side and are one cluster in every interval.
+    """
+
+    identity: str
+    path: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    split: Split | None = None
+    group: str | None = None
+
+
+class Source(Protocol):
+    """Constructed as `cls(rest, root)`: the text after the first slash, and the folder for downloads."""
+
+    version: str  # part of the store's key: changes when the same items would decode to other pixels
+
+    def __init__(self, rest: str, root: Path) -> None: ...
+
+    def items(self) -> list[Item]:
+        """Every image, in a stable order. Raises `UserError` for a missing path, an empty source, a bad label file."""
+
+    def read(self, item: Item) -> np.ndarray:
+        """(H, W, C) uint8, C = 1 (grey) or 3 (RGB). Raises `data.decode.UnreadableImage` naming the file and why."""
+
+
+SOURCES: Registry[type[Source]] = Registry("source", "vision_mtl.data.sources")
+
+
+def open_source(name: str, root: Path) -> Source:
+    """The source written `KIND/REST`; raises `UserError` for an unknown kind, naming the nearest."""
+    kind, slash, rest = name.partition("/")
+    if not slash or not rest:
+        raise UserError(f"a source is written KIND/REST, for example folder/my/cars; found {name!r}.")
+    return SOURCES.get(kind)(rest, root)
