@@ -1,0 +1,71 @@
+"""Visible tokens alone against all tokens with the hidden ones masked out of attention."""
+
+import pytest
+import timm
+import torch
+
+from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.visible import encode_visible, hidden_tokens, takes_visible_tokens
+
+
+@pytest.fixture(scope="module")
+def vit() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone("vit_tiny_patch16_224", image_size=(64, 64)).eval()
+
+
+def random_hidden(counts: list[int]) -> torch.Tensor:
+    """(B, 1, 4, 4) with `counts[i]` hidden tokens in image i."""
+    hidden = torch.zeros(len(counts), 16, dtype=torch.bool)
+    for row, count in enumerate(counts):
+        hidden[row, torch.randperm(16)[:count]] = True
+    return hidden.view(-1, 1, 4, 4)
+
+
+@pytest.mark.parametrize("counts", [[4, 4, 4], [0, 1, 12, 1]])
+def test_equal_to_masked_attention(vit: Backbone, counts: list[int]) -> None:
+    torch.manual_seed(1)
+    hidden = random_hidden(counts)
+    images = torch.rand(len(counts), 3, 64, 64)
+    prefix = torch.zeros(len(counts), 1, dtype=torch.bool)
+    keys = torch.cat((prefix, hidden.flatten(1)), dim=1)[:, None, None, :]  # (B, 1, 1, 1 + N)
+    attention = torch.zeros(keys.shape).masked_fill(keys, float("-inf")).expand(-1, -1, 17, -1)
+    with torch.no_grad():
+        ours = vit(images, hidden)
+        full = vit.model.forward_intermediates(
+            vit.normalise(images), indices=vit.indices, norm=True, intermediates_only=True, attn_mask=attention
+        )
+    for mine, theirs in zip(ours, full, strict=True):
+        shown = ~hidden.expand_as(mine)
+        torch.testing.assert_close(mine[shown], theirs[shown], atol=1e-5, rtol=1e-5)
+        assert not mine[~shown].any()
+
+
+def test_hidden_pixels_change_nothing(vit: Backbone) -> None:
+    hidden = random_hidden([3, 5])
+    images = torch.rand(2, 3, 64, 64)
+    pixels = hidden.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    other = torch.where(pixels, torch.full_like(images, float("nan")), images)
+    with torch.no_grad():
+        for a, b in zip(vit(images, hidden), vit(other, hidden), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_token_is_hidden_only_if_all_of_it_is() -> None:
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., :4, :4] = True  # token 0 wholly
+    mask[..., 4:, 4:7] = True  # token 3 all but a column
+    assert hidden_tokens(mask, (2, 2)).flatten().tolist() == [True, False, False, False]
+
+
+def test_gradients_reach_the_patch_embedding(vit: Backbone) -> None:
+    maps = encode_visible(vit.model, torch.rand(2, 3, 64, 64), random_hidden([4, 8]), vit.indices)
+    maps[-1].sum().backward()
+    assert vit.model.patch_embed.proj.weight.grad.abs().sum() > 0
+    vit.zero_grad()
+
+
+@pytest.mark.parametrize(("name", "plain"), [("vit_tiny_patch16_224", True), ("deit_tiny_patch16_224", True),
+                                             ("deit_tiny_distilled_patch16_224", False), ("resnet18", False)])  # fmt: skip
+def test_which_architectures_skip(name: str, plain: bool) -> None:
+    assert takes_visible_tokens(timm.create_model(name, num_classes=0)) is plain

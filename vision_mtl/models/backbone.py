@@ -1,0 +1,174 @@
+"""Any timm architecture as one surface: images in [0, 1] in, a short list of feature maps out.
+
+`forward_intermediates(output_fmt="NCHW")` is timm's own uniform interface (all 98 architecture modules of timm 1.0.31),
+so there is no code per family. What an architecture gives at the asked size is measured once, by a dry run on a blank
+image, never assumed.
+"""
+# B images, C channels, H W pixels, h w positions of a map, D feature width
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.models.visible import encode_visible, takes_visible_tokens
+
+NUM_MAPS = 4  # maps handed to the decoder: the deepest of each resolution, or as many even steps through a plain ViT
+PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel that timm's pretrained_cfg says nothing about
+SIZE_STEP = 32  # sizes tried when looking for the nearest allowed one: the stride of nearly every architecture
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier.
+
+    `channels[i]` and `map_sizes[i]` (h, w) describe the i-th map, shallow to deep; `num_features` is the last one's D.
+    Raises `UserError` for an unknown name, a keyword that the architecture does not take, or an image size that it does
+    not allow (naming the nearest that works).
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet18",  # any timm architecture, with or without a weight tag: `timm.list_models()`
+        pretrained: bool = False,  # start from timm's published weights (downloads them)
+        in_chans: int = 3,  # channels of an image: 3 for colour, 1 for grey
+        kwargs: dict[str, Any] = {},  # noqa: B006 passed to timm.create_model, for example output_stride or patch_size
+        *,
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.name, self.image_size, self.in_chans = name, image_size, in_chans
+        self.model = create_timm_model(name, pretrained, kwargs, image_size, in_chans)
+        mean, std = _pixel_statistics(self.model, in_chans)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])  # (C, 1, 1)
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+        self.indices: list[int] | None = None
+        shapes = self._dry_run()
+        self.indices = choose_maps([tuple(shape[-2:]) for shape in shapes])
+        self.channels = [shapes[i][1] for i in self.indices]
+        self.map_sizes = [(shapes[i][2], shapes[i][3]) for i in self.indices]
+        self.num_features = self.channels[-1]
+        self.skips_hidden = takes_visible_tokens(self.model)
+
+    def forward(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
+        """(B, C, H, W) in [0, 1] -> maps (B, D_i, h_i, w_i), shallow to deep.
+
+        `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there.
+        """
+        images = self.normalise(images)
+        if hidden is not None:
+            return encode_visible(self.model, images, hidden, self.indices)
+        # norm: ViTs pass their maps through the final norm, so that it is trained too; others have none to apply
+        return self.model.forward_intermediates(
+            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True, norm=True
+        )
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Plain pixels -> what the architecture was published with: (x - mean) / std, channel by channel."""
+        return (images - self.mean) / self.std
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D): the last map, averaged over positions."""
+        return self(images)[-1].mean(dim=(2, 3))
+
+    def _dry_run(self) -> list[torch.Size]:
+        training = self.training
+        self.eval()
+        blank = torch.zeros(1, self.in_chans, *self.image_size)
+        try:
+            with torch.no_grad():
+                maps = self(blank)
+        except Exception as error:  # timm's architectures refuse a size with many kinds of error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise _size_error(self.name, self.image_size, reason) from error
+        finally:
+            self.train(training)
+        if not maps or any(m.ndim != 4 or min(m.shape) == 0 for m in maps):
+            raise _size_error(self.name, self.image_size, "a feature map came out empty")
+        return [m.shape for m in maps]
+
+
+def create_timm_model(
+    name: str, pretrained: bool, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
+) -> nn.Module:
+    """`timm.create_model` without classifier, told the image size if the architecture asks for it."""
+    if not timm.is_model(name.split(".")[0]) and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
+        raise unknown("backbone", name, timm.list_models())
+    fixed: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "in_chans": in_chans}
+    sized = {"img_size": image_size[0] if image_size[0] == image_size[1] else image_size}
+    attempts = [{**fixed, **kwargs}] if "img_size" in kwargs else [{**fixed, **sized, **kwargs}, {**fixed, **kwargs}]
+    for attempt in attempts:
+        try:
+            return timm.create_model(name, **attempt)
+        except TypeError as error:
+            refused = error
+            if "img_size" not in str(error):
+                break
+        except (AssertionError, ValueError, RuntimeError) as error:
+            refused = error
+            if pretrained:
+                break
+    if isinstance(refused, TypeError):
+        raise UserError(f"backbone {name!r} does not take backbone.kwargs {kwargs}: {refused}") from refused
+    if pretrained:
+        raise UserError(
+            f"backbone {name!r}: its pretrained weights could not be loaded ({refused}). "
+            "Leave out --backbone.pretrained, or put the weights into the Hugging Face cache by hand."
+        ) from refused
+    raise _size_error(name, image_size, str(refused).splitlines()[0]) from refused
+
+
+def choose_maps(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Which intermediates to decode: the last of each resolution, or even steps where all have one resolution."""
+    last_of_size = {size: i for i, size in enumerate(sizes)}
+    if len(last_of_size) > 1:
+        return sorted(last_of_size.values())[-NUM_MAPS:]
+    count = min(NUM_MAPS, len(sizes))
+    return [math.ceil((i + 1) * len(sizes) / count) - 1 for i in range(count)]
+
+
+def is_convolutional(module: nn.Module) -> bool:
+    """True if most parameters sit in convolutions: then channels_last memory pays."""
+    total = sum(p.numel() for p in module.parameters())
+    kernels = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
+    return 2 * kernels > total
+
+
+def allowed_size(name: str, near: tuple[int, int]) -> tuple[int, int] | None:
+    """The square size nearest to `near` that the architecture runs at, or None; tries multiples of 32 and its own."""
+    published = timm.get_pretrained_cfg(name.split(".")[0])
+    own = published.input_size[-1] if published is not None else 224
+    sides = sorted({own, *range(SIZE_STEP, 2 * own + 1, SIZE_STEP)}, key=lambda side: abs(side - max(near)))
+    for side in [*sides[:6], own]:
+        try:
+            Backbone(name, image_size=(side, side))
+        except UserError:
+            continue
+        return side, side
+    return None
+
+
+def _size_error(name: str, image_size: tuple[int, int], reason: str) -> UserError:
+    """An error that names the nearest size that works (found by trying, unless we are trying already)."""
+    searching = any(frame.function == "allowed_size" for frame in inspect.stack(0))
+    works = None if searching else allowed_size(name, image_size)
+    advice = f" Nearest size that works: --image_size {works[0]}." if works else ""
+    height, width = image_size
+    return UserError(f"backbone {name!r} cannot take image_size {height},{width}: {reason}.{advice}")
+
+
+def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float]]:
+    """(mean, std) for each channel: the published ones, averaged for grey, repeated for more than three."""
+    published = getattr(model, "pretrained_cfg", {})
+    values = []
+    for key, fallback in zip(("mean", "std"), PIXEL_STATISTICS, strict=True):
+        given = [float(v) for v in published.get(key) or (fallback,)]
+        average = sum(given) / len(given)
+        values.append(given if len(given) == in_chans else [average] * in_chans)
+    return values[0], values[1]

@@ -1,0 +1,115 @@
+"""What a decoder is: feature maps in, one or more readouts out. Which maps it reads decides what the backbone learns."""
+# B images, D feature width, h w positions, H W pixels
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vision_mtl.core.registry import Registry
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """The maps that a backbone gives at one image size: channels and (h, w), shallow to deep."""
+
+    channels: Sequence[int]
+    sizes: Sequence[tuple[int, int]]
+    image_size: tuple[int, int]
+
+
+class Decoder(nn.Module):
+    """Base of every decoder.
+
+    `readouts` lists (width, stride) of each readout; the first gives the pictures and the skill, all of them are
+    trained. A readout is (B, width, ceil(H / stride), ceil(W / stride)).
+    """
+
+    needs_all_positions: ClassVar[bool] = True  # False: hidden positions may be missing and are filled by mask tokens
+
+    def __init__(self, maps: MapSpec) -> None:
+        super().__init__()
+        self.maps = maps
+        self.readouts: list[tuple[int, int]] = []
+
+    def forward(
+        self, maps: Sequence[Tensor], hidden: Tensor | None = None, chance: Tensor | None = None
+    ) -> list[Tensor]:
+        """Maps (B, D_i, h_i, w_i), shallow to deep -> one tensor for each readout.
+
+        `hidden` (B, 1, h, w) bool marks positions of the last map that were not encoded. `chance` (B,) in [0, 1) is
+        one number an image for what a decoder leaves out at random in training; None leaves nothing out.
+        """
+        raise NotImplementedError
+
+    def grid(self, stride: int) -> tuple[int, int]:
+        """(rows, columns) of a readout at `stride` pixels."""
+        height, width = self.maps.image_size
+        return math.ceil(height / stride), math.ceil(width / stride)
+
+
+def natural_stride(map_size: tuple[int, int], image_size: tuple[int, int]) -> int:
+    """Pixels along one position of a map, rounded up, so that its positions cover the image."""
+    return max(math.ceil(side / positions) for side, positions in zip(image_size, map_size, strict=True))
+
+
+def resize_map(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, D, h, w) -> (B, D, *size), bilinear; unchanged if it fits already."""
+    if tuple(features.shape[-2:]) == size:
+        return features
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+
+
+class PixelHead(nn.Module):
+    """A readout -> K maps at full resolution: 1x1 convolution and pixel shuffle (Shi et al., 2016, sec. 3.2).
+
+    Starts near zero, not at it, so that the first step already moves the backbone.
+    """
+
+    def __init__(self, width: int, num_outputs: int, stride: int, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride, self.image_size = stride, image_size
+        self.project = nn.Conv2d(width, num_outputs * stride**2, kernel_size=1)
+        _start_small(self.project)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width, h, w) -> (B, K, H, W)."""
+        height, width = self.image_size
+        return F.pixel_shuffle(self.project(features), self.stride)[..., :height, :width]
+
+
+class LogitHead(nn.Module):
+    """The last map, averaged over positions -> K logits."""
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(num_features)  # unnormalised maps differ in scale by architecture
+        self.project = nn.Linear(num_features, num_outputs)
+        _start_small(self.project)
+
+    def forward(self, last_map: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, K)."""
+        return self.project(self.norm(last_map.mean(dim=(2, 3))))
+
+
+def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.trunc_normal_(layer.weight, std=1e-3)  # 1e-3: loss within 1 % of chance, gradients far above rounding
+    nn.init.zeros_(layer.bias)
+
+
+def sine_positions(rows: int, columns: int, width: int) -> Tensor:
+    """(1, rows * columns, width): fixed two-dimensional sine-cosine embedding (as in MAE), width divisible by 4."""
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency for axis in (row, column)]
+    parts = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+    return torch.cat(parts, dim=1).float()[None]
+
+
+DECODERS: Registry[type[Decoder]] = Registry("decoder", "vision_mtl.models.decoders")

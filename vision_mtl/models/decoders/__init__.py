@@ -1,0 +1,1 @@
+"""One file per decoder; `decoder.name` in a config is the file's name."""

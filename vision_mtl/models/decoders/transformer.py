@@ -1,0 +1,49 @@
+"""Tokens of the last map through a few transformer blocks, mask tokens standing in for positions never encoded.
+
+He et al., "Masked autoencoders are scalable vision learners", 2022, https://arxiv.org/abs/2111.06377, sec. 3.
+Differs from the paper: 2 blocks of width 192 instead of 8 of 512, for small images and small machines; and any
+architecture may stand before it, since its last map's positions are the tokens.
+"""
+# B images, D width, h w positions, N = h * w tokens
+
+from collections.abc import Sequence
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from vision_mtl.models.decoder import DECODERS, Decoder, MapSpec, natural_stride, resize_map, sine_positions
+
+
+@DECODERS.register("transformer")
+class Transformer(Decoder):
+    """`depth` pre-norm blocks over the last map's tokens, with fixed sine-cosine positions."""
+
+    needs_all_positions = False
+
+    def __init__(
+        self,
+        maps: MapSpec,
+        width: int = 192,  # token width; a multiple of 4 and of num_heads
+        depth: int = 2,  # blocks
+        num_heads: int = 6,  # attention heads of each block
+    ) -> None:
+        super().__init__(maps)
+        stride = natural_stride(maps.sizes[-1], maps.image_size)
+        self.readouts = [(width, stride)]
+        self.embed = nn.Linear(maps.channels[-1], width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.normal_(self.mask_token, std=0.02)  # 0.02: from the authors' code
+        self.register_buffer("positions", sine_positions(*self.grid(stride), width), persistent=False)
+        self.blocks = nn.Sequential(*(Block(width, num_heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, maps: Sequence[Tensor], hidden: Tensor | None = None, chance: Tensor | None = None
+    ) -> list[Tensor]:
+        size = self.grid(self.readouts[0][1])
+        tokens = self.embed(resize_map(maps[-1], size).flatten(2).transpose(1, 2))  # (B, N, D)
+        if hidden is not None:
+            tokens = torch.where(hidden.flatten(1)[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens = self.norm(self.blocks(tokens + self.positions))
+        return [tokens.transpose(1, 2).unflatten(2, size)]  # (B, D, h, w)

@@ -1,0 +1,68 @@
+"""Plain ViTs encode only what is visible: hidden tokens never enter attention, and cost nothing.
+
+He et al., "Masked autoencoders are scalable vision learners", 2022, https://arxiv.org/abs/2111.06377, sec. 3.
+Differs from the paper: any mask will do, and images with other numbers of visible tokens may share a batch (one pass
+for each number).
+"""
+# B images, N tokens of a full image, n visible tokens, D width, h w token grid, P patch side
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def takes_visible_tokens(model: nn.Module) -> bool:
+    """True for timm's plain VisionTransformer: tokens in raster order, positions added before the blocks."""
+    plain = VisionTransformer
+    return isinstance(model, plain) and all(
+        getattr(type(model), method) is getattr(plain, method)
+        for method in ("_pos_embed", "forward_features", "forward_intermediates")
+    )
+
+
+def hidden_tokens(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, 1, H, W) bool pixels -> (B, 1, h, w) bool: tokens whose every pixel is hidden.
+
+    A token with any visible pixel stays visible: its hidden pixels hold the pretext's fill.
+    """
+    patch = (mask.shape[-2] // grid[0], mask.shape[-1] // grid[1])
+    return F.avg_pool2d(mask.float(), patch) == 1.0
+
+
+def encode_visible(model: VisionTransformer, images: Tensor, hidden: Tensor, indices: Sequence[int]) -> list[Tensor]:
+    """Normalised images (B, C, H, W) and hidden tokens (B, 1, h, w) -> maps (B, D, h, w), 0 at hidden positions."""
+    grid = tuple(hidden.shape[-2:])
+    visible = ~hidden.flatten(1)  # (B, N)
+    counts = visible.sum(1)
+    maps: list[Tensor] = []
+    for count in counts.unique().tolist():
+        rows = (counts == count).nonzero()[:, 0]
+        tokens = visible[rows].nonzero()[:, 1].view(len(rows), count)  # (b, n)
+        for i, features in enumerate(_encode_tokens(model, images[rows], tokens, indices)):
+            if i == len(maps):
+                maps.append(features.new_zeros(len(images), visible.shape[1], features.shape[-1]))
+            where = tokens[..., None].expand_as(features)
+            full = features.new_zeros(len(rows), visible.shape[1], features.shape[-1]).scatter(1, where, features)
+            maps[i] = maps[i].index_copy(0, rows, full)  # (B, N, D)
+    return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
+
+
+def _encode_tokens(
+    model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]
+) -> list[Tensor]:
+    """The tokens numbered `tokens` (b, n) of each image through the blocks -> (b, n, D) after each of `indices`."""
+    prefix = model.num_prefix_tokens
+    x = model._pos_embed(model.patch_embed(images))  # (b, prefix + N, D)
+    chosen = x[:, prefix:].gather(1, tokens[..., None].expand(-1, -1, x.shape[-1]))
+    x = model.norm_pre(torch.cat((x[:, :prefix], chosen), dim=1))
+    found = []
+    for i, block in enumerate(model.blocks):
+        x = block(x)
+        if i in indices:
+            found.append(model.norm(x)[:, prefix:])
+    return found
