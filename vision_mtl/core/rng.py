@@ -38,12 +38,13 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
 class Keys:
     """One stream of numbers for each of B images.
 
-    `index` (B,) int64 are the images' indices in the pool, 0 <= index < 2**32; `instance` (B,) tells apart several
-    instances of one image in one epoch. Each method call moves every stream on; `fold` starts another, named one.
+    `index` (B,) int64 are the images' indices in the pool, 0 <= index < 2**32; `epoch` is one number, or (B,) where a
+    batch crosses from one epoch to the next; `instance` (B,) tells apart several instances of one image in one epoch.
+    Each method call moves every stream on; `fold` starts another, named one.
     """
 
     seed: int
-    epoch: int
+    epoch: int | Tensor
     index: Tensor
     instance: Tensor | None = None
     name: str = ""
@@ -66,17 +67,19 @@ class Keys:
 
     def select(self, rows: Tensor | slice) -> Keys:
         """The streams of some of the images, from their start."""
-        instance = None if self.instance is None else self.instance[rows]
-        return replace(self, index=self.index[rows], instance=instance, _taken=0)
+        epoch, instance = (v[rows] if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
+        return replace(self, epoch=epoch, index=self.index[rows], instance=instance, _taken=0)
 
     def bits(self, n: int) -> Tensor:
         """(B, n) int64, 32 random bits each."""
         blocks = math.ceil(n / 4)
         block = torch.arange(self._taken, self._taken + blocks, device=self.device).expand(len(self), -1)  # (B, n/4)
         self._taken += blocks
-        index = self.index.long()[:, None].expand_as(block)
-        instance = torch.zeros_like(block) if self.instance is None else self.instance.long()[:, None].expand_as(block)
-        counter = torch.stack((block, index & WORD, torch.full_like(block, self.epoch & WORD), instance), dim=-1)
+        words = [
+            value[:, None].expand_as(block) & WORD if isinstance(value, Tensor) else torch.full_like(block, value & WORD)
+            for value in (self.index, self.epoch, 0 if self.instance is None else self.instance)
+        ]
+        counter = torch.stack((block, *words), dim=-1)  # (B, n/4, 4)
         key = ((self.seed ^ (self.seed >> 32)) & WORD, zlib.crc32(self.name.encode()))
         return philox(counter, key).flatten(1)[:, :n]
 

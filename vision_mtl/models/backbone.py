@@ -22,7 +22,7 @@ from vision_mtl.models.visible import encode_visible, takes_visible_tokens
 
 NUM_MAPS = 4  # maps handed to the decoder: the deepest of each resolution, or as many even steps through a plain ViT
 PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel that timm's pretrained_cfg says nothing about
-SIZE_STEP = 32  # sizes tried when looking for the nearest allowed one: the stride of nearly every architecture
+SIZE_STEPS = (32, 14)  # sizes tried for the nearest allowed one are multiples of these: usual strides and patches
 
 
 class Backbone(nn.Module):
@@ -49,6 +49,8 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])  # (C, 1, 1)
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         self.indices: list[int] | None = None
+        # ViTs pass their maps through their final norm, so that it is trained too; a few architectures refuse
+        self.final_norm = True
         shapes = self._dry_run()
         self.indices = choose_maps([tuple(shape[-2:]) for shape in shapes])
         self.channels = [shapes[i][1] for i in self.indices]
@@ -64,9 +66,8 @@ class Backbone(nn.Module):
         images = self.normalise(images)
         if hidden is not None:
             return encode_visible(self.model, images, hidden, self.indices)
-        # norm: ViTs pass their maps through the final norm, so that it is trained too; others have none to apply
         return self.model.forward_intermediates(
-            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True, norm=True
+            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True, norm=self.final_norm
         )
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -78,19 +79,21 @@ class Backbone(nn.Module):
         return self(images)[-1].mean(dim=(2, 3))
 
     def _dry_run(self) -> list[torch.Size]:
+        """The shapes of all maps of a blank image; settles `final_norm` on the way."""
         training = self.training
         self.eval()
         blank = torch.zeros(1, self.in_chans, *self.image_size)
-        try:
-            with torch.no_grad():
-                maps = self(blank)
-        except Exception as error:  # timm's architectures refuse a size with many kinds of error
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise _size_error(self.name, self.image_size, reason) from error
-        finally:
-            self.train(training)
+        failures, maps = [], []
+        for self.final_norm in (True, False):
+            try:
+                with torch.no_grad():
+                    maps = self(blank)
+                break
+            except Exception as error:  # timm's architectures refuse a size with many kinds of error
+                failures.append((str(error).splitlines() or [type(error).__name__])[0])
+        self.train(training)
         if not maps or any(m.ndim != 4 or min(m.shape) == 0 for m in maps):
-            raise _size_error(self.name, self.image_size, "a feature map came out empty")
+            raise _size_error(self.name, self.image_size, failures[-1] if failures else "a feature map came out empty")
         return [m.shape for m in maps]
 
 
@@ -141,11 +144,12 @@ def is_convolutional(module: nn.Module) -> bool:
 
 
 def allowed_size(name: str, near: tuple[int, int]) -> tuple[int, int] | None:
-    """The square size nearest to `near` that the architecture runs at, or None; tries multiples of 32 and its own."""
+    """The square size nearest to `near` that the architecture runs at, or None; tries those nearby and its own."""
     published = timm.get_pretrained_cfg(name.split(".")[0])
     own = published.input_size[-1] if published is not None else 224
-    sides = sorted({own, *range(SIZE_STEP, 2 * own + 1, SIZE_STEP)}, key=lambda side: abs(side - max(near)))
-    for side in [*sides[:6], own]:
+    multiples = {side for step in SIZE_STEPS for side in range(step, 2 * own + 1, step)}
+    sides = sorted(multiples, key=lambda side: abs(side - max(near)))
+    for side in [*sides[:8], own]:
         try:
             Backbone(name, image_size=(side, side))
         except UserError:

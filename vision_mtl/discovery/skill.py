@@ -1,0 +1,103 @@
+"""Errors of the model's repair and of the classic repair, instance by instance: what a skill is computed from.
+
+`skill = 1 - sum(error_model) / sum(error_reference)`, squared error on pixels in [0, 1] over the scored ones. 0 is the
+classic repair (OpenCV inpainting, the grey image, bicubic), 1 a perfect one, below 0 worse than the classic. Questions
+(rotation, neighbour) are scored by 1 - loss / chance loss in the same way.
+"""
+# n instances, B images in a batch, C channels, H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_mtl.core.rng import Keys
+from vision_mtl.data.pool import Pool
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.pretext.mixture import Mixture, Part
+from vision_mtl.training.objective import requests, zero_prediction
+
+SCORE_SEED = 20_240_117  # the damage that repairs are judged on: the same for every run, and none that training draws
+
+
+@dataclass(frozen=True)
+class Errors:
+    """For n instances of one pretext: the image's index in the pool, the model's error and the reference's."""
+
+    index: np.ndarray  # (n,) int64
+    model: np.ndarray  # (n,) float64, mean squared error over the scored pixels, or a loss
+    reference: np.ndarray  # (n,) float64
+
+    @staticmethod
+    def joined(parts: Sequence[Errors]) -> Errors:
+        """Several measurements as one."""
+        return Errors(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("index", "model", "reference")))
+
+
+def measure_errors(
+    model: SharedModel,
+    pool: Pool,
+    indices: Tensor,
+    mixture: Mixture,
+    name: str,
+    *,
+    num_draws: int = 1,
+    batch_size: int = 256,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Errors:
+    """Score pretext `name` on the pool's images `indices`, `num_draws` damages each; unusable images are left out."""
+    device = next(model.parameters()).device
+    found = []
+    training = model.training
+    model.eval()
+    for draw in range(num_draws):
+        for batch in indices.split(batch_size):
+            images = pool.gather(batch).to(device)
+            keep = mixture.pretexts[name].usable(images)
+            if not bool(keep.any()):
+                continue
+            images, batch = images[keep], batch[keep.cpu()]
+            keys = Keys(SCORE_SEED, draw, batch.to(device))
+            with torch.no_grad():
+                part, damaged, prediction = predict(model, mixture, name, images, keys, autocast)
+                errors = _errors(part, damaged, prediction)
+            found.append(Errors(batch.numpy(), *(e.double().cpu().numpy() for e in errors)))
+    model.train(training)
+    empty = np.zeros(0)
+    return Errors.joined(found) if found else Errors(empty.astype(np.int64), empty, empty)
+
+
+def predict(
+    model: SharedModel,
+    mixture: Mixture,
+    name: str,
+    images: Tensor,
+    keys: Keys,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> tuple[Part, Tensor, Tensor]:
+    """Damage every image by pretext `name` and predict: the part, the damaged images, the first readout (float32)."""
+    part, damaged = mixture.prepare_all(name, images, keys)
+    with autocast():
+        prediction = model(damaged, requests([part]))[name][0]
+    return part, damaged, prediction.float()
+
+
+def squared_error(repaired: Tensor, images: Tensor, scored: Tensor) -> Tensor:
+    """(B,) mean squared error over scored pixels (B, 1, H, W) and channels; 0 where no pixel is scored."""
+    squares = torch.where(scored, (repaired - images).square(), 0.0)
+    return squares.sum((1, 2, 3)) / (scored.sum((1, 2, 3)) * images.shape[1]).clamp(min=1)
+
+
+def _errors(part: Part, damaged: Tensor, prediction: Tensor) -> Iterable[Tensor]:
+    """(model's, reference's) error of each image."""
+    pretext, images, draw = part.pretext, part.images, part.draw
+    if pretext.output == "logits":
+        return (pretext.loss(p, images, draw) for p in (prediction, zero_prediction(pretext, images)))
+    scored = pretext.scored(images, draw)
+    repairs = pretext.repair(prediction, damaged, draw), pretext.reference(images, draw)
+    return (squared_error(repaired, images, scored) for repaired in repairs)

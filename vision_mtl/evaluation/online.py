@@ -1,0 +1,37 @@
+"""The online probe: kNN on the labelled tasks while pretraining runs, so that one sees whether it helps.
+
+Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", 2018,
+https://arxiv.org/abs/1805.01978, sec. 3.4. Trained on the tasks' training images, scored on validation images; no
+gradient reaches the backbone, and the test images are not read.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.features import Autocast, extract_features, spread_evenly, with_clean_statistics
+from vision_mtl.evaluation.knn import knn_accuracy
+from vision_mtl.models.backbone import Backbone
+
+TRAIN_IMAGES, VAL_IMAGES = 2000, 500  # per task: a probe in about two seconds on two cores
+NEIGHBOURS = 10  # fixed, so that the curve over training compares like with like
+
+
+def online_probe(backbone: Backbone, pool: Pool, autocast: Autocast = nullcontext) -> dict[str, dict[str, float]]:
+    """Task -> {"knn": accuracy on validation images, "chance": share of the largest class among them}."""
+    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
+    found = {}
+    for task, labels in pool.labels.items():
+        train = spread_evenly(pool.indices("train", task=task), TRAIN_IMAGES)
+        val = spread_evenly(pool.indices("val", task=task), VAL_IMAGES)
+        if len(train) == 0 or len(val) == 0:
+            continue
+        train_y, val_y = (torch.as_tensor(labels)[i] for i in (train, val))
+        features = (extract_features(clean, pool, i, autocast=autocast) for i in (train, val))
+        train_x, val_x = features
+        accuracy = knn_accuracy(train_x, train_y, val_x, val_y, k=min(NEIGHBOURS, len(train)))
+        found[task] = {"knn": float(accuracy), "chance": float(val_y.bincount().max() / len(val_y))}
+    return found

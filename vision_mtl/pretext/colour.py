@@ -1,0 +1,84 @@
+"""Grey images, Lab colours and the quantised colours of Zhang et al. (2016)."""
+# B images, H W pixels, Q colour bins
+
+from functools import lru_cache
+
+import torch
+from kornia.color import lab_to_rgb, rgb_to_lab
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R Rec. 601
+AB_RANGE = 110.0  # a and b of sRGB lie in about [-110, 110]
+BIN_WIDTH = 10.0  # ab units; Zhang et al. 2016, sec. 2.2
+PRIOR_CHROMA = 12.0  # ab units: mean chroma of photographs' pixels (11 to 14 on the packaged ones)
+UNIFORM_SHARE = 0.5  # lambda of Zhang et al., eq. 4
+TEMPERATURE = 0.38  # annealing of the decoded mean; Zhang et al., eq. 5
+
+
+def luma(images: Tensor) -> Tensor:
+    """RGB (B, 3, H, W) -> (B, 1, H, W), Rec. 601 weights."""
+    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
+
+
+def lightness(images: Tensor) -> Tensor:
+    """RGB in [0, 1] -> CIE L (B, 1, H, W) in [0, 100]."""
+    return rgb_to_lab(images)[:, :1]
+
+
+def grey_of_lightness(light: Tensor) -> Tensor:
+    """(B, 1, H, W) in [0, 100] -> the grey RGB image of that lightness."""
+    return lab_to_rgb(torch.cat((light, torch.zeros_like(light), torch.zeros_like(light)), dim=1))
+
+
+def chroma_ab(images: Tensor) -> Tensor:
+    """RGB in [0, 1] -> (B, 2, H, W): a and b of Lab in units of 110, so about [-1, 1]."""
+    return rgb_to_lab(images)[:, 1:] / AB_RANGE
+
+
+def with_chroma(light: Tensor, ab: Tensor) -> Tensor:
+    """Lightness (B, 1, H, W) and chroma (B, 2, H, W) in units of 110 -> RGB, clipped to [0, 1]."""
+    return lab_to_rgb(torch.cat((light, ab * AB_RANGE), dim=1)).clamp(0, 1)
+
+
+@lru_cache
+def bin_centres() -> Tensor:
+    """(Q, 2) ab of the bins that sRGB reaches, found by sweeping the RGB cube; Zhang et al. count 313."""
+    steps = torch.linspace(0, 1, 65)
+    cube = torch.cartesian_prod(steps, steps, steps)  # (n, 3)
+    ab = rgb_to_lab(cube[:, :, None, None])[:, 1:, 0, 0]
+    return (ab / BIN_WIDTH).round().unique(dim=0) * BIN_WIDTH
+
+
+def nearest_bin(images: Tensor) -> Tensor:
+    """RGB -> (B, H, W) int64: each pixel's colour bin."""
+    ab = (rgb_to_lab(images)[:, 1:] / BIN_WIDTH).round().long() + _OFFSET  # (B, 2, H, W)
+    ab = ab.clamp(0, 2 * _OFFSET)
+    return _bin_table().to(images.device)[ab[:, 0], ab[:, 1]]
+
+
+def bin_weights() -> Tensor:
+    """(Q,) class weights, eq. 4 of Zhang et al., of mean 1 under the prior.
+
+    Differs from the paper: the prior is exponential in chroma, not counted on ImageNet, so that it is known without
+    looking at anybody's colours.
+    """
+    prior = torch.softmax(-bin_centres().norm(dim=1) / PRIOR_CHROMA, dim=0)
+    weights = 1.0 / ((1 - UNIFORM_SHARE) * prior + UNIFORM_SHARE / len(prior))
+    return weights / (prior * weights).sum()
+
+
+def annealed_mean(logits: Tensor) -> Tensor:
+    """(B, Q, H, W) -> chroma (B, 2, H, W) in units of 110; eq. 5 of Zhang et al."""
+    shares = torch.softmax(logits / TEMPERATURE, dim=1)
+    return torch.einsum("bqhw,qc->bchw", shares, bin_centres().to(logits) / AB_RANGE)
+
+
+_OFFSET = 12  # bins on each side of grey: 120 / BIN_WIDTH, beyond every sRGB colour
+
+
+@lru_cache
+def _bin_table() -> Tensor:
+    """(2 * _OFFSET + 1, 2 * _OFFSET + 1) int64: bin number by rounded a and b; the nearest one outside the gamut."""
+    axis = (torch.arange(2 * _OFFSET + 1) - _OFFSET) * BIN_WIDTH
+    return torch.cdist(torch.cartesian_prod(axis, axis), bin_centres()).argmin(1).view(len(axis), len(axis))

@@ -1,0 +1,85 @@
+"""Decolorisation: predict the colours from the grey image.
+
+Larsson et al., "Colorization as a proxy task for visual understanding", 2017, https://arxiv.org/abs/1703.04044; the
+classification over quantised colours is Zhang et al., "Colorful image colorization", 2016,
+https://arxiv.org/abs/1603.08511, sec. 2.2. Differs from the papers: chroma is regressed by Huber's loss by default,
+which squared error on pixels (our skill) rewards; the bins are assigned hard, and their prior is analytic (`colour.py`).
+"""
+# B images, H W pixels, Q colour bins
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext import colour
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+
+COLOURED = 0.01  # mean of (largest - smallest channel) above which an image has colour: JPEG noise in grey ones is below
+
+
+@PRETEXTS.register("decolorise")
+@dataclass(frozen=True, kw_only=True)
+class Decolorise(Pretext):
+    """Shows the grey image, asks for a and b of Lab at every pixel. Images must be RGB."""
+
+    input: Literal["luma", "lab"] = "luma"  # the grey image: Rec. 601 luma, or the grey of equal Lab lightness
+    answer: Literal["regress", "classify"] = "regress"  # a and b by Huber's loss, or their bin by cross-entropy
+    delta: float = 1.0  # Huber: errors above it, in units of 110 ab, count linearly; 1 is quadratic nearly everywhere
+
+    def __post_init__(self) -> None:
+        if self.delta <= 0:
+            raise UserError(f"decolorise.delta must be above 0; found {self.delta}.")
+
+    def check(self, shape: Shape) -> None:
+        if shape[0] != 3:
+            raise UserError(f"decolorise needs RGB images; these have {shape[0]} channels. Set its weight to 0.")
+
+    def num_outputs(self, channels: int) -> int:
+        return 2 if self.answer == "regress" else len(colour.bin_centres())
+
+    def usable(self, images: Tensor) -> Tensor:
+        return (images.amax(1) - images.amin(1)).mean((1, 2)) > COLOURED
+
+    def sample(self, keys: Keys, shape: Shape) -> Draw:
+        """Nothing is left to chance."""
+        return {}
+
+    def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        if self.input == "lab":
+            return colour.grey_of_lightness(colour.lightness(images)).clamp(0, 1)
+        return colour.luma(images).expand_as(images)
+
+    def target(self, images: Tensor, draw: Draw) -> Tensor:
+        """(B, 2, H, W) in units of 110 ab, or (B, H, W) int64 bins."""
+        return colour.chroma_ab(images) if self.answer == "regress" else colour.nearest_bin(images)
+
+    def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        target, prediction = self.target(images, draw), prediction.float()
+        if self.answer == "regress":
+            value = F.huber_loss(prediction, target, delta=self.delta, reduction="none").mean((1, 2, 3))
+        else:
+            weights = colour.bin_weights().to(prediction)
+            value = F.cross_entropy(prediction, target, weight=weights, reduction="none").mean((1, 2))
+        return torch.where(self.usable(images), value, 0.0)
+
+    def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
+        """The predicted colours at the lightness that was seen; luma input keeps its luma."""
+        ab = prediction.float() if self.answer == "regress" else colour.annealed_mean(prediction.float())
+        coloured = colour.with_chroma(colour.lightness(damaged.float()), ab)
+        if self.input == "luma":
+            coloured = coloured + damaged[:, :1] - colour.luma(coloured)
+        return coloured.clamp(0, 1)
+
+    def reference(self, images: Tensor, draw: Draw) -> Tensor:
+        """The grey image itself."""
+        return self.corrupt(images, draw)
+
+    def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
+        return images, {}

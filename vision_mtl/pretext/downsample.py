@@ -1,0 +1,84 @@
+"""Downsampling: predict the sharp image from a low-resolution one, as the difference to bicubic interpolation.
+
+Dong et al., "Image super-resolution using deep convolutional networks", 2014, https://arxiv.org/abs/1501.00092; the
+residual is Kim et al., "VDSR", 2016, https://arxiv.org/abs/1511.04587, sec. 3.1. Differs from the papers: reduction is
+by area averages, which cannot alias, and factors may differ within a batch.
+"""
+# B images, C channels, H W pixels
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+
+
+@PRETEXTS.register("downsample")
+@dataclass(frozen=True, kw_only=True)
+class Downsample(Pretext):
+    """Reduces the image by `factor` along each side and shows it enlarged again; scored on all pixels."""
+
+    factor: int | list[int] = 4  # how many times fewer pixels along each side; a list is drawn from per image
+
+    def __post_init__(self) -> None:
+        if not self._factors or min(self._factors) < 2:
+            raise UserError(f"downsample.factor must be 2 or more, or a list of such; found {self.factor!r}.")
+
+    @property
+    def _factors(self) -> list[int]:
+        return [self.factor] if isinstance(self.factor, int) else list(self.factor)
+
+    def check(self, shape: Shape) -> None:
+        if max(self._factors) > min(shape[1:]):
+            raise UserError(f"downsample.factor {max(self._factors)} exceeds the image's {min(shape[1:])} pixels.")
+
+    def num_outputs(self, channels: int) -> int:
+        return channels
+
+    def sample(self, keys: Keys, shape: Shape) -> Draw:
+        """`factor` (B,) int64."""
+        return {"factor": torch.tensor(self._factors, device=keys.device)[keys.integers(len(self._factors))]}
+
+    def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        if len(self._factors) == 1:
+            return reduce_and_enlarge(images, self._factors[0])
+        damaged = torch.empty_like(images)
+        for factor in self._factors:
+            rows = draw["factor"] == factor
+            damaged[rows] = reduce_and_enlarge(images[rows], factor)
+        return damaged
+
+    def target(self, images: Tensor, draw: Draw) -> Tensor:
+        return images - self.corrupt(images, draw)
+
+    def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        return (prediction.float() - self.target(images, draw)).square().mean((1, 2, 3))
+
+    def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
+        return (damaged + prediction).clamp(0, 1)
+
+    def reference(self, images: Tensor, draw: Draw) -> Tensor:
+        """Bicubic interpolation: the damaged image as it is shown."""
+        return self.corrupt(images, draw)
+
+    def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
+        """The image at every factor."""
+        factors = torch.tensor(self._factors, device=images.device)
+        return images.expand(len(factors), -1, -1, -1), {"factor": factors}
+
+
+def reduce_and_enlarge(images: Tensor, factor: int) -> Tensor:
+    """(B, C, H, W) -> the same size, by area averages of `factor` x `factor` pixels and bicubic interpolation back.
+
+    A side that `factor` does not divide is reduced to the next larger whole number of pixels.
+    """
+    height, width = images.shape[-2:]
+    small = F.adaptive_avg_pool2d(images, (math.ceil(height / factor), math.ceil(width / factor)))
+    return F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -1,0 +1,74 @@
+"""Grids laid on images: which cell a pixel is in, for a batch whose images may have grids of their own."""
+# B images, G grids to draw from, H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.shapes import cell_edges
+
+GridSpec = int | str | Sequence[int | str]
+
+
+@dataclass(frozen=True)
+class Grids:
+    """G grids on images of one size. `sizes` are (rows, columns)."""
+
+    sizes: tuple[tuple[int, int], ...]
+    image_size: tuple[int, int]
+
+    @property
+    def counts(self) -> list[int]:
+        """Cells of each grid."""
+        return [rows * columns for rows, columns in self.sizes]
+
+    @property
+    def max_cells(self) -> int:
+        return max(self.counts)
+
+    def cells(self, which: Tensor) -> Tensor:
+        """(B,) grid of each image -> (B, H, W) int64: the cell that each pixel is in, in raster order."""
+        rows, columns, widths = (table.to(which.device) for table in _tables(self))
+        return rows[which][:, :, None] * widths[which][:, None, None] + columns[which][:, None, :]
+
+    def mask(self, which: Tensor, hidden: Tensor) -> Tensor:
+        """(B,) grids and (B, max_cells) hidden cells -> (B, 1, H, W) bool, True = hidden."""
+        if len(self.sizes) == 1:  # one grid: no gather a pixel
+            rows, columns, _ = (table.to(which.device) for table in _tables(self))
+            return hidden.view(-1, *self.sizes[0])[:, rows[0]][:, None, :, columns[0]]
+        cells = self.cells(which)
+        return hidden.gather(1, cells.flatten(1)).view(cells.shape)[:, None]
+
+
+@lru_cache
+def _tables(grids: Grids) -> tuple[Tensor, Tensor, Tensor]:
+    """(G, H) row and (G, W) column of each pixel, and (G,) columns of each grid."""
+    height, width = grids.image_size
+    rows = torch.stack([_cell_of_pixel(height, r) for r, _ in grids.sizes])
+    columns = torch.stack([_cell_of_pixel(width, c) for _, c in grids.sizes])
+    return rows, columns, torch.tensor([c for _, c in grids.sizes])
+
+
+def _cell_of_pixel(length: int, cells: int) -> Tensor:
+    edges = torch.tensor(cell_edges(length, cells))
+    return torch.arange(cells).repeat_interleave(edges.diff())
+
+
+def parse_grids(spec: GridSpec) -> tuple[tuple[int, int], ...]:
+    """`4`, `"3x5"` (rows x columns) or a list of such -> ((rows, columns), ...). Raises `UserError`."""
+    specs = [spec] if isinstance(spec, int | str) else list(spec)
+    sizes = []
+    for one in specs:
+        parts = str(one).lower().split("x")
+        if len(parts) > 2 or not all(part.strip().isdigit() and int(part) >= 1 for part in parts):
+            raise UserError(f"grid must be cells a side (4) or rows x columns (3x5), or a list of such; found {one!r}.")
+        sizes.append((int(parts[0]), int(parts[-1])))
+    if not sizes:
+        raise UserError("grid must name at least one grid; found an empty list.")
+    return tuple(sizes)

@@ -1,0 +1,152 @@
+"""Grid masking: lay a grid on the image, hide cells, repair them from the rest.
+
+`hidden: one` hides exactly one cell, so that one image gives as many damaged instances as the grid has cells. `ratio`
+hides any subset (He et al., "Masked autoencoders", 2022, https://arxiv.org/abs/2111.06377); `after` all cells after a
+point in raster order (the image analogue of next-word prediction; Chen et al., "Generative pretraining from pixels",
+2020); `centre` the middle from its context and `all_but_centre` the context from its middle (as CBOW and skip-gram do;
+Pathak et al., "Context encoders", 2016, https://arxiv.org/abs/1604.07379).
+
+Differs from the papers: the repair is by default the difference to a smooth interpolation of the visible pixels
+(`smooth.py`), so an untrained network is already level with classic inpainting.
+"""
+# B images, C channels, H W pixels, n cells
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+from vision_mtl.pretext.grid import Grids, parse_grids
+from vision_mtl.pretext.inpainting import inpaint
+from vision_mtl.pretext.smooth import fill_smoothly, visible_mean
+
+
+@PRETEXTS.register("grid_mask")
+@dataclass(frozen=True, kw_only=True)
+class GridMask(Pretext):
+    """Hides cells of a grid; scored on hidden pixels by mean squared error."""
+
+    grid: int | str | list[int | str] = 4  # cells a side, or rows x columns as 3x5; a list is drawn from per image
+    hidden: Literal["one", "ratio", "after", "centre", "all_but_centre"] = "one"  # which cells are hidden
+    ratio: float = 0.6  # share of the cells that hidden=ratio hides, at least one and never all
+    fill: Literal["mean", "zero", "noise", "learned"] = "mean"  # what stands in hidden pixels: mean of the visible ones
+    instances_per_image: int | Literal["all"] = 1  # how many of its one-cell instances an image gives in an epoch
+    residual: bool = True  # predict the difference to a smooth interpolation; else to the mean of the visible pixels
+
+    def __post_init__(self) -> None:
+        sizes = parse_grids(self.grid)
+        if not 0 < self.ratio < 1:
+            raise UserError(f"grid_mask.ratio must lie in (0, 1); found {self.ratio}.")
+        if self.hidden in ("centre", "all_but_centre") and min(map(min, sizes)) < 3:
+            raise UserError(f"grid_mask.hidden={self.hidden} needs a grid of at least 3 x 3; found {self.grid!r}.")
+        if any(rows * columns < 2 for rows, columns in sizes):
+            raise UserError(f"grid_mask.grid must have at least two cells; found {self.grid!r}.")
+        fewest = min(rows * columns for rows, columns in sizes)
+        if self.instances_per_image != "all" and not 1 <= self.instances_per_image <= fewest:
+            raise UserError(
+                f"grid_mask.instances_per_image must be 1 to {fewest} (the grid's cells) or all; "
+                f"found {self.instances_per_image}."
+            )
+        if self.instances_per_image != 1 and self.hidden != "one":
+            raise UserError(f"grid_mask.instances_per_image needs hidden=one; found hidden={self.hidden}.")
+
+    @cached_property
+    def learned_fill(self) -> bool:
+        """True if the model, which owns the parameter, must put its learned colour where pixels are hidden."""
+        return self.fill == "learned"
+
+    def check(self, shape: Shape) -> None:
+        height, width = shape[1:]
+        for rows, columns in parse_grids(self.grid):
+            if rows > height or columns > width:
+                raise UserError(f"grid_mask.grid {rows}x{columns} does not fit an image of {height} x {width} pixels.")
+
+    def num_outputs(self, channels: int) -> int:
+        return channels
+
+    def num_instances(self, shape: Shape) -> int:
+        return min(self._grids(shape).counts) if self.instances_per_image == "all" else self.instances_per_image
+
+    def sample(self, keys: Keys, shape: Shape) -> Draw:
+        """`grid` (B,) which of the grids, `cells` (B, n) bool hidden cells, and `noise` (B, C, H, W) if that fills."""
+        grids = self._grids(shape)
+        shared = keys.shared_by_instances()
+        which = shared.integers(len(grids.sizes))  # (B,)
+        counts = torch.tensor(grids.counts, device=keys.device)[which]  # (B,)
+        draw = {"grid": which, "cells": self._hidden_cells(keys, shared, grids, which, counts)}
+        if self.fill == "noise":
+            channels, height, width = shape
+            draw["noise"] = keys.fold("noise").uniform(channels * height * width).view(-1, channels, height, width)
+        return draw
+
+    def mask(self, draw: Draw, shape: Shape) -> Tensor:
+        return self._grids(shape).mask(draw["grid"], draw["cells"])
+
+    def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        mask = self.mask(draw, tuple(images.shape[1:]))
+        if self.fill == "mean":
+            return torch.where(mask, visible_mean(images, mask), images)
+        return torch.where(mask, draw["noise"].to(images.dtype) if self.fill == "noise" else 0.0, images)
+
+    def target(self, images: Tensor, draw: Draw) -> Tensor:
+        return images - self._base(images, draw)
+
+    def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        mask = self.scored(images, draw)
+        error = torch.where(mask, prediction.float() - self.target(images, draw), 0.0)
+        return error.square().sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * images.shape[1])
+
+    def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
+        return (self._base(damaged, draw) + prediction).clamp(0, 1)
+
+    def reference(self, images: Tensor, draw: Draw) -> Tensor:
+        """OpenCV's inpainting."""
+        return inpaint(images, self.mask(draw, tuple(images.shape[1:])))
+
+    def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
+        """All one-cell instances of one image, grid after grid, cells in raster order."""
+        grids = self._grids(tuple(images.shape[1:]))
+        which = torch.arange(len(grids.sizes)).repeat_interleave(torch.tensor(grids.counts))  # (n,)
+        cells = torch.cat([torch.eye(count, grids.max_cells, dtype=torch.bool) for count in grids.counts])
+        draw = {"grid": which.to(images.device), "cells": cells.to(images.device)}
+        return images.expand(len(which), -1, -1, -1), draw
+
+    def _base(self, images: Tensor, draw: Draw) -> Tensor:
+        """(B, C, H, W): what the prediction is the difference to, from visible pixels alone."""
+        mask = self.mask(draw, tuple(images.shape[1:]))
+        return fill_smoothly(images, mask) if self.residual else visible_mean(images, mask).expand_as(images)
+
+    def _hidden_cells(self, keys: Keys, shared: Keys, grids: Grids, which: Tensor, counts: Tensor) -> Tensor:
+        """(B, max_cells) bool; cells past an image's own grid are never hidden."""
+        number = torch.arange(grids.max_cells, device=keys.device)[None]  # (1, n)
+        if self.hidden == "after":
+            return (number > keys.integers(counts - 1)[:, None]) & (number < counts[:, None])
+        if self.hidden in ("centre", "all_but_centre"):
+            centre = _centre_cells(grids).to(keys.device)[which]
+            return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
+        order = shared.bits(grids.max_cells).masked_fill(number >= counts[:, None], 1 << 40)
+        rank = order.argsort(dim=1, stable=True).argsort(dim=1)  # (B, n): each cell's place in a random order
+        if self.hidden == "one":
+            instance = torch.zeros_like(counts) if keys.instance is None else keys.instance.to(counts)
+            return rank == (instance % counts)[:, None]
+        amount = (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
+        return rank < amount[:, None]
+
+    def _grids(self, shape: Shape) -> Grids:
+        return Grids(parse_grids(self.grid), (shape[1], shape[2]))
+
+
+def _centre_cells(grids: Grids) -> Tensor:
+    """(G, max_cells) bool: the middle cell of an odd side, the middle two of an even one."""
+    table = torch.zeros(len(grids.sizes), grids.max_cells, dtype=torch.bool)
+    for row, (rows, columns) in enumerate(grids.sizes):
+        cells = table[row, : rows * columns].view(rows, columns)
+        cells[(rows - 1) // 2 : rows // 2 + 1, (columns - 1) // 2 : columns // 2 + 1] = True
+    return table

@@ -1,0 +1,95 @@
+"""Several pretexts in one batch, one for each image: one pass of the encoder serves them all."""
+# B images that come in, B' damaged instances that go out, b rows of one pretext
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.contract import Draw, Pretext
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one pretext damaged: a contiguous slice of the mixed batch."""
+
+    name: str
+    pretext: Pretext
+    rows: slice  # in the mixed batch
+    source_rows: Tensor  # (b,) int64: each instance's image among those that came in
+    images: Tensor  # (b, C, H, W), undamaged
+    draw: Draw
+    mask: Tensor | None  # (b, 1, H, W) bool, True = hidden
+
+
+@dataclass(frozen=True)
+class MixedBatch:
+    """`damaged` (B', C, H, W) is what the encoder sees; `parts` say which rows are whose."""
+
+    damaged: Tensor
+    parts: list[Part]
+
+
+class Mixture:
+    """Gives each image one pretext, drawn in proportion to the pretexts' weights. Raises `UserError` if all are 0."""
+
+    def __init__(self, pretexts: Mapping[str, Pretext]) -> None:
+        self.pretexts = {name: pretext for name, pretext in pretexts.items() if pretext.weight > 0}
+        if not self.pretexts:
+            raise UserError("no pretext to train on: give one a weight above 0, for example --pretexts.grid_mask.weight 1")
+        self.weights = torch.tensor([pretext.weight for pretext in self.pretexts.values()])  # (K,)
+
+    def assign(self, keys: Keys, usable: Tensor | None = None) -> Tensor:
+        """(B,) int64: each image's pretext, by number.
+
+        `usable` (B, K) bool: an image whose pretext has nothing to learn from it is given another, drawn by weight
+        among those that have; if none has, it keeps its own and carries no loss.
+        """
+        stream = keys.fold("mixture")
+        first = stream.choice(self.weights)
+        if usable is None or bool(usable.all()):
+            return first
+        weights = self.weights.to(keys.device) * usable  # (B, K)
+        edges = weights.cumsum(1)
+        point = stream.uniform()[:, None] * edges[:, -1:]
+        second = (point >= edges).sum(1).clamp(max=len(self.weights) - 1)
+        keep = usable.gather(1, first[:, None])[:, 0] | ~usable.any(1)
+        return torch.where(keep, first, second)
+
+    def prepare(self, images: Tensor, keys: Keys) -> MixedBatch:
+        """Images (B, C, H, W) -> a batch in which each has its pretext's damage, sorted by pretext."""
+        usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)  # (B, K)
+        assigned = self.assign(keys, usable)
+        parts: list[Part] = []
+        damaged: list[Tensor] = []
+        start = 0
+        for number, name in enumerate(self.pretexts):
+            rows = (assigned == number).nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            part, seen = self.prepare_all(name, images[rows], keys.select(rows))
+            moved = slice(start, start + len(seen))
+            parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))
+            damaged.append(seen)
+            start = moved.stop
+        return MixedBatch(torch.cat(damaged), parts)
+
+    def prepare_all(self, name: str, images: Tensor, keys: Keys) -> tuple[Part, Tensor]:
+        """Pretext `name` for every image: the part and the damaged instances (b, C, H, W), an image's side by side."""
+        pretext = self.pretexts[name]
+        shape = tuple(images.shape[1:])
+        source = torch.arange(len(images), device=images.device)
+        count = pretext.num_instances(shape)
+        if count > 1:
+            source = source.repeat_interleave(count)
+            images = images[source]
+            instance = torch.arange(count, device=source.device).repeat(len(source) // count)
+            keys = replace(keys.select(source), instance=instance)
+        draw = pretext.sample(keys.fold(name), shape)
+        part = Part(name, pretext, slice(0, len(images)), source, images, draw, pretext.mask(draw, shape))
+        return part, pretext.corrupt(images, draw)

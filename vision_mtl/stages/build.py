@@ -1,0 +1,80 @@
+"""From a config to its parts: the steps that several stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import Run
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.decoder import DECODERS, MapSpec
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.pretext.contract import PRETEXTS, Pretext
+from vision_mtl.stages.config import RunConfig
+from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
+from vision_mtl.training.objective import answers
+
+
+def open_pool(config: RunConfig, run: Run, progress: Callable[[str, int, int], None] | None = None) -> Pool:
+    """Every image that the config names, decoded; its warnings are passed on to the run."""
+    tasks = {name: Task(**task) for name, task in config.tasks.items()}
+    channels = config.backbone.get("in_chans", 3)
+    pool = build_pool(Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress)
+    for warning in pool.warnings:
+        run.warn(warning)
+    return pool
+
+
+def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
+    """The config's pretexts by name, checked against its image size and channels."""
+    pretexts = {name: PRETEXTS.get(name)(**options) for name, options in config.pretexts.items()}
+    shape = (config.backbone.get("in_chans", 3), *config.image_size)
+    for pretext in pretexts.values():
+        pretext.check(shape)
+    return pretexts
+
+
+def build_model(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedModel:
+    """Backbone, decoder and heads as the config describes them, freshly initialised (or with timm's weights)."""
+    backbone = Backbone(**config.backbone, image_size=config.image_size)
+    options = dict(config.decoder)
+    maps = MapSpec(backbone.channels, backbone.map_sizes, config.image_size)
+    decoder = DECODERS.get(options.pop("name"))(maps, **options)
+    return SharedModel(backbone, decoder, answers(pretexts, backbone.in_chans))
+
+
+def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[str, Any]:
+    """What a checkpoint must say to be used without its run: how to build the model, and what its inputs mean."""
+    return {
+        "backbone": config.backbone,
+        "decoder": config.decoder,
+        "pretexts": config.pretexts,
+        "image_size": list(config.image_size),
+        "mean": model.backbone.mean.flatten().tolist(),
+        "std": model.backbone.std.flatten().tolist(),
+        "class_names": pool.class_names,
+    }
+
+
+def load_weights(model: SharedModel, where: str) -> Path:
+    """Load a run's or a checkpoint's weights: the whole backbone, and what fits of decoder and heads.
+
+    The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit.
+    """
+    path = find_checkpoint(Path(where).expanduser())
+    tensors = read_tensors(path, "average") or read_tensors(path, "model")
+    own = model.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    lacking = [k for k in own if k.startswith("backbone.") and k not in fitting]
+    if lacking:
+        name = read_state(path)["backbone"]["name"]
+        raise UserError(
+            f"the weights in {str(path)!r} are of backbone {name!r} and do not fit this one: "
+            f"{len(lacking)} tensors differ, first {lacking[0]!r}."
+        )
+    model.load_state_dict(fitting, strict=False)
+    return path

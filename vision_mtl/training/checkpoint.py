@@ -1,0 +1,107 @@
+"""Checkpoints: one safetensors file each, everything a run needs to go on, and nothing that can execute.
+
+Tensors are named `model.*`, `average.*` (the averaged weights, if any) and `optimiser.N.*` (N-th parameter of the
+optimiser's groups in order). The file's metadata holds one JSON text: step, training seconds, images seen, chance
+losses, and what builds the model (backbone, image size, normalisation, class names).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_bytes
+
+SUFFIX = ".safetensors"
+METADATA = "vision_mtl"  # the one metadata key
+
+
+def save_checkpoint(
+    folder: Path,
+    state: dict[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer | None = None,
+    average: nn.Module | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write `folder/step-XXXXXXXX.safetensors` atomically and delete all but the newest `keep`. `state` has `step`."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    if optimiser is not None:
+        tensors |= optimiser_tensors(optimiser)
+    # own storage for each: safetensors refuses tensors that share memory, as channels_last views and tied weights do
+    owned = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    path = folder / f"step-{state['step']:08d}{SUFFIX}"
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, save(owned, metadata={METADATA: json.dumps(state)}))
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folder's checkpoints, oldest first."""
+    return sorted(folder.glob(f"step-*{SUFFIX}"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read, or None; a damaged one is passed over."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            read_state(path)
+        except UserError:
+            continue
+        return path
+    return None
+
+
+def find_checkpoint(where: Path) -> Path:
+    """The checkpoint that `where` means: a file, a run folder or its checkpoints folder. Raises `UserError` if none."""
+    if where.is_file():
+        return where
+    for folder in (where / "checkpoints", where):
+        found = newest_checkpoint(folder)
+        if found is not None:
+            return found
+    raise UserError(f"no checkpoint in {str(where)!r}: give a run folder, or a file {where}/checkpoints/step-*{SUFFIX}.")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint, without reading its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[METADATA])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{str(path)!r} is not a checkpoint of this project, or is damaged: {error}") from error
+
+
+def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix.`, without it."""
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 not a dict
+        return {name.removeprefix(f"{prefix}."): file.get_tensor(name) for name in names}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state as named tensors; parameters that never had a gradient have none."""
+    named = {}
+    for number, state in optimiser.state_dict()["state"].items():
+        named |= {f"optimiser.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    return named
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` took, its prefix removed."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

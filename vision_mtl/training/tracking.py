@@ -1,0 +1,156 @@
+"""What a person sees while a run goes on: a progress line, metrics.jsonl, TensorBoard; and what is kept for later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vision_mtl.core.run import Run
+from vision_mtl.training.loop import Progress, StepRecord
+from vision_mtl.training.optimiser import Optim
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """What is recorded during training. Times of recording do not count as training."""
+
+    log_every_steps: int = 10  # steps between lines of metrics.jsonl
+    num_probes: int = 4  # online probes (kNN on the tasks' validation images), evenly over the run; 0: none
+    num_pictures: int = 3  # pictures of repairs for TensorBoard, evenly over the run; 0: none
+    checkpoint_every_seconds: float = 60.0  # training seconds between checkpoints; one more is written at the end
+    keep_checkpoints: int = 2  # newest checkpoints kept
+    tensorboard: bool = True  # write TensorBoard events beside metrics.jsonl
+
+
+@dataclass
+class Milestones:
+    """Calls an action `count` times over training: when each of `count` equal shares of it is done."""
+
+    count: int
+    action: Callable[[Progress], None]
+    done: int = 0
+
+    def reach(self, share: float, progress: Progress) -> None:
+        """Act if another of the shares has been completed; several at once count as one."""
+        reached = int(share * self.count + 1e-9)
+        if self.count and reached > self.done:
+            self.done = reached
+            self.action(progress)
+
+
+@dataclass
+class Tracker:
+    """The trainer's hook. `actions` run at their milestones; `save` writes a checkpoint."""
+
+    run: Run
+    track: Track
+    optim: Optim
+    progress: Progress  # the trainer's, at the start: it says where a resumed run goes on
+    save: Callable[[], None]
+    actions: list[Milestones] = field(default_factory=list)
+    is_main: bool = True
+
+    def __post_init__(self) -> None:
+        share = self.optim.progress(self.progress.step, self.progress.seconds)
+        for milestones in self.actions:
+            milestones.done = int(share * milestones.count + 1e-9)
+        self.saved_at = self.progress.seconds
+        self.first = Progress(self.progress.step, self.progress.seconds, self.progress.images_seen)
+        self.events = self._open_events() if self.track.tensorboard and self.is_main else None
+        self.bar = ProgressLine(self.is_main)
+
+    def __call__(self, progress: Progress, record: StepRecord) -> None:
+        """Called after each step."""
+        share = self.optim.progress(progress.step, progress.seconds)
+        if progress.step % self.track.log_every_steps == 0 or share >= 1.0 or progress.step == 1:
+            self._log(progress, record)
+        self.bar.update(share, self._line(progress, record, share))
+        for milestones in self.actions:
+            milestones.reach(share, progress)
+        if progress.seconds - self.saved_at >= self.track.checkpoint_every_seconds:
+            self.saved_at = progress.seconds
+            self.save()
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Write numbers to TensorBoard."""
+        for name, value in values.items() if self.events else ():
+            self.events.add_scalar(name, value, step)
+
+    def figure(self, step: int, name: str, figure: Figure) -> None:
+        """Write a matplotlib figure to TensorBoard."""
+        if self.events:
+            self.events.add_figure(name, figure, step, close=False)
+
+    def close(self) -> None:
+        """End the progress line and flush the events."""
+        self.bar.close()
+        if self.events:
+            self.events.close()
+
+    def speed(self, progress: Progress) -> float:
+        """Images a second of training since this process started."""
+        return (progress.images_seen - self.first.images_seen) / max(progress.seconds - self.first.seconds, 1e-9)
+
+    def _log(self, progress: Progress, record: StepRecord) -> None:
+        line: dict[str, Any] = {
+            "kind": "train",
+            "step": progress.step,
+            "images_seen": progress.images_seen,
+            "loss": record.loss,
+            **{f"loss.{name}": value for name, value in record.parts.items()},
+            "learning_rate": record.learning_rate,
+            "gradient_norm": record.gradient_norm,
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(self.speed(progress), 1),
+        }
+        if self.is_main:
+            self.run.log(line)
+        numbers = {f"train/{k}": v for k, v in line.items() if isinstance(v, float)}
+        self.scalars(progress.step, numbers)
+
+    def _line(self, progress: Progress, record: StepRecord, share: float) -> str:
+        parts = "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
+        left = (progress.seconds - self.first.seconds) / max(share, 1e-9) * (1 - share)
+        return f"step {progress.step}  {parts}  {self.speed(progress):.0f} images/s  {left:.0f} s left"
+
+    def _open_events(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter  # late: it takes a second
+
+        return SummaryWriter(str(self.run.folder), purge_step=self.progress.step or None)
+
+
+class ProgressLine:
+    """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`."""
+
+    PLAIN_SECONDS = 15.0
+
+    def __init__(self, shown: bool = True) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress as RichProgress, TextColumn
+
+        self.console = Console()
+        self.shown, self.last = shown, time.monotonic()
+        self.rich: RichProgress | None = None
+        if shown and self.console.is_terminal:
+            columns = BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f} %  {task.description}")
+            self.rich = RichProgress(*columns, console=self.console, transient=True)
+            self.task = self.rich.add_task("", total=1.0)
+            self.rich.start()
+
+    def update(self, share: float, text: str) -> None:
+        """Show `text` and a bar filled to `share` in [0, 1]."""
+        if self.rich is not None:
+            self.rich.update(self.task, completed=share, description=text)
+        elif self.shown and time.monotonic() - self.last >= self.PLAIN_SECONDS:
+            self.last = time.monotonic()
+            print(f"{share:4.0%}  {text}", flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.rich is not None:
+            self.rich.stop()
