@@ -22,6 +22,7 @@ class Data:
     include_test: bool = False  # let test images into pretraining: their scores are then no longer held out
     num_workers: int = 0  # threads that decode; 0: one a core
     max_store_gb: float = 50.0  # largest decoded store, in GB of 1e9 bytes; a larger one is refused
+    clean: bool = False  # stage data only: delete every decoded store below root, then end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ class Pretext:
     weight: float = 1.0  # share of a batch's images that get this pretext, relative to the others'; 0 leaves it out
 
     output: ClassVar[Literal["pixels", "logits"]] = "pixels"
+    class_names: ClassVar[tuple[str, ...]] = ()  # what the K logits mean, for pictures; none for pixels
 
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be used (not square, no colour, too small for the grid)."""

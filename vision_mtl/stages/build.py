@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,15 @@ from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
 from vision_mtl.training.objective import answers
+from vision_mtl.training.progress import DataProgress
 
 
-def open_pool(config: RunConfig, run: Run, progress: Callable[[str, int, int], None] | None = None) -> Pool:
-    """Every image that the config names, decoded; its warnings are passed on to the run."""
+def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
+    """Every image that the config names, decoded, with progress shown; its warnings are passed on to the run."""
     tasks = {name: Task(**task) for name, task in config.tasks.items()}
-    channels = config.backbone.get("in_chans", 3)
-    pool = build_pool(Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress)
+    channels = channels or config.backbone.get("in_chans", 3)
+    with DataProgress(run.is_main) as progress:
+        pool = build_pool(Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress)
     for warning in pool.warnings:
         run.warn(warning)
     return pool
@@ -57,13 +58,16 @@ def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[st
         "mean": model.backbone.mean.flatten().tolist(),
         "std": model.backbone.std.flatten().tolist(),
         "class_names": pool.class_names,
+        "data": config.data,
+        "tasks": config.tasks,
     }
 
 
-def load_weights(model: SharedModel, where: str) -> Path:
+def load_weights(model: SharedModel, where: str, heads: list[str] | None = None) -> Path:
     """Load a run's or a checkpoint's weights: the whole backbone, and what fits of decoder and heads.
 
-    The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit.
+    The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit, or if the decoder or
+    one of `heads` (pretexts that must have been trained) is not there.
     """
     path = find_checkpoint(Path(where).expanduser())
     tensors = read_tensors(path, "average") or read_tensors(path, "model")
@@ -76,5 +80,11 @@ def load_weights(model: SharedModel, where: str) -> Path:
             f"the weights in {str(path)!r} are of backbone {name!r} and do not fit this one: "
             f"{len(lacking)} tensors differ, first {lacking[0]!r}."
         )
+    needed = [] if heads is None else ["decoder.", *(f"heads.{name}." for name in heads)]
+    for prefix in needed:
+        if any(k.startswith(prefix) and k not in fitting for k in own):
+            part = f"pretext {prefix.split('.')[1]!r}" if prefix.startswith("heads") else "this decoder"
+            trained = sorted(read_state(path)["pretexts"])
+            raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
     model.load_state_dict(fitting, strict=False)
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vision_mtl.core.run import Run
 from vision_mtl.training.loop import Progress, StepRecord
 from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.progress import ProgressLine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,35 +122,3 @@ class Tracker:
         from torch.utils.tensorboard import SummaryWriter  # late: it takes a second
 
         return SummaryWriter(str(self.run.folder), purge_step=self.progress.step or None)
-
-
-class ProgressLine:
-    """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`."""
-
-    PLAIN_SECONDS = 15.0
-
-    def __init__(self, shown: bool = True) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress as RichProgress, TextColumn
-
-        self.console = Console()
-        self.shown, self.last = shown, time.monotonic()
-        self.rich: RichProgress | None = None
-        if shown and self.console.is_terminal:
-            columns = BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f} %  {task.description}")
-            self.rich = RichProgress(*columns, console=self.console, transient=True)
-            self.task = self.rich.add_task("", total=1.0)
-            self.rich.start()
-
-    def update(self, share: float, text: str) -> None:
-        """Show `text` and a bar filled to `share` in [0, 1]."""
-        if self.rich is not None:
-            self.rich.update(self.task, completed=share, description=text)
-        elif self.shown and time.monotonic() - self.last >= self.PLAIN_SECONDS:
-            self.last = time.monotonic()
-            print(f"{share:4.0%}  {text}", flush=True)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self.rich is not None:
-            self.rich.stop()

@@ -1,0 +1,51 @@
+"""Files that are whole or absent: written beside their name, flushed, then renamed over it in one step."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from vision_mtl.core.errors import UserError
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; after a crash at any moment `path` holds its old content or all of the new.
+
+    Raises `UserError` naming the path and the bytes needed if the disk is full, or if the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_error(path, len(data), error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """`atomic_write_bytes` for text, in UTF-8."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON. NaN and infinity are refused with `ValueError`: they are not JSON."""
+    atomic_write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def disk_error(path: Path, needed: int, error: OSError) -> UserError:
+    """What a failed write means, in words that name the path, the bytes needed and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"the disk is full: {needed:,} bytes were to be written to {str(path)!r}. Free space there, or choose "
+            "another place with --run_dir (results) or --data.root (images), and run the same command again."
+        )
+    return UserError(f"cannot write {str(path)!r}: {error.strerror or error}.")

@@ -1,0 +1,197 @@
+"""The record of one run: its folder, what it logged, and its result.
+
+A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` (one JSON object a line), TensorBoard events,
+`checkpoints/`, `figures/` and `result.json`. With several processes only the first writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error
+
+RESULT, CONFIG, METRICS, ENVIRONMENT = "result.json", "config.yaml", "metrics.jsonl", "environment.json"
+PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "opencv-python-headless")
+
+
+def is_main_process() -> bool:
+    """True in a run of one process, and in the first of several (accelerate and torchrun set `RANK`)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@dataclass
+class Run:
+    """One run's folder and what is written to it. `folder` is made on first use."""
+
+    folder: Path
+    stage: str
+    seed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    is_main: bool = field(default_factory=is_main_process)
+    _lock: FileLock | None = field(default=None, repr=False)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of pictures, made if it is missing."""
+        folder = self.folder / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def open(self, config_text: str) -> None:
+        """Claim the folder, write its config and environment. Raises `UserError` if another process is at work in it."""
+        if not self.is_main:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(self.folder, 0, error) from error
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            self._lock = None
+            raise UserError(f"another process is running in {str(self.folder)!r}; wait for it, or give another --run_dir.") from error
+        atomic_write_text(self.folder / CONFIG, config_text)
+        atomic_write_json(self.folder / ENVIRONMENT, environment())
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            (self.folder / ".lock").unlink(missing_ok=True)
+            self._lock = None
+
+    def say(self, text: str) -> None:
+        """Print a line for people."""
+        if self.is_main:
+            print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning and keep it for `result.json`."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.say(f"warning: {text}")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`. A number that is not finite is written as null, so every line is JSON."""
+        if not self.is_main:
+            return
+        try:
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        except OSError as error:
+            raise disk_error(self.folder / METRICS, 200, error) from error
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; a last line cut off by a crash is passed over."""
+        path = self.folder / METRICS
+        found = []
+        for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def rewind(self, step: int) -> None:
+        """Forget records after `step`: training goes on from there and will write them again."""
+        path = self.folder / METRICS
+        if self.is_main and path.exists():
+            kept = [record for record in self.records() if record.get("step", 0) <= step]
+            atomic_write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def result(self) -> dict[str, Any] | None:
+        """What `result.json` says, or None if there is none that can be read."""
+        try:
+            return json.loads((self.folder / RESULT).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write_result(
+        self,
+        status: str,
+        *,
+        metrics: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+        seconds: float = 0.0,
+        images_seen: int = 0,
+        images_per_second: float = 0.0,
+        error: str | None = None,
+    ) -> None:
+        """Write `result.json`. `status` is completed, interrupted or failed; `error` says why it failed."""
+        if not self.is_main:
+            return
+        result = {
+            "stage": self.stage,
+            "status": status,
+            "seed": self.seed,
+            "seconds": round(seconds, 3),
+            "images_seen": images_seen,
+            "images_per_second": round(images_per_second, 2),
+            "data": data or {},
+            "warnings": self.warnings,
+            "metrics": metrics or {},
+        }
+        atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on beside its config: command, commit, versions, machine. Imports nothing heavy."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "device": _device(),
+    }
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The source's commit, with `+changes` if files differ from it; None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if head.returncode == 0 else None
+
+
+def _finite(value: Any) -> Any:
+    """The same value with numbers that JSON cannot hold replaced by None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

@@ -1,0 +1,131 @@
+"""Image files into uint8 arrays: OpenCV for speed, Pillow wherever OpenCV would guess.
+
+OpenCV fills the missing part of a truncated file with grey and says nothing, so a file without its end mark goes to
+Pillow, which refuses it. Alpha is dropped (as torchvision and Pillow's `convert("RGB")` do), 16 bits are rounded to 8,
+palettes are looked up, CMYK is converted, and the EXIF orientation is applied.
+"""
+# H W pixels, C channels: 1 (grey) or 3 (RGB)
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .tif .tiff .gif .pgm .ppm .pbm .pnm .jp2 .avif".split()
+)  # files that are meant to be images; any other file is passed over
+MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: it would take a gigabyte to decode
+DIRECT_FORMATS = frozenset({"JPEG", "WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
+DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is our own rule
+
+
+class UnreadableImage(Exception):
+    """A file that is no image, or only part of one. `path` names it (or an item without a file), `reason` says why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: {reason}")
+
+
+def decode_file(path: Path) -> np.ndarray:
+    """(H, W, C) uint8. Raises `UnreadableImage`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or str(error)) from error
+    return decode_bytes(data, path)
+
+
+def decode_bytes(data: bytes, name: Path | str) -> np.ndarray:
+    """An encoded image -> (H, W, C) uint8; `name` stands in the error. Raises `UnreadableImage`."""
+    if not data:
+        raise UnreadableImage(name, "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            if header.width * header.height > MAX_PIXELS:
+                raise UnreadableImage(name, f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
+            return _decode(data, header)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(name, "not an image, whatever its name says") from error
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError, cv2.error) as error:
+        raise UnreadableImage(name, f"damaged: {error}") from error
+
+
+def _decode(data: bytes, header: Image.Image) -> np.ndarray:
+    whole = _is_whole(data, header.format)
+    deep = header.mode.startswith("I") or header.format in DEEP_FORMATS and header.mode in ("RGB", "RGBA", "LA")
+    if whole and header.mode in ("L", "RGB") and header.format in DIRECT_FORMATS and not deep:
+        flags = cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR_RGB
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # applies the EXIF orientation
+        if image is not None:
+            return image[..., None] if image.ndim == 2 else image
+    if whole and deep:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is not None and image.dtype in (np.uint8, np.uint16):
+            return _oriented(_colour_order(_eight_bits(image)), header)
+    return _by_pillow(header)
+
+
+def _by_pillow(image: Image.Image) -> np.ndarray:
+    """Any mode that Pillow knows -> (H, W, 1 or 3); raises `OSError` for a truncated file."""
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        return _oriented(_eight_bits(np.asarray(image)), image)
+    grey = image.mode in ("1", "L", "LA")
+    upright = ImageOps.exif_transpose(image.convert("L" if grey else "RGB"))
+    pixels = np.asarray(upright)
+    return pixels[..., None] if grey else pixels
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    """Integers of 16 bits -> 8, rounded; floats and 32-bit integers are stretched from their own range."""
+    if image.dtype == np.uint8:
+        return image
+    values = image.astype(np.float64)
+    if image.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535:
+        return np.round(values / 257).astype(np.uint8)
+    low, high = np.nanmin(values), np.nanmax(values)
+    return np.nan_to_num((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+
+
+def _colour_order(image: np.ndarray) -> np.ndarray:
+    """OpenCV's (H, W), BGR or BGRA -> (H, W, 1) or RGB."""
+    if image.ndim == 2:
+        return image[..., None]
+    return image[..., :1] if image.shape[2] == 2 else np.ascontiguousarray(image[..., 2::-1])
+
+
+def _oriented(image: np.ndarray, header: Image.Image) -> np.ndarray:
+    """Apply the EXIF orientation, by Pillow's own table of turns."""
+    image = image[..., None] if image.ndim == 2 else image
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(header.getexif().get(0x0112, 1))  # -> Transpose members
+    if turn is None:
+        return image
+    planes = [Image.fromarray(image[..., c]).transpose(Image.Transpose(turn)) for c in range(image.shape[2])]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+def _is_whole(data: bytes, kind: str | None) -> bool:
+    """False if the end of a JPEG or PNG is missing; Pillow then decides."""
+    if kind == "JPEG":
+        return data.find(b"\xff\xd9", _jpeg_scan(data)) != -1  # cannot occur inside a scan: 0xff is stuffed there
+    return data.rfind(b"IEND") != -1 if kind == "PNG" else True
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Offset of a JPEG's first scan, past its headers, which may hold a whole thumbnail with its own end mark."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        at += 2 + length
+        if marker == 0xDA:
+            return at
+    return len(data)

@@ -1,0 +1,1 @@
+"""Procedural pictures, for tasks that no package brings photographs of. Never to be mistaken for photographs."""

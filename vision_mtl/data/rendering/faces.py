@@ -1,0 +1,99 @@
+"""Faces of twelve invented people: proportions, hair and brows are the person's; light, pose and mood are the moment's."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from vision_mtl.data.rendering.canvas import Canvas, ellipse_points, random_colour, shade
+
+CLASSES = tuple(f"person_{number:02d}" for number in range(12))
+HAIR = ("bald", "short", "long", "bun", "fringe", "spikes")
+PERSON_SEED = 7
+
+
+@cache
+def person(label: str) -> dict[str, float | str | bool]:
+    """The proportions of one person, in units of the head's half height."""
+    number = CLASSES.index(label)
+    random = np.random.default_rng([PERSON_SEED, number])
+    return {
+        "width": random.uniform(0.56, 0.82),
+        "jaw": random.uniform(0.5, 0.95),  # how square the lower face is
+        "eyes": random.uniform(0.2, 0.36),  # half the distance between them
+        "eye_size": random.uniform(0.07, 0.13),
+        "brow": random.uniform(-18, 18),  # degrees
+        "brow_width": random.uniform(0.03, 0.08),
+        "nose": random.uniform(0.16, 0.36),
+        "mouth": random.uniform(0.14, 0.32),
+        "hair": HAIR[number % len(HAIR)],
+        "glasses": number % 4 == 1,
+        "beard": number % 5 in (2, 3),
+    }
+
+
+def draw(label: str, random: np.random.Generator) -> np.ndarray:
+    """(96, 96, 3) uint8: the person `label` at one moment."""
+    who = person(label)
+    canvas = Canvas(random, scales=(0.62, 0.9), tilt=14.0)
+    turn = random.uniform(-0.1, 0.1)  # looking left or right
+    skin, hair = random_colour(random), shade(random_colour(random), random.uniform(0.3, 0.9))
+    width = who["width"]
+    shoulders = [(-0.95, 1.35), (-0.6, 0.85), (0.6, 0.85), (0.95, 1.35)]
+    canvas.polygon(shoulders, random_colour(random))
+    _hair_behind(canvas, who["hair"], width, hair)
+    canvas.polygon([(-0.22, 0.4), (0.22, 0.4), (0.26, 1.0), (-0.26, 1.0)], shade(skin, 0.8))
+    for side in (-1, 1):
+        canvas.ellipse((side * width, 0.02), (0.1, 0.16), shade(skin, 0.85))
+    canvas.polygon(_head(width, who["jaw"]), skin)
+    if who["beard"]:
+        chin = [(x, y) for x, y in _head(width * 0.98, who["jaw"]) if y > 0.3]
+        canvas.polygon(chin, shade(hair, 0.9))
+    _hair_above(canvas, who["hair"], width, hair)
+    _features(canvas, who, turn, skin, hair)
+    return canvas.finish()
+
+
+def _head(width: float, jaw: float) -> list[tuple[float, float]]:
+    """An ellipse above, a more or less square jaw below."""
+    points = ellipse_points((0, 0), (1, 1))
+    return [(width * np.sign(x) * abs(x) ** (jaw if y > 0 else 1.0), y * 0.9) for x, y in points]
+
+
+def _features(canvas: Canvas, who: dict, turn: float, skin: np.ndarray, hair: np.ndarray) -> None:
+    random = canvas.random
+    gaze, smile, openness = random.uniform(-0.03, 0.03), random.uniform(-0.12, 0.14), random.uniform(0.6, 1.0)
+    for side in (-1, 1):
+        x, y = side * who["eyes"] + turn, -0.1
+        canvas.ellipse((x, y), (who["eye_size"] * 1.3, who["eye_size"] * openness), (240, 240, 240))
+        canvas.ellipse((x + gaze, y), (who["eye_size"] * 0.55, who["eye_size"] * 0.55 * openness), (35, 30, 30))
+        tilt = np.deg2rad(who["brow"]) * side
+        reach = who["eye_size"] * 1.6
+        ends = [(x - reach, y - 0.22 - reach * np.sin(tilt)), (x + reach, y - 0.22 + reach * np.sin(tilt))]
+        canvas.line(ends, who["brow_width"], shade(hair, 0.6))
+        if who["glasses"]:
+            canvas.line(ellipse_points((x, y), (who["eye_size"] * 2, who["eye_size"] * 1.8)), 0.03, (30, 30, 35))
+    nose = [(turn * 1.5, -0.05), (turn * 1.5 + 0.09, -0.05 + who["nose"]), (turn * 1.5 - 0.02, -0.03 + who["nose"])]
+    canvas.line(nose, 0.035, shade(skin, 0.65))
+    mouth = [(turn + x * who["mouth"], 0.5 + smile * (1 - x * x)) for x in np.linspace(-1, 1, 9)]
+    canvas.line(mouth, 0.06, (150, 45, 55))
+
+
+def _hair_behind(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
+    if style == "long":
+        canvas.polygon([*ellipse_points((0, -0.1), (width * 1.25, 0.95), arc=(180, 360)), (width * 1.3, 0.9), (-width * 1.3, 0.9)], colour)
+    if style == "bun":
+        canvas.ellipse((0, -1.05), (0.3, 0.26), colour)
+
+
+def _hair_above(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
+    if style == "bald":
+        return
+    crown = ellipse_points((0, -0.12), (width * 1.08, 0.86), arc=(180, 360))
+    line = {"fringe": -0.28, "long": -0.45, "bun": -0.6, "short": -0.5, "spikes": -0.55}[style]
+    hairline = [(width * x, line - 0.1 * (1 - x * x) * (style != "fringe")) for x in np.linspace(1, -1, 7)]
+    canvas.polygon([*crown, *hairline], colour)
+    if style == "spikes":
+        for x in np.linspace(-0.8, 0.8, 6):
+            canvas.polygon([(width * (x - 0.16), -0.75), (width * x, -1.2), (width * (x + 0.16), -0.75)], colour)

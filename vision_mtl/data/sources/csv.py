@@ -1,0 +1,83 @@
+"""`csv/FILE.csv`: an image column and any number of label columns, blanks allowed.
+
+The image column is the one named image, file, path, filename, image_path or file_name, else the first. Paths are relative
+to the CSV file's folder. Rows that name one file are one instance; their labels are united.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.decode import decode_file
+from vision_mtl.data.files import missing_path
+from vision_mtl.data.source import SOURCES, Item
+
+IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name", "filepath")
+
+
+@SOURCES.register("csv")
+class Csv:
+    """One row an image; every column but the image's is a label column."""
+
+    version = "1"
+
+    def __init__(self, rest: str, root: Path) -> None:
+        self.file = Path(rest).expanduser()
+
+    def items(self) -> list[Item]:
+        header, rows = self._rows()
+        column = next((i for i, name in enumerate(header) if name.lower() in IMAGE_COLUMNS), 0)
+        found: dict[str, dict[str, str]] = {}
+        lines: dict[str, int] = {}
+        for line, row in rows:
+            if len(row) != len(header):
+                raise UserError(f"{self.file}, line {line}: {len(header)} columns are named, {len(row)} found.")
+            identity = row[column].strip().replace("\\", "/")
+            labels = {name: v.strip() for i, (name, v) in enumerate(zip(header, row, strict=True)) if i != column and v.strip()}
+            before = found.setdefault(identity, {})
+            for name in labels.keys() & before.keys():
+                if labels[name] != before[name]:
+                    raise UserError(
+                        f"{self.file}, line {line}: {identity!r} has {name} {labels[name]!r}, "
+                        f"but line {lines[identity]} says {before[name]!r}."
+                    )
+            before.update(labels)
+            lines.setdefault(identity, line)
+        if not found:
+            raise UserError(f"{self.file} names no image: it has a header and no row.")
+        return [self._item(identity, labels, lines[identity]) for identity, labels in found.items()]
+
+    def read(self, item: Item) -> np.ndarray:
+        return decode_file(item.path)
+
+    def _item(self, identity: str, labels: dict[str, str], line: int) -> Item:
+        path = self.file.parent / identity
+        if not path.is_file():
+            raise UserError(f"{self.file}, line {line}: there is no image file {identity!r} (paths are relative to the CSV).")
+        return Item(identity=identity, path=path.resolve(), labels=labels)
+
+    def _rows(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
+        if not self.file.is_file():
+            raise missing_path(self.file)
+        try:
+            text = self.file.read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+        reader = csv.reader(text.splitlines(), delimiter=_delimiter(text))
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        if not rows:
+            raise UserError(f"{self.file} is empty: its first line must name the columns.")
+        header = [name.strip() for name in rows[0][1]]
+        doubled = sorted({name for name in header if header.count(name) > 1})
+        if doubled:
+            raise UserError(f"{self.file}: column {doubled[0]!r} is named twice.")
+        return header, rows[1:]
+
+
+def _delimiter(text: str) -> str:
+    first = text.partition("\n")[0]
+    return max(",;\t", key=first.count)

@@ -1,0 +1,293 @@
+"""The decoded store: one source's images, resized, as uint8 in a memory-mapped file that every run shares.
+
+A store's folder is named by a hash of what its pixels depend on: the source's version, each image's content, the size,
+channels and fit. It is filled by threads into a temporary folder and renamed when whole, under a lock, so that
+concurrent runs decode once; it is verified on open, and rebuilt if damaged.
+"""
+# N images, H W pixels, C channels
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_json, disk_error
+from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.resize import Fit, resize, to_channels
+from vision_mtl.data.source import Item, Source
+
+FORMAT = 1  # raise when the store's files change meaning
+BLOCK = 1 << 24  # bytes a checksum
+VERIFIED_BYTES = 1 << 32  # larger stores are verified in blocks spread evenly, as many as make up this
+Progress = Callable[[str, int, int], None]  # (what, done, of how many)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an image becomes: (height, width), channels and fit."""
+
+    image_size: tuple[int, int]
+    channels: int = 3
+    fit: Fit = "stretch"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.image_size, self.channels)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store. `kept[i]` is the number, among the items, of image i; `unreadable` the (identity, reason) of others."""
+
+    folder: Path
+    images: np.ndarray  # (N, H, W, C) uint8, memory-mapped
+    hashes: np.ndarray  # (N,) uint64 of the decoded pixels before resizing: equal for exact duplicates
+    kept: np.ndarray  # (N,) int64
+    unreadable: list[tuple[str, str]]
+    rebuilt: str | None = None  # what was wrong with the store found, if it had to be built anew
+
+    @property
+    def num_bytes(self) -> int:
+        return self.images.nbytes
+
+
+def open_store(
+    name: str,
+    source: Source,
+    items: Sequence[Item],
+    settings: Settings,
+    root: Path,
+    *,
+    max_gb: float = 50.0,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+) -> Store:
+    """The store of `items`, built if it is not there. Raises `UserError` if it would exceed `max_gb`, or a full disk.
+
+    `name` is the source's, for messages; `progress` is called from this thread.
+    """
+    report = progress or (lambda what, done, total: None)
+    needed = len(items) * int(np.prod(settings.shape))
+    if needed > max_gb * 1e9:
+        raise UserError(
+            f"the decoded store of {name} would take {needed / 1e9:.1f} GB ({len(items):,} images of "
+            f"{settings.shape}), more than --data.max_store_gb {max_gb:g}. Raise it, or lower --image_size."
+        )
+    parent = root / "store"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(parent, needed, error) from error
+    folder = parent / store_key(name, source, items, settings, parent, num_workers, report)
+    with _locked(folder, name, report):
+        found, damage = _try_open(folder, settings)
+        if found is not None:
+            return found
+        _build(folder, name, source, items, settings, num_workers, report)
+        opened, problem = _try_open(folder, settings)
+        if opened is None:
+            raise UserError(f"the store {str(folder)!r} cannot be read back after writing it: {problem}. Is the disk sound?")
+        return Store(**{**vars(opened), "rebuilt": damage})
+
+
+def clean(root: Path) -> list[tuple[Path, int]]:
+    """Delete every store below `root`; returns what was deleted, with bytes. Stores in use by a builder are left."""
+    deleted = []
+    parent = root / "store"
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
+        if folder.is_dir():
+            lock = FileLock(folder.with_suffix(".lock"))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            shutil.rmtree(folder)
+            lock.release()
+            deleted.append((folder, size))
+    for leftover in (*parent.glob("*.lock"), *parent.glob("contents.sqlite*")):
+        leftover.unlink(missing_ok=True)
+    return deleted
+
+
+def store_key(
+    name: str, source: Source, items: Sequence[Item], settings: Settings, parent: Path, num_workers: int, report: Progress
+) -> str:
+    """The store's folder name: a readable word and a hash of all that its pixels depend on."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(repr((FORMAT, type(source).__name__, source.version, settings.shape, settings.fit)).encode())
+    if not any(item.path for item in items):
+        digest.update(name.encode())
+    contents = _contents([item.path for item in items if item.path], parent, num_workers, report, name)
+    for item in items:
+        digest.update(f"\0{item.identity}\0{contents.get(item.path, '')}".encode())
+    word = "".join(c if c.isalnum() else "-" for c in name.rstrip("/").rpartition("/")[2])[:24]
+    return f"{word}-{digest.hexdigest()}"
+
+
+def _contents(
+    paths: Sequence[Path], parent: Path, num_workers: int, report: Progress, name: str
+) -> dict[Path, str]:
+    """A hash of each file's bytes; remembered by (path, size, time of change), so that a warm start reads no file."""
+    if not paths:
+        return {}
+    stats = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            stats[path] = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            stats[path] = "missing"
+    with sqlite3.connect(parent / "contents.sqlite", timeout=60) as memory:
+        memory.execute("CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, status TEXT, hash TEXT)")
+        known = {path: (status, value) for path, status, value in memory.execute("SELECT * FROM contents")}
+        found = {p: known[str(p)][1] for p in stats if known.get(str(p), ("",))[0] == stats[p]}
+        fresh = [path for path in stats if path not in found]
+        with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+            for done, (path, value) in enumerate(zip(fresh, pool.map(_content, fresh), strict=True), start=1):
+                found[path] = value
+                report(f"looking at {name}", done, len(fresh))
+        rows = [(str(path), stats[path], found[path]) for path in fresh]
+        memory.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
+    return found
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+    except OSError as error:
+        return f"unreadable {error.errno}"
+
+
+def _locked(folder: Path, name: str, report: Progress) -> FileLock:
+    """The store's lock, held; says so if another process has it. The system frees it when its holder dies."""
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"waiting for another process that decodes {name}", 0, 0)
+        lock.acquire()
+    return _Held(lock)
+
+
+class _Held:
+    """Releases an acquired lock at the end of a `with` block."""
+
+    def __init__(self, lock: FileLock) -> None:
+        self.lock = lock
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def _build(
+    folder: Path, name: str, source: Source, items: Sequence[Item], settings: Settings, num_workers: int, report: Progress
+) -> None:
+    """Decode every item into a temporary folder, then give it its name."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    needed = len(items) * int(np.prod(settings.shape))
+    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
+        shutil.rmtree(stale, ignore_errors=True)  # of a process that died: the lock is ours
+    try:
+        temporary.mkdir(parents=True)
+        _require_space(temporary, needed)
+        images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (len(items), *settings.shape))
+        hashes = np.zeros(len(items), np.uint64)
+        readable = np.zeros(len(items), bool)
+        unreadable = []
+
+        def decode(number: int) -> str | None:
+            try:
+                image = source.read(items[number])
+            except UnreadableImage as error:
+                return error.reason
+            hashes[number] = pixel_hash(image)
+            images[number] = to_channels(resize(image, settings.image_size, settings.fit), settings.channels)
+            return None
+
+        with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+            for number, reason in enumerate(pool.map(decode, range(len(items)))):
+                readable[number] = reason is None
+                if reason is not None:
+                    unreadable.append((items[number].identity, reason))
+                report(f"decoding {name}", number + 1, len(items))
+        images.flush()
+        del images
+        checksums = _checksums(temporary / "images.npy")
+        kept = np.flatnonzero(readable)
+        np.savez(temporary / "index.npz", hashes=hashes, kept=kept)
+        manifest = {"format": FORMAT, "source": name, "checksums": checksums, "unreadable": unreadable}
+        manifest["index"] = zlib.crc32((temporary / "index.npz").read_bytes())
+        atomic_write_json(temporary / "manifest.json", manifest)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError as error:
+        raise disk_error(folder, needed, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    """Writing through a memory map into a full disk kills the process, so the room is checked before."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(f"the disk is full: {str(folder.parent)!r} has {free:,} bytes free and needs {needed:,}. "
+                        "Free space, or choose another --data.root.")  # fmt: skip
+
+
+def pixel_hash(image: np.ndarray) -> int:
+    """64 bits of the decoded pixels and their shape."""
+    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(image))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | None]:
+    """(the store, None), or (None, what is wrong with it; None if there is none)."""
+    if not folder.is_dir():
+        return None, None
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        index_bytes = (folder / "index.npz").read_bytes()
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        if zlib.crc32(index_bytes) != manifest["index"] or images.shape[1:] != settings.shape:
+            return None, "its index does not match"
+        if _checksums(folder / "images.npy", expected=manifest["checksums"]) != manifest["checksums"]:
+            return None, "its pixels are not those that were written"
+        with np.load(folder / "index.npz") as index:
+            hashes, kept = index["hashes"], index["kept"]
+    except (OSError, ValueError, KeyError) as error:
+        return None, f"it cannot be read ({error})"
+    unreadable = [(identity, reason) for identity, reason in manifest["unreadable"]]
+    return Store(folder, images, hashes[kept], kept, unreadable), None
+
+
+def _checksums(file: Path, expected: Sequence[int] | None = None) -> list[int]:
+    """CRC-32 of each block; blocks that a large store is not verified in keep their `expected` value."""
+    blocks = -(-file.stat().st_size // BLOCK)
+    chosen = range(blocks)
+    if expected is not None:
+        if len(expected) != blocks:
+            return []
+        chosen = sorted(set(np.linspace(0, blocks - 1, min(blocks, VERIFIED_BYTES // BLOCK)).astype(int).tolist()))
+    sums = list(expected or [0] * blocks)
+    with file.open("rb") as data:
+        for block in chosen:
+            data.seek(block * BLOCK)
+            sums[block] = zlib.crc32(data.read(BLOCK))
+    return sums

@@ -1,0 +1,1 @@
+"""Judges every method alike: features, probes, scores with intervals. Knows no pretext and no trainer."""

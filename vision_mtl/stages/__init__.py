@@ -1,0 +1,1 @@
+"""One file per `--stage`: the recipe, read from top to bottom."""

@@ -1,0 +1,163 @@
+"""The command line: words in, one stage run in a folder, an exit code out.
+
+0: done. 1: a fault of ours (with a traceback). 2: something the user can mend (one message). 130: interrupted; the same
+command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vision_mtl import __version__
+from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.run import CONFIG, Run
+from vision_mtl.stages.config import RunConfig, resolve
+from vision_mtl.stages.help import help_text, stage_list
+from vision_mtl.stages.registry import STAGES
+
+COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
+
+
+def main(words: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    try:
+        return _command(words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _command(words: list[str]) -> int:
+    given = split_words(words)
+    own = {key: given.pop(key) for key in COMMAND_OPTIONS if key in given}
+    if "version" in own:
+        print(__version__)
+        return 0
+    stage = _one(own, "stage")
+    if "help" in own:
+        print(help_text(stage))
+        return 0
+    file = read_config(Path(_one(own, "config"))) if "config" in own else {}
+    stage = stage or file.get("stage")
+    if stage is None:
+        raise UserError(f"which stage? Give --stage NAME:\n{stage_list()}")
+    if stage not in STAGES.names():
+        raise unknown("stage", str(stage), STAGES.names())
+    config = resolve(stage, file, given)
+    if "print_config" in own:
+        print(config.to_yaml(), end="")
+        return 0
+    folder = _one(own, "run_dir") or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}"
+    return execute(config, Path(folder).expanduser())
+
+
+def split_words(words: list[str]) -> dict[str, list[str]]:
+    """`--a.b 1 2 --c=3 --flag` -> {"a.b": ["1", "2"], "c": ["3"], "flag": []}; the last of a repeated option counts."""
+    found: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for word in words:
+        if word == "-h":
+            word = "--help"
+        if word.startswith("--") and len(word) > 2:
+            key, equals, value = word[2:].partition("=")
+            current = found[key] = [value] if equals else []
+        elif current is None:
+            raise UserError(f"options begin with --; found {word!r}. See --help.")
+        else:
+            current.append(word)
+    return found
+
+
+def _one(own: dict[str, list[str]], key: str) -> str | None:
+    if key not in own:
+        return None
+    if len(own[key]) != 1 and not (key == "stage" and "help" in own):
+        raise UserError(f"option --{key} takes one value; found {' '.join(own[key])!r}.")
+    return own[key][0] if own[key] else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML config file. Raises `UserError` naming file and line."""
+    try:
+        content = yaml.safe_load(path.expanduser().read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config file {str(path)!r}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of options; found {type(content).__name__}.")
+    return content or {}
+
+
+def execute(config: RunConfig, folder: Path) -> int:
+    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result."""
+    from vision_mtl.stages.report import result_text  # late: --help needs no report
+
+    run = Run(folder, config.stage, config.seed)
+    extended = check_folder(config, folder)
+    result = run.result()
+    if result is not None and result["status"] == "completed" and not extended:
+        run.say(f"{folder} is completed:\n{result_text(result)}")
+        return 0
+    run.open(config.to_yaml())
+    if extended:
+        run.warn(extended)
+    run.say(f"{config.stage} in {folder}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        STAGES.get(config.stage)(config, run, **config.own)
+    except KeyboardInterrupt:
+        run.write_result("interrupted")
+        run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
+        return 130
+    except UserError as error:
+        run.write_result("failed", error=str(error))
+        raise
+    except Exception as error:
+        run.write_result("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        run.close()
+    if (result := run.result()) is not None:
+        run.say(result_text(result))
+    run.say(f"results: {folder}")
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def check_folder(config: RunConfig, folder: Path) -> str | None:
+    """None if the folder is new or holds this very run; text if it is this run with more steps; else `UserError`."""
+    path = folder / CONFIG
+    if not path.exists():
+        strangers = [entry.name for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
+        if strangers:
+            raise UserError(f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another.")
+        return None
+    before, now = _flat(read_config(path)), _flat(yaml.safe_load(config.to_yaml()))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if not changed:
+        return None
+    old, new = before.get("optim.steps"), now.get("optim.steps")
+    if changed == ["optim.steps"] and old is not None and new is not None and new > old:
+        return f"extended from {old} to {new} steps."
+    lines = "\n".join(f"  {key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(changed))
+    raise UserError(
+        f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
+        "Give the same ones to go on (more --optim.steps extends it), or another --run_dir."
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {prefix: value}
+

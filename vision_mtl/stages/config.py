@@ -1,0 +1,310 @@
+"""One run's options: what there is, what was given, and what it resolves to.
+
+Every option is read from a signature (`core.options`), so there is no second list to keep. Values are checked against
+the signatures' annotations by jsonargparse. Nothing here imports PyTorch, so `--help` and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.options import REQUIRED, Option, read_options, registered_class
+from vision_mtl.core.registry import Registry
+from vision_mtl.core.shapes import parse_image_size
+from vision_mtl.stages.registry import STAGES, sections
+
+HERE = Path(__file__).parent.parent
+SIMPLE_SECTIONS = {
+    "data": ("data/options.py", "Data"),
+    "backbone": ("models/backbone.py", "Backbone"),
+    "optim": ("training/optimiser.py", "Optim"),
+    "runtime": ("training/runtime.py", "Runtime"),
+    "track": ("training/tracking.py", "Track"),
+}
+DEFAULT_DECODER = "stages"
+DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
+DEFAULT_UNLABELLED = ["bundled/photos"]
+DEFAULT_TASKS = {
+    "digits": "bundled/digits",
+    "cars": "rendered/cars",
+    "faces": "rendered/faces",
+    "pets": "rendered/pets",
+}
+INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")  # a contradiction is an error
+TYPES = {"Literal": Literal, "Any": Any}
+
+# names only: their files are found without importing them, and the registries proper need PyTorch
+_DECODERS: Registry[Any] = Registry("decoder", "vision_mtl.models.decoders")
+_PRETEXTS: Registry[Any] = Registry("pretext", "vision_mtl.pretext")
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """Options of every stage."""
+
+    seed: int = 0  # of initial weights, batches and damage; splits have their own, data.split_seed
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where the arithmetic runs; auto: cuda, else mps, else cpu
+    image_size: int | str | list[int] = 64  # pixels: N, or H,W
+    init_from: str | None = None  # run folder or checkpoint whose weights, backbone and image size a new run takes over
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A resolved config: plain values, one mapping for each section that the stage reads."""
+
+    stage: str
+    seed: int
+    device: str
+    image_size: tuple[int, int]
+    init_from: str | None
+    data: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pretexts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    decoder: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
+    track: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)  # the stage's keyword-only parameters
+
+    def to_yaml(self) -> str:
+        """What `config.yaml` holds and `--print_config` prints; `--config` reads it back to the same config."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["image_size"] = list(self.image_size)
+        own = values.pop("own")
+        values |= {self.stage: own} if own else {}
+        kept = {k: _plain(v) for k, v in values.items() if v != {} or k in sections(self.stage)}
+        return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def option_table(stage: str, tasks: Sequence[str], pretexts: Sequence[str], decoder: str) -> dict[str, Option]:
+    """Every option of a stage by its dotted name, for these tasks, pretexts and decoder."""
+    table = {option.name: option for option in read_options(HERE / "stages/config.py", "General")}
+    chosen = sections(stage)
+    for section in chosen:
+        if section in SIMPLE_SECTIONS:
+            file, name = SIMPLE_SECTIONS[section]
+            table |= _prefixed(section, read_options(HERE / file, name))
+    if "tasks" in chosen:
+        for task in tasks:
+            table |= _prefixed(f"tasks.{task}", read_options(HERE / "data/options.py", "Task"))
+    if "pretexts" in chosen:
+        weight = read_options(HERE / "pretext/contract.py", "Pretext")
+        for pretext in pretexts:
+            file = _PRETEXTS.file(pretext)
+            table |= _prefixed(f"pretexts.{pretext}", (*weight, *read_options(file, registered_class(file))))
+    if "decoder" in chosen:
+        file = _DECODERS.file(decoder)
+        table["decoder.name"] = Option(
+            "decoder.name", f"Literal{_DECODERS.names()!r}", DEFAULT_DECODER, "what turns the backbone's maps into pictures"
+        )
+        table |= _prefixed("decoder", read_options(file, registered_class(file)))
+    table |= _prefixed(stage, read_options(STAGES.file(stage), registered_class(STAGES.file(stage))))
+    return table
+
+
+def _prefixed(prefix: str, options: Sequence[Option]) -> dict[str, Option]:
+    return {f"{prefix}.{o.name}": Option(f"{prefix}.{o.name}", o.annotation, o.default, o.help) for o in options}
+
+
+def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]]) -> RunConfig:
+    """A config file's content and the command line's (dotted name -> its words) -> the config of the run.
+
+    Raises `UserError` for an unknown option or a value that its annotation does not allow, naming the nearest.
+    """
+    written = _flatten(stage, file)
+    inherited: dict[str, Any] = {}
+    tasks = _names("tasks", [*written, *given])
+    # a file's `pretexts` replaces the mixture; the command line edits it
+    base = _names("pretexts", written) or list(DEFAULT_PRETEXTS)
+    start = given.get("init_from", [written.get("init_from")])[-1]
+    if start:
+        inherited = _inherited(str(start), stage)
+        base = _names("pretexts", written) or _names("pretexts", inherited) or base
+    pretexts = list(dict.fromkeys([*base, *_names("pretexts", given)]))
+    decoder = (given.get("decoder.name") or [written.get("decoder.name") or inherited.get("decoder.name") or DEFAULT_DECODER])[0]
+    default_tasks = DEFAULT_TASKS if _uses_defaults(stage, written, given, "tasks") else {}
+    table = option_table(stage, tasks or list(default_tasks), pretexts, str(decoder))
+    values = {key: o.default for key, o in table.items() if o.default is not REQUIRED}
+    values |= {f"tasks.{name}.source": source for name, source in default_tasks.items() if f"tasks.{name}.source" in table}
+    if "data.unlabelled" in table:
+        values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if _uses_defaults(stage, written, given, "data") else []
+    values |= {key: value for key, value in inherited.items() if key in table}
+    explicit = _checked(table, written, given)
+    if start:
+        _refuse_contradictions(explicit, inherited, str(start))
+    values |= explicit
+    if explicit.get("optim.steps") is not None and "optim.max_seconds" not in explicit:
+        values["optim.max_seconds"] = None
+    missing = [key for key, o in table.items() if o.default is REQUIRED and key not in values]
+    if missing:
+        raise UserError(f"option {missing[0]} is missing: give --{missing[0]} ({table[missing[0]].help}).")
+    return _nested(stage, values)
+
+
+def _uses_defaults(stage: str, written: Mapping[str, Any], given: Mapping[str, Any], section: str) -> bool:
+    """The embedded default holds only where neither `tasks` nor `data.unlabelled` was given."""
+    keys = [*written, *given]
+    replaced = any(key == "data.unlabelled" or key.partition(".")[0] == "tasks" for key in keys)
+    return section in sections(stage) and not replaced
+
+
+def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings -> dotted names, down to the options of mapping type (`backbone.kwargs`)."""
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        deep = prefix in ("tasks", "pretexts") or "." not in prefix
+        if isinstance(value, Mapping) and (deep or prefix.split(".")[0] in ("tasks", "pretexts") and prefix.count(".") == 1):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}", inner)
+            if prefix.startswith("pretexts.") and not value:
+                found[f"{prefix}.weight"] = 1.0
+        elif prefix.startswith("pretexts.") and prefix.count(".") == 1 and value is None:
+            found[f"{prefix}.weight"] = 1.0  # `pretexts: {blur: }` means blur as it is
+        else:
+            found[prefix] = value
+
+    for key, value in file.items():
+        if key == "stage" and value != stage:
+            raise UserError(f"the config file is for stage {value!r}, but --stage is {stage!r}.")
+        if key != "stage" and not (isinstance(value, Mapping) and not value):
+            walk(str(key), value)
+    return found
+
+
+def _names(section: str, keys: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """The names in `section.NAME.option` keys, in order."""
+    return list(dict.fromkeys(key.split(".")[1] for key in keys if key.startswith(f"{section}.") and key.count(".") >= 2))
+
+
+def _checked(table: Mapping[str, Option], written: Mapping[str, Any], given: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Values of the given options, converted; the command line's words after the file's."""
+    values: dict[str, Any] = {}
+    for key, value in written.items():
+        values[key] = convert(_known(table, key), value)
+    for key, words in given.items():
+        option, _, inner = _mapping_option(table, key)
+        if inner:
+            values[option] = {**(values.get(option) or {}), inner: yaml.safe_load(" ".join(words))}
+        else:
+            known = _known(table, key)
+            values[key] = convert(known, _from_words(known, words))
+    return values
+
+
+def _mapping_option(table: Mapping[str, Option], key: str) -> tuple[str, str, str]:
+    """(`backbone.kwargs`, ".", `output_stride`) for `backbone.kwargs.output_stride`."""
+    option, dot, inner = key.rpartition(".")
+    if key not in table and option in table and table[option].annotation.startswith("dict"):
+        return option, dot, inner
+    return key, "", ""
+
+
+def _known(table: Mapping[str, Option], key: str) -> Option:
+    """The option called `key`; raises `UserError` naming the nearest."""
+    if key not in table:
+        if key.startswith("pretexts.") and key.count(".") == 1:
+            raise unknown("pretext", key.partition(".")[2], _PRETEXTS.names())
+        raise unknown("option", key, table)
+    return table[key]
+
+
+def _from_words(option: Option, words: list[str]) -> Any:
+    """The words after an option on the command line -> a value to convert."""
+    if not words:
+        if option.annotation == "bool":
+            return True
+        raise UserError(f"option --{option.name} needs a value ({option.help}).")
+    if re.match(r"(list|tuple)\b|.*\| list\b", option.annotation) and not words[0].startswith("["):
+        if len(words) > 1 or option.annotation.startswith("list"):
+            return words
+    if len(words) > 1:
+        raise UserError(f"option --{option.name} takes one value; found {' '.join(words)!r}.")
+    return words[0]
+
+
+def convert(option: Option, value: Any) -> Any:
+    """`value` as the option's annotation has it. Raises `UserError` naming option, rule, value and the nearest choice."""
+    annotation = eval(option.annotation, {**TYPES})  # noqa: S307 our own signatures
+    if option.annotation.startswith("list") and isinstance(value, str) and not value.startswith("["):
+        value = [value]
+    if isinstance(value, str) and option.annotation in ("str", "str | None"):
+        return None if value == "null" and "None" in option.annotation else value
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=annotation)
+    try:
+        converted = parser.parse_object({"value": value})["value"]
+    except (ArgumentError, TypeError) as error:
+        raise _value_error(option, value) from error
+    if converted is None and value is not None and "None" not in option.annotation:
+        raise _value_error(option, value)
+    return converted
+
+
+def _value_error(option: Option, value: Any) -> UserError:
+    choices = re.findall(r"'([^']*)'", option.annotation)
+    if choices and not re.search(r"\b(int|float|str)\b", option.annotation):
+        return unknown(f"value of {option.name}", str(value), choices)
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "str": "text"}
+    plain = [names.get(part.strip(), part.strip()) for part in option.annotation.split("|")]
+    meaning = f" ({option.help})" if option.help else ""
+    return UserError(f"option {option.name} must be {' or '.join(plain)}; found {value!r}{meaning}.")
+
+
+def _nested(stage: str, values: Mapping[str, Any]) -> RunConfig:
+    """Dotted names -> a `RunConfig`."""
+    parts: dict[str, Any] = {f.name: {} for f in fields(RunConfig) if f.default_factory is dict}
+    general = {o.name: values[o.name] for o in read_options(HERE / "stages/config.py", "General")}
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        if not rest:
+            continue
+        if section in ("tasks", "pretexts"):
+            name, _, option = rest.partition(".")
+            parts[section].setdefault(name, {})[option] = value
+        else:
+            parts["own" if section == stage and section not in SIMPLE_SECTIONS else section][rest] = value
+    general["image_size"] = parse_image_size(general["image_size"])
+    return RunConfig(stage=stage, **general, **parts)
+
+
+def _inherited(where: str, stage: str) -> dict[str, Any]:
+    """Dotted options that a run or checkpoint hands on."""
+    from vision_mtl.training.checkpoint import find_checkpoint, read_state  # late: it imports PyTorch
+
+    state = read_state(find_checkpoint(Path(where).expanduser()))
+    found = {"image_size": state["image_size"]}
+    handed = ["backbone", "decoder"] + (["data"] if stage == "reconstruct" else [])
+    for section in handed:
+        found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
+    for section in ["pretexts"] + (["tasks"] if stage == "reconstruct" else []):
+        for name, options in state.get(section, {}).items():
+            found |= {f"{section}.{name}.{key}": value for key, value in options.items()}
+    found["backbone.pretrained"] = False  # the weights come from the run
+    return found
+
+
+def _refuse_contradictions(explicit: Mapping[str, Any], inherited: Mapping[str, Any], start: str) -> None:
+    for key in INHERITED:
+        if key not in explicit:
+            continue
+        own, theirs = explicit[key], inherited.get(key)
+        if key == "image_size":
+            own, theirs = parse_image_size(own), parse_image_size(theirs)
+        if own != theirs:
+            raise UserError(f"--{key} {explicit[key]} contradicts --init_from {start}, which has {theirs}: leave one of them out.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,66 @@
+"""What `--help` prints: the stages, and every option of one, with its unit and default, from the signatures."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+from vision_mtl.core.errors import unknown
+from vision_mtl.core.options import REQUIRED, Option, summary
+from vision_mtl.stages.config import DEFAULT_DECODER, DEFAULT_PRETEXTS, _DECODERS, _PRETEXTS, option_table
+from vision_mtl.stages.registry import STAGES, sections
+
+USAGE = "python train.py --stage STAGE [--config FILE.yaml] [--run_dir DIR] [--dotted.option value ...]"
+COMMAND = {
+    "--stage STAGE": "what to do, see above",
+    "--config FILE": "YAML file with any of the options below, nested at the dots",
+    "--run_dir DIR": "folder of the run (default: runs/STAGE-TIME); the same command in the same folder goes on",
+    "--print_config": "print the resolved config and end",
+    "--help": "with --stage: that stage's options",
+}
+
+
+def stage_list() -> str:
+    """The stages with their one-line summaries."""
+    return "\n".join(f"  {name:<13}{summary(STAGES.file(name))}" for name in STAGES.names())
+
+
+def help_text(stage: str | None) -> str:
+    """Help for one stage; for the front door's (pretrain) if none is named. Raises `UserError` for an unknown one."""
+    if stage is not None and stage not in STAGES.names():
+        raise unknown("stage", stage, STAGES.names())
+    shown = stage or "pretrain"
+    width = min(shutil.get_terminal_size((110, 24)).columns, 120)
+    command = "\n".join(_entry(name, text, width) for name, text in COMMAND.items())
+    parts = [f"usage: {USAGE}", f"stages:\n{stage_list()}", f"command:\n{command}"]
+    table = option_table(shown, ["NAME"], list(DEFAULT_PRETEXTS), DEFAULT_DECODER)
+    for section in ("", *sections(shown), shown):
+        options = [o for key, o in table.items() if (key.partition(".")[0] if "." in key else "") == section]
+        if options:
+            title = f"{section} options" if section else f"options of stage {shown}"
+            parts.append(f"{title}:\n" + "\n".join(_option(option, width) for option in options))
+    if "pretexts" in sections(shown):
+        parts.append(_others("pretexts", "--pretexts.NAME.weight 1 adds one", _PRETEXTS))
+    if "decoder" in sections(shown):
+        parts.append(_others("decoders", "--decoder.name NAME chooses", _DECODERS))
+    return "\n\n".join(parts)
+
+
+def _others(title: str, how: str, registry: object) -> str:
+    lines = [f"  {name:<13}{summary(registry.file(name))}" for name in registry.names()]
+    return f"{title} ({how}):\n" + "\n".join(lines)
+
+
+def _option(option: Option, width: int) -> str:
+    kind = option.annotation.replace("Literal", "").replace("'", "")
+    default = "required" if option.default is REQUIRED else f"default: {_shown(option.default)}"
+    return _entry(f"--{option.name} {kind}", f"{option.help} ({default})".strip(), width)
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _entry(name: str, text: str, width: int) -> str:
+    body = textwrap.fill(text, width, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return f"  {name}\n{body}"

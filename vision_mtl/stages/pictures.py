@@ -1,0 +1,127 @@
+"""Repairs as pictures: what the model saw, what it answered, what the classic repair gives, where each is wrong."""
+# n images, H W pixels, C channels
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_mtl.core.rng import Keys
+from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.skill import SCORE_SEED, predict
+from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.pretext.mixture import Mixture, Part
+from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUM_IMAGES = 8
+
+
+def repair_figure(
+    model: SharedModel,
+    pool: Pool,
+    mixture: Mixture,
+    split: str,
+    scores: Mapping[str, Any] | None = None,
+    *,
+    num_images: int = NUM_IMAGES,
+) -> Figure | None:
+    """A panel for each pretext, on images of `split` that suit it; None if there is none. `scores` go into titles."""
+    panels = []
+    for name in mixture.pretexts:
+        indices = _chosen(pool, mixture, name, split, num_images)
+        if len(indices):
+            panels.append(repair_panel(model, pool, mixture, name, indices, (scores or {}).get(name)))
+    return reconstruction_figure(panels) if panels else None
+
+
+def repair_panel(
+    model: SharedModel, pool: Pool, mixture: Mixture, name: str, indices: Tensor, score: Mapping[str, Any] | None = None
+) -> Panel:
+    """One pretext's rows for the pool's images `indices`, one damaged instance each."""
+    device = next(model.parameters()).device
+    images = pool.gather(indices).to(device)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
+        part, damaged, prediction = _first_instances(part, damaged, prediction)
+        title = _title(name, score)
+        if part.pretext.output == "logits":
+            panel = _answer_panel(title, part, prediction)
+        else:
+            panel = Panel(title, _rows(part, damaged, prediction))
+    model.train(training)
+    return panel
+
+
+def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
+    """Where an image gives several damaged instances, its first."""
+    _, first = np.unique(part.source_rows.cpu().numpy(), return_index=True)
+    rows = torch.from_numpy(first).to(damaged.device)
+    draw = {key: value[rows] for key, value in part.draw.items()}
+    mask = None if part.mask is None else part.mask[rows]
+    kept = Part(part.name, part.pretext, slice(0, len(rows)), part.source_rows[rows], part.images[rows], draw, mask)
+    return kept, damaged[rows], prediction[rows]
+
+
+def _rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
+    pretext, images, draw = part.pretext, part.images, part.draw
+    raw = pretext.repair(prediction, damaged, draw)
+    scored = pretext.scored(images, draw)
+    repaired = torch.where(scored, raw, images)
+    classic = torch.where(scored, pretext.reference(images, draw), images)
+    rows = [("original", images), ("damaged", pretext.picture(images, draw))]
+    if not bool(scored.all()):
+        rows.append(("prediction alone", raw))
+    rows += [("repaired" if bool(scored.all()) else "repaired, visible\npixels put back", repaired), ("classic repair", classic)]
+    drawn = [(label, _pixels(value)) for label, value in rows]
+    original = _pixels(images)
+    errors = [("error", repaired), ("error of the\nclassic repair", classic)]
+    return drawn + [(label, error_map(_pixels(value), original)) for label, value in errors]
+
+
+def _answer_panel(title: str, part: Part, prediction: Tensor) -> Panel:
+    """A question's panel: the picture shown, and under it what the model said and what was true."""
+    said = prediction.argmax(1).tolist()
+    true = part.pretext.target(part.images, part.draw).tolist()
+    names = part.pretext.class_names or [str(k) for k in range(prediction.shape[1])]
+    captions = [names[a] if a == b else f"{names[a]}\nnot {names[b]}" for a, b in zip(said, true, strict=True)]
+    shown = [("original", _pixels(part.images)), ("shown", _pixels(part.pretext.picture(part.images, part.draw)))]
+    return Panel(title, shown, captions)
+
+
+def _title(name: str, score: Mapping[str, Any] | None) -> str:
+    if score is None:
+        return name
+    interval = "" if score["low"] is None else f" ({score['low']:+.2f} to {score['high']:+.2f})"
+    return f"{name}: skill {score['value']:+.2f}{interval} on {score['n']:,} held-out instances"
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _chosen(pool: Pool, mixture: Mixture, name: str, split: str, count: int) -> Tensor:
+    """Images that suit the pretext: half from the first source, the rest from the others in turn."""
+    found: list[Sequence[int]] = []
+    for source in pool.sources:
+        indices = spread_evenly(pool.indices(split, source=source), 8 * count)
+        if len(indices):
+            usable = mixture.pretexts[name].usable(pool.gather(indices))
+            found.append(spread_evenly(indices[usable], count).tolist())
+    found = [indices for indices in found if indices]
+    if not found:
+        return torch.zeros(0, dtype=torch.int64)
+    share = count if len(found) == 1 else count - min(count // 2, len(found) - 1)
+    chosen = spread_evenly(torch.tensor(found[0]), share).tolist()
+    rest = [i for group in zip(*[f + [-1] * (count - len(f)) for f in found[1:]], strict=True) for i in group if i >= 0]
+    chosen += [i for i in rest if i not in chosen][: count - len(chosen)]
+    return torch.tensor(chosen)

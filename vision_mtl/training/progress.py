@@ -1,0 +1,59 @@
+"""Progress for people: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class ProgressLine:
+    """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`."""
+
+    PLAIN_SECONDS = 15.0
+
+    def __init__(self, shown: bool = True) -> None:
+        self.console = Console()
+        self.shown, self.last = shown, time.monotonic()
+        self.rich: Progress | None = None
+        if shown and self.console.is_terminal:
+            columns = BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f} %  {task.description}")
+            self.rich = Progress(*columns, console=self.console, transient=True)
+            self.task = self.rich.add_task("", total=1.0)
+            self.rich.start()
+
+    def update(self, share: float, text: str) -> None:
+        """Show `text` and a bar filled to `share` in [0, 1]."""
+        if self.rich is not None:
+            self.rich.update(self.task, completed=share, description=text)
+        elif self.shown and time.monotonic() - self.last >= self.PLAIN_SECONDS:
+            self.last = time.monotonic()
+            print(f"{share:4.0%}  {text}", flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.rich is not None:
+            self.rich.stop()
+
+
+class DataProgress:
+    """A `with` block whose value is the callback (what, done, of how many) that building a pool wants."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self.shown = shown
+        self.what = ""
+
+    def __enter__(self) -> DataProgress:
+        self.line = ProgressLine(self.shown)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.line.close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self.what:
+            self.what = what
+            if self.shown and self.line.rich is None and what.startswith(("decoding", "waiting")):
+                print(f"{what} ({total:,} images)" if total else what, flush=True)
+        self.line.update(done / max(total, 1), what)
