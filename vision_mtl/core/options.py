@@ -68,7 +68,8 @@ def _parts(node: ast.ClassDef | ast.FunctionDef) -> list[tuple[ast.AST, str, ast
                 pairs += [(a, d) for a, d in _keyword_only(member) if d is not None]
                 return [(a, a.arg, a.annotation, d) for a, d in pairs]
         fields = [m for m in node.body if isinstance(m, ast.AnnAssign) and isinstance(m.target, ast.Name)]
-        return [(f, f.target.id, f.annotation, f.value) for f in fields if not f.target.id.startswith("_")]
+        options = [f for f in fields if not f.target.id.startswith("_") and "ClassVar" not in ast.unparse(f.annotation)]
+        return [(f, f.target.id, f.annotation, f.value) for f in options]
     return [(a, a.arg, a.annotation, d) for a, d in _keyword_only(node)]
 
 

@@ -23,6 +23,8 @@ from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 COLOURED = 0.01  # mean of (largest - smallest channel) above which an image has colour: JPEG noise in grey ones is below
 
+LUMA_STEPS = 12  # damped steps to the lightness whose colour has the luma seen; undamped ones overshoot near the gamut
+
 
 @PRETEXTS.register("decolorise")
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +74,12 @@ class Decolorise(Pretext):
     def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
         """The predicted colours at the lightness that was seen; luma input keeps its luma."""
         ab = prediction.float() if self.answer == "regress" else colour.annealed_mean(prediction.float())
-        coloured = colour.with_chroma(colour.lightness(damaged.float()), ab)
-        if self.input == "luma":
-            coloured = coloured + damaged[:, :1] - colour.luma(coloured)
-        return coloured.clamp(0, 1)
+        light = colour.lightness(damaged.float())
+        if self.input == "lab":
+            return colour.with_chroma(light, ab)
+        for _ in range(LUMA_STEPS):
+            light = light + 50 * (damaged[:, :1] - colour.luma(colour.with_chroma(light, ab)))
+        return colour.with_chroma(light.clamp(0, 100), ab)
 
     def reference(self, images: Tensor, draw: Draw) -> Tensor:
         """The grey image itself."""

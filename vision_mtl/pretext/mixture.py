@@ -61,6 +61,10 @@ class Mixture:
         keep = usable.gather(1, first[:, None])[:, 0] | ~usable.any(1)
         return torch.where(keep, first, second)
 
+    def hides_pixels(self, name: str) -> bool:
+        """Whether pretext `name` draws a mask."""
+        return type(self.pretexts[name]).mask is not Pretext.mask
+
     def prepare(self, images: Tensor, keys: Keys) -> MixedBatch:
         """Images (B, C, H, W) -> a batch in which each has its pretext's damage, sorted by pretext."""
         usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)  # (B, K)

@@ -14,7 +14,6 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.online import online_probe
-from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.stages import build
@@ -54,10 +53,10 @@ def pretrain(config: RunConfig, run: Run) -> None:
         model, objective, pool, batches, optim, accelerator, runtime.layout(model.backbone), config.seed, runtime.compile
     )
     resume(trainer, run)
-    train(config, run, trainer, track)
+    online = train(config, run, trainer, track)
 
     skill, by_source = score_pretexts(trainer.scored_model, pool, objective.mixture, accelerator.autocast)
-    metrics = {"skill": skill, "skill_by_source": by_source, "online": online(trainer)}
+    metrics = {"skill": skill, "skill_by_source": by_source, "online": online}
     draw(run, trainer, metrics)
     progress = trainer.progress
     run.write_result(
@@ -108,8 +107,8 @@ def resume(trainer: Trainer, run: Run) -> None:
     run.say(f"resumed from {path.name}, step {trainer.progress.step}")
 
 
-def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> None:
-    """Run the loop, with its records, pictures, probes and checkpoints."""
+def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> dict[str, Any]:
+    """Run the loop, with its records, pictures, probes and checkpoints; returns the last probe."""
     description = build.describe_model(config, trainer.model, trainer.pool)
 
     def save() -> None:
@@ -126,7 +125,8 @@ def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> None:
             )
 
     def probe(progress: Progress) -> None:
-        found = online(trainer)
+        backbone = trainer.scored_model.backbone
+        found = online_probe(backbone, trainer.pool, trainer.accelerator.autocast)
         if found:
             run.log({"kind": "probe", "step": progress.step, "tasks": found})
             tracker.scalars(progress.step, {f"knn/{task}": s["knn"] for task, s in found.items()})
@@ -141,6 +141,9 @@ def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> None:
     tracker = Tracker(run, track, trainer.optim, trainer.progress, save, actions, main)
     try:
         trainer.fit(tracker)
+    except KeyboardInterrupt:
+        save()
+        raise
     except NonFiniteLoss as error:
         where = run.folder / "failed_batch.pt"
         torch.save({"step": error.step, "indices": error.indices, "images": error.images}, where)
@@ -148,12 +151,8 @@ def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> None:
     finally:
         tracker.close()
     save()
-
-
-def online(trainer: Trainer) -> dict[str, dict[str, float]]:
-    """The online probe of the weights that would be scored."""
-    model: SharedModel = trainer.scored_model
-    return online_probe(model.backbone, trainer.pool, trainer.accelerator.autocast)
+    probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
+    return probes[-1] if probes else {}
 
 
 def draw(run: Run, trainer: Trainer, metrics: dict[str, Any]) -> None:

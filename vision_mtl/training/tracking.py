@@ -20,8 +20,8 @@ class Track:
     """What is recorded during training. Times of recording do not count as training."""
 
     log_every_steps: int = 10  # steps between lines of metrics.jsonl
-    num_probes: int = 4  # online probes (kNN on the tasks' validation images), evenly over the run; 0: none
-    num_pictures: int = 3  # pictures of repairs for TensorBoard, evenly over the run; 0: none
+    num_probes: int = 3  # online probes (kNN on the tasks' validation images), evenly over the run; 0: none
+    num_pictures: int = 2  # pictures of repairs for TensorBoard, evenly over the run; 0: none
     checkpoint_every_seconds: float = 60.0  # training seconds between checkpoints; one more is written at the end
     keep_checkpoints: int = 2  # newest checkpoints kept
     tensorboard: bool = True  # write TensorBoard events beside metrics.jsonl

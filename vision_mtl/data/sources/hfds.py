@@ -1,0 +1,109 @@
+"""`hfds/NAME`: a Hugging Face dataset, from the hub or from a folder on disk.
+
+NAME is what `datasets.load_dataset` takes (`user/set`, or `user/set@config`), a folder of image or parquet files, or a
+folder written by `save_to_disk`. The official splits are kept; every class, text, whole-number and yes/no column is a
+label column.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.decode import UnreadableImage, decode_bytes
+from vision_mtl.data.labels import SPLIT_WORDS
+from vision_mtl.data.source import SOURCES, Item
+
+LABEL_TYPES = ("string", "large_string", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+
+
+@SOURCES.register("hfds")
+class Hfds:
+    """Every row of every split; the image column is the first of image type."""
+
+    def __init__(self, rest: str, root: Path) -> None:
+        self.rest, self.cache = rest, root / "huggingface"
+
+    @property
+    def version(self) -> str:
+        """Changes with the data: `datasets` keeps a fingerprint of what it loaded."""
+        return "1 " + " ".join(f"{name}:{split._fingerprint}" for name, split in self._splits.items())
+
+    def items(self) -> list[Item]:
+        return [
+            Item(f"{name}/{row:07d}", labels=labels, split=SPLIT_WORDS.get(name.lower()))
+            for name, split in self._splits.items()
+            for row, labels in enumerate(_labels(split))
+        ]
+
+    def read(self, item: Item) -> np.ndarray:
+        name, row = item.identity.split("/")
+        value = self._images[name][int(row)][self._column]
+        data = value.get("bytes")
+        if data is None and value.get("path"):
+            path = Path(value["path"])
+            if not path.is_file():
+                raise UnreadableImage(item.identity, f"there is no file {str(path)!r}")
+            data = path.read_bytes()
+        if data is None:
+            raise UnreadableImage(item.identity, "the row holds no image")
+        return decode_bytes(data, item.identity)
+
+    @cached_property
+    def _splits(self) -> dict[str, Any]:
+        import datasets  # late: it takes a second
+
+        name, _, config = self.rest.partition("@")
+        folder = Path(name).expanduser()
+        try:
+            if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
+                found = datasets.load_from_disk(str(folder))
+            else:
+                found = datasets.load_dataset(str(folder) if folder.is_dir() else name, config or None, cache_dir=str(self.cache))
+        except Exception as error:  # the library raises what its many back ends raise
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"hfds/{self.rest} could not be loaded ({type(error).__name__}: {reason}). Check the name at "
+                "https://huggingface.co/datasets, or download it by hand and give its folder: hfds/FOLDER."
+            ) from error
+        return dict(found) if isinstance(found, dict) else {"all": found}
+
+    @cached_property
+    def _column(self) -> str:
+        import datasets
+
+        features = next(iter(self._splits.values())).features
+        column = next((name for name, kind in features.items() if isinstance(kind, datasets.Image)), None)
+        if column is None:
+            raise UserError(f"hfds/{self.rest} has no image column; its columns are {', '.join(features)}.")
+        return column
+
+    @cached_property
+    def _images(self) -> dict[str, Any]:
+        """The splits' image column alone, not decoded: decoding is ours."""
+        import datasets
+
+        plain = datasets.Image(decode=False)
+        return {name: split.select_columns([self._column]).cast_column(self._column, plain) for name, split in self._splits.items()}
+
+
+def _labels(split: Any) -> list[dict[str, str]]:
+    """Each row's labels as text; a class number of -1 and an empty cell are no label."""
+    import datasets
+
+    rows: list[dict[str, str]] = [{} for _ in range(len(split))]
+    for name, kind in split.features.items():
+        if isinstance(kind, datasets.ClassLabel):
+            texts = [None if v is None or v < 0 else kind.int2str(v) for v in split[name]]
+        elif isinstance(kind, datasets.Value) and kind.dtype in LABEL_TYPES:
+            texts = [None if v is None else str(v) for v in split[name]]
+        else:
+            continue
+        for row, text in zip(rows, texts, strict=True):
+            if text:
+                row[name] = text
+    return rows

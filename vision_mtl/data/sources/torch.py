@@ -1,0 +1,129 @@
+"""`torch/NAME`: a torchvision dataset (MNIST, SVHN, CIFAR10, OxfordIIITPet, StanfordCars, LFWPeople, ...).
+
+Downloaded to `data.root`/torchvision where the network allows; where not, or where the publisher has withdrawn the files,
+an error says which files to put where. Official train and test sides are kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.source import SOURCES, Item, Split
+
+# the names that torchvision's constructors have for the sides; the first that a dataset takes is used
+TRAIN_WORDS, TEST_WORDS, VAL_WORDS = ("train", "trainval"), ("test",), ("val", "valid")
+MANUAL = {
+    "MNIST": "MNIST/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
+    "t10k-labels-idx1-ubyte.gz, unpacked, from https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "SVHN": "train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/",
+    "CIFAR10": "cifar-10-batches-py/, unpacked from https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "CIFAR100": "cifar-100-python/, unpacked from https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    "OxfordIIITPet": "oxford-iiit-pet/ with images/ and annotations/, unpacked from images.tar.gz and annotations.tar.gz "
+    "at https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    "StanfordCars": "stanford_cars/ with cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat; the "
+    "publisher's links are dead, see https://github.com/pytorch/vision/issues/7545 for mirrors",
+    "LFWPeople": "lfw-py/ with lfw_funneled/, lfw-names.txt, peopleDevTrain.txt and peopleDevTest.txt from "
+    "http://vis-www.cs.umass.edu/lfw/ or a mirror",
+}
+
+
+@SOURCES.register("torch")
+class Torch:
+    """Every image of a torchvision classification dataset; the label's column is called `label`."""
+
+    def __init__(self, rest: str, root: Path) -> None:
+        import torchvision  # late: it takes a second
+
+        known = [n for n in torchvision.datasets.__all__ if inspect.isclass(getattr(torchvision.datasets, n))]
+        if rest not in known:
+            raise unknown("torchvision dataset", rest, known)
+        self.rest, self.folder = rest, root / "torchvision"
+        self.kind = getattr(torchvision.datasets, rest)
+        self.version = f"1 torchvision {torchvision.__version__}"
+
+    def items(self) -> list[Item]:
+        found = []
+        for side, dataset in self._sides.items():
+            names = getattr(dataset, "classes", None)
+            for number, target in enumerate(_targets(dataset)):
+                found.append(Item(f"{side}/{number:06d}", labels={"label": _label(target, names)}, split=side))
+        return found
+
+    def read(self, item: Item) -> np.ndarray:
+        side, number = item.identity.split("/")
+        try:
+            image = self._sides[side][int(number)][0]
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(item.identity, str(error)) from error
+        pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    @cached_property
+    def _sides(self) -> dict[Split, Any]:
+        """The dataset's sides, downloaded if they are not there."""
+        parameters = inspect.signature(self.kind.__init__).parameters
+        if "train" in parameters:
+            asked: dict[Split, list[dict[str, Any]]] = {"train": [{"train": True}], "test": [{"train": False}]}
+        elif "split" in parameters:
+            words = {"train": TRAIN_WORDS, "val": VAL_WORDS, "test": TEST_WORDS}
+            asked = {side: [{"split": word} for word in tried] for side, tried in words.items()}
+        else:
+            raise UserError(f"torch/{self.rest} has no train and test sides that this project knows how to ask for.")
+        opened = {side: self._open(attempts, "download" in parameters) for side, attempts in asked.items()}
+        return {side: dataset for side, dataset in opened.items() if dataset is not None}
+
+    def _open(self, attempts: list[dict[str, Any]], downloads: bool) -> Any | None:
+        """The first of `attempts` that the dataset knows; None if it knows none (it has no such side)."""
+        for arguments in attempts:
+            try:
+                return self.kind(str(self.folder), **arguments)
+            except ValueError as error:
+                if "Unknown value" in str(error) or "split" in str(error):
+                    continue  # a word that this dataset does not use
+                raise self._missing(error) from error
+            except (RuntimeError, OSError) as error:
+                return self._download(arguments, downloads, error)
+        return None
+
+    def _download(self, arguments: dict[str, Any], downloads: bool, absent: Exception) -> Any:
+        if not downloads:
+            raise self._missing(absent) from absent
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return self.kind(str(self.folder), download=True, **arguments)
+        except (RuntimeError, OSError, ValueError) as error:  # no network, a dead link, a wrong checksum
+            raise self._missing(error) from error
+
+    def _missing(self, error: Exception) -> UserError:
+        steps = MANUAL.get(self.rest, "the files that torchvision's documentation of the dataset lists")
+        reason = " ".join(str(error).split())[:300]
+        return UserError(
+            f"torch/{self.rest} is not in {str(self.folder)!r} and could not be downloaded ({reason}). By hand: put there {steps}."
+        )
+
+
+def _targets(dataset: Any) -> list[Any]:
+    """Every label, from the attribute that the dataset keeps them in; decoding all images is the last resort."""
+    for name in ("targets", "_labels", "labels", "y"):
+        values = getattr(dataset, name, None)
+        if values is not None and len(values) == len(dataset):
+            return [int(v) for v in values]
+    samples = getattr(dataset, "_samples", None)
+    if samples is not None and len(samples) == len(dataset) and isinstance(samples[0], tuple):
+        return [int(target) for _, target in samples]
+    return [int(dataset[i][1]) for i in range(len(dataset))]
+
+
+def _label(target: int, names: Any) -> str:
+    """A class's name, or its number where the dataset names classes by numbers (`3 - three`)."""
+    if not isinstance(names, list | tuple) or not 0 <= target < len(names):
+        return str(target)
+    name = names[target]
+    return str(target) if str(name).startswith(f"{target} - ") else str(name)

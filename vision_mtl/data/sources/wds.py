@@ -1,0 +1,126 @@
+"""`wds/PATTERN`: WebDataset shards, tar files whose members share a stem: `0001.jpg`, `0001.cls`, `0001.json`.
+
+PATTERN may hold braces (`train-{000..099}.tar`) and wildcards. `.cls` holds a class, `.txt` a text (column `txt`), `.json`
+a mapping whose text, number and yes/no entries are label columns. Aizman et al., 2020, https://arxiv.org/abs/2001.01252.
+Shards are indexed once and then read at random, so that one decoded store serves every run.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import tarfile
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from braceexpand import UnbalancedBracesError, braceexpand
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.decode import SUFFIXES, decode_bytes
+from vision_mtl.data.files import missing_path
+from vision_mtl.data.labels import SPLIT_WORDS
+from vision_mtl.data.source import SOURCES, Item
+
+Place = tuple[Path, int, int]  # shard, offset, bytes
+LABEL_SUFFIXES = (".cls", ".txt", ".json")
+
+
+@SOURCES.register("wds")
+class Wds:
+    """Every sample of every shard. A shard whose name begins with train, val or test gives that side."""
+
+    def __init__(self, rest: str, root: Path) -> None:
+        self.rest = rest
+
+    @cached_property
+    def version(self) -> str:
+        """Changes with the shards' names, sizes and times."""
+        stats = [(shard.name, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in self._shards]
+        return "1 " + hashlib.blake2b(repr(stats).encode(), digest_size=8).hexdigest()
+
+    def items(self) -> list[Item]:
+        found = []
+        for shard in self._shards:
+            word = shard.name.replace("_", "-").replace(".", "-").partition("-")[0].lower()
+            samples = self._index[shard]
+            for stem, members in samples.items():
+                if _image(members) is not None:
+                    labels = _labels(members, f"{shard}:{stem}")
+                    found.append(Item(f"{shard.name}:{stem}", labels=labels, split=SPLIT_WORDS.get(word)))
+        if not found:
+            raise UserError(f"wds/{self.rest}: {len(self._shards)} shards hold no image.")
+        return found
+
+    def read(self, item: Item) -> np.ndarray:
+        shard, _, stem = item.identity.partition(":")
+        path = self._by_name[shard]
+        return decode_bytes(_bytes(_image(self._index[path][stem])), item.identity)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Path]:
+        return {shard.name: shard for shard in self._shards}
+
+    @cached_property
+    def _shards(self) -> list[Path]:
+        try:
+            patterns = list(braceexpand(self.rest))
+        except UnbalancedBracesError as error:
+            raise UserError(f"wds/{self.rest}: the braces do not match.") from error
+        found = []
+        for pattern in patterns:
+            matches = sorted(glob.glob(os.path.expanduser(pattern)))
+            if not matches:
+                raise missing_path(Path(pattern).expanduser())
+            found += [Path(match) for match in matches]
+        if len({shard.name for shard in found}) < len(found):
+            raise UserError(f"wds/{self.rest}: two shards have the same file name; images are known by it.")
+        return found
+
+    @cached_property
+    def _index(self) -> dict[Path, dict[str, dict[str, Place]]]:
+        """shard -> sample's stem -> member's suffix -> where its bytes lie."""
+        return {shard: _index_shard(shard) for shard in self._shards}
+
+
+def _index_shard(shard: Path) -> dict[str, dict[str, Place]]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            members = [member for member in tar if member.isfile()]
+    except (tarfile.TarError, OSError) as error:
+        raise UserError(f"{str(shard)!r} is not an uncompressed tar file, or is damaged: {error}.") from error
+    samples: dict[str, dict[str, Place]] = {}
+    for member in members:
+        path = PurePosixPath(member.name)
+        stem, _, suffix = path.name.partition(".")  # WebDataset: the suffix begins at the first dot
+        key = str(path.parent / stem)
+        samples.setdefault(key, {})[f".{suffix.lower()}"] = (shard, member.offset_data, member.size)
+    return samples
+
+
+def _image(members: dict[str, Place]) -> Place | None:
+    return next((place for suffix, place in sorted(members.items()) if PurePosixPath(f"x{suffix}").suffix in SUFFIXES), None)
+
+
+def _bytes(place: Place) -> bytes:
+    shard, offset, size = place
+    with shard.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _labels(members: dict[str, Place], where: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for suffix, place in members.items():
+        if suffix not in LABEL_SUFFIXES:
+            continue
+        try:
+            text = _bytes(place).decode("utf-8").strip()
+            values = json.loads(text) if suffix == ".json" else {suffix[1:]: text}
+        except ValueError as error:
+            raise UserError(f"{where}{suffix} is not {'JSON' if suffix == '.json' else 'UTF-8 text'}: {error}.") from error
+        if isinstance(values, dict):
+            found |= {key: str(value) for key, value in values.items() if isinstance(value, str | int | float | bool) and value != ""}
+    return found

@@ -1,0 +1,137 @@
+"""Several damages on one image, one target: the undamaged image.
+
+By default grey, coarse and with a hidden cell at once, as in the composed corruptions of Bengio-style denoising (Vincent
+et al., 2010, sec. 3). Masks come first, whatever the order given, so that no later resampling or blur can spread what
+was hidden; what stands in hidden pixels meanwhile is a smooth interpolation of the visible ones.
+"""
+# B images, C channels, H W pixels
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+from vision_mtl.pretext.inpainting import inpaint
+from vision_mtl.pretext.smooth import fill_smoothly
+
+DEFAULT_STEPS = ("grid_mask", "decolorise", "downsample")
+
+
+@PRETEXTS.register("chain")
+@dataclass(frozen=True, kw_only=True)
+class Chain(Pretext):
+    """Applies its steps one after another; scored on all pixels by mean squared error."""
+
+    steps: dict[str, Any] = field(default_factory=dict)  # pretext -> its options ({} for none), in order;
+    # default: grid_mask, decolorise, downsample as they are. At most one may hide pixels, and it comes first
+
+    def __post_init__(self) -> None:
+        if "chain" in self.steps:
+            raise UserError("chain.steps must not name chain itself.")
+        questions = [name for name, pretext in self._steps.items() if pretext.output != "pixels"]
+        if questions:
+            raise UserError(f"chain.steps must repair pixels; {questions[0]} asks a question.")
+        for name, pretext in self._steps.items():
+            if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
+                raise UserError(f"chain.steps.{name}: fill and instances_per_image have no effect in a chain; leave them out.")
+
+    @cached_property
+    def _steps(self) -> dict[str, Pretext]:
+        """The steps, those that hide pixels first."""
+        given = self.steps or dict.fromkeys(DEFAULT_STEPS)
+        built = {}
+        for name, options in given.items():
+            try:
+                built[name] = PRETEXTS.get(name)(**(options or {}))
+            except TypeError as error:
+                raise UserError(f"chain.steps.{name}: {error}") from error
+        return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))
+
+    def check(self, shape: Shape) -> None:
+        for name, pretext in self._steps.items():
+            try:
+                pretext.check(shape)
+            except UserError as error:
+                raise UserError(f"chain.steps.{name}: {error}") from error
+
+    def num_outputs(self, channels: int) -> int:
+        return channels
+
+    def usable(self, images: Tensor) -> Tensor:
+        """An image suits the chain if it suits any of its steps."""
+        return torch.stack([pretext.usable(images) for pretext in self._steps.values()]).any(0)
+
+    def sample(self, keys: Keys, shape: Shape) -> Draw:
+        """The steps' draws, each under `NAME.key`."""
+        draws = {name: pretext.sample(keys.fold(name), shape) for name, pretext in self._steps.items()}
+        return {f"{name}.{key}": value for name, draw in draws.items() for key, value in draw.items()}
+
+    def mask(self, draw: Draw, shape: Shape) -> Tensor | None:
+        masks = [p.mask(_own(draw, name), shape) for name, p in self._steps.items()]
+        masks = [mask for mask in masks if mask is not None]
+        return torch.stack(masks).any(0) if masks else None
+
+    def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        """Hidden pixels interpolated, then every other step in order."""
+        return self._damaged(images, draw, fill_smoothly)
+
+    def target(self, images: Tensor, draw: Draw) -> Tensor:
+        return images - self.corrupt(images, draw)
+
+    def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        value = (prediction.float() - self.target(images, draw)).square().mean((1, 2, 3))
+        return torch.where(self.usable(images), value, 0.0)
+
+    def scored(self, images: Tensor, draw: Draw) -> Tensor:
+        """All pixels: every one is damaged by some step."""
+        return torch.ones_like(images[:, :1], dtype=torch.bool)
+
+    def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
+        return (damaged + prediction).clamp(0, 1)
+
+    def reference(self, images: Tensor, draw: Draw) -> Tensor:
+        """OpenCV's inpainting first, then what the other steps leave of it."""
+        return self._damaged(images, draw, inpaint)
+
+    def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
+        """Every combination of the steps' damages."""
+        shape = tuple(images.shape[1:])
+        each = {name: pretext.enumerate(images)[1] for name, pretext in self._steps.items()}
+        counts = [_length(draw) for draw in each.values()]
+        numbers = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in counts)).view(-1, len(counts))
+        self.check(shape)
+        draw = {
+            f"{name}.{key}": value[numbers[:, column]]
+            for column, (name, own) in enumerate(each.items())
+            for key, value in own.items()
+        }
+        return images.expand(len(numbers), -1, -1, -1), draw
+
+    def _damaged(self, images: Tensor, draw: Draw, fill: Any) -> Tensor:
+        mask = self.mask(draw, tuple(images.shape[1:]))
+        damaged = images if mask is None else fill(images, mask)
+        for name, pretext in self._steps.items():
+            if not _hides(pretext):
+                damaged = pretext.corrupt(damaged, _own(draw, name))
+        return damaged
+
+
+def _hides(pretext: Pretext) -> bool:
+    return type(pretext).mask is not Pretext.mask
+
+
+def _own(draw: Draw, name: str) -> Draw:
+    """One step's part of the draw."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in draw.items() if key.startswith(prefix)}
+
+
+def _length(draw: Draw) -> int:
+    return next((len(value) for value in draw.values()), 1)

@@ -1,0 +1,152 @@
+"""Neighbour prediction: of two patches, is the second the true right or lower neighbour of the first?
+
+The image analogue of next-sentence prediction, a yes/no form of Doersch et al., "Unsupervised visual representation
+learning by context prediction", 2015, https://arxiv.org/abs/1505.05192, sec. 2. As there, a gap between the patches and
+a jitter of each keep edges and lines that run on from giving the answer away.
+
+Differs from the paper: both patches stand on one grey canvas, side by side or one above the other, so one encoder pass
+on images of the usual size serves this pretext with all others. Wrong patches come from the same image, or its colours
+would give the answer away.
+"""
+# B images, C channels, H W pixels, P patch side (rows and columns may differ)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+
+GREY = 0.5  # the canvas
+SMALLEST_PATCH = 6  # pixels a side: less shows nothing to recognise
+
+
+@PRETEXTS.register("neighbour")
+@dataclass(frozen=True, kw_only=True)
+class Neighbour(Pretext):
+    """Cuts the image into a grid of places, shows two patches, asks whether the second follows the first."""
+
+    grid: int = 3  # places along each side of the image, 3 or more
+    gap_ratio: float = 0.25  # share of a place's side left out between patches; the paper has about half a patch
+    jitter_ratio: float = 0.1  # largest shift of a patch within its place, as a share of the place's side
+
+    output: ClassVar[Literal["pixels", "logits"]] = "logits"
+    class_names: ClassVar[tuple[str, ...]] = ("stranger", "neighbour")
+
+    def __post_init__(self) -> None:
+        if self.grid < 3:
+            raise UserError(f"neighbour.grid must be 3 or more, or no place is a stranger; found {self.grid}.")
+        if not (0 <= self.gap_ratio and 0 <= self.jitter_ratio and self.gap_ratio + self.jitter_ratio < 0.8):
+            raise UserError(
+                "neighbour.gap_ratio and jitter_ratio must be 0 or more and leave a fifth of the place: their sum must be "
+                f"below 0.8; found {self.gap_ratio} and {self.jitter_ratio}."
+            )
+
+    def check(self, shape: Shape) -> None:
+        smallest = min(self._patch(shape))
+        if smallest < SMALLEST_PATCH:
+            raise UserError(
+                f"neighbour.grid {self.grid} leaves patches of {smallest} pixels in an image of {shape[1]} x {shape[2]}; "
+                f"{SMALLEST_PATCH} are needed."
+            )
+
+    def num_outputs(self, channels: int) -> int:
+        return 2
+
+    def sample(self, keys: Keys, shape: Shape) -> Draw:
+        """`true` (B,) int64 0 or 1; `down` (B,) bool; `first`, `second` (B, 2) int64 places (row, column);
+        `shift` (B, 4) in [-1, 1): jitter of both patches, rows then columns."""
+        true, down = keys.integers(2), keys.integers(2).bool()
+        along, across = keys.integers(self.grid - 1), keys.integers(self.grid)
+        first = torch.where(down[:, None], torch.stack((along, across), 1), torch.stack((across, along), 1))
+        number = first[:, 0] * self.grid + first[:, 1]  # in raster order
+        follower = number + torch.where(down, self.grid, 1)  # a later place than the first
+        stranger = keys.integers(self.grid**2 - 2)  # a place that is neither of the two
+        stranger = stranger + (stranger >= number)
+        stranger = stranger + (stranger >= follower)
+        second = torch.where(true.bool(), follower, stranger)
+        second = torch.stack((second // self.grid, second % self.grid), 1)
+        return {"true": true, "down": down, "first": first, "second": second, "shift": keys.uniform(4, -1.0, 1.0)}
+
+    def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        shape = tuple(images.shape[1:])
+        canvas = torch.full_like(images, GREY)
+        columns = torch.arange(2, device=images.device)
+        for number, place in enumerate((draw["first"], draw["second"])):
+            shift = draw["shift"][:, columns * 2 + number]  # (B, 2)
+            patch = _cut(images, self._corner(place, shift, shape), self._patch(shape))
+            canvas = _paste(canvas, patch, self._slot(number, draw["down"], shape))
+        return canvas
+
+    def target(self, images: Tensor, draw: Draw) -> Tensor:
+        """(B,) int64: 1 for a true neighbour."""
+        return draw["true"]
+
+    def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        return F.cross_entropy(prediction.float(), draw["true"], reduction="none")
+
+    def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
+        """Every ordered pair of a place that has a right neighbour and any other place, without jitter."""
+        grid, device = self.grid, images.device
+        pairs = [
+            (r, c, place // grid, place % grid)
+            for r in range(grid)
+            for c in range(grid - 1)
+            for place in range(grid**2)
+            if place != r * grid + c
+        ]
+        table = torch.tensor(pairs, device=device)
+        true = ((table[:, 0] == table[:, 2]) & (table[:, 1] + 1 == table[:, 3])).long()
+        draw = {
+            "true": true,
+            "down": torch.zeros(len(pairs), dtype=torch.bool, device=device),
+            "first": table[:, :2],
+            "second": table[:, 2:],
+            "shift": torch.zeros(len(pairs), 4, device=device),
+        }
+        return images.expand(len(pairs), -1, -1, -1), draw
+
+    def _patch(self, shape: Shape) -> tuple[int, int]:
+        """(rows, columns) of a patch in pixels."""
+        keep = 1 - self.gap_ratio - self.jitter_ratio
+        return int(shape[1] / self.grid * keep), int(shape[2] / self.grid * keep)
+
+    def _corner(self, place: Tensor, shift: Tensor, shape: Shape) -> Tensor:
+        """(B, 2) int64: a patch's upper left pixel; its place's middle, moved by the jitter."""
+        side = torch.tensor(shape[1:], device=place.device) / self.grid  # (2,)
+        patch = torch.tensor(self._patch(shape), device=place.device)
+        corner = (place + 0.5) * side - patch / 2 + shift * self.jitter_ratio * side / 2
+        limit = torch.tensor(shape[1:], device=place.device) - patch
+        return corner.round().long().clamp(min=0).minimum(limit)
+
+    def _slot(self, number: int, down: Tensor, shape: Shape) -> Tensor:
+        """(B, 2) int64: where a patch stands on the canvas: the pair is centred, a gap between its two."""
+        patch = torch.tensor(self._patch(shape), device=down.device)
+        size = torch.tensor(shape[1:], device=down.device)
+        reach = (size / self.grid).long().maximum(patch + 1)  # from the first patch to the second
+        axis = torch.stack((down, ~down), dim=1).long()  # (B, 2): the direction of the pair
+        start = (size - patch - reach * axis) // 2
+        return start + number * reach * axis
+
+
+def _cut(images: Tensor, corner: Tensor, patch: tuple[int, int]) -> Tensor:
+    """(B, C, H, W), corners (B, 2) -> (B, C, *patch)."""
+    rows = corner[:, 0, None] + torch.arange(patch[0], device=images.device)  # (B, p)
+    columns = corner[:, 1, None] + torch.arange(patch[1], device=images.device)
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _paste(canvas: Tensor, patch: Tensor, corner: Tensor) -> Tensor:
+    """Put patches (B, C, p, q) at corners (B, 2) of a canvas (B, C, H, W); returns a new canvas."""
+    rows = corner[:, 0, None] + torch.arange(patch.shape[2], device=canvas.device)
+    columns = corner[:, 1, None] + torch.arange(patch.shape[3], device=canvas.device)
+    batch = torch.arange(len(canvas), device=canvas.device)[:, None, None]
+    where = batch, rows[:, :, None], columns[:, None, :]
+    return canvas.permute(0, 2, 3, 1).index_put(where, patch.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
