@@ -2,8 +2,8 @@
 
     python benchmarks/architectures.py [MODULE ...]
 
-For each: the step's loss is finite, and the first trainable layer gets a gradient that is not zero. Sizes are 64 pixels,
-or the nearest that the architecture allows. The last line counts; the exit code is 0 only if all passed. Writes
+For each: the step's loss is finite, and the first trainable layer gets a gradient that is not zero. Sizes are 64
+pixels, or the nearest that the architecture allows. The last line counts; the exit code is 0 only if all passed. Writes
 `benchmarks/results/architectures.json`. About 10 minutes on 2 cores.
 """
 
@@ -85,7 +85,7 @@ def build(name: str) -> Backbone:
 
 
 def one_step(backbone: Backbone) -> str:
-    """"passed", or what was wrong."""
+    """ "passed", or what was wrong."""
     pretexts = {name: PRETEXTS.get(name)() for name in PRETEXT_NAMES}
     decoder = DECODERS.get("stages")(MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size))
     model = SharedModel(backbone, decoder, answers(pretexts, 3)).train()

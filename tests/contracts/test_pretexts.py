@@ -1,4 +1,4 @@
-"""What every pretext must do. Runs over every file registered in the room, so a new one is tested before its own test."""
+"""What every pretext must do. Runs over every file registered in the room: a new one is tested before its own test."""
 
 from dataclasses import fields
 
@@ -54,7 +54,9 @@ def test_draws_follow_the_image_not_the_batch(name: str, shape: tuple[int, int, 
     pretext = build(name, shape)
     whole = pretext.sample(keys_of(64), shape)
     for size in (1, 7):
-        rows = [pretext.sample(keys_of(64).select(torch.arange(i, min(i + size, 64))), shape) for i in range(0, 64, size)]
+        rows = [
+            pretext.sample(keys_of(64).select(torch.arange(i, min(i + size, 64))), shape) for i in range(0, 64, size)
+        ]
         for key, value in whole.items():
             assert torch.equal(torch.cat([row[key] for row in rows]), value)
     backwards = pretext.sample(keys_of(64).select(torch.arange(63, -1, -1)), shape)
@@ -67,7 +69,11 @@ def test_draws_differ_between_epochs_and_seeds_if_there_is_any_chance(name: str)
     pretext = build(name, (3, 64, 64))
     index = torch.arange(256)
     first, later, other = (pretext.sample(Keys(s, e, index), (3, 64, 64)) for s, e in ((0, 0), (0, 1), (1, 0)))
-    varying = [key for key, value in first.items() if len(value.flatten(1).unique(dim=0) if value.ndim > 1 else value.unique()) > 1]
+    varying = [
+        key
+        for key, value in first.items()
+        if len(value.flatten(1).unique(dim=0) if value.ndim > 1 else value.unique()) > 1
+    ]
     for key in varying:
         assert not torch.equal(first[key], later[key]) and not torch.equal(first[key], other[key])
 
@@ -109,11 +115,21 @@ def test_hidden_pixels_reach_nothing(name: str, shape: tuple[int, int, int]) -> 
     assert bool(mask.flatten(1).any(1).all()) and not bool(mask.flatten(1).all(1).any())
     prediction = torch.randn(len(images), pretext.num_outputs(shape[0]), *shape[1:]) * 0.1
     damaged = pretext.corrupt(images, draw)
-    expected = [damaged, pretext.repair(prediction, damaged, draw), pretext.reference(images, draw), pretext.picture(images, draw)]
+    expected = [
+        damaged,
+        pretext.repair(prediction, damaged, draw),
+        pretext.reference(images, draw),
+        pretext.picture(images, draw),
+    ]
     for junk in (float("nan"), 0.0, 1.0):
         other = torch.where(mask, junk, images)
         seen = pretext.corrupt(other, draw)
-        found = [seen, pretext.repair(prediction, seen, draw), pretext.reference(other, draw), pretext.picture(other, draw)]
+        found = [
+            seen,
+            pretext.repair(prediction, seen, draw),
+            pretext.reference(other, draw),
+            pretext.picture(other, draw),
+        ]
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -193,7 +209,9 @@ class Small(nn.Module):
 
     def __init__(self, channels: int, outputs: int, pooled: bool) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, 32, 5, padding=2), nn.GELU(), nn.Conv2d(32, 32, 5, padding=2), nn.GELU())
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 32, 5, padding=2), nn.GELU(), nn.Conv2d(32, 32, 5, padding=2), nn.GELU()
+        )
         self.head = nn.Conv2d(32, outputs, 1)
         self.pooled = pooled
         nn.init.zeros_(self.head.weight)

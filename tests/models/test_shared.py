@@ -25,7 +25,11 @@ def test_parts_of_a_mixed_batch_equal_separate_passes() -> None:
     for backbone, decoder in (("resnet18", "stages"), ("vit_tiny_patch16_224", "transformer")):
         model = build(backbone, decoder).eval()
         images = torch.rand(6, 3, 64, 64)
-        parts = [Request("mask", slice(0, 2), cell_mask(2)), Request("colour", slice(2, 5)), Request("turn", slice(5, 6))]
+        parts = [
+            Request("mask", slice(0, 2), cell_mask(2)),
+            Request("colour", slice(2, 5)),
+            Request("turn", slice(5, 6)),
+        ]
         with torch.no_grad():
             mixed = model(images, parts)
             for part in parts:

@@ -65,7 +65,14 @@ def test_gradients_reach_the_patch_embedding(vit: Backbone) -> None:
     vit.zero_grad()
 
 
-@pytest.mark.parametrize(("name", "plain"), [("vit_tiny_patch16_224", True), ("deit_tiny_patch16_224", True),
-                                             ("deit_tiny_distilled_patch16_224", False), ("resnet18", False)])  # fmt: skip
+PLAIN = {
+    "vit_tiny_patch16_224": True,
+    "deit_tiny_patch16_224": True,
+    "deit_tiny_distilled_patch16_224": False,
+    "resnet18": False,
+}
+
+
+@pytest.mark.parametrize(("name", "plain"), PLAIN.items())
 def test_which_architectures_skip(name: str, plain: bool) -> None:
     assert takes_visible_tokens(timm.create_model(name, num_classes=0)) is plain

@@ -78,7 +78,11 @@ def _keyword_only(node: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]
 
 
 def _option(
-    node: ast.AST, name: str, annotation: ast.expr | None, default: ast.expr | None, comments: dict[int, tuple[str, bool]]
+    node: ast.AST,
+    name: str,
+    annotation: ast.expr | None,
+    default: ast.expr | None,
+    comments: dict[int, tuple[str, bool]],
 ) -> Option:
     line = (default or node).end_lineno
     words = [comments[line][0]] if line in comments else []

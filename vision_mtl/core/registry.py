@@ -48,7 +48,9 @@ class Registry(Generic[Component]):
         def add(component: Component) -> Component:
             module = getattr(component, "__module__", "")
             if module.rpartition(".")[2] not in (name, "__main__") or name in self._found:
-                raise ValueError(f"{self.kind} {name!r} must be registered once, in a file {name}.py; found in {module}")
+                raise ValueError(
+                    f"{self.kind} {name!r} must be registered once, in a file {name}.py; found in {module}"
+                )
             self._found[name] = component
             return component
 

@@ -76,7 +76,9 @@ class Keys:
         block = torch.arange(self._taken, self._taken + blocks, device=self.device).expand(len(self), -1)  # (B, n/4)
         self._taken += blocks
         words = [
-            value[:, None].expand_as(block) & WORD if isinstance(value, Tensor) else torch.full_like(block, value & WORD)
+            value[:, None].expand_as(block) & WORD
+            if isinstance(value, Tensor)
+            else torch.full_like(block, value & WORD)
             for value in (self.index, self.epoch, 0 if self.instance is None else self.instance)
         ]
         counter = torch.stack((block, *words), dim=-1)  # (B, n/4, 4)

@@ -53,7 +53,7 @@ class Run:
         return folder
 
     def open(self, config_text: str) -> None:
-        """Claim the folder, write its config and environment. Raises `UserError` if another process is at work in it."""
+        """Claim the folder, write config and environment. Raises `UserError` if another process is at work in it."""
         if not self.is_main:
             return
         try:
@@ -65,7 +65,9 @@ class Run:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             self._lock = None
-            raise UserError(f"another process is running in {str(self.folder)!r}; wait for it, or give another --run_dir.") from error
+            raise UserError(
+                f"another process is running in {str(self.folder)!r}; wait for it, or give another --run_dir."
+            ) from error
         atomic_write_text(self.folder / CONFIG, config_text)
         atomic_write_json(self.folder / ENVIRONMENT, environment())
 
@@ -180,7 +182,9 @@ def _commit() -> str | None:
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=10)
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if head.returncode == 0 else None

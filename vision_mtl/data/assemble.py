@@ -69,7 +69,8 @@ def _check_readable(name: str, store: Store, skip: bool) -> list[str]:
     listed += f"\n  ... and {more} more" if more > 0 else ""
     if not skip:
         raise UserError(
-            f"{len(store.unreadable)} of {len(store.kept) + len(store.unreadable)} files of {name} cannot be read:\n{listed}\n"
+            f"{len(store.unreadable)} of {len(store.kept) + len(store.unreadable)} files of {name} cannot be read:\n"
+            f"{listed}\n"
             "Mend or remove them, or leave them out with --data.skip_unreadable (the others are decoded and kept)."
         )
     if not len(store.kept):
@@ -114,7 +115,10 @@ def _only_column(task_name: str, source: str, columns: list[str]) -> str:
             f"task {task_name!r}: {source} has no labels. Put the images of each class into a folder of their own, or "
             f"give --tasks.{task_name}.label_from REGEX, whose first group is the label in a file's path."
         )
-    raise UserError(f"task {task_name!r}: {source} has label columns {', '.join(columns)}; choose one with --tasks.{task_name}.label.")
+    raise UserError(
+        f"task {task_name!r}: {source} has label columns {', '.join(columns)}; "
+        f"choose one with --tasks.{task_name}.label."
+    )
 
 
 def class_names_of(texts: Sequence[str | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which images a step sees: every image once an epoch, in an order drawn from (seed, epoch); computed, not remembered."""
+"""Which images a step sees: each image once an epoch, in an order drawn from (seed, epoch), not remembered."""
 # n images of the pool that are trained on, B images of a step
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ class Batches:
 
     def __init__(self, indices: Tensor, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> None:
         if len(indices) == 0 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(f"need images, a batch of 1 or more and a rank below {world_size}; found {len(indices)}, {batch_size}, {rank}")
+            raise ValueError(
+                f"need images, a batch of 1 or more and a rank below {world_size}; "
+                f"found {len(indices)}, {batch_size}, {rank}"
+            )
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self._order = lru_cache(maxsize=4)(self._draw_order)

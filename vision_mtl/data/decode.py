@@ -18,7 +18,25 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .tif .tiff .gif .pgm .ppm .pbm .pnm .jp2 .avif".split()
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".pgm",
+        ".ppm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".avif",
+    }
 )  # files that are meant to be images; any other file is passed over
 MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: it would take a gigabyte to decode
 DIRECT_FORMATS = frozenset({"JPEG", "WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
@@ -28,7 +46,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MA
 
 
 class UnreadableImage(Exception):
-    """A file that is no image, or only part of one. `path` names it (or an item without a file), `reason` says why."""
+    """A file that is no image, or only part of one. `path` names it (or an item without one), `reason` says why."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = path, reason
@@ -61,7 +79,7 @@ def decode_bytes(data: bytes, name: Path | str) -> np.ndarray:
 
 def _decode(data: bytes, header: Image.Image) -> np.ndarray:
     whole = _is_whole(data, header.format)
-    deep = header.mode.startswith("I") or header.format in DEEP_FORMATS and header.mode in ("RGB", "RGBA", "LA")
+    deep = header.mode.startswith("I") or (header.format in DEEP_FORMATS and header.mode in ("RGB", "RGBA", "LA"))
     if whole and header.mode in ("L", "RGB") and header.format in DIRECT_FORMATS and not deep:
         flags = cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR_RGB
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # applies the EXIF orientation

@@ -18,7 +18,10 @@ def find_images(text: str) -> tuple[Path, list[Path]]:
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        base, files = path, [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
+        base, files = (
+            path,
+            [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names],
+        )
     elif path.is_file():
         base, files = path.parent, [path]
     elif glob.has_magic(text):
@@ -29,7 +32,9 @@ def find_images(text: str) -> tuple[Path, list[Path]]:
         raise missing_path(path)
     found = {f for f in files if f.suffix.lower() in SUFFIXES and f.is_file() and not _hidden(f.relative_to(base))}
     if not found:
-        raise UserError(f"no image in {text!r}: looked at {len(files)} files for {', '.join(sorted(SUFFIXES)[:8])}, ...")
+        raise UserError(
+            f"no image in {text!r}: looked at {len(files)} files for {', '.join(sorted(SUFFIXES)[:8])}, ..."
+        )
     return base, sorted(found, key=lambda f: f.relative_to(base).as_posix())
 
 
@@ -39,7 +44,11 @@ def missing_path(path: Path) -> UserError:
     entries = sorted(entry.name for entry in parent.iterdir())
     part = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name
     guess = nearest(part, entries)
-    hint = f" Did you mean {str(parent / guess)!r}?" if guess else f" {str(parent)!r} holds: {', '.join(entries[:8]) or 'nothing'}."
+    hint = (
+        f" Did you mean {str(parent / guess)!r}?"
+        if guess
+        else f" {str(parent)!r} holds: {', '.join(entries[:8]) or 'nothing'}."
+    )
     return UserError(f"there is no {str(path)!r}.{hint}")
 
 

@@ -30,7 +30,8 @@ def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") 
     missed = [_path_of(item) for item, match in found if match is None or match.group(1) is None]
     if missed:
         raise UserError(
-            f"label_from {pattern!r} matches {len(items) - len(missed)} of {len(items)} files; not, for example, {missed[0]!r}."
+            f"label_from {pattern!r} matches {len(items) - len(missed)} of {len(items)} files; "
+            f"not, for example, {missed[0]!r}."
         )
     return [replace(item, labels={**item.labels, label: match.group(1)}) for item, match in found]
 
@@ -58,7 +59,9 @@ def apply_split(items: Sequence[Item], split: str, base: Path) -> list[Item]:
     if len(parts) > 1:
         return _from_folders(items, parts)
     require_column(items, split, "split")
-    return [replace(item, split=_side(item.labels[split], split) if split in item.labels else item.split) for item in items]
+    return [
+        replace(item, split=_side(item.labels[split], split) if split in item.labels else item.split) for item in items
+    ]
 
 
 def require_column(items: Sequence[Item], column: str, option: str) -> None:
@@ -67,7 +70,9 @@ def require_column(items: Sequence[Item], column: str, option: str) -> None:
     if column not in columns:
         guess = nearest(column, columns)
         hint = f" Did you mean {guess!r}?" if guess else ""
-        raise UserError(f"{option} {column!r} is no column of this source.{hint} Columns: {', '.join(columns) or 'none'}.")
+        raise UserError(
+            f"{option} {column!r} is no column of this source.{hint} Columns: {', '.join(columns) or 'none'}."
+        )
 
 
 def _path_of(item: Item) -> str:
@@ -97,7 +102,9 @@ def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
             if not known:
                 raise UserError(f"split file {str(file)!r}, image {line}: {name!r} is no image of this source.")
             if len(known) > 1:
-                raise UserError(f"split file {str(file)!r}, image {line}: {name!r} names {len(known)} images; give its folder.")
+                raise UserError(
+                    f"split file {str(file)!r}, image {line}: {name!r} names {len(known)} images; give its folder."
+                )
             if sides.get(known[0], side) != side:
                 raise UserError(f"split file {str(file)!r}: {name!r} is in {sides[known[0]]} and in {side}.")
             sides[known[0]] = side
@@ -118,10 +125,14 @@ def _read_list(file: Path) -> list[tuple[str, Split]]:
         if side is None and own is None:
             if not found:
                 continue  # a header
-            raise UserError(f"split file {str(file)!r}: {words!r} says neither train, val nor test, nor does the file's name.")
+            raise UserError(
+                f"split file {str(file)!r}: {words!r} says neither train, val nor test, nor does the file's name."
+            )
         found.append((words[0].strip().replace("\\", "/"), side or own))
     if not found:
-        raise UserError(f"split file {str(file)!r} names no image with a side: name it train, val or test, or add a column.")
+        raise UserError(
+            f"split file {str(file)!r} names no image with a side: name it train, val or test, or add a column."
+        )
     return found
 
 

@@ -84,15 +84,21 @@ class Pool:
                 rows = which == number
                 pixels[rows] = self.blocks[number][chosen[rows] - edges[number]]
         # the division, not a product with 1/255, so that 255 becomes exactly 1
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return (
+            torch.from_numpy(pixels)
+            .permute(0, 3, 1, 2)
+            .to(torch.float32, memory_format=torch.contiguous_format)
+            .div_(255)
+        )
 
     def summary(self) -> dict[str, Any]:
         """What `result.json` says of the data: images by source and side, labels by task, duplicates, bytes."""
-        sources = {
-            name: {side: int(len(self.indices(side, source=name))) for side in SPLITS} for name in self.sources
-        }
+        sources = {name: {side: len(self.indices(side, source=name)) for side in SPLITS} for name in self.sources}
         tasks = {
-            task: {**{side: int(len(self.indices(side, task=task))) for side in SPLITS}, "classes": len(self.class_names[task])}
+            task: {
+                **{side: len(self.indices(side, task=task)) for side in SPLITS},
+                "classes": len(self.class_names[task]),
+            }
             for task in self.labels
         }
         size = [self.shape[1], self.shape[2]]
@@ -206,7 +212,12 @@ def _groups(loaded: list[Loaded], rows: list[np.ndarray], count: int) -> np.ndar
 
 
 def _near(
-    data: Data, loaded: list[Loaded], rows: list[np.ndarray], labels: Mapping[str, np.ndarray], count: int, progress: Progress | None
+    data: Data,
+    loaded: list[Loaded],
+    rows: list[np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    count: int,
+    progress: Progress | None,
 ) -> np.ndarray:
     """(N,) int64: the representative of each image among its source's near duplicates."""
     found = np.arange(count)
@@ -239,7 +250,12 @@ def _sides(data: Data, loaded: list[Loaded], rows: list[np.ndarray], unit: np.nd
 
 
 def _drop_leaks(
-    split: np.ndarray, unit: np.ndarray, exact: np.ndarray, first: list[tuple[int, int]], loaded: list[Loaded], warnings: list[str]
+    split: np.ndarray,
+    unit: np.ndarray,
+    exact: np.ndarray,
+    first: list[tuple[int, int]],
+    loaded: list[Loaded],
+    warnings: list[str],
 ) -> np.ndarray:
     """Official splits may hold one picture on two sides: it stays where it is judged, and leaves the others."""
     _, content = np.unique(exact, return_inverse=True)
@@ -271,23 +287,33 @@ def _report_near(
         name = lambda n: loaded[first[n][0]].items[first[n][1]].identity  # noqa: E731
         shown = ", ".join(f"{name(n)} and {name(near[n])}" for n in split_up[:3])
         warnings.append(
-            f"{len(split_up)} near duplicates lie on two sides ({shown}); --data.keep_near_duplicates_together keeps them on one."
+            f"{len(split_up)} near duplicates lie on two sides ({shown}); "
+            "--data.keep_near_duplicates_together keeps them on one."
         )
     return len(pairs)
 
 
 def _check_tasks(
-    tasks: Mapping[str, Task], labels: Mapping[str, np.ndarray], split: np.ndarray, names: Mapping[str, list[str]], warnings: list[str]
+    tasks: Mapping[str, Task],
+    labels: Mapping[str, np.ndarray],
+    split: np.ndarray,
+    names: Mapping[str, list[str]],
+    warnings: list[str],
 ) -> None:
     for task in tasks:
-        counts = {side: Counter(labels[task][(split == side) & (labels[task] >= 0)].tolist()) for side in (TRAIN, VAL, TEST)}
+        counts = {
+            side: Counter(labels[task][(split == side) & (labels[task] >= 0)].tolist()) for side in (TRAIN, VAL, TEST)
+        }
         for side in (TRAIN, TEST):
             if not counts[side]:
                 raise UserError(
-                    f"task {task!r} has no labelled image for {SPLITS[side]} (of {int((labels[task] >= 0).sum())} labelled ones). "
-                    "Give it more images, another --data.split_seed, or a split of its own."
+                    f"task {task!r} has no labelled image for {SPLITS[side]} "
+                    f"(of {int((labels[task] >= 0).sum())} labelled ones). Give it more images, "
+                    "another --data.split_seed, or a split of its own."
                 )
         unseen = sorted(counts[TEST].keys() - counts[TRAIN].keys())
         if unseen:
             shown = ", ".join(names[task][k] for k in unseen[:SHOWN])
-            warnings.append(f"task {task!r}: {len(unseen)} classes are in the test images and not in the training ones: {shown}.")
+            warnings.append(
+                f"task {task!r}: {len(unseen)} classes are in the test images and not in the training ones: {shown}."
+            )

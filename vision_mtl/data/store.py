@@ -49,7 +49,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Store:
-    """An open store. `kept[i]` is the number, among the items, of image i; `unreadable` the (identity, reason) of others."""
+    """An open store. `kept[i]` is image i's number among the items; `unreadable` the others' (identity, reason)."""
 
     folder: Path
     images: np.ndarray  # (N, H, W, C) uint8, memory-mapped
@@ -98,7 +98,9 @@ def open_store(
         _build(folder, name, source, items, settings, num_workers, report)
         opened, problem = _try_open(folder, settings)
         if opened is None:
-            raise UserError(f"the store {str(folder)!r} cannot be read back after writing it: {problem}. Is the disk sound?")
+            raise UserError(
+                f"the store {str(folder)!r} cannot be read back after writing it: {problem}. Is the disk sound?"
+            )
         return Store(**{**vars(opened), "rebuilt": damage})
 
 
@@ -123,7 +125,13 @@ def clean(root: Path) -> list[tuple[Path, int]]:
 
 
 def store_key(
-    name: str, source: Source, items: Sequence[Item], settings: Settings, parent: Path, num_workers: int, report: Progress
+    name: str,
+    source: Source,
+    items: Sequence[Item],
+    settings: Settings,
+    parent: Path,
+    num_workers: int,
+    report: Progress,
 ) -> str:
     """The store's folder name: a readable word and a hash of all that its pixels depend on."""
     digest = hashlib.blake2b(digest_size=12)
@@ -137,9 +145,7 @@ def store_key(
     return f"{word}-{digest.hexdigest()}"
 
 
-def _contents(
-    paths: Sequence[Path], parent: Path, num_workers: int, report: Progress, name: str
-) -> dict[Path, str]:
+def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Progress, name: str) -> dict[Path, str]:
     """A hash of each file's bytes; remembered by (path, size, time of change), so that a warm start reads no file."""
     if not paths:
         return {}
@@ -196,7 +202,13 @@ class _Held:
 
 
 def _build(
-    folder: Path, name: str, source: Source, items: Sequence[Item], settings: Settings, num_workers: int, report: Progress
+    folder: Path,
+    name: str,
+    source: Source,
+    items: Sequence[Item],
+    settings: Settings,
+    num_workers: int,
+    report: Progress,
 ) -> None:
     """Decode every item into a temporary folder, then give it its name."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -206,30 +218,12 @@ def _build(
     try:
         temporary.mkdir(parents=True)
         _require_space(temporary, needed)
-        images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, (len(items), *settings.shape))
-        hashes = np.zeros(len(items), np.uint64)
-        readable = np.zeros(len(items), bool)
-        unreadable = []
-
-        def decode(number: int) -> str | None:
-            try:
-                image = source.read(items[number])
-            except UnreadableImage as error:
-                return error.reason
-            hashes[number] = pixel_hash(image)
-            images[number] = to_channels(resize(image, settings.image_size, settings.fit), settings.channels)
-            return None
-
-        with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
-            for number, reason in enumerate(pool.map(decode, range(len(items)))):
-                readable[number] = reason is None
-                if reason is not None:
-                    unreadable.append((items[number].identity, reason))
-                report(f"decoding {name}", number + 1, len(items))
-        images.flush()
-        del images
+        hashes, reasons = _decode_into(temporary / "images.npy", name, source, items, settings, num_workers, report)
+        unreadable = [
+            (item.identity, reason) for item, reason in zip(items, reasons, strict=True) if reason is not None
+        ]
         checksums = _checksums(temporary / "images.npy")
-        kept = np.flatnonzero(readable)
+        kept = np.flatnonzero([reason is None for reason in reasons])
         np.savez(temporary / "index.npz", hashes=hashes, kept=kept)
         manifest = {"format": FORMAT, "source": name, "checksums": checksums, "unreadable": unreadable}
         manifest["index"] = zlib.crc32((temporary / "index.npz").read_bytes())
@@ -240,6 +234,37 @@ def _build(
         raise disk_error(folder, needed, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _decode_into(
+    file: Path,
+    name: str,
+    source: Source,
+    items: Sequence[Item],
+    settings: Settings,
+    num_workers: int,
+    report: Progress,
+) -> tuple[np.ndarray, list[str | None]]:
+    """Write every item's pixels to `file`; returns ((N,) uint64 pixel hashes, why each could not be read or None)."""
+    images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
+    hashes = np.zeros(len(items), np.uint64)
+
+    def decode(number: int) -> str | None:
+        try:
+            image = source.read(items[number])
+        except UnreadableImage as error:
+            return error.reason
+        hashes[number] = pixel_hash(image)
+        images[number] = to_channels(resize(image, settings.image_size, settings.fit), settings.channels)
+        return None
+
+    reasons = []
+    with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+        for done, reason in enumerate(pool.map(decode, range(len(items))), start=1):
+            reasons.append(reason)
+            report(f"decoding {name}", done, len(items))
+    images.flush()
+    return hashes, reasons
 
 
 def _require_space(folder: Path, needed: int) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 
 from vision_mtl.data.pool import Pool
@@ -26,28 +25,29 @@ def score_pretexts(
     mixture: Mixture,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     split: str = "test",
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """({pretext: score}, {source: {pretext: score}}) on the images of `split`; a pretext no image suits is absent."""
+) -> dict[str, dict[str, Any]]:
+    """Skills on the images of `split`, in the form of `result.json`; a pretext is absent where no image suits it
+    or where the classic repair makes no error at all.
+
+    `skill` is {pretext: score}, `skill_by_source` {source: {pretext: score}}; `skill_untrained` and
+    `skill_untrained_by_source` are the same for an all-zero prediction: what was there before learning.
+    """
     held_out = [spread_evenly(pool.indices(split, source=source), MAX_IMAGES) for source in pool.sources]
     indices = torch.cat(held_out).unique()  # an image of two sources is scored once
-    overall: dict[str, Any] = {}
-    by_source: dict[str, dict[str, Any]] = {source: {} for source in pool.sources}
+    found: dict[str, dict[str, Any]] = {}
     for name in mixture.pretexts:
         draws = NUM_DRAWS if mixture.hides_pixels(name) else 1
         errors = measure_errors(model, pool, indices, mixture, name, num_draws=draws, autocast=autocast)
-        if len(errors.index) == 0:
+        if not errors.reference.any():  # no image suits it, or the classic repair is perfect: nothing to measure
             continue
-        overall[name] = _skill(errors, pool)
-        for column, source in enumerate(pool.sources):
-            rows = pool.member[errors.index, column]
-            if rows.any():
-                by_source[source][name] = _skill(_rows(errors, rows), pool)
-    return overall, by_source
+        for key, which in (("skill", "model"), ("skill_untrained", "untrained")):
+            found.setdefault(key, {})[name] = _skill(errors, pool, which)
+            for column, source in enumerate(pool.sources):
+                own = errors.select(pool.member[errors.index, column])
+                if own.reference.any():
+                    found.setdefault(f"{key}_by_source", {}).setdefault(source, {})[name] = _skill(own, pool, which)
+    return found
 
 
-def _skill(errors: Errors, pool: Pool) -> dict[str, Any]:
-    return ratio_skill(errors.model, errors.reference, pool.cluster[errors.index]).to_json()
-
-
-def _rows(errors: Errors, rows: np.ndarray) -> Errors:
-    return Errors(errors.index[rows], errors.model[rows], errors.reference[rows])
+def _skill(errors: Errors, pool: Pool, which: str) -> dict[str, Any]:
+    return ratio_skill(getattr(errors, which), errors.reference, pool.cluster[errors.index]).to_json()

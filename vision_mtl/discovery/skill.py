@@ -1,4 +1,4 @@
-"""Errors of the model's repair and of the classic repair, instance by instance: what a skill is computed from.
+"""Errors of the model's repair, of the untrained one and of the classic one, instance by instance.
 
 `skill = 1 - sum(error_model) / sum(error_reference)`, squared error on pixels in [0, 1] over the scored ones. 0 is the
 classic repair (OpenCV inpainting, the grey image, bicubic), 1 a perfect one, below 0 worse than the classic. Questions
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -27,16 +27,25 @@ SCORE_SEED = 20_240_117  # the damage that repairs are judged on: the same for e
 
 @dataclass(frozen=True)
 class Errors:
-    """For n instances of one pretext: the image's index in the pool, the model's error and the reference's."""
+    """For n instances of one pretext: the image's index in the pool, and three errors.
+
+    An error is the mean squared error over the scored pixels, or a loss. `untrained` is that of an all-zero prediction,
+    which is what a network gives before its first step: what a pretext's formulation earns without learning.
+    """
 
     index: np.ndarray  # (n,) int64
-    model: np.ndarray  # (n,) float64, mean squared error over the scored pixels, or a loss
+    model: np.ndarray  # (n,) float64
+    untrained: np.ndarray  # (n,) float64
     reference: np.ndarray  # (n,) float64
 
     @staticmethod
     def joined(parts: Sequence[Errors]) -> Errors:
         """Several measurements as one."""
-        return Errors(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("index", "model", "reference")))
+        return Errors(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Errors)))
+
+    def select(self, rows: np.ndarray) -> Errors:
+        """Some of the instances."""
+        return Errors(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 def measure_errors(
@@ -69,7 +78,7 @@ def measure_errors(
             found.append(Errors(batch.numpy(), *(e.double().cpu().numpy() for e in errors)))
     model.train(training)
     empty = np.zeros(0)
-    return Errors.joined(found) if found else Errors(empty.astype(np.int64), empty, empty)
+    return Errors.joined(found) if found else Errors(empty.astype(np.int64), empty, empty, empty)
 
 
 def predict(
@@ -94,10 +103,15 @@ def squared_error(repaired: Tensor, images: Tensor, scored: Tensor) -> Tensor:
 
 
 def _errors(part: Part, damaged: Tensor, prediction: Tensor) -> Iterable[Tensor]:
-    """(model's, reference's) error of each image."""
+    """(model's, untrained, reference's) error of each image."""
     pretext, images, draw = part.pretext, part.images, part.draw
+    zeros = zero_prediction(pretext, images)
     if pretext.output == "logits":
-        return (pretext.loss(p, images, draw) for p in (prediction, zero_prediction(pretext, images)))
+        return (pretext.loss(p, images, draw) for p in (prediction, zeros, zeros))
     scored = pretext.scored(images, draw)
-    repairs = pretext.repair(prediction, damaged, draw), pretext.reference(images, draw)
+    repairs = (
+        pretext.repair(prediction, damaged, draw),
+        pretext.repair(zeros, damaged, draw),
+        pretext.reference(images, draw),
+    )
     return (squared_error(repaired, images, scored) for repaired in repairs)

@@ -14,7 +14,9 @@ from torch.optim.swa_utils import update_bn
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
 
-CLEAN_IMAGES = 512  # images that BatchNorm statistics are re-estimated on: a channel's mean is then within 5 % of its std
+CLEAN_IMAGES = (
+    512  # images that BatchNorm statistics are re-estimated on: a channel's mean is then within 5 % of its std
+)
 Autocast = Callable[[], AbstractContextManager[object]]
 
 

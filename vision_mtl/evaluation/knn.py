@@ -14,7 +14,7 @@ TEMPERATURE = 0.07  # from the paper
 
 
 def knn_predict(train_x: Tensor, train_y: Tensor, val_x: Tensor, *, k: int) -> Tensor:
-    """Features (n, D) with classes (n,) int64, and (m, D) -> (m,) predicted classes. Raises `ValueError` for a bad k."""
+    """Features (n, D) with classes (n,) int64, and (m, D) -> (m,) predicted classes; `ValueError` for a bad k."""
     if not 1 <= k <= len(train_x):
         raise ValueError(f"k must be 1 to the {len(train_x)} training images; found {k}")
     mean = train_x.mean(0)

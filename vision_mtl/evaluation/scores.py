@@ -41,7 +41,9 @@ def ratio_skill(model_error: np.ndarray, reference_error: np.ndarray, clusters: 
     which raises `ValueError`.
     """
     if not len(model_error) == len(reference_error) == len(clusters) or len(clusters) == 0:
-        raise ValueError(f"need equal lengths above 0; found {len(model_error)}, {len(reference_error)}, {len(clusters)}")
+        raise ValueError(
+            f"need equal lengths above 0; found {len(model_error)}, {len(reference_error)}, {len(clusters)}"
+        )
     group = np.unique(clusters, return_inverse=True)[1]  # (n,) 0 to G - 1
     sums = np.stack([np.bincount(group, weights=e) for e in (model_error, reference_error)])  # (2, G)
     model, reference = sums.sum(1)

@@ -1,4 +1,4 @@
-"""What a decoder is: feature maps in, one or more readouts out. Which maps it reads decides what the backbone learns."""
+"""What a decoder is: feature maps in, one or more readouts out. Which maps it reads decides what a backbone learns."""
 # B images, D feature width, h w positions, H W pixels
 
 from __future__ import annotations

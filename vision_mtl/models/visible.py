@@ -52,9 +52,7 @@ def encode_visible(model: VisionTransformer, images: Tensor, hidden: Tensor, ind
     return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
 
 
-def _encode_tokens(
-    model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]
-) -> list[Tensor]:
+def _encode_tokens(model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]) -> list[Tensor]:
     """The tokens numbered `tokens` (b, n) of each image through the blocks -> (b, n, D) after each of `indices`."""
     prefix = model.num_prefix_tokens
     x = model._pos_embed(model.patch_embed(images))  # (b, prefix + N, D)

@@ -43,7 +43,9 @@ class Blur(Pretext):
 
     def check(self, shape: Shape) -> None:
         if self._kernel_size // 2 >= min(shape[1:]):
-            raise UserError(f"blur.sigma {max(self._sigmas)} is too large for an image of {shape[1]} x {shape[2]} pixels.")
+            raise UserError(
+                f"blur.sigma {max(self._sigmas)} is too large for an image of {shape[1]} x {shape[2]} pixels."
+            )
 
     def num_outputs(self, channels: int) -> int:
         return channels

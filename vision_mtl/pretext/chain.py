@@ -1,8 +1,8 @@
 """Several damages on one image, one target: the undamaged image.
 
-By default grey, coarse and with a hidden cell at once, as in the composed corruptions of Bengio-style denoising (Vincent
-et al., 2010, sec. 3). Masks come first, whatever the order given, so that no later resampling or blur can spread what
-was hidden; what stands in hidden pixels meanwhile is a smooth interpolation of the visible ones.
+By default grey, coarse and with a hidden cell at once, as in the composed corruptions of denoising autoencoders
+(Vincent et al., 2010, sec. 3). Masks come first, whatever the order given, so that no later resampling or blur can
+spread what was hidden; what stands in hidden pixels meanwhile is a smooth interpolation of the visible ones.
 """
 # B images, C channels, H W pixels
 
@@ -40,7 +40,9 @@ class Chain(Pretext):
             raise UserError(f"chain.steps must repair pixels; {questions[0]} asks a question.")
         for name, pretext in self._steps.items():
             if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
-                raise UserError(f"chain.steps.{name}: fill and instances_per_image have no effect in a chain; leave them out.")
+                raise UserError(
+                    f"chain.steps.{name}: fill and instances_per_image have no effect in a chain; leave them out."
+                )
 
     @cached_property
     def _steps(self) -> dict[str, Pretext]:

@@ -69,7 +69,7 @@ class Pretext:
         raise NotImplementedError
 
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
-        """(B,) float32, one value an image: the mean over its scored pixels; 0 with zero gradient where not `usable`."""
+        """(B,) float32, one value an image: the mean over scored pixels; 0 with zero gradient where not `usable`."""
         raise NotImplementedError
 
     def scored(self, images: Tensor, draw: Draw) -> Tensor:

@@ -3,7 +3,7 @@
 Larsson et al., "Colorization as a proxy task for visual understanding", 2017, https://arxiv.org/abs/1703.04044; the
 classification over quantised colours is Zhang et al., "Colorful image colorization", 2016,
 https://arxiv.org/abs/1603.08511, sec. 2.2. Differs from the papers: chroma is regressed by Huber's loss by default,
-which squared error on pixels (our skill) rewards; the bins are assigned hard, and their prior is analytic (`colour.py`).
+which squared error on pixels (our skill) rewards; bins are assigned hard, and their prior is analytic (`colour.py`).
 """
 # B images, H W pixels, Q colour bins
 
@@ -21,7 +21,9 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.pretext import colour
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
-COLOURED = 0.01  # mean of (largest - smallest channel) above which an image has colour: JPEG noise in grey ones is below
+COLOURED = (
+    0.01  # mean of (largest - smallest channel) above which an image has colour: JPEG noise in grey ones is below
+)
 
 LUMA_STEPS = 12  # damped steps to the lightness whose colour has the luma seen; undamped ones overshoot near the gamut
 

@@ -41,7 +41,9 @@ class Mixture:
     def __init__(self, pretexts: Mapping[str, Pretext]) -> None:
         self.pretexts = {name: pretext for name, pretext in pretexts.items() if pretext.weight > 0}
         if not self.pretexts:
-            raise UserError("no pretext to train on: give one a weight above 0, for example --pretexts.grid_mask.weight 1")
+            raise UserError(
+                "no pretext to train on: give one a weight above 0, for example --pretexts.grid_mask.weight 1"
+            )
         self.weights = torch.tensor([pretext.weight for pretext in self.pretexts.values()])  # (K,)
 
     def assign(self, keys: Keys, usable: Tensor | None = None) -> Tensor:

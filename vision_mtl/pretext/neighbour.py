@@ -42,18 +42,18 @@ class Neighbour(Pretext):
     def __post_init__(self) -> None:
         if self.grid < 3:
             raise UserError(f"neighbour.grid must be 3 or more, or no place is a stranger; found {self.grid}.")
-        if not (0 <= self.gap_ratio and 0 <= self.jitter_ratio and self.gap_ratio + self.jitter_ratio < 0.8):
+        if not (self.gap_ratio >= 0 and self.jitter_ratio >= 0 and self.gap_ratio + self.jitter_ratio < 0.8):
             raise UserError(
-                "neighbour.gap_ratio and jitter_ratio must be 0 or more and leave a fifth of the place: their sum must be "
-                f"below 0.8; found {self.gap_ratio} and {self.jitter_ratio}."
+                "neighbour.gap_ratio and jitter_ratio must be 0 or more and leave a fifth of the place: their sum must "
+                f"be below 0.8; found {self.gap_ratio} and {self.jitter_ratio}."
             )
 
     def check(self, shape: Shape) -> None:
         smallest = min(self._patch(shape))
         if smallest < SMALLEST_PATCH:
             raise UserError(
-                f"neighbour.grid {self.grid} leaves patches of {smallest} pixels in an image of {shape[1]} x {shape[2]}; "
-                f"{SMALLEST_PATCH} are needed."
+                f"neighbour.grid {self.grid} leaves patches of {smallest} pixels in an image of {shape[1]} x "
+                f"{shape[2]}; {SMALLEST_PATCH} are needed."
             )
 
     def num_outputs(self, channels: int) -> int:

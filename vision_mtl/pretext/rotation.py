@@ -59,9 +59,7 @@ class Rotation(Pretext):
         return draw["turn"]
 
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
-        return F.cross_entropy(
-            prediction.float(), draw["turn"], label_smoothing=self.label_smoothing, reduction="none"
-        )
+        return F.cross_entropy(prediction.float(), draw["turn"], label_smoothing=self.label_smoothing, reduction="none")
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """The image in all four turns."""

@@ -1,13 +1,13 @@
 """A smooth interpolation of the visible pixels into the hidden ones, in tensor operations.
 
 The membrane that visible pixels hold at the border: Laplace's equation (Perez et al., "Poisson image editing", 2003,
-sec. 2), which is also the mean-square best guess for images with a 1/f^2 power spectrum. Solved from coarse to fine, by
-Chebyshev-accelerated averaging of each hidden pixel's four neighbours (Golub and Varga, 1961; Saad, "Iterative methods
-for sparse linear systems", 2003, sec. 12.3). It is what a network's repair is the difference to.
+sec. 2), which is also the mean-square best guess for images with a 1/f^2 power spectrum. Solved from coarse to fine,
+by Chebyshev-accelerated averaging of each hidden pixel's four neighbours (Golub and Varga, 1961; Saad, "Iterative
+methods for sparse linear systems", 2003, sec. 12.3). It is what a network's repair is the difference to.
 
-On test crops of the packaged photographs at 64 pixels, its squared error is 10 % below Telea's inpainting for one hidden
-cell of 4 x 4 (2 x 2: 12 %, 8 x 8: 18 %), so an untrained network starts above the classic repair: `pretrain` reports
-the skill of the untrained prediction beside the trained one's.
+On test crops of the packaged photographs at 64 pixels, its squared error is 10 % below Telea's inpainting for one
+hidden cell of 4 x 4 (2 x 2: 12 %, 8 x 8: 18 %), so an untrained network starts above the classic repair: `pretrain`
+reports the skill of the untrained prediction beside the trained one's.
 """
 # B images, C channels, H W pixels
 
@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ITERATIONS = 10  # at every resolution; 32 lower the error by another 1 % and cost three times as much
-SPECTRAL_RADIUS = 0.99  # of plain averaging in a hole of about 22 pixels, cos(pi / 23): what the acceleration is tuned to
+SPECTRAL_RADIUS = (
+    0.99  # of plain averaging in a hole of about 22 pixels, cos(pi / 23): what the acceleration is tuned to
+)
 CHUNK = 64  # images at a time: they stay in the cache
 
 
@@ -42,9 +44,7 @@ def _fill(images: Tensor, mask: Tensor) -> Tensor:
     levels = [(torch.where(mask, 0.0, images), seen)]
     while max(levels[-1][1].shape[-2:]) > 1:
         values, weight = levels[-1]
-        total, share = (
-            F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (values * weight, weight)
-        )
+        total, share = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (values * weight, weight))
         levels.append((total / share.clamp(min=1e-12), (share > 0).to(images.dtype)))
     known, weight = levels.pop()
     values = torch.where(weight > 0, known, 0.5)

@@ -24,7 +24,9 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
     tasks = {name: Task(**task) for name, task in config.tasks.items()}
     channels = channels or config.backbone.get("in_chans", 3)
     with DataProgress(run.is_main) as progress:
-        pool = build_pool(Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress)
+        pool = build_pool(
+            Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress
+        )
     for warning in pool.warnings:
         run.warn(warning)
     return pool

@@ -140,7 +140,9 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
     if not path.exists():
         strangers = [entry.name for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
         if strangers:
-            raise UserError(f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another.")
+            raise UserError(
+                f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."
+            )
         return None
     before, now = _flat(read_config(path)), _flat(yaml.safe_load(config.to_yaml()))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
@@ -158,6 +160,9 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and value:
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+        return {
+            k: v
+            for key, inner in value.items()
+            for k, v in _flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
     return {prefix: value}
-

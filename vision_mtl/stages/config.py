@@ -1,7 +1,8 @@
 """One run's options: what there is, what was given, and what it resolves to.
 
 Every option is read from a signature (`core.options`), so there is no second list to keep. Values are checked against
-the signatures' annotations by jsonargparse. Nothing here imports PyTorch, so `--help` and mistakes are answered at once.
+the signatures' annotations by jsonargparse. Nothing here imports PyTorch, so `--help` and mistakes are answered
+at once.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ def option_table(stage: str, tasks: Sequence[str], pretexts: Sequence[str], deco
     if "decoder" in chosen:
         file = _DECODERS.file(decoder)
         table["decoder.name"] = Option(
-            "decoder.name", f"Literal{_DECODERS.names()!r}", DEFAULT_DECODER, "what turns the backbone's maps into pictures"
+            "decoder.name",
+            f"Literal{_DECODERS.names()!r}",
+            DEFAULT_DECODER,
+            "what turns the backbone's maps into pictures",
         )
         table |= _prefixed("decoder", read_options(file, registered_class(file)))
     table |= _prefixed(stage, read_options(STAGES.file(stage), registered_class(STAGES.file(stage))))
@@ -130,11 +134,15 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
         inherited = _inherited(str(start), stage)
         base = _names("pretexts", written) or _names("pretexts", inherited) or base
     pretexts = list(dict.fromkeys([*base, *_names("pretexts", given)]))
-    decoder = (given.get("decoder.name") or [written.get("decoder.name") or inherited.get("decoder.name") or DEFAULT_DECODER])[0]
+    decoder = (
+        given.get("decoder.name") or [written.get("decoder.name") or inherited.get("decoder.name") or DEFAULT_DECODER]
+    )[0]
     default_tasks = DEFAULT_TASKS if _uses_defaults(stage, written, given, "tasks") else {}
     table = option_table(stage, tasks or list(default_tasks), pretexts, str(decoder))
     values = {key: o.default for key, o in table.items() if o.default is not REQUIRED}
-    values |= {f"tasks.{name}.source": source for name, source in default_tasks.items() if f"tasks.{name}.source" in table}
+    values |= {
+        f"tasks.{name}.source": source for name, source in default_tasks.items() if f"tasks.{name}.source" in table
+    }
     if "data.unlabelled" in table:
         values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if _uses_defaults(stage, written, given, "data") else []
     values |= {key: value for key, value in inherited.items() if key in table}
@@ -163,7 +171,9 @@ def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:
 
     def walk(prefix: str, value: Any) -> None:
         deep = prefix in ("tasks", "pretexts") or "." not in prefix
-        if isinstance(value, Mapping) and (deep or prefix.split(".")[0] in ("tasks", "pretexts") and prefix.count(".") == 1):
+        if isinstance(value, Mapping) and (
+            deep or (prefix.split(".")[0] in ("tasks", "pretexts") and prefix.count(".") == 1)
+        ):
             for key, inner in value.items():
                 walk(f"{prefix}.{key}", inner)
             if prefix.startswith("pretexts.") and not value:
@@ -183,7 +193,9 @@ def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:
 
 def _names(section: str, keys: Sequence[str] | Mapping[str, Any]) -> list[str]:
     """The names in `section.NAME.option` keys, in order."""
-    return list(dict.fromkeys(key.split(".")[1] for key in keys if key.startswith(f"{section}.") and key.count(".") >= 2))
+    return list(
+        dict.fromkeys(key.split(".")[1] for key in keys if key.startswith(f"{section}.") and key.count(".") >= 2)
+    )
 
 
 def _checked(table: Mapping[str, Option], written: Mapping[str, Any], given: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -224,17 +236,17 @@ def _from_words(option: Option, words: list[str]) -> Any:
         if option.annotation == "bool":
             return True
         raise UserError(f"option --{option.name} needs a value ({option.help}).")
-    if re.match(r"(list|tuple)\b|.*\| list\b", option.annotation) and not words[0].startswith("["):
-        if len(words) > 1 or option.annotation.startswith("list"):
-            return words
+    takes_several = re.match(r"(list|tuple)\b|.*\| list\b", option.annotation) and not words[0].startswith("[")
+    if takes_several and (len(words) > 1 or option.annotation.startswith("list")):
+        return words
     if len(words) > 1:
         raise UserError(f"option --{option.name} takes one value; found {' '.join(words)!r}.")
     return words[0]
 
 
 def convert(option: Option, value: Any) -> Any:
-    """`value` as the option's annotation has it. Raises `UserError` naming option, rule, value and the nearest choice."""
-    annotation = eval(option.annotation, {**TYPES})  # noqa: S307 our own signatures
+    """`value` as the option's annotation has it. Raises `UserError` naming option, rule, value, nearest choice."""
+    annotation = eval(option.annotation, {**TYPES})
     if option.annotation.startswith("list") and isinstance(value, str) and not value.startswith("["):
         value = [value]
     if isinstance(value, str) and option.annotation in ("str", "str | None"):
@@ -301,7 +313,9 @@ def _refuse_contradictions(explicit: Mapping[str, Any], inherited: Mapping[str, 
         if key == "image_size":
             own, theirs = parse_image_size(own), parse_image_size(theirs)
         if own != theirs:
-            raise UserError(f"--{key} {explicit[key]} contradicts --init_from {start}, which has {theirs}: leave one of them out.")
+            raise UserError(
+                f"--{key} {explicit[key]} contradicts --init_from {start}, which has {theirs}: leave one of them out."
+            )
 
 
 def _plain(value: Any) -> Any:

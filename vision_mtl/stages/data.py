@@ -1,4 +1,4 @@
-"""The data of a config: decode it, verify it, count it and show it; or, with --data.clean, delete the decoded stores."""
+"""The data of a config: decode, verify, count and show it; or, with --data.clean, delete the decoded stores."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def show(pool: Pool, run: Run) -> None:
                 table.add_row(name, *(f"{value:,}" for value in row.values()))
             Console().print(table)
     run.say(
-        f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; exact duplicates {summary['exact_duplicates']}, "
-        f"near duplicates {summary['near_duplicates']}, unreadable {summary['unreadable']}"
+        f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "
+        f"exact duplicates {summary['exact_duplicates']}, near duplicates {summary['near_duplicates']}, "
+        f"unreadable {summary['unreadable']}"
     )

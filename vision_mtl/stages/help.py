@@ -7,7 +7,7 @@ import textwrap
 
 from vision_mtl.core.errors import unknown
 from vision_mtl.core.options import REQUIRED, Option, summary
-from vision_mtl.stages.config import DEFAULT_DECODER, DEFAULT_PRETEXTS, _DECODERS, _PRETEXTS, option_table
+from vision_mtl.stages.config import _DECODERS, _PRETEXTS, DEFAULT_DECODER, DEFAULT_PRETEXTS, option_table
 from vision_mtl.stages.registry import STAGES, sections
 
 USAGE = "python train.py --stage STAGE [--config FILE.yaml] [--run_dir DIR] [--dotted.option value ...]"

@@ -81,7 +81,10 @@ def _rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np
     rows = [("original", images), ("damaged", pretext.picture(images, draw))]
     if not bool(scored.all()):
         rows.append(("prediction alone", raw))
-    rows += [("repaired" if bool(scored.all()) else "repaired, visible\npixels put back", repaired), ("classic repair", classic)]
+    rows += [
+        ("repaired" if bool(scored.all()) else "repaired, visible\npixels put back", repaired),
+        ("classic repair", classic),
+    ]
     drawn = [(label, _pixels(value)) for label, value in rows]
     original = _pixels(images)
     errors = [("error", repaired), ("error of the\nclassic repair", classic)]

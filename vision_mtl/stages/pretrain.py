@@ -50,13 +50,21 @@ def pretrain(config: RunConfig, run: Run) -> None:
     if config.init_from:
         run.say(f"initialised from {build.load_weights(model, config.init_from)}")
     trainer = Trainer(
-        model, objective, pool, batches, optim, accelerator, runtime.layout(model.backbone), config.seed, runtime.compile
+        model,
+        objective,
+        pool,
+        batches,
+        optim,
+        accelerator,
+        runtime.layout(model.backbone),
+        config.seed,
+        runtime.compile,
     )
     resume(trainer, run)
     online = train(config, run, trainer, track)
 
-    skill, by_source = score_pretexts(trainer.scored_model, pool, objective.mixture, accelerator.autocast)
-    metrics = {"skill": skill, "skill_by_source": by_source, "online": online}
+    skills = score_pretexts(trainer.scored_model, pool, objective.mixture, accelerator.autocast)
+    metrics = {**skills, "online": online}
     draw(run, trainer, metrics)
     progress = trainer.progress
     run.write_result(
@@ -158,9 +166,11 @@ def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> dict[s
 def draw(run: Run, trainer: Trainer, metrics: dict[str, Any]) -> None:
     """The run's figures: repairs of test images, curves, skill."""
     figures = {
-        "repairs": repair_figure(trainer.scored_model, trainer.pool, trainer.objective.mixture, "test", metrics["skill"]),
+        "repairs": repair_figure(
+            trainer.scored_model, trainer.pool, trainer.objective.mixture, "test", metrics.get("skill", {})
+        ),
         "curves": curves_figure(run.records()),
-        "skill": skill_figure(metrics["skill_by_source"]),
+        "skill": skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {})),
     }
     for name, figure in figures.items():
         if figure is not None:

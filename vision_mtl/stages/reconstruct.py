@@ -40,13 +40,17 @@ def reconstruct(
         raise UserError(f"there is no image in split {split!r}; choose another with --reconstruct.split.")
     mixture = Mixture(pretexts)
     with torch.no_grad():
-        skill, by_source = score_pretexts(model, pool, mixture, accelerator.autocast, split) if score else ({}, {})
+        metrics = score_pretexts(model, pool, mixture, accelerator.autocast, split) if score else {}
     for name in pretexts:
-        figure = repair_figure(model, pool, Mixture({name: pretexts[name]}), split, skill, num_images=num_images)
+        figure = repair_figure(
+            model, pool, Mixture({name: pretexts[name]}), split, metrics.get("skill", {}), num_images=num_images
+        )
         if figure is None:
             run.warn(f"no picture of {name}: no image of split {split!r} suits it.")
         else:
             figure.savefig(run.figures / f"{name}.png", dpi=150)
-    if (figure := skill_figure(by_source)) is not None:
+    if (
+        figure := skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {}))
+    ) is not None:
         figure.savefig(run.figures / "skill.png", dpi=150)
-    run.write_result("completed", metrics={"skill": skill, "skill_by_source": by_source}, data=pool.summary())
+    run.write_result("completed", metrics=metrics, data=pool.summary())

@@ -71,7 +71,9 @@ def find_checkpoint(where: Path) -> Path:
         found = newest_checkpoint(folder)
         if found is not None:
             return found
-    raise UserError(f"no checkpoint in {str(where)!r}: give a run folder, or a file {where}/checkpoints/step-*{SUFFIX}.")
+    raise UserError(
+        f"no checkpoint in {str(where)!r}: give a run folder, or a file {where}/checkpoints/step-*{SUFFIX}."
+    )
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
 Record = Mapping[str, Any]
+Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> score
 
 
 def curves_figure(records: Sequence[Record]) -> Figure | None:
@@ -28,23 +29,28 @@ def curves_figure(records: Sequence[Record]) -> Figure | None:
     return figure
 
 
-def skill_figure(by_source: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure | None:
-    """A dot with its interval for each source and pretext; None if nothing was scored."""
+def skill_figure(by_source: Scores, untrained: Scores | None = None) -> Figure | None:
+    """A dot with its interval for each source and pretext, a ring where it stood untrained; None without a score."""
     rows = [(source, pretext, score) for source, scores in by_source.items() for pretext, score in scores.items()]
     if not rows:
         return None
     pretexts = sorted({pretext for _, pretext, _ in rows})
     figure = new_figure(6.5, 1.2 + 0.28 * len(rows))
     axes = quiet(figure.subplots())
-    for place, (_, pretext, score) in enumerate(rows):
+    for place, (source, pretext, score) in enumerate(rows):
         colour = COLOURS[pretexts.index(pretext) % len(COLOURS)]
         if score["low"] is not None:
             axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=2)
         axes.plot(score["value"], place, "o", color=colour, markersize=5)
+        before = (untrained or {}).get(source, {}).get(pretext)
+        if before is not None:
+            axes.plot(before["value"], place, "o", color=colour, markersize=6, fillstyle="none")
     axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), [f"{source}  {pretext}" for source, pretext, _ in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("skill on held-out images, 95 % interval (0: classic repair, 1: perfect)", fontsize=8)
+    axes.set_xlabel(
+        "skill on held-out images, 95 % interval (0: classic repair, 1: perfect; ring: untrained)", fontsize=8
+    )
     axes.tick_params(labelsize=8)
     return figure
 

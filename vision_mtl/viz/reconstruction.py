@@ -45,8 +45,12 @@ def reconstruction_figure(panels: Sequence[Panel]) -> Figure:
         mosaic = np.concatenate(strips)[: -GAP or None]
         axes.imshow(mosaic, interpolation="none", aspect="equal")
         axes.set_title(panel.title, loc="left", fontsize=9)
-        height, width = (side / count for side, count in zip(mosaic.shape, (len(strips), len(panel.rows[0][1])), strict=False))
-        axes.set_yticks([(i + 0.5) * height for i in range(len(strips))], [label for label, _ in panel.rows], fontsize=8)
+        height, width = (
+            side / count for side, count in zip(mosaic.shape, (len(strips), len(panel.rows[0][1])), strict=False)
+        )
+        axes.set_yticks(
+            [(i + 0.5) * height for i in range(len(strips))], [label for label, _ in panel.rows], fontsize=8
+        )
         names = panel.captions or [""] * len(panel.rows[0][1])
         axes.set_xticks([(i + 0.5) * width for i in range(len(names))], names, fontsize=7)
         axes.tick_params(length=0)

@@ -18,7 +18,7 @@ Point = tuple[float, float]  # x to the right, y down; the object spans about [-
 
 
 class Canvas:
-    """A picture being drawn. `random` gives its pose: scale in `scales` of half the picture, tilt within `tilt` degrees."""
+    """A picture being drawn. `random` gives its pose: scale in `scales` of half the side, tilt in `tilt` degrees."""
 
     def __init__(
         self, random: np.random.Generator, scales: tuple[float, float] = (0.62, 0.95), tilt: float = 12.0

@@ -26,7 +26,9 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """(96, 96, 3) uint8: one car of the body type `label`."""
     canvas = Canvas(random, scales=(0.7, 0.98), tilt=9.0)
     outline, roof = OUTLINES[label]
-    top = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(outline, random.normal(0, JITTER, (len(outline), 2)), strict=True)]
+    top = [
+        (x + dx, y + dy) for (x, y), (dx, dy) in zip(outline, random.normal(0, JITTER, (len(outline), 2)), strict=True)
+    ]
     paint, glass = random_colour(random), shade(random_colour(random), 0.5)
     rear, front = top[0][0], top[-1][0]
     canvas.ellipse(((rear + front) / 2, 0.42), ((front - rear) * 0.5, 0.07), (25, 25, 30))
@@ -57,7 +59,9 @@ def _windows(
     front_low = front_x + (after[0] - front_x) * 0.75 - 0.04
     if label == "van":
         rear_x, rear_low = front_x - 0.45, front_x - 0.45
-    canvas.polygon([(rear_x + 0.04, rear_y + drop), (front_x - 0.02, front_y + drop), (front_low, belt), (rear_low, belt)], glass)
+    canvas.polygon(
+        [(rear_x + 0.04, rear_y + drop), (front_x - 0.02, front_y + drop), (front_low, belt), (rear_low, belt)], glass
+    )
     pillars = {"coupe": 0, "pickup": 0, "van": 0, "wagon": 2, "suv": 2}.get(label, 1)
     for i in range(pillars):
         x = rear_x + (front_x - rear_x) * (i + 1) / (pillars + 1)

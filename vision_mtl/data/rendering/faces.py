@@ -1,4 +1,4 @@
-"""Faces of twelve invented people: proportions, hair and brows are the person's; light, pose and mood are the moment's."""
+"""Faces of twelve invented people: proportions, hair and brows are the person's; light, pose and mood vary."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ def _features(canvas: Canvas, who: dict, turn: float, skin: np.ndarray, hair: np
 
 def _hair_behind(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
     if style == "long":
-        canvas.polygon([*ellipse_points((0, -0.1), (width * 1.25, 0.95), arc=(180, 360)), (width * 1.3, 0.9), (-width * 1.3, 0.9)], colour)
+        canvas.polygon(
+            [*ellipse_points((0, -0.1), (width * 1.25, 0.95), arc=(180, 360)), (width * 1.3, 0.9), (-width * 1.3, 0.9)],
+            colour,
+        )
     if style == "bun":
         canvas.ellipse((0, -1.05), (0.3, 0.26), colour)
 

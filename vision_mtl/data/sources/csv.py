@@ -1,7 +1,7 @@
 """`csv/FILE.csv`: an image column and any number of label columns, blanks allowed.
 
-The image column is the one named image, file, path, filename, image_path or file_name, else the first. Paths are relative
-to the CSV file's folder. Rows that name one file are one instance; their labels are united.
+The image column is the one named image, file, path, filename, image_path or file_name, else the first. Paths are
+relative to the CSV file's folder. Rows that name one file are one instance; their labels are united.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ class Csv:
             if len(row) != len(header):
                 raise UserError(f"{self.file}, line {line}: {len(header)} columns are named, {len(row)} found.")
             identity = row[column].strip().replace("\\", "/")
-            labels = {name: v.strip() for i, (name, v) in enumerate(zip(header, row, strict=True)) if i != column and v.strip()}
+            labels = {
+                name: v.strip()
+                for i, (name, v) in enumerate(zip(header, row, strict=True))
+                if i != column and v.strip()
+            }
             before = found.setdefault(identity, {})
             for name in labels.keys() & before.keys():
                 if labels[name] != before[name]:
@@ -57,7 +61,9 @@ class Csv:
     def _item(self, identity: str, labels: dict[str, str], line: int) -> Item:
         path = self.file.parent / identity
         if not path.is_file():
-            raise UserError(f"{self.file}, line {line}: there is no image file {identity!r} (paths are relative to the CSV).")
+            raise UserError(
+                f"{self.file}, line {line}: there is no image file {identity!r} (paths are relative to the CSV)."
+            )
         return Item(identity=identity, path=path.resolve(), labels=labels)
 
     def _rows(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -66,7 +72,9 @@ class Csv:
         try:
             text = self.file.read_text("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+            raise UserError(
+                f"{self.file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
+            ) from error
         reader = csv.reader(text.splitlines(), delimiter=_delimiter(text))
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
         if not rows:

@@ -63,7 +63,9 @@ class Hfds:
             if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
                 found = datasets.load_from_disk(str(folder))
             else:
-                found = datasets.load_dataset(str(folder) if folder.is_dir() else name, config or None, cache_dir=str(self.cache))
+                found = datasets.load_dataset(
+                    str(folder) if folder.is_dir() else name, config or None, cache_dir=str(self.cache)
+                )
         except Exception as error:  # the library raises what its many back ends raise
             reason = " ".join(str(error).split())[:300]
             raise UserError(
@@ -88,7 +90,10 @@ class Hfds:
         import datasets
 
         plain = datasets.Image(decode=False)
-        return {name: split.select_columns([self._column]).cast_column(self._column, plain) for name, split in self._splits.items()}
+        return {
+            name: split.select_columns([self._column]).cast_column(self._column, plain)
+            for name, split in self._splits.items()
+        }
 
 
 def _labels(split: Any) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """`torch/NAME`: a torchvision dataset (MNIST, SVHN, CIFAR10, OxfordIIITPet, StanfordCars, LFWPeople, ...).
 
-Downloaded to `data.root`/torchvision where the network allows; where not, or where the publisher has withdrawn the files,
-an error says which files to put where. Official train and test sides are kept.
+Downloaded to `data.root`/torchvision where the network allows; where not, or where the publisher has withdrawn the
+files, an error says which files to put where. Official train and test sides are kept.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MANUAL = {
     "SVHN": "train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/",
     "CIFAR10": "cifar-10-batches-py/, unpacked from https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     "CIFAR100": "cifar-100-python/, unpacked from https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-    "OxfordIIITPet": "oxford-iiit-pet/ with images/ and annotations/, unpacked from images.tar.gz and annotations.tar.gz "
-    "at https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    "OxfordIIITPet": "oxford-iiit-pet/ with images/ and annotations/, unpacked from images.tar.gz and "
+    "annotations.tar.gz at https://www.robots.ox.ac.uk/~vgg/data/pets/",
     "StanfordCars": "stanford_cars/ with cars_train/, cars_test/, devkit/ and cars_test_annos_withlabels.mat; the "
     "publisher's links are dead, see https://github.com/pytorch/vision/issues/7545 for mirrors",
     "LFWPeople": "lfw-py/ with lfw_funneled/, lfw-names.txt, peopleDevTrain.txt and peopleDevTest.txt from "
@@ -105,7 +105,8 @@ class Torch:
         steps = MANUAL.get(self.rest, "the files that torchvision's documentation of the dataset lists")
         reason = " ".join(str(error).split())[:300]
         return UserError(
-            f"torch/{self.rest} is not in {str(self.folder)!r} and could not be downloaded ({reason}). By hand: put there {steps}."
+            f"torch/{self.rest} is not in {str(self.folder)!r} and could not be downloaded ({reason}). "
+            f"By hand: put there {steps}."
         )
 
 

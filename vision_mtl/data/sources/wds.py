@@ -1,8 +1,9 @@
 """`wds/PATTERN`: WebDataset shards, tar files whose members share a stem: `0001.jpg`, `0001.cls`, `0001.json`.
 
-PATTERN may hold braces (`train-{000..099}.tar`) and wildcards. `.cls` holds a class, `.txt` a text (column `txt`), `.json`
-a mapping whose text, number and yes/no entries are label columns. Aizman et al., 2020, https://arxiv.org/abs/2001.01252.
-Shards are indexed once and then read at random, so that one decoded store serves every run.
+PATTERN may hold braces (`train-{000..099}.tar`) and wildcards. `.cls` holds a class, `.txt` a text (column `txt`),
+`.json` a mapping whose text, number and yes/no entries are label columns. Aizman et al., 2020,
+https://arxiv.org/abs/2001.01252. Shards are indexed once and then read at random, so that one decoded store serves
+every run.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ def _index_shard(shard: Path) -> dict[str, dict[str, Place]]:
 
 
 def _image(members: dict[str, Place]) -> Place | None:
-    return next((place for suffix, place in sorted(members.items()) if PurePosixPath(f"x{suffix}").suffix in SUFFIXES), None)
+    return next(
+        (place for suffix, place in sorted(members.items()) if PurePosixPath(f"x{suffix}").suffix in SUFFIXES), None
+    )
 
 
 def _bytes(place: Place) -> bytes:
@@ -120,7 +123,13 @@ def _labels(members: dict[str, Place], where: str) -> dict[str, str]:
             text = _bytes(place).decode("utf-8").strip()
             values = json.loads(text) if suffix == ".json" else {suffix[1:]: text}
         except ValueError as error:
-            raise UserError(f"{where}{suffix} is not {'JSON' if suffix == '.json' else 'UTF-8 text'}: {error}.") from error
+            raise UserError(
+                f"{where}{suffix} is not {'JSON' if suffix == '.json' else 'UTF-8 text'}: {error}."
+            ) from error
         if isinstance(values, dict):
-            found |= {key: str(value) for key, value in values.items() if isinstance(value, str | int | float | bool) and value != ""}
+            found |= {
+                key: str(value)
+                for key, value in values.items()
+                if isinstance(value, str | int | float | bool) and value != ""
+            }
     return found

@@ -1,7 +1,7 @@
 """All stages, summed at one coarse stride, then two convolutions: good pictures for little arithmetic.
 
-The sum of projected stages is Lin et al., "Feature pyramid networks", 2017, https://arxiv.org/abs/1612.03144, sec. 3, in
-one step. Shallow stages let detail bypass the deep ones, which then learn less, so three ways of reading them:
+The sum of projected stages is Lin et al., "Feature pyramid networks", 2017, https://arxiv.org/abs/1612.03144, sec. 3,
+in one step. Shallow stages let detail bypass the deep ones, which then learn less, so three ways of reading them:
 
 - `drop`: for `drop_ratio` of the images in training the shallow stages are left out, so the deepest must do the work;
 - `stop_gradient`: the pictures read all stages but pass no gradient back; a second readout of the last map trains;
