@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         raise disk_error(path, len(data), error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not even its folder may be there
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -43,6 +43,7 @@ DIRECT_FORMATS = frozenset({"JPEG", "WEBP", "BMP", "PPM"})  # 8-bit L or RGB in 
 DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is our own rule
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged file is named by us, once
 
 
 class UnreadableImage(Exception):
@@ -88,7 +89,8 @@ def _decode(data: bytes, header: Image.Image) -> np.ndarray:
     if whole and deep:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is not None and image.dtype in (np.uint8, np.uint16):
-            return _oriented(_colour_order(_eight_bits(image)), header)
+            pixels = _colour_order(_eight_bits(image), grey=header.mode == "LA")
+            return pixels if header.format == "TIFF" else _oriented(pixels, header)  # OpenCV turns TIFF files itself
     return _by_pillow(header)
 
 
@@ -114,11 +116,11 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
     return np.nan_to_num((values - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
 
 
-def _colour_order(image: np.ndarray) -> np.ndarray:
-    """OpenCV's (H, W), BGR or BGRA -> (H, W, 1) or RGB."""
+def _colour_order(image: np.ndarray, grey: bool) -> np.ndarray:
+    """OpenCV's (H, W), BGR or BGRA -> (H, W, 1) or RGB; it gives grey with alpha as BGRA."""
     if image.ndim == 2:
         return image[..., None]
-    return image[..., :1] if image.shape[2] == 2 else np.ascontiguousarray(image[..., 2::-1])
+    return np.ascontiguousarray(image[..., :1] if grey else image[..., 2::-1])
 
 
 def _oriented(image: np.ndarray, header: Image.Image) -> np.ndarray:

@@ -29,6 +29,8 @@ def near_duplicates(
 
     A representative represents itself; every image's pixels are confirmed against its representative's.
     """
+    if len(images) == 0:
+        return np.arange(0)
     grey = _small_greys(images)
     bits = _hashes(grey)
     detail, contrast = _details(grey)
@@ -56,8 +58,7 @@ def _small_greys(images: np.ndarray) -> np.ndarray:
 def _hashes(grey: np.ndarray) -> np.ndarray:
     """(N, 16) uint8: 128 bits an image."""
     side = HASH_SIDE + 1
-    tiny = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey]) if len(grey) else grey
-    tiny = tiny.reshape(-1, side, side)
+    tiny = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey])
     across = tiny[:, :-1, 1:] > tiny[:, :-1, :-1]
     down = tiny[:, 1:, :-1] > tiny[:, :-1, :-1]
     return np.packbits(np.concatenate([across.reshape(len(tiny), -1), down.reshape(len(tiny), -1)], axis=1), axis=1)

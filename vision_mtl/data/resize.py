@@ -26,9 +26,9 @@ def resize(image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch") -> np
     scale = max(ratios) if fit == "crop" else min(ratios)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
     if fit == "crop":  # crop first: a panorama would be scaled to millions of pixels
-        kept = min(height, round(size[0] / scale)), min(width, round(size[1] / scale))
-        top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-        return _scale(image[top : top + kept[0], left : left + kept[1]], size)
+        rows, columns = (min(side, max(1, round(asked / scale))) for side, asked in zip((height, width), size, strict=True))
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return _scale(image[top : top + rows, left : left + columns], size)
     scaled = _scale(image, inner)
     canvas = np.empty((*size, image.shape[2]), np.uint8)
     canvas[:] = scaled.mean((0, 1)).round()

@@ -1,0 +1,72 @@
+"""The record of a run: one writer, lines that survive a crash, a result that is always JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "a run", "pretrain", seed=5)
+    run.open("stage: pretrain\n")
+    yield run
+    run.close()
+
+
+def test_a_folder_holds_config_and_environment(run: Run) -> None:
+    assert (run.folder / "config.yaml").read_text() == "stage: pretrain\n"
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment["versions"]["torch"] and environment["command"] and environment["device"]
+
+
+def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
+    other = Run(run.folder, "pretrain")
+    with pytest.raises(UserError, match="another process is running in"):
+        other.open("")
+    run.close()
+    other.open("again")
+    other.close()
+    assert not (run.folder / ".lock").exists()
+
+
+def test_records_outlive_a_line_cut_off(run: Run) -> None:
+    run.log({"step": 1, "loss": float("nan")})
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert run.records() == [{"step": 1, "loss": None}]
+
+
+def test_rewind_forgets_what_came_later(run: Run) -> None:
+    for step in (1, 5, 10):
+        run.log({"step": step})
+    run.rewind(5)
+    assert [record["step"] for record in run.records()] == [1, 5]
+
+
+def test_result_has_its_keys_and_no_number_that_json_lacks(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.warn("mind this")
+    run.warn("mind this")
+    run.write_result("completed", metrics={"x": float("inf"), "y": [1.5]}, seconds=2.0, images_seen=10)
+    result = run.result()
+    assert result["status"] == "completed" and result["seed"] == 5 and result["warnings"] == ["mind this"]
+    assert result["metrics"] == {"x": None, "y": [1.5]}
+    assert {"stage", "seconds", "images_seen", "images_per_second", "data"} <= result.keys()
+    assert capsys.readouterr().out.count("mind this") == 1
+
+
+def test_a_damaged_result_counts_as_none(run: Run) -> None:
+    (run.folder / "result.json").write_text("{")
+    assert run.result() is None
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    run = Run(tmp_path / "other", "pretrain")
+    run.open("x")
+    run.log({"step": 1})
+    run.write_result("completed")
+    assert not run.folder.exists()

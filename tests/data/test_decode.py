@@ -1,0 +1,190 @@
+"""Every kind of file is read as the peers read it, or named with its reason."""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from vision_mtl.data import decode
+from vision_mtl.data.decode import UnreadableImage, decode_bytes, decode_file
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def by_pillow(data: bytes, mode: str = "RGB") -> np.ndarray:
+    pixels = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert(mode)))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_colour_files_agree_with_pillow(picture, kind: str) -> None:
+    data = encoded(Image.fromarray(picture()), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    assert np.array_equal(decode_bytes(data, "x"), by_pillow(data))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+def test_jpeg_agrees_with_pillow_to_rounding(picture, options: dict) -> None:
+    data = encoded(Image.fromarray(picture()), "JPEG", **options)
+    assert np.abs(decode_bytes(data, "x").astype(int) - by_pillow(data)).max() <= 3
+
+
+def test_channels_are_red_green_blue(picture) -> None:
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    for kind in ("PNG", "JPEG", "BMP"):
+        assert decode_bytes(encoded(Image.fromarray(red), kind), "x")[4, 4].tolist()[0] > 250
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_grey_stays_one_channel(picture, kind: str) -> None:
+    grey = Image.fromarray(picture()).convert("L")
+    data = encoded(grey, kind)
+    found = decode_bytes(data, "x")
+    assert found.shape == (40, 60, 1)
+    assert np.abs(found.astype(int) - by_pillow(data, "L")).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_is_dropped_not_blended(picture, mode: str) -> None:
+    image = Image.fromarray(picture()).convert("L" if mode == "LA" else "RGB")
+    image.putalpha(0)
+    expected = np.asarray(image)[..., :-1]
+    assert np.array_equal(decode_bytes(encoded(image, "PNG"), "x"), expected)
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_palettes_are_looked_up(picture, transparent: bool) -> None:
+    image = Image.fromarray(picture()).quantize(16)
+    data = encoded(image, "PNG", **({"transparency": 0} if transparent else {}))
+    assert np.array_equal(decode_bytes(data, "x"), np.asarray(image.convert("RGB")))
+
+
+def test_one_bit_images_are_black_and_white() -> None:
+    bits = np.eye(9, dtype=bool)
+    found = decode_bytes(encoded(Image.fromarray(bits), "PNG"), "x")
+    assert np.array_equal(found[..., 0], bits * np.uint8(255))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_are_rounded_to_eight(suffix: str, channels: int) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 7, channels), dtype=np.uint16)
+    data = cv2.imencode(suffix, deep)[1].tobytes()
+    expected = np.round(deep / 257).astype(np.uint8)
+    expected = expected if channels == 1 else expected[..., 2::-1]
+    assert np.array_equal(decode_bytes(data, "x"), expected)
+
+
+def test_cmyk_becomes_what_pillow_converts_it_to(picture) -> None:
+    data = encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95)
+    assert np.array_equal(decode_bytes(data, "x"), by_pillow(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "deep PNG", "TIFF"])
+def test_exif_orientation_is_applied(picture, kind: str, orientation: int) -> None:
+    image = Image.fromarray(picture())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if kind == "deep PNG":
+        image = Image.fromarray(picture()[..., 0].astype(np.uint16) * 257)
+        data = encoded(image, "PNG", exif=exif)
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        expected = (np.asarray(upright) // 257).astype(np.uint8)[..., None]
+    else:
+        data = encoded(image, kind, exif=exif)
+        expected = by_pillow(data)
+    found = decode_bytes(data, "x")
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+def test_floats_are_stretched_over_their_range() -> None:
+    values = np.linspace(-2, 3, 12, dtype=np.float32).reshape(3, 4)
+    found = decode_bytes(cv2.imencode(".tiff", values)[1].tobytes(), "x")
+    assert found.min() == 0 and found.max() == 255 and np.all(np.diff(found.ravel().astype(int)) > 0)
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "one.png")
+    assert decode_file(tmp_path / "one.png").tolist() == [[[1, 2, 3]]]
+
+
+def truncated(picture, kind: str, share: float) -> bytes:
+    data = encoded(Image.fromarray(picture(0, 200, 300)), kind)
+    return data[: int(len(data) * share)]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_part_of_a_file_is_refused(picture, kind: str, share: float) -> None:
+    with pytest.raises(UnreadableImage, match=r"^some file: "):
+        decode_bytes(truncated(picture, kind, share), "some file")
+
+
+def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(picture) -> None:
+    exif = Image.Exif()
+    thumbnail = encoded(Image.fromarray(picture(1, 20, 30)), "JPEG")
+    data = encoded(Image.fromarray(picture(0, 200, 300)), "JPEG", exif=exif.tobytes() + thumbnail)
+    with pytest.raises(UnreadableImage):
+        decode_bytes(data[: len(data) // 2], "x")
+
+
+def test_a_jpeg_with_bytes_after_its_end_is_read(picture) -> None:
+    data = encoded(Image.fromarray(picture()), "JPEG")
+    assert np.array_equal(decode_bytes(data + b"\0" * 100, "x"), decode_bytes(data, "x"))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "empty"), (b"a text file renamed", "not an image"), (b"\x89PNG\r\n\x1a\n", "")]
+)
+def test_what_is_no_image_says_so(tmp_path: Path, data: bytes, reason: str) -> None:
+    file = tmp_path / "text.png"
+    file.write_bytes(data)
+    with pytest.raises(UnreadableImage, match=rf"text\.png: .*{reason}"):
+        decode_file(file)
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match="No such file"):
+        decode_file(tmp_path / "none.png")
+    with pytest.raises(UnreadableImage, match="directory"):
+        decode_file(tmp_path)
+
+
+def test_a_giant_is_refused_from_its_header(picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100)
+    with pytest.raises(UnreadableImage, match="60 x 40 pixels exceed 100"):
+        decode_bytes(encoded(Image.fromarray(picture()), "PNG"), "x")
+
+
+def test_a_panorama_of_20000_pixels_is_read(tmp_path: Path) -> None:
+    strip = np.broadcast_to(np.arange(20_000, dtype=np.uint32).astype(np.uint8)[None], (2000, 20_000))
+    cv2.imwrite(str(tmp_path / "wide.png"), strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert decode_file(tmp_path / "wide.png").shape == (2000, 20_000, 1)
+
+
+def test_nothing_is_printed_for_damaged_files(picture, capfd: pytest.CaptureFixture[str]) -> None:
+    for kind in ("JPEG", "PNG", "TIFF"):
+        with pytest.raises(UnreadableImage):
+            decode_bytes(truncated(picture, kind, 0.5), "x")
+    assert capfd.readouterr().err == ""
+
+
+def test_photographs_agree_with_pillow_to_rounding() -> None:
+    folder = Path(os.environ.get("VISION_MTL_PHOTOS", "../shared/data/imagenet_sample1000_160/images"))
+    files = sorted(folder.parent.rglob("*.jp*g"))[:40] if folder.parent.is_dir() else []
+    if not files:
+        pytest.skip("no photographs beside the project")
+    for file in files:
+        image = Image.open(file)
+        if image.mode == "RGB":
+            assert np.abs(decode_file(file).astype(int) - by_pillow(file.read_bytes())).mean() < 0.5

@@ -1,0 +1,103 @@
+"""What users write of labels, splits and groups, and what they are told when it does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
+from vision_mtl.data.source import Item
+
+CATS = [Item(f"images/Bengal_{i}.jpg", labels={"fold": "test" if i > 2 else "train", "cat": str(i % 2)}) for i in range(4)]
+DOGS = [Item(f"images/beagle_{i}.jpg", labels={"fold": "validation", "owner": "ann"}) for i in range(2)]
+ITEMS = CATS + DOGS
+
+
+def sides(items: list[Item]) -> list[str | None]:
+    return [item.split for item in items]
+
+
+def test_labels_from_paths() -> None:
+    found = apply_label_from(ITEMS, r"images/([A-Za-z]+)_\d+", "breed")
+    assert [item.labels["breed"] for item in found] == ["Bengal"] * 4 + ["beagle"] * 2
+    assert found[0].labels["cat"] == "0" and "breed" not in ITEMS[0].labels
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("(", "not a regular expression"), ("Bengal", "no group"), (r"(Bengal)_", r"matches 4 of 6 files.*beagle_0")],
+)
+def test_bad_patterns(pattern: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        apply_label_from(ITEMS, pattern)
+
+
+def test_a_column_of_sides_in_any_usual_word() -> None:
+    assert sides(apply_split(ITEMS, "fold", Path())) == ["train"] * 3 + ["test"] + ["val"] * 2
+
+
+def test_a_column_with_another_word_is_refused() -> None:
+    with pytest.raises(UserError, match="train, val or test; found '0'"):
+        apply_split(ITEMS, "cat", Path())
+
+
+def test_an_unknown_column_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'fodl' is no column.*Did you mean 'fold'.*Columns: cat, fold, owner"):
+        apply_split(ITEMS, "fodl", Path())
+
+
+def test_official_lists_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "trainval.txt").write_text("# comment\nBengal_0 1 1 1\nBengal_1 1 1 1\nbeagle_0 2 2 1\n")
+    (tmp_path / "test.txt").write_text("Bengal_2 1 1 1\nBengal_3 1 1 1\n")
+    found = apply_split(ITEMS, "trainval.txt, test.txt", tmp_path)
+    assert sides(found) == ["train", "train", "test", "test", "train", None]
+
+
+def test_a_list_of_test_images_leaves_the_rest_to_train(tmp_path: Path) -> None:
+    (tmp_path / "my_test.txt").write_text("images/Bengal_2.jpg\n")
+    assert sides(apply_split(ITEMS, "my_test.txt", tmp_path)) == ["train", "train", "test"] + ["train"] * 3
+
+
+def test_a_csv_with_a_side_on_each_line(tmp_path: Path) -> None:
+    (tmp_path / "sides.csv").write_text("image,side\nBengal_0.jpg,train\nBengal_1.jpg,val\nbeagle_1.jpg,test\n")
+    assert sides(apply_split(ITEMS, "sides.csv", tmp_path)) == ["train", "val", None, None, None, "test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nobody.jpg\n", "'nobody.jpg' is no image of this source"),
+        ("", "names no image"),
+        ("Bengal_0 test\nBengal_0 train\n", "'Bengal_0' is in test and in train"),
+    ],
+)
+def test_bad_lists(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "test.txt").write_text(text)
+    with pytest.raises(UserError, match=words):
+        apply_split(ITEMS, "test.txt", tmp_path)
+
+
+def test_an_ambiguous_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("same\n")
+    with pytest.raises(UserError, match="names 2 images; give its folder"):
+        apply_split([Item("a/same.png"), Item("b/same.png")], "test.txt", tmp_path)
+
+
+def test_a_missing_list_among_lists_is_named(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("Bengal_0\n")
+    with pytest.raises(UserError, match=r"there is no file 'train.txt'"):
+        apply_split(ITEMS, "train.txt,test.txt", tmp_path)
+
+
+def test_folders_give_sides() -> None:
+    items = [Item("a/one/1.png"), Item("b/one/2.png"), Item("c/one/3.png"), Item("other/4.png")]
+    assert sides(apply_split(items, "a,b,c", Path())) == ["train", "val", "test", None]
+    assert sides(apply_split(items, "a,c", Path())) == ["train", None, "test", None]
+    with pytest.raises(UserError, match="no image lies in a folder named 'd'"):
+        apply_split(items, "a,b,d", Path())
+
+
+def test_groups() -> None:
+    assert [item.group for item in apply_group(ITEMS, "owner")] == [None] * 4 + ["ann"] * 2
+    with pytest.raises(UserError, match="group 'ownr' is no column"):
+        apply_group(ITEMS, "ownr")
