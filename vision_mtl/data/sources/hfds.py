@@ -43,14 +43,14 @@ class Hfds:
     def read(self, item: Item) -> np.ndarray:
         name, row = item.identity.split("/")
         value = self._images[name][int(row)][self._column]
+        if not value or not (value.get("bytes") or value.get("path")):
+            raise UnreadableImage(item.identity, "the row holds no image")
         data = value.get("bytes")
         if data is None and value.get("path"):
             path = Path(value["path"])
             if not path.is_file():
                 raise UnreadableImage(item.identity, f"there is no file {str(path)!r}")
             data = path.read_bytes()
-        if data is None:
-            raise UnreadableImage(item.identity, "the row holds no image")
         return decode_bytes(data, item.identity)
 
     @cached_property

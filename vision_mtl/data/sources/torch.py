@@ -51,7 +51,7 @@ class Torch:
     def items(self) -> list[Item]:
         found = []
         for side, dataset in self._sides.items():
-            names = getattr(dataset, "classes", None)
+            names = _class_names(dataset)
             for number, target in enumerate(_targets(dataset)):
                 found.append(Item(f"{side}/{number:06d}", labels={"label": _label(target, names)}, split=side))
         return found
@@ -122,9 +122,17 @@ def _targets(dataset: Any) -> list[Any]:
     return [int(dataset[i][1]) for i in range(len(dataset))]
 
 
-def _label(target: int, names: Any) -> str:
+def _class_names(dataset: Any) -> list[str] | None:
+    """The classes in order, from whichever attribute the dataset keeps them in."""
+    if isinstance(names := getattr(dataset, "classes", None), list | tuple):
+        return list(names)
+    numbers = getattr(dataset, "class_to_idx", None)
+    return sorted(numbers, key=numbers.get) if isinstance(numbers, dict) else None
+
+
+def _label(target: int, names: list[str] | None) -> str:
     """A class's name, or its number where the dataset names classes by numbers (`3 - three`)."""
-    if not isinstance(names, list | tuple) or not 0 <= target < len(names):
+    if names is None or not 0 <= target < len(names):
         return str(target)
     name = names[target]
     return str(target) if str(name).startswith(f"{target} - ") else str(name)

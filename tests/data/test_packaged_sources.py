@@ -1,0 +1,87 @@
+"""`bundled/` and `rendered/`: stable, labelled, and crops that never cross a side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.source import open_source
+from vision_mtl.data.sources import bundled
+
+COUNTS = {
+    "bundled/digits": (5000, 10),
+    "bundled/faces": (200, 2),
+    "rendered/cars": (1600, 8),
+    "rendered/faces": (1200, 12),
+    "rendered/pets": (1200, 3),
+}
+
+
+@pytest.mark.parametrize(("name", "counts"), COUNTS.items())
+def test_counts_and_balanced_classes(name: str, counts: tuple[int, int]) -> None:
+    found = open_source(name, Path()).items()
+    labels, sizes = np.unique([item.labels["label"] for item in found], return_counts=True)
+    assert (len(found), len(labels)) == counts
+    assert len(set(sizes.tolist())) == 1
+
+
+@pytest.mark.parametrize("name", ["bundled/digits", "bundled/faces", "bundled/photos", *list(COUNTS)[2:]])
+def test_reading_is_repeatable_and_independent_of_order(name: str) -> None:
+    first, second = open_source(name, Path()), open_source(name, Path())
+    items = first.items()
+    some = [items[i] for i in (0, len(items) // 2, -1)]
+    forwards = [first.read(item) for item in some]
+    backwards = [second.read(item) for item in reversed(some)][::-1]
+    for one, other in zip(forwards, backwards, strict=True):
+        assert one.dtype == np.uint8 and one.ndim == 3 and one.shape[2] in (1, 3)
+        assert np.array_equal(one, other)
+
+
+def test_digits_are_mnist() -> None:
+    source = open_source("bundled/digits", Path())
+    ones = [source.read(item) for item in source.items() if item.labels["label"] == "1"][:50]
+    assert ones[0].shape == (28, 28, 1)
+    assert np.mean([image.mean() for image in ones]) < 30  # a one is the thinnest digit
+
+
+def test_regions_are_disjoint_and_cover_the_photograph() -> None:
+    for name, photo in bundled._photographs().items():
+        covered = np.zeros(photo.shape[:2], int)
+        for top, left, height, width in bundled.regions(name):
+            covered[top : top + height, left : left + width] += 1
+        assert (covered == 1).all()
+
+
+def test_a_crop_stays_in_its_region_and_a_region_on_its_side() -> None:
+    source = open_source("bundled/photos", Path())
+    items = source.items()
+    sides: dict[str, set] = {}
+    for item in items:
+        sides.setdefault(item.group, set()).add(item.split)
+    assert all(len(side) == 1 for side in sides.values())
+    by_photo = {group.split("/")[0]: set() for group in sides}
+    for group, side in sides.items():
+        by_photo[group.split("/")[0]] |= side
+    assert all(found == {"train", "val", "test"} for found in by_photo.values())
+    for item in items[:: len(items) // 60]:
+        photo, region, _ = item.identity.split("/")
+        top, left, height, width = bundled.regions(photo)[int(region)]
+        crop, whole = source.read(item), bundled._photographs()[photo][top : top + height, left : left + width]
+        windows = np.lib.stride_tricks.sliding_window_view(whole, crop.shape)[:, :, 0]
+        assert any(np.array_equal(window, crop) for row in windows for window in row)
+
+
+def test_unknown_sets_name_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown bundled set 'digit'\. Did you mean 'digits'"):
+        open_source("bundled/digit", Path())
+    with pytest.raises(UserError, match=r"unknown rendered set 'car'\. Did you mean 'cars'"):
+        open_source("rendered/car", Path())
+
+
+@pytest.mark.parametrize("name", ["rendered/cars", "rendered/faces", "rendered/pets"])
+def test_drawn_pictures_differ_and_use_the_range(name: str) -> None:
+    source = open_source(name, Path())
+    pictures = [source.read(item) for item in source.items()[::97]]
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    assert all(picture.std() > 10 for picture in pictures)
