@@ -1,5 +1,7 @@
 """Image sizes as users write them, and grids that tile."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def test_a_bad_size_is_named(value: object) -> None:
 def test_cells_tile_and_differ_by_at_most_one_pixel(case: tuple[int, int]) -> None:
     length, cells = case
     edges = cell_edges(length, cells)
-    sides = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    sides = [b - a for a, b in itertools.pairwise(edges)]
     assert edges[0] == 0 and edges[-1] == length and len(sides) == cells
     assert min(sides) >= 1 and max(sides) - min(sides) <= 1
 

@@ -24,7 +24,11 @@ def huggingface_set(picture, count: int, start: int = 0):
     import datasets
 
     kinds = datasets.Features(
-        {"picture": datasets.Image(), "breed": datasets.ClassLabel(names=["cat", "dog"]), "owner": datasets.Value("string")}
+        {
+            "picture": datasets.Image(),
+            "breed": datasets.ClassLabel(names=["cat", "dog"]),
+            "owner": datasets.Value("string"),
+        }
     )
     rows = range(start, start + count)
     content = {

@@ -10,7 +10,10 @@ from vision_mtl.data.duplicates import near_duplicates
 def scenes(count: int, side: int = 64) -> np.ndarray:
     random = np.random.default_rng(0)
     return np.stack(
-        [cv2.resize(random.integers(0, 256, (6, 6, 3), dtype=np.uint8), (side, side), interpolation=cv2.INTER_CUBIC) for _ in range(count)]
+        [
+            cv2.resize(random.integers(0, 256, (6, 6, 3), dtype=np.uint8), (side, side), interpolation=cv2.INTER_CUBIC)
+            for _ in range(count)
+        ]
     )
 
 

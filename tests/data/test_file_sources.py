@@ -98,7 +98,10 @@ def test_rows_of_one_image_are_united(photo_folder: Path) -> None:
         ("image,a,a\nx,1,2\n", r"column 'a' is named twice"),
         ("", "is empty"),
         ("image,a\n", "names no image"),
-        ("image,a\ncats/image 00.png,1\ncats/image 00.png,2\n", r"line 3: 'cats/image 00.png' has a '2', but line 2 says '1'"),
+        (
+            "image,a\ncats/image 00.png,1\ncats/image 00.png,2\n",
+            r"line 3: 'cats/image 00.png' has a '2', but line 2 says '1'",
+        ),
     ],
 )
 def test_bad_csv_files_are_named_by_line(photo_folder: Path, text: str, words: str) -> None:

@@ -8,7 +8,9 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.source import Item
 
-CATS = [Item(f"images/Bengal_{i}.jpg", labels={"fold": "test" if i > 2 else "train", "cat": str(i % 2)}) for i in range(4)]
+CATS = [
+    Item(f"images/Bengal_{i}.jpg", labels={"fold": "test" if i > 2 else "train", "cat": str(i % 2)}) for i in range(4)
+]
 DOGS = [Item(f"images/beagle_{i}.jpg", labels={"fold": "validation", "owner": "ann"}) for i in range(2)]
 ITEMS = CATS + DOGS
 

@@ -11,7 +11,9 @@ from vision_mtl.data.splits import TEST, TRAIN, UNSET, VAL, assign_sides, units
 NAMES = st.lists(st.text("abcdefgh0123", min_size=1, max_size=6), min_size=1, max_size=60, unique=True)
 
 
-def draw(names: list[str], unit: np.ndarray | None = None, given_sides: np.ndarray | None = None, **options) -> np.ndarray:
+def draw(
+    names: list[str], unit: np.ndarray | None = None, given_sides: np.ndarray | None = None, **options
+) -> np.ndarray:
     unit = np.arange(len(names)) if unit is None else unit
     given_sides = np.full(len(names), UNSET, np.int8) if given_sides is None else given_sides
     return assign_sides(names, unit, given_sides, **{"val_ratio": 0.1, "test_ratio": 0.2, "seed": 0, **options})

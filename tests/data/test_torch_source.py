@@ -54,7 +54,7 @@ def write_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.nda
     for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
         content = {"data": images.transpose(0, 3, 1, 2).reshape(2, -1), "labels": [3, 0]}
         (base / name).write_bytes(pickle.dumps(content))
-    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     (base / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
     return images[0], "cat"
 

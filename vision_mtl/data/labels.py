@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -16,6 +16,7 @@ SPLIT_WORDS: dict[str, Split] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name", "filepath")  # of CSV files and lists
 
 
 def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") -> list[Item]:
@@ -97,43 +98,48 @@ def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
             by_name.setdefault(key, []).append(number)
     sides: dict[int, Split] = {}
     for file in files:
-        for line, (name, side) in enumerate(_read_list(file), start=1):
+        for line, name, side in _read_list(file, by_name.keys()):
             known = by_name.get(name, [])
+            where = f"split file {str(file)!r}, line {line}"
             if not known:
-                raise UserError(f"split file {str(file)!r}, image {line}: {name!r} is no image of this source.")
+                raise UserError(f"{where}: {name!r} is no image of this source.")
             if len(known) > 1:
-                raise UserError(
-                    f"split file {str(file)!r}, image {line}: {name!r} names {len(known)} images; give its folder."
-                )
+                raise UserError(f"{where}: {name!r} names {len(known)} images; give its folder.")
             if sides.get(known[0], side) != side:
-                raise UserError(f"split file {str(file)!r}: {name!r} is in {sides[known[0]]} and in {side}.")
+                raise UserError(f"{where}: {name!r} is in {sides[known[0]]} and in {side}.")
             sides[known[0]] = side
     rest = None if "train" in sides.values() else "train"
     return [replace(item, split=sides.get(number, rest)) for number, item in enumerate(items)]
 
 
-def _read_list(file: Path) -> list[tuple[str, Split]]:
-    """(image's name, side) of each line."""
-    text = file.read_text("utf-8-sig")
+def _read_list(file: Path, names: Container[str]) -> list[tuple[int, str, Split]]:
+    """(line number, image's name, side) of each image listed; comments, blank lines and a header are passed over."""
+    lines = file.read_text("utf-8-sig").splitlines()
     own = SPLIT_WORDS.get(file.stem.lower().rpartition("_")[2])
     found = []
-    for row in csv.reader(text.splitlines(), delimiter="," if "," in text.partition("\n")[0] else " "):
-        words = [word for word in row if word.strip()]
-        if not words or words[0].startswith("#"):
+    for number, line in enumerate(lines, start=1):
+        words = _words(line, names)
+        if not words or words[0].startswith("#") or (number == 1 and words[0].lower() in IMAGE_COLUMNS):
             continue
-        side = SPLIT_WORDS.get(words[-1].strip().lower()) if len(words) > 1 else None
+        side = SPLIT_WORDS.get(words[-1].lower()) if len(words) > 1 else None
         if side is None and own is None:
-            if not found:
-                continue  # a header
             raise UserError(
-                f"split file {str(file)!r}: {words!r} says neither train, val nor test, nor does the file's name."
+                f"split file {str(file)!r}, line {number}: {line.strip()!r} says neither train, val nor test, "
+                "nor does the file's name."
             )
-        found.append((words[0].strip().replace("\\", "/"), side or own))
+        found.append((number, words[0], side or own))
     if not found:
-        raise UserError(
-            f"split file {str(file)!r} names no image with a side: name it train, val or test, or add a column."
-        )
+        raise UserError(f"split file {str(file)!r} names no image.")
     return found
+
+
+def _words(line: str, names: Container[str]) -> list[str]:
+    """The parts of a line, at commas or else at spaces; a line that is an image's whole name is one part."""
+    line = line.strip().replace("\\", "/")
+    if line in names:
+        return [line]
+    parts = next(csv.reader([line]), []) if "," in line else line.split()
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _from_folders(items: Sequence[Item], folders: Sequence[str]) -> list[Item]:

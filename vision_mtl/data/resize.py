@@ -26,7 +26,9 @@ def resize(image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch") -> np
     scale = max(ratios) if fit == "crop" else min(ratios)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
     if fit == "crop":  # crop first: a panorama would be scaled to millions of pixels
-        rows, columns = (min(side, max(1, round(asked / scale))) for side, asked in zip((height, width), size, strict=True))
+        rows, columns = (
+            min(side, max(1, round(asked / scale))) for side, asked in zip((height, width), size, strict=True)
+        )
         top, left = (height - rows) // 2, (width - columns) // 2
         return _scale(image[top : top + rows, left : left + columns], size)
     scaled = _scale(image, inner)

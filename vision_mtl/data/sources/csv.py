@@ -14,9 +14,8 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.decode import decode_file
 from vision_mtl.data.files import missing_path
+from vision_mtl.data.labels import IMAGE_COLUMNS
 from vision_mtl.data.source import SOURCES, Item
-
-IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name", "filepath")
 
 
 @SOURCES.register("csv")
