@@ -23,7 +23,7 @@ class Optim:
 
     steps: int | None = None  # optimiser steps; given alone, there is no limit of time
     max_seconds: float | None = 150.0  # seconds of training, without the store, scoring and pictures
-    batch_size: int = 128  # images a step, over all processes and accumulated parts together
+    batch_size: int = 64  # images a step, over all processes and accumulated parts together
     accumulate: int = 1  # parts that a step's batch is computed in, to save memory
     learning_rate: float = 4e-3  # for 256 images a step; the rate used is learning_rate * batch_size / 256
     weight_decay: float = 0.05  # AdamW's decoupled decay; none on norms, biases and tokens
