@@ -84,5 +84,6 @@ def test_inpainting_is_opencv_to_the_grey_level(photographs: Tensor) -> None:
     found = inpaint(photographs[:3], mask)
     for image, hidden, repaired in zip(photographs[:3], mask[:, 0].numpy(), found, strict=True):
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy().copy()
+        pixels[hidden] = 0  # at image borders OpenCV reads a little of what is hidden
         expected = cv2.inpaint(pixels, hidden.astype("uint8"), 5, cv2.INPAINT_TELEA)
         assert np.array_equal((repaired * 255).round().byte().permute(1, 2, 0).numpy()[hidden], expected[hidden])
