@@ -27,6 +27,8 @@ from vision_mtl.pretext.grid import Grids, parse_grids
 from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.smooth import fill_smoothly, visible_mean
 
+HATCH = 6  # pixels between the lines that mark hidden cells in pictures
+
 
 @PRETEXTS.register("grid_mask")
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,13 @@ class GridMask(Pretext):
     def reference(self, images: Tensor, draw: Draw) -> Tensor:
         """OpenCV's inpainting."""
         return inpaint(images, self.mask(draw, tuple(images.shape[1:])))
+
+    def picture(self, images: Tensor, draw: Draw) -> Tensor:
+        """Hidden cells hatched, whatever fills them for the encoder: a mean colour would hardly be seen."""
+        height, width = images.shape[-2:]
+        stripes = torch.arange(height, device=images.device)[:, None] + torch.arange(width, device=images.device)
+        hatch = torch.where(stripes % HATCH < HATCH // 2, 0.45, 0.85).to(images.dtype)
+        return torch.where(self.mask(draw, tuple(images.shape[1:])), hatch, images)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """All one-cell instances of one image, grid after grid, cells in raster order."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Track:
     """What is recorded during training. Times of recording do not count as training."""
 
-    log_every_steps: int = 10  # steps between lines of metrics.jsonl
+    log_every_steps: int = 10  # steps between lines of metrics.jsonl; each holds the mean loss since the last
     num_probes: int = 3  # online probes (kNN on the tasks' validation images), evenly over the run; 0: none
     num_pictures: int = 2  # pictures of repairs for TensorBoard, evenly over the run; 0: none
     checkpoint_every_seconds: float = 60.0  # training seconds between checkpoints; one more is written at the end
@@ -61,12 +61,15 @@ class Tracker:
             milestones.done = int(share * milestones.count + 1e-9)
         self.saved_at = self.progress.seconds
         self.first = Progress(self.progress.step, self.progress.seconds, self.progress.images_seen)
+        self.losses: dict[str, list[float]] = {}  # since the last line: a single step's are too noisy to read
         self.events = self._open_events() if self.track.tensorboard and self.is_main else None
         self.bar = ProgressLine(self.is_main)
 
     def __call__(self, progress: Progress, record: StepRecord) -> None:
         """Called after each step."""
         share = self.optim.progress(progress.step, progress.seconds)
+        for name, value in {"loss": record.loss, **{f"loss.{n}": v for n, v in record.parts.items()}}.items():
+            self.losses.setdefault(name, []).append(value)
         if progress.step % self.track.log_every_steps == 0 or share >= 1.0 or progress.step == 1:
             self._log(progress, record)
         self.bar.update(share, self._line(progress, record, share))
@@ -101,13 +104,13 @@ class Tracker:
             "kind": "train",
             "step": progress.step,
             "images_seen": progress.images_seen,
-            "loss": record.loss,
-            **{f"loss.{name}": value for name, value in record.parts.items()},
+            **{name: sum(values) / len(values) for name, values in self.losses.items()},
             "learning_rate": record.learning_rate,
             "gradient_norm": record.gradient_norm,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(self.speed(progress), 1),
         }
+        self.losses.clear()
         if self.is_main:
             self.run.log(line)
         numbers = {f"train/{k}": v for k, v in line.items() if isinstance(v, float)}

@@ -77,6 +77,7 @@ def _probes(axes: Axes, probes: Sequence[Record], seen: Mapping[int, int]) -> No
         axes.axhline(rows[-1]["tasks"][task]["chance"], color=colour, linewidth=0.8, linestyle=":")
     axes.set_xlabel("images seen", fontsize=8)
     axes.set_ylabel("kNN accuracy on validation images (dotted: chance)", fontsize=8)
+    axes.set_xlim(left=0)
     axes.set_ylim(0, 1)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, frameon=False)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vision_mtl.viz.style import new_figure
 
 GAP = 3  # white pixels between pictures, after enlarging
 CELL = 128  # pixels a side that small pictures are enlarged to, without smoothing
+PICTURE, LABELS, TITLE, CAPTION, MARGIN = 0.9, 1.35, 0.32, 0.32, 0.08  # inches
 BRIGHTEST_ERROR = 0.3  # mean absolute difference drawn in the map's last colour
 
 
@@ -33,35 +35,47 @@ def error_map(repaired: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 
 def reconstruction_figure(panels: Sequence[Panel]) -> Figure:
-    """The panels below each other. Raises `ValueError` for none."""
+    """The panels below each other, their columns in line. Raises `ValueError` for none."""
     if not panels:
         raise ValueError("no panel to draw")
-    heights = [len(panel.rows) + 0.45 + 0.3 * bool(panel.captions) for panel in panels]
     columns = max(len(panel.rows[0][1]) for panel in panels)
-    figure = new_figure(1.3 + columns, sum(heights))
-    grid = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for axes, panel in zip(grid, panels, strict=True):
-        strips = [picture_strip(images) for _, images in panel.rows]
-        mosaic = np.concatenate(strips)[: -GAP or None]
-        axes.imshow(mosaic, interpolation="none", aspect="equal")
-        axes.set_title(panel.title, loc="left", fontsize=9)
-        height, width = (
-            side / count for side, count in zip(mosaic.shape, (len(strips), len(panel.rows[0][1])), strict=False)
-        )
-        axes.set_yticks(
-            [(i + 0.5) * height for i in range(len(strips))], [label for label, _ in panel.rows], fontsize=8
-        )
-        names = panel.captions or [""] * len(panel.rows[0][1])
-        axes.set_xticks([(i + 0.5) * width for i in range(len(names))], names, fontsize=7)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+    heights = [TITLE + _picture_height(panel) * len(panel.rows) + _caption_height(panel) for panel in panels]
+    width, height = LABELS + columns * PICTURE + MARGIN, sum(heights) + MARGIN
+    figure = new_figure(width, height, layout="none")
+    top = height
+    for panel, room in zip(panels, heights, strict=True):
+        drawn = PICTURE * len(panel.rows[0][1]), _picture_height(panel) * len(panel.rows)
+        bottom = top - TITLE - drawn[1]
+        place = (LABELS / width, bottom / height, drawn[0] / width, drawn[1] / height)
+        _draw_panel(figure.add_axes(place), panel)
+        figure.text(LABELS / width, (top - 0.8 * TITLE) / height, panel.title, fontsize=9, weight="bold", va="bottom")
+        top -= room
     return figure
 
 
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    strips = [picture_strip(images) for _, images in panel.rows]
+    count = len(panel.rows[0][1])
+    axes.imshow(np.concatenate(strips), interpolation="none", aspect="auto", extent=(0, count, len(strips), 0))
+    axes.set_yticks(np.arange(len(strips)) + 0.5, [label for label, _ in panel.rows], fontsize=8)
+    axes.set_xticks(np.arange(count) + 0.5, panel.captions or [""] * count, fontsize=7)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _picture_height(panel: Panel) -> float:
+    height, width = panel.rows[0][1].shape[1:3]
+    return PICTURE * height / width
+
+
+def _caption_height(panel: Panel) -> float:
+    return CAPTION if panel.captions else 0.0
+
+
 def picture_strip(images: np.ndarray) -> np.ndarray:
-    """(n, H, W, C) -> one row of pictures, RGB, with white gaps."""
+    """(n, H, W, C) -> one row of pictures, RGB, with white gaps to the right and below."""
     times = max(1, round(CELL / max(images.shape[1:3])))
     rgb = np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images[..., :3]
     large = rgb.repeat(times, axis=1).repeat(times, axis=2)
     framed = np.pad(large, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=1.0)
-    return np.concatenate(list(framed), axis=1)[:, :-GAP]
+    return np.concatenate(list(framed), axis=1)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from vision_mtl.viz.reconstruction import GAP, picture_strip
+from vision_mtl.viz.reconstruction import picture_strip
 from vision_mtl.viz.style import new_figure
 
 COLUMNS = 10
@@ -22,7 +22,7 @@ def sheet_figure(images: np.ndarray, title: str) -> Figure:
     columns = min(COLUMNS, len(images))
     blank = np.ones((rows * columns - len(images), *images.shape[1:]), images.dtype)
     padded = np.concatenate([images, blank])
-    mosaic = np.concatenate([picture_strip(padded[i * columns : (i + 1) * columns]) for i in range(rows)])[:-GAP]
+    mosaic = np.concatenate([picture_strip(padded[i * columns : (i + 1) * columns]) for i in range(rows)])
     figure = new_figure(0.9 * columns, 0.9 * rows * images.shape[1] / images.shape[2] + 0.4)
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="none")
