@@ -1,5 +1,7 @@
 """Several damages on one image, and several pretexts in one batch."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -134,6 +136,6 @@ def test_rows_of_parts_tile_the_batch(images: Tensor) -> None:
     batch = Mixture({**three(), "rotation": Rotation()}).prepare(square, keys(48))
     edges = [(part.rows.start, part.rows.stop) for part in batch.parts]
     assert edges[0][0] == 0 and edges[-1][1] == len(batch.damaged)
-    assert all(a[1] == b[0] for a, b in zip(edges[:-1], edges[1:], strict=True))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
     for part in batch.parts:
         assert torch.equal(part.images, square[part.source_rows])

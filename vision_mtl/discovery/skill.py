@@ -75,7 +75,8 @@ def measure_errors(
             with torch.no_grad():
                 part, damaged, prediction = predict(model, mixture, name, images, keys, autocast)
                 errors = _errors(part, damaged, prediction)
-            found.append(Errors(batch.numpy(), *(e.double().cpu().numpy() for e in errors)))
+            of = batch[part.source_rows.cpu()]  # an image may give several instances
+            found.append(Errors(of.numpy(), *(e.double().cpu().numpy() for e in errors)))
     model.train(training)
     empty = np.zeros(0)
     return Errors.joined(found) if found else Errors(empty.astype(np.int64), empty, empty, empty)

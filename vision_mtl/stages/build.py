@@ -33,8 +33,8 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
 
 
 def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
-    """The config's pretexts by name, checked against its image size and channels."""
-    pretexts = {name: PRETEXTS.get(name)(**options) for name, options in config.pretexts.items()}
+    """The config's pretexts of a weight above 0 by name, checked against its image size and channels."""
+    pretexts = {name: PRETEXTS.get(name)(**o) for name, o in config.pretexts.items() if o.get("weight", 1.0) > 0}
     shape = (config.backbone.get("in_chans", 3), *config.image_size)
     for pretext in pretexts.values():
         pretext.check(shape)

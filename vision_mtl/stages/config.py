@@ -129,22 +129,27 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
     tasks = _names("tasks", [*written, *given])
     # a file's `pretexts` replaces the mixture; the command line edits it
     base = _names("pretexts", written) or list(DEFAULT_PRETEXTS)
-    start = given.get("init_from", [written.get("init_from")])[-1]
+    start = (given.get("init_from") or [written.get("init_from")])[-1]
     if start:
         inherited = _inherited(str(start), stage)
         base = _names("pretexts", written) or _names("pretexts", inherited) or base
     pretexts = list(dict.fromkeys([*base, *_names("pretexts", given)]))
+    replaced = any(key == "data.unlabelled" or key.startswith("tasks.") for key in [*written, *given])
+    if replaced:  # other images than the run's own: none of its sources and tasks are taken over
+        inherited = {k: v for k, v in inherited.items() if k != "data.unlabelled" and not k.startswith("tasks.")}
+    tasks = tasks or _names("tasks", inherited)
     decoder = (
         given.get("decoder.name") or [written.get("decoder.name") or inherited.get("decoder.name") or DEFAULT_DECODER]
     )[0]
-    default_tasks = DEFAULT_TASKS if _uses_defaults(stage, written, given, "tasks") else {}
+    uses_defaults = not replaced and "data.unlabelled" not in inherited
+    default_tasks = DEFAULT_TASKS if uses_defaults and "tasks" in sections(stage) else {}
     table = option_table(stage, tasks or list(default_tasks), pretexts, str(decoder))
     values = {key: o.default for key, o in table.items() if o.default is not REQUIRED}
     values |= {
         f"tasks.{name}.source": source for name, source in default_tasks.items() if f"tasks.{name}.source" in table
     }
     if "data.unlabelled" in table:
-        values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if _uses_defaults(stage, written, given, "data") else []
+        values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if uses_defaults else []
     values |= {key: value for key, value in inherited.items() if key in table}
     explicit = _checked(table, written, given)
     if start:
@@ -156,13 +161,6 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
     if missing:
         raise UserError(f"option {missing[0]} is missing: give --{missing[0]} ({table[missing[0]].help}).")
     return _nested(stage, values)
-
-
-def _uses_defaults(stage: str, written: Mapping[str, Any], given: Mapping[str, Any], section: str) -> bool:
-    """The embedded default holds only where neither `tasks` nor `data.unlabelled` was given."""
-    keys = [*written, *given]
-    replaced = any(key == "data.unlabelled" or key.partition(".")[0] == "tasks" for key in keys)
-    return section in sections(stage) and not replaced
 
 
 def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,6 +273,7 @@ def _value_error(option: Option, value: Any) -> UserError:
 def _nested(stage: str, values: Mapping[str, Any]) -> RunConfig:
     """Dotted names -> a `RunConfig`."""
     parts: dict[str, Any] = {f.name: {} for f in fields(RunConfig) if f.default_factory is dict}
+    stages_own = {o.name for o in read_options(STAGES.file(stage), registered_class(STAGES.file(stage)))}
     general = {o.name: values[o.name] for o in read_options(HERE / "stages/config.py", "General")}
     for key, value in values.items():
         section, _, rest = key.partition(".")
@@ -284,7 +283,7 @@ def _nested(stage: str, values: Mapping[str, Any]) -> RunConfig:
             name, _, option = rest.partition(".")
             parts[section].setdefault(name, {})[option] = value
         else:
-            parts["own" if section == stage and section not in SIMPLE_SECTIONS else section][rest] = value
+            parts["own" if section == stage and rest in stages_own else section][rest] = value
     general["image_size"] = parse_image_size(general["image_size"])
     return RunConfig(stage=stage, **general, **parts)
 

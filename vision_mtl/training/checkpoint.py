@@ -101,9 +101,15 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took, its prefix removed."""
+    """Put back what `optimiser_tensors` took, its prefix removed.
+
+    Each tensor gets its parameter's memory format: the fused AdamW walks through both as they lie in memory.
+    """
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = tensor
+        owner = parameters[int(number)]
+        like = torch.empty_like(owner, dtype=tensor.dtype) if tensor.shape == owner.shape else tensor
+        state.setdefault(int(number), {})[key] = like.copy_(tensor)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from vision_mtl.core.errors import UserError
@@ -32,6 +33,7 @@ class Runtime:
             raise UserError(f"--device {device} is not available here. Available: {here}; --device auto chooses.")
         chosen = next(d for d in ("cuda", "mps", "cpu") if present[d]) if device == "auto" else device
         # heads without a row in this process's part of the batch get no gradient
+        AcceleratorState._reset_state()  # it refuses a second precision in one process, where a study has several runs
         settings = DistributedDataParallelKwargs(find_unused_parameters=True)
         return Accelerator(
             cpu=chosen == "cpu",

@@ -1,0 +1,65 @@
+"""Frozen features: BatchNorm that has seen clean images, and a backbone left as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.evaluation.features import extract_features, with_clean_statistics
+from vision_mtl.evaluation.online import online_probe
+from vision_mtl.models.backbone import Backbone
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    root: Path = tmp_path_factory.mktemp("data")
+    return build_pool(Data(root=str(root)), {"faces": Task(source="bundled/faces")}, image_size=(32, 32))
+
+
+def test_statistics_are_those_of_clean_images_and_the_original_keeps_its_own(pool: Pool) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("resnet10t", image_size=(32, 32)).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    indices = pool.indices("train")
+    clean = with_clean_statistics(backbone, pool, indices, batch_size=len(indices))
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+    assert backbone.training and not clean.training
+    first = next(n for n, m in clean.model.named_modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    hook = clean.model.get_submodule(first).register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    clean(pool.gather(indices))
+    hook.remove()
+    torch.testing.assert_close(
+        clean.model.get_submodule(first).running_mean, seen[0].mean((0, 2, 3)), atol=1e-4, rtol=1e-3
+    )
+
+
+def test_a_backbone_without_batchnorm_is_copied_as_it_is(pool: Pool) -> None:
+    backbone = Backbone("vit_tiny_patch16_224", image_size=(32, 32))
+    clean = with_clean_statistics(backbone, pool, pool.indices("train"))
+    assert all(
+        torch.equal(a, b) for a, b in zip(backbone.state_dict().values(), clean.state_dict().values(), strict=True)
+    )
+
+
+def test_features_do_not_depend_on_the_batch(pool: Pool) -> None:
+    backbone = with_clean_statistics(Backbone("resnet10t", image_size=(32, 32)), pool, pool.indices("train"))
+    indices = pool.indices("val")
+    one = extract_features(backbone, pool, indices, batch_size=7)
+    assert one.shape == (len(indices), backbone.num_features)
+    torch.testing.assert_close(one, extract_features(backbone, pool, indices, batch_size=64), atol=1e-5, rtol=1e-4)
+
+
+def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = Pool.indices
+    monkeypatch.setattr(Pool, "indices", lambda self, split, **kw: asked.append(split) or original(self, split, **kw))
+    backbone = Backbone("resnet10t", image_size=(32, 32))
+    found = online_probe(backbone, pool)
+    assert set(asked) == {"train", "val"}
+    assert 0.5 <= found["faces"]["knn"] <= 1 and 0.4 < found["faces"]["chance"] < 0.8
+    assert all(p.grad is None for p in backbone.parameters())

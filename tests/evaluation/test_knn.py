@@ -1,0 +1,38 @@
+"""kNN against scikit-learn, and its promises at the edges."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.knn import TEMPERATURE, knn_accuracy, knn_predict
+
+
+@pytest.mark.parametrize("k", [1, 5, 60])
+def test_agrees_with_scikit_learn(k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, val = torch.randn(60, 8, generator=generator) + 3, torch.randn(40, 8, generator=generator) + 3
+    classes = torch.randint(3, (60,), generator=generator)
+    mean = train.mean(0)
+    unit = [torch.nn.functional.normalize(x - mean, dim=1).double().numpy() for x in (train, val)]
+    # on unit vectors the squared distance is 2 - 2 cosine
+    oracle = KNeighborsClassifier(k, weights=lambda d: np.exp((1 - d**2 / 2) / TEMPERATURE)).fit(
+        unit[0], classes.numpy()
+    )
+    found = knn_predict(train, classes, val, k=k)
+    assert np.array_equal(found.numpy(), oracle.predict(unit[1]))
+
+
+def test_accuracy_and_k() -> None:
+    train, classes = torch.eye(4), torch.arange(4)
+    assert knn_accuracy(train, classes, train, classes, k=1) == 1
+    for k in (0, 5):
+        with pytest.raises(ValueError, match=f"1 to the 4 training images; found {k}"):
+            knn_predict(train, classes, train, k=k)
+
+
+def test_spread_evenly_takes_both_ends_and_no_image_twice() -> None:
+    assert torch.equal(spread_evenly(torch.arange(5), 9), torch.arange(5))
+    chosen = spread_evenly(torch.arange(1000), 37)
+    assert len(chosen.unique()) == 37 and chosen[0] == 0 and chosen[-1] == 999

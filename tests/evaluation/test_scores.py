@@ -1,0 +1,63 @@
+"""Scores against hand-made numbers, scipy's exact interval, and the coverage that 95 % promises."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from vision_mtl.evaluation.scores import proportion, ratio_skill
+
+
+def test_skill_is_a_ratio_of_sums() -> None:
+    score = ratio_skill(np.array([1.0, 1.0, 0.0]), np.array([2.0, 0.0, 2.0]), np.arange(3))
+    assert score.value == 0.5 and score.n == score.num_clusters == 3
+
+
+def test_worse_than_the_reference_is_negative() -> None:
+    assert ratio_skill(np.full(4, 3.0), np.ones(4), np.arange(4)).value == -2
+
+
+def test_one_cluster_has_no_interval() -> None:
+    score = ratio_skill(np.ones(5), np.full(5, 2.0), np.zeros(5))
+    assert (score.value, score.low, score.high, score.num_clusters) == (0.5, None, None, 1)
+
+
+def test_a_perfect_reference() -> None:
+    assert ratio_skill(np.zeros(3), np.zeros(3), np.arange(3)).value == 0
+    with pytest.raises(ValueError, match="undefined"):
+        ratio_skill(np.ones(3), np.zeros(3), np.arange(3))
+
+
+def test_bad_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="equal lengths"):
+        ratio_skill(np.ones(3), np.ones(2), np.ones(3))
+    with pytest.raises(ValueError, match="equal lengths"):
+        ratio_skill(np.ones(0), np.ones(0), np.ones(0))
+
+
+def test_copies_of_clusters_do_not_narrow_the_interval() -> None:
+    random = np.random.default_rng(0)
+    model, reference = random.uniform(0.5, 1, 20), random.uniform(1, 2, 20)
+    once = ratio_skill(model, reference, np.arange(20))
+    copied = ratio_skill(np.repeat(model, 50), np.repeat(reference, 50), np.repeat(np.arange(20), 50))
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high))
+    assert copied.n == 1000 and copied.num_clusters == 20
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for _ in range(300):
+        effect = random.normal(0, 0.2, 40)  # what the images of a cluster share
+        reference = random.uniform(0.5, 1.5, (40, 10))
+        model = reference * np.clip(0.8 + effect[:, None] + random.normal(0, 0.1, (40, 10)), 0, None)
+        score = ratio_skill(model.ravel(), reference.ravel(), np.repeat(np.arange(40), 10))
+        hits += score.low <= 0.2 <= score.high
+    assert 0.90 <= hits / 300 <= 0.985
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (87, 100)])
+def test_accuracy_has_scipys_exact_interval(hits: int, n: int) -> None:
+    score = proportion(np.arange(n) < hits)
+    expected = binomtest(hits, n).proportion_ci(0.95, method="exact")
+    assert score.value == hits / n
+    assert (score.low, score.high) == pytest.approx((expected.low, expected.high), abs=1e-9)

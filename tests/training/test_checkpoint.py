@@ -1,0 +1,77 @@
+"""Checkpoints: whole or absent, the newest readable one wins, and nothing in them can execute."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.training.checkpoint import (
+    checkpoints,
+    find_checkpoint,
+    load_optimiser,
+    newest_checkpoint,
+    read_state,
+    read_tensors,
+    save_checkpoint,
+)
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    model.unused = nn.Parameter(torch.zeros(3))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimiser.zero_grad()
+        model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+        optimiser.step()
+    return model.to(memory_format=torch.channels_last), optimiser
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    model, optimiser = trained()
+    path = save_checkpoint(tmp_path, {"step": 7, "names": ["ä"]}, model, optimiser, average=model)
+    assert path.name == "step-00000007.safetensors" and read_state(path) == {"step": 7, "names": ["ä"]}
+    for prefix in ("model", "average"):
+        tensors = read_tensors(path, prefix)
+        assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
+    other, fresh = trained()[0], torch.optim.AdamW(trained()[0].parameters(), lr=0.1)
+    other.load_state_dict(read_tensors(path, "model"))
+    load_optimiser(fresh, read_tensors(path, "optimiser"))
+    before, after = optimiser.state_dict()["state"], fresh.state_dict()["state"]
+    assert before.keys() == after.keys() and len(before) == 6  # the unused parameter has no state
+    for number, state in before.items():
+        assert all(torch.equal(torch.as_tensor(state[key]), after[number][key]) for key in state)
+
+
+def test_tied_weights_are_saved(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2)})
+    model["b"] = model["a"]
+    save_checkpoint(tmp_path, {"step": 0}, model)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    model, _ = trained()
+    for step in (1, 2, 30):
+        save_checkpoint(tmp_path, {"step": step}, model, keep=2)
+    assert [read_state(path)["step"] for path in checkpoints(tmp_path)] == [2, 30]
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_one_is_passed_over(tmp_path: Path, damage: bytes | None) -> None:
+    model, _ = trained()
+    paths = [save_checkpoint(tmp_path, {"step": step}, model) for step in (1, 2)]
+    paths[1].write_bytes(paths[1].read_bytes()[:500] if damage is None else damage)
+    assert newest_checkpoint(tmp_path) == paths[0]
+    with pytest.raises(UserError, match=r"step-00000002\.safetensors' is not a checkpoint"):
+        read_state(paths[1])
+
+
+def test_a_checkpoint_is_found_by_run_folder_or_file(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "run" / "checkpoints", {"step": 1}, trained()[0])
+    for where in (tmp_path / "run", tmp_path / "run" / "checkpoints", path):
+        assert find_checkpoint(where) == path
+    with pytest.raises(UserError, match=r"no checkpoint in '.*other'"):
+        find_checkpoint(tmp_path / "other")

@@ -1,0 +1,160 @@
+"""The loop: it learns, repeats itself exactly, goes on where it stopped, and says what broke."""
+
+import math
+
+import pytest
+import torch
+
+from vision_mtl.data.pool import Pool
+from vision_mtl.training.checkpoint import load_optimiser, optimiser_tensors
+from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_first_loss_is_chance_and_training_lowers_it(make_trainer) -> None:
+    # fixed images, enough steps that each is seen often
+    trainer = make_trainer(steps=60, images=8, learning_rate=0.1, warmup_ratio=0.1)
+    losses = []
+    trainer.fit(lambda progress, record: losses.append(record.loss))
+    assert 0.5 < losses[0] < 2  # one batch scatters around the chance loss of the sample
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_every_step_is_counted_and_hooked(make_trainer) -> None:
+    trainer, seen = make_trainer(steps=5), []
+    trainer.fit(lambda progress, record: seen.append((progress.step, record.step, progress.images_seen)))
+    assert seen == [(i + 1, i, 8 * (i + 1)) for i in range(5)]
+    assert trainer.progress.seconds > 0
+
+
+def test_two_runs_are_one(make_trainer) -> None:
+    first, second = make_trainer(), make_trainer()
+    first.fit(lambda *_: None)
+    second.fit(lambda *_: None)
+    assert equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
+def test_going_on_equals_never_having_stopped(make_trainer, backbone: str) -> None:
+    whole = make_trainer(backbone, steps=6, ema_decay=0.5)
+    whole.fit(lambda *_: None)
+
+    first = make_trainer(backbone, steps=6, ema_decay=0.5)
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: Progress, record: object) -> None:
+        if progress.step == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        first.fit(stop)
+    second = make_trainer(backbone, steps=6, ema_decay=0.5)
+    second.model.load_state_dict(first.model.state_dict())
+    second.average.module.load_state_dict(first.average.module.state_dict())
+    tensors = optimiser_tensors(first.optimiser)
+    load_optimiser(second.optimiser, {name.removeprefix("optimiser."): value for name, value in tensors.items()})
+    second.progress = Progress(**vars(first.progress))
+    torch.manual_seed(12345)  # whatever happened in between
+    second.fit(lambda *_: None)
+    assert equal(weights(whole), weights(second))
+    assert equal(dict(whole.average.module.state_dict()), dict(second.average.module.state_dict()))
+
+
+def test_parts_of_a_batch_add_up_to_it(make_trainer) -> None:
+    """A ViT has no BatchNorm, so a step in two parts is the step in one, to rounding."""
+    whole, parts = (
+        make_trainer("vit_tiny_patch16_224", steps=2),
+        make_trainer("vit_tiny_patch16_224", steps=2, accumulate=2),
+    )
+    for trainer in (whole, parts):
+        trainer.optim = trainer.optim.__class__(**{**vars(trainer.optim), "learning_rate": 0.01})
+        trainer.fit(lambda *_: None)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], value, atol=2e-4, rtol=1e-2)
+
+
+def test_the_rate_follows_the_schedule(make_trainer) -> None:
+    trainer, rates = make_trainer(steps=10, warmup_ratio=0.2, learning_rate=0.32), []
+    trainer.fit(lambda progress, record: rates.append(record.learning_rate))
+    peak = 0.32 * 8 / 256
+    expected = [0, peak / 2] + [peak * 0.5 * (1 + math.cos(math.pi * (i / 10 - 0.2) / 0.8)) for i in range(2, 10)]
+    assert rates == pytest.approx(expected)
+
+
+def test_time_ends_training_and_hooks_do_not_count(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("vision_mtl.training.loop.time.perf_counter", lambda: float(next(clock)))
+    trainer = make_trainer(steps=None, max_seconds=5.0)
+    trainer.fit(lambda *_: [next(clock) for _ in range(100)])
+    assert trainer.progress.step == 5 and trainer.progress.seconds == 5
+
+
+def test_the_averaged_weights_are_scored(make_trainer) -> None:
+    trainer = make_trainer(steps=3, ema_decay=0.9)
+    trainer.fit(lambda *_: None)
+    assert trainer.scored_model is trainer.average.module
+    assert not equal(weights(trainer), dict(trainer.scored_model.state_dict()))
+
+
+def test_a_gradient_beyond_the_limit_is_clipped(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    trainer = make_trainer(steps=2, clip_norm=1e-3)
+    step = trainer.optimiser.step
+    monkeypatch.setattr(
+        trainer.optimiser,
+        "step",
+        lambda: (
+            norms.append(
+                torch.nn.utils.get_total_norm([p.grad for p in trainer.model.parameters() if p.grad is not None])
+            ),
+            step(),
+        ),
+    )
+    trainer.fit(lambda *_: None)
+    assert all(norm.item() == pytest.approx(1e-3, rel=1e-3) for norm in norms)
+
+
+def test_a_loss_that_is_no_number_names_its_pretext_and_keeps_the_weights(make_trainer, pool: Pool) -> None:
+    trainer = make_trainer(names=("downsample", "rotation"))
+    before = weights(trainer)
+    trainer.objective.chance["rotation"] = float("nan")
+    with pytest.raises(
+        NonFiniteLoss, match=r"non-finite at step 0; pretexts: rotation\. Lower --optim\.learning_rate"
+    ) as caught:
+        trainer.fit(lambda *_: None)
+    after = weights(trainer)
+    parameters = [name for name, _ in trainer.model.named_parameters()]
+    assert all(torch.equal(before[name], after[name]) for name in parameters)
+    assert torch.equal(caught.value.images, pool.gather(caught.value.indices)) and len(caught.value.indices) == 8
+
+
+def test_a_head_without_a_row_is_left_alone(make_trainer) -> None:
+    """Its gradient is None, so weight decay and momentum do not move it."""
+    trainer = make_trainer(steps=3)
+    assigned = []
+    original = trainer.objective.mixture.assign
+    trainer.objective.mixture.assign = lambda keys, usable: assigned.append(original(keys, usable) * 0) or assigned[-1]
+    before = weights(trainer)
+    trainer.fit(lambda *_: None)
+    after = weights(trainer)
+    moved = {
+        name.split(".")[1]
+        for name in before
+        if name.startswith("heads.") and not torch.equal(before[name], after[name])
+    }
+    assert moved == {"grid_mask"}
+
+
+def test_bf16_trains_and_keeps_float32_weights(make_trainer) -> None:
+    trainer = make_trainer(precision="bf16", steps=3)
+    trainer.fit(lambda progress, record: math.isfinite(record.loss) or pytest.fail("not finite"))
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}

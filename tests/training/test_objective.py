@@ -1,0 +1,58 @@
+"""The sum that is minimised, taken apart."""
+
+import pytest
+import torch
+
+from vision_mtl.core.rng import Keys
+from vision_mtl.training.objective import SMALLEST_CHANCE, PretextObjective, chance_losses, zero_prediction
+
+
+def test_an_untrained_model_stands_at_chance(make_trainer, pool) -> None:
+    trainer = make_trainer(names=("downsample", "decolorise"))
+    for head in trainer.model.heads.parameters():
+        torch.nn.init.zeros_(head)
+    indices = pool.indices("train")[:64]
+    loss = trainer.objective(
+        trainer.model, *trainer.load(indices, torch.zeros(64, dtype=torch.int64)), torch.contiguous_format
+    )
+    assert loss.total.item() == pytest.approx(1, abs=0.35)
+    assert set(loss.parts) == {"downsample", "decolorise"} and loss.rows == 64
+
+
+def test_the_total_is_the_mean_over_images_in_units_of_chance(make_trainer, pool) -> None:
+    trainer = make_trainer(names=("downsample", "grid_mask"))
+    trainer.model.eval()
+    indices = pool.indices("train")[:16]
+    images, keys = trainer.load(indices, torch.zeros(16, dtype=torch.int64))
+    with torch.no_grad():
+        loss = trainer.objective(trainer.model, images, keys, torch.contiguous_format)
+        batch = trainer.objective.mixture.prepare(images, keys)
+        total = 0.0
+        for part in batch.parts:
+            from vision_mtl.training.objective import requests, spread
+
+            predictions = trainer.model(batch.damaged, requests(batch.parts), spread(keys, batch))
+            values = part.pretext.loss(predictions[part.name][0], part.images, part.draw)
+            total += (values / trainer.objective.chance[part.name]).sum().item()
+    assert loss.total.item() == pytest.approx(total / 16, rel=1e-5)
+
+
+def test_a_pretext_that_suits_no_image_is_absent_from_chance(make_trainer, pool) -> None:
+    mixture = make_trainer().objective.mixture
+    grey = pool.gather(pool.indices("train")[:8]).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    found = chance_losses(mixture, grey, Keys(0, 0, torch.arange(8)))
+    assert "decolorise" not in found and set(found) == {"grid_mask", "downsample", "rotation"}
+
+
+def test_blank_images_do_not_divide_by_nothing(make_trainer) -> None:
+    mixture = make_trainer(names=("downsample",)).objective.mixture
+    found = chance_losses(mixture, torch.full((4, 3, 32, 32), 0.5), Keys(0, 0, torch.arange(4)))
+    assert found == {"downsample": SMALLEST_CHANCE}
+
+
+def test_zeros_have_the_heads_shape(make_trainer) -> None:
+    pretexts = make_trainer().objective.mixture.pretexts
+    images = torch.zeros(2, 3, 8, 8)
+    assert zero_prediction(pretexts["rotation"], images).shape == (2, 4)
+    assert zero_prediction(pretexts["decolorise"], images).shape == (2, 2, 8, 8)
+    assert isinstance(make_trainer().objective, PretextObjective)

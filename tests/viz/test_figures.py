@@ -1,0 +1,81 @@
+"""Figures draw what they are given: counted elements, not pixels, and no window."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from vision_mtl.viz.curves import curves_figure, skill_figure
+from vision_mtl.viz.reconstruction import GAP, Panel, error_map, picture_strip, reconstruction_figure
+from vision_mtl.viz.sheets import sheet_figure
+
+
+def score(value: float, low: float | None, high: float | None) -> dict:
+    return {"value": value, "low": low, "high": high, "n": 10, "num_clusters": 5}
+
+
+def test_error_maps_run_from_black_to_the_last_colour() -> None:
+    original = np.zeros((1, 1, 3, 3))
+    repaired = original + np.array([0.0, 0.15, 0.9])[None, None, :, None]
+    colours = error_map(repaired, original)[0, 0]
+    scale = matplotlib.colormaps["inferno"]
+    np.testing.assert_allclose(colours, [scale(v)[:3] for v in (0.0, 0.5, 1.0)], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strips_enlarge_without_smoothing_and_leave_gaps(channels: int) -> None:
+    images = np.random.default_rng(0).random((3, 32, 16, channels))
+    strip = picture_strip(images)
+    assert strip.shape == (128 + GAP, 3 * (64 + GAP), 3)
+    np.testing.assert_array_equal(strip[:128:4, :64:4, 0], images[0, :, :, 0])
+    assert (strip[:, 64 : 64 + GAP] == 1).all() and (strip[128:] == 1).all()
+
+
+def test_panels_stand_in_line_with_their_titles_and_captions() -> None:
+    images = np.random.default_rng(0).random((4, 8, 8, 3))
+    panels = [Panel("first", [("a", images), ("b", images)]), Panel("second", [("c", images)], ["w", "x", "y", "z"])]
+    figure = reconstruction_figure(panels)
+    assert [text.get_text() for text in figure.texts] == ["first", "second"]
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert len({round(box.x0, 6) for box in boxes}) == len({round(box.x1, 6) for box in boxes}) == 1
+    assert boxes[0].y0 > boxes[1].y1
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["w", "x", "y", "z"]
+    figure.canvas.draw()
+    inside = figure.bbox
+    for axes in figure.axes:
+        for label in (*axes.get_yticklabels(), *axes.get_xticklabels()):
+            box = label.get_window_extent()
+            assert box.x0 >= inside.x0 and box.y0 >= inside.y0
+    with pytest.raises(ValueError, match="no panel"):
+        reconstruction_figure([])
+
+
+def test_skill_figure_has_a_dot_a_row_and_a_ring_where_training_began() -> None:
+    scores = {"photos": {"grid_mask": score(0.3, 0.2, 0.4), "blur": score(0.1, None, None)}}
+    figure = skill_figure(scores, {"photos": {"grid_mask": score(0.1, 0, 0.2)}})
+    lines = figure.axes[0].lines
+    values = [line.get_xdata()[0] for line in lines if line.get_marker() == "o" and line.get_fillstyle() == "full"]
+    rings = [line.get_xdata()[0] for line in lines if line.get_fillstyle() == "none"]
+    assert values == [0.3, 0.1] and rings == [0.1]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["photos  grid_mask", "photos  blur"]
+    assert skill_figure({}) is None
+
+
+def test_curves_hold_every_pretext_and_task() -> None:
+    records = [
+        {"kind": "train", "step": s, "images_seen": 64 * s, "loss.blur": 1 / s, "loss.grid": None} for s in (1, 2)
+    ]
+    records.append({"kind": "train", "step": 3, "images_seen": 192, "loss.blur": 0.3, "loss.grid": 0.9})
+    assert len(curves_figure(records).axes) == 1
+    records.append({"kind": "probe", "step": 3, "tasks": {"pets": {"knn": 0.5, "chance": 0.3}}})
+    figure = curves_figure(records)
+    assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"blur", "grid"}
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["pets"]
+    assert curves_figure([]) is None
+
+
+def test_sheets_pad_their_last_row() -> None:
+    figure = sheet_figure(np.zeros((13, 8, 8, 1)), "a title")
+    assert figure.axes[0].get_title(loc="left") == "a title"
+    with pytest.raises(ValueError, match="no picture"):
+        sheet_figure(np.zeros((0, 8, 8, 1)), "none")
