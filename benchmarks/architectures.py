@@ -96,7 +96,9 @@ def one_step(backbone: Backbone) -> str:
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     loss = objective(model, images, keys, torch.contiguous_format)
     loss.total.backward()
-    first = next(p for p in backbone.model.parameters() if p.requires_grad and p.ndim > 1)
+    # a layer, not a class token: of those some never meet the maps
+    weights = (getattr(module, "weight", None) for module in backbone.model.modules())
+    first = next(w for w in weights if isinstance(w, torch.nn.Parameter) and w.requires_grad and w.ndim > 1)
     if set(loss.parts) != set(PRETEXT_NAMES) or not bool(loss.total.isfinite()):
         return f"loss {loss.total.item()} of {sorted(loss.parts)}"
     if first.grad is None or not bool(first.grad.isfinite().all()) or not bool(first.grad.any()):

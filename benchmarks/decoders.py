@@ -2,11 +2,12 @@
 
     python benchmarks/decoders.py [--seeds 3] [--seconds 120] [--jobs 2] [--arms NAME ...] [-- PRETRAIN OPTIONS ...]
 
-Options after `--` are those of `--stage pretrain`: other images, tasks, backbone. The time of a step is measured first,
-for all arms in turn within one process, and each arm gets the number of steps that fills `--seconds`; so what else the
-machine does meanwhile changes nothing. Everything is judged on what choices may be made on: skill on validation images,
-features by 5-fold cross-validated logistic regression on the tasks' training images. Writes
-`benchmarks/results/decoders.json` and prints the table in Markdown. About 40 minutes on 2 cores.
+Options after `--` are those of `--stage pretrain`: other images, tasks, backbone. The time of a step is measured
+first, for all arms in turn within one process, and each arm gets the number of steps that fills `--seconds`; so what
+else the machine does meanwhile changes nothing. The arm `untrained` is the model before its first step. Everything is
+judged on what choices may be made on: skill on validation images, features by 5-fold cross-validated logistic
+regression on the tasks' training images. Writes `benchmarks/results/decoders.json` and prints the table in Markdown.
+About 40 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from vision_mtl.training.runtime import Runtime
 
 RESULT = Path(__file__).parent / "results" / "decoders.json"
 ARMS = {
+    "untrained": {"name": "stages"},
     "linear": {"name": "linear"},
     "transformer": {"name": "transformer"},
     "stages, stop_gradient": {"name": "stages", "shallow": "stop_gradient"},
@@ -120,7 +122,8 @@ def measure(arm: str, seed: int, steps: int, options: list[str]) -> dict[str, An
     """Train one arm with one seed and judge it."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(arm, seed, steps, options, Path(folder))
-        trainer.fit(lambda progress, record: None)
+        if arm != "untrained":
+            trainer.fit(lambda progress, record: None)
         model, pool, autocast = trainer.scored_model, trainer.pool, trainer.accelerator.autocast
         skills = score_pretexts(model, pool, trainer.objective.mixture, autocast, "val")
         clean = with_clean_statistics(model.backbone, pool, pool.indices("train"), autocast=autocast)
