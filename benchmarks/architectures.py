@@ -28,7 +28,8 @@ from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
-from vision_mtl.training.objective import PretextObjective, answers, chance_losses
+from vision_mtl.training.objective import step_loss
+from vision_mtl.training.repair import PretextObjective, RepairBatch, answers, chance_losses
 
 HERE = Path(__file__).parent
 PRETEXT_NAMES = ("grid_mask", "decolorise", "downsample")
@@ -94,7 +95,7 @@ def one_step(backbone: Backbone) -> str:
     keys = all_pretexts_drawn(mixture)
     objective = PretextObjective(mixture, chance_losses(mixture, images, keys))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    loss = objective(model, images, keys, torch.contiguous_format)
+    loss = step_loss(model, objective, RepairBatch(images, keys))
     loss.total.backward()
     # a layer, not a class token: of those some never meet the maps
     weights = (getattr(module, "weight", None) for module in backbone.model.modules())

@@ -42,6 +42,7 @@ from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.pretrain import build_objective, training_images
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.repair import RepairFeed
 from vision_mtl.training.runtime import Runtime
 
 RESULT = Path(__file__).parent / "results" / "decoders.json"
@@ -114,8 +115,8 @@ def trainer_of(arm: str, seed: int, steps: int, options: list[str], folder: Path
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     objective = build_objective(config, run, pool, pretexts, indices)
-    batches = Batches(indices, optim.batch_size, seed)
-    return Trainer(model, objective, pool, batches, optim, accelerator, runtime.layout(model.backbone), seed)
+    feed = RepairFeed(pool, Batches(indices, optim.batch_size, seed), seed, accelerator.device)
+    return Trainer(model, objective, feed, optim, accelerator, runtime.layout(model.backbone), seed)
 
 
 def measure(arm: str, seed: int, steps: int, options: list[str]) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def measure(arm: str, seed: int, steps: int, options: list[str]) -> dict[str, An
         trainer = trainer_of(arm, seed, steps, options, Path(folder))
         if arm != "untrained":
             trainer.fit(lambda progress, record: None)
-        model, pool, autocast = trainer.scored_model, trainer.pool, trainer.accelerator.autocast
+        model, pool, autocast = trainer.scored_model, trainer.feed.pool, trainer.accelerator.autocast
         skills = score_pretexts(model, pool, trainer.objective.mixture, autocast, "val")
         clean = with_clean_statistics(model.backbone, pool, pool.indices("train"), autocast=autocast)
         probes = {task: probe(clean, pool, task, autocast) for task in pool.labels}

@@ -9,7 +9,8 @@ from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
-from vision_mtl.training.objective import PretextObjective, answers, chance_losses, requests
+from vision_mtl.training.objective import step_loss
+from vision_mtl.training.repair import PretextObjective, RepairBatch, answers, chance_losses, requests
 
 # a kind each: plain ViT, with relative positions, windows, hybrid, pyramid; residual, depthwise, dense, mobile and
 # modern convolutions; an MLP, a pooling mixer, and one without patches of one size
@@ -68,7 +69,7 @@ def test_one_step_with_all_pretexts_reaches_the_first_layer(name: str) -> None:
     images = torch.rand(6, 3, *model.backbone.image_size, generator=torch.Generator().manual_seed(0))
     mixture = Mixture(pretexts)
     keys = next(k for k in (Keys(s, 0, torch.arange(6)) for s in range(99)) if len(mixture.assign(k).unique()) == 3)
-    loss = PretextObjective(mixture, chance_losses(mixture, images, keys))(model, images, keys, torch.contiguous_format)
+    loss = step_loss(model, PretextObjective(mixture, chance_losses(mixture, images, keys)), RepairBatch(images, keys))
     loss.total.backward()
     weights = (getattr(module, "weight", None) for module in model.backbone.model.modules())
     first = next(w for w in weights if isinstance(w, torch.nn.Parameter) and w.ndim > 1)

@@ -10,7 +10,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.options import read_options, registered_class
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
-from vision_mtl.training.objective import zero_prediction
+from vision_mtl.training.repair import zero_prediction
 
 NAMES = PRETEXTS.names()
 SHAPES = [(3, 64, 64), (3, 48, 64), (1, 32, 32), (3, 61, 61)]

@@ -18,8 +18,8 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.objective import PretextObjective, answers, chance_losses
 from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
 from vision_mtl.training.runtime import Runtime
 
 NAMES = ("grid_mask", "decolorise", "downsample", "rotation")
@@ -46,6 +46,8 @@ def make_trainer(pool: Pool) -> MakeTrainer:
         mixture = Mixture(pretexts)
         objective = PretextObjective(mixture, chance_losses(mixture, pool.gather(indices), Keys(0, 0, indices)))
         batches = Batches(indices, optim.batch_size, seed=0)
-        return Trainer(model, objective, pool, batches, optim, runtime.accelerator("cpu"), runtime.layout(net), seed=0)
+        accelerator = runtime.accelerator("cpu")
+        feed = RepairFeed(pool, batches, 0, accelerator.device)
+        return Trainer(model, objective, feed, optim, accelerator, runtime.layout(net), seed=0)
 
     return make

@@ -8,6 +8,7 @@ import torch
 from vision_mtl.data.pool import Pool
 from vision_mtl.training.checkpoint import load_optimiser, optimiser_tensors
 from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
+from vision_mtl.training.objective import step_loss
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -23,9 +24,9 @@ def test_the_first_loss_is_chance_and_training_lowers_it(make_trainer) -> None:
 
     def loss() -> float:
         """Over the same images and damage each time: one batch of eight scatters too much to compare with another."""
-        batches = (trainer.load(*trainer.batches.at(step)) for step in range(10))
+        batches = [trainer.feed.at(step, 1)[0][0] for step in range(10)]
         with torch.no_grad():
-            return sum(trainer.objective(trainer.model, *batch, trainer.layout).total.item() for batch in batches) / 10
+            return sum(step_loss(trainer.model, trainer.objective, batch).total.item() for batch in batches) / 10
 
     before = loss()
     trainer.fit(lambda *_: None)
@@ -134,13 +135,14 @@ def test_a_loss_that_is_no_number_names_its_pretext_and_keeps_the_weights(make_t
     before = weights(trainer)
     trainer.objective.chance["rotation"] = float("nan")
     with pytest.raises(
-        NonFiniteLoss, match=r"non-finite at step 0; pretexts: rotation\. Lower --optim\.learning_rate"
+        NonFiniteLoss, match=r"non-finite at step 0; loss of: rotation\. Lower --optim\.learning_rate"
     ) as caught:
         trainer.fit(lambda *_: None)
     after = weights(trainer)
     parameters = [name for name, _ in trainer.model.named_parameters()]
     assert all(torch.equal(before[name], after[name]) for name in parameters)
-    assert torch.equal(caught.value.images, pool.gather(caught.value.indices)) and len(caught.value.indices) == 8
+    evidence = caught.value.evidence
+    assert torch.equal(evidence["images"], pool.gather(evidence["indices"])) and len(evidence["indices"]) == 8
 
 
 def test_a_head_without_a_row_is_left_alone(make_trainer) -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from vision_mtl.core.rng import Keys
-from vision_mtl.training.objective import SMALLEST_CHANCE, PretextObjective, chance_losses, zero_prediction
+from vision_mtl.training.objective import step_loss
+from vision_mtl.training.repair import (
+    SMALLEST_CHANCE,
+    PretextObjective,
+    RepairBatch,
+    chance_losses,
+    requests,
+    spread,
+    zero_prediction,
+)
 
 
 def test_an_untrained_model_stands_at_chance(make_trainer, pool) -> None:
@@ -12,25 +21,22 @@ def test_an_untrained_model_stands_at_chance(make_trainer, pool) -> None:
     for head in trainer.model.heads.parameters():
         torch.nn.init.zeros_(head)
     indices = pool.indices("train")[:64]
-    loss = trainer.objective(
-        trainer.model, *trainer.load(indices, torch.zeros(64, dtype=torch.int64)), torch.contiguous_format
-    )
+    loss = step_loss(trainer.model, trainer.objective, RepairBatch(pool.gather(indices), Keys(0, 0, indices)))
     assert loss.total.item() == pytest.approx(1, abs=0.35)
     assert set(loss.parts) == {"downsample", "decolorise"} and loss.rows == 64
+    assert all(value == pytest.approx(1, abs=0.35) for value in loss.means().values())
 
 
 def test_the_total_is_the_mean_over_images_in_units_of_chance(make_trainer, pool) -> None:
     trainer = make_trainer(names=("downsample", "grid_mask"))
     trainer.model.eval()
     indices = pool.indices("train")[:16]
-    images, keys = trainer.load(indices, torch.zeros(16, dtype=torch.int64))
+    images, keys = pool.gather(indices), Keys(0, 0, indices)
     with torch.no_grad():
-        loss = trainer.objective(trainer.model, images, keys, torch.contiguous_format)
+        loss = step_loss(trainer.model, trainer.objective, RepairBatch(images, keys))
         batch = trainer.objective.mixture.prepare(images, keys)
         total = 0.0
         for part in batch.parts:
-            from vision_mtl.training.objective import requests, spread
-
             predictions = trainer.model(batch.damaged, requests(batch.parts), spread(keys, batch))
             values = part.pretext.loss(predictions[part.name][0], part.images, part.draw)
             total += (values / trainer.objective.chance[part.name]).sum().item()

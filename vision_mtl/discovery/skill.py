@@ -20,7 +20,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
-from vision_mtl.training.objective import requests, zero_prediction
+from vision_mtl.training.repair import requests, zero_prediction
 
 SCORE_SEED = 20_240_117  # the damage that repairs are judged on: the same for every run, and none that training draws
 

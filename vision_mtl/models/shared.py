@@ -1,5 +1,10 @@
-"""The shared model: one backbone, one decoder, and a small head for each pretext, over one mixed batch."""
-# B images, C channels, H W pixels, K outputs, h w positions
+"""The shared model: one backbone, one decoder, and a small head for each pretext and each task, over one mixed batch.
+
+The error of an image flows back through the head of its pretext, or of every task that it is labelled for, and then
+through the shared layers. A head that no image of a batch needs is not run: its gradient stays None, so that neither
+weight decay nor momentum moves it.
+"""
+# B images, C channels, H W pixels, K outputs, h w positions, b rows of one request
 
 from __future__ import annotations
 
@@ -10,9 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import Decoder, LogitHead, PixelHead
+from vision_mtl.models.task_heads import TaskAnswer, build_task_head
 from vision_mtl.models.visible import hidden_tokens
+
+NAME_RULE = "letters, digits, - and _ only"
 
 
 @dataclass(frozen=True)
@@ -23,20 +32,45 @@ class Answer:
     num_outputs: int
     learned_fill: bool = False
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether the answer is a picture, which needs the decoder."""
+        return self.kind == "pixels"
+
 
 @dataclass(frozen=True)
 class Request:
-    """Rows of a mixed batch that one pretext damaged; `hidden` is (b, 1, H, W) bool, or None where nothing is."""
+    """Rows of a mixed batch that one head must answer.
+
+    A pretext's rows are a slice, and `hidden` is (b, 1, H, W) bool, or None where nothing is hidden. A task's rows are
+    (b,) int64, in any order, and may overlap another task's.
+    """
 
     name: str
-    rows: slice
+    rows: slice | Tensor
     hidden: Tensor | None = None
+    is_task: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name of the prediction."""
+        return f"task:{self.name}" if self.is_task else self.name
 
 
 class SharedModel(nn.Module):
-    """`answers` maps a pretext's name to the head it needs; the decoder's readouts each get a head of their own."""
+    """`answers` maps a pretext's name to the head it needs, `tasks` a task's; the two may share names.
 
-    def __init__(self, backbone: Backbone, decoder: Decoder, answers: Mapping[str, Answer]) -> None:
+    The decoder's readouts each get a head of their own for every pretext; a dense task reads the first. Raises
+    `UserError` for a task's name that cannot name a module.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder,
+        answers: Mapping[str, Answer],
+        tasks: Mapping[str, TaskAnswer] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
         self.answers = dict(answers)
@@ -46,25 +80,51 @@ class SharedModel(nn.Module):
         self.fills = nn.ParameterDict(
             {name: nn.Parameter(torch.full((backbone.in_chans, 1, 1), 0.5)) for name in learned}
         )
+        self.still: list[nn.Module] = []  # frozen modules, which `train` leaves in eval mode
+        self.task_answers: dict[str, TaskAnswer] = {}
+        self.task_heads = nn.ModuleDict()
+        for name, answer in (tasks or {}).items():
+            self.add_task(name, answer)
+
+    def train(self, mode: bool = True) -> SharedModel:
+        """Training mode for all but what is frozen."""
+        super().train(mode)
+        for module in self.still:
+            module.eval()
+        return self
+
+    def add_task(self, name: str, answer: TaskAnswer) -> None:
+        """Give the model a freshly initialised head for another task."""
+        if not name.replace("-", "_").isidentifier() or name in self.task_answers:
+            raise UserError(f"a task's name must be new and have {NAME_RULE}; found {name!r}.")
+        self.task_answers[name] = answer
+        size, readout = self.backbone.image_size, self.decoder.readouts[0]
+        self.task_heads[_module_name(name)] = build_task_head(answer, self.backbone.num_features, readout, size)
+
+    def task_head(self, name: str) -> nn.Module:
+        """The head of task `name`."""
+        return self.task_heads[_module_name(name)]
 
     def forward(
         self, images: Tensor, requests: Sequence[Request], chance: Tensor | None = None
     ) -> dict[str, list[Tensor]]:
-        """Damaged images (B, C, H, W) -> for each pretext, one prediction a readout: (b, K, H, W), or (b, K) logits.
+        """Images (B, C, H, W), damaged or not -> for each request, one prediction a readout.
 
-        `chance` (B,) in [0, 1) is one number an image for whatever the decoder drops in training.
+        A prediction is (b, K, H, W) or (b, K); a task's is listed under `task:NAME`, and is one alone. `chance` (B,)
+        in [0, 1] is one number an image for whatever the decoder drops in training.
         """
         images = self.fill_hidden(images, requests)
         hidden = self._hidden_tokens(images, requests)
         maps = self.backbone(images, hidden)
-        readouts = self.decoder(maps, hidden, chance)
+        readouts, places = self._decode(maps, hidden, chance, requests)
         predictions = {}
         for request in requests:
-            heads, rows = self.heads[request.name], request.rows
-            if self.answers[request.name].kind == "logits":
-                predictions[request.name] = [heads[0](maps[-1][rows])]
+            answer, heads = self._answerers(request)
+            if answer.is_dense:
+                rows = request.rows if places is None else places[request.rows]
+                predictions[request.key] = [head(r[rows]) for head, r in zip(heads, readouts, strict=False)]
             else:
-                predictions[request.name] = [head(r[rows]) for head, r in zip(heads, readouts, strict=True)]
+                predictions[request.key] = [heads[0](maps[-1][request.rows])]
         return predictions
 
     def fill_hidden(self, images: Tensor, requests: Sequence[Request]) -> Tensor:
@@ -75,6 +135,32 @@ class SharedModel(nn.Module):
                 before, after = images[: request.rows.start], images[request.rows.stop :]
                 images = torch.cat((before, filled.to(images.dtype), after))
         return images
+
+    def _decode(
+        self, maps: list[Tensor], hidden: Tensor | None, chance: Tensor | None, requests: Sequence[Request]
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """The readouts of the rows that need them, and each row's place among those (None: all rows, in place).
+
+        Questions and classes need no decoder, and in supervised batches nothing else may be asked.
+        """
+        count = len(maps[-1])
+        needed = torch.zeros(count, dtype=torch.bool, device=maps[-1].device)
+        wanted = [request for request in requests if self._answerers(request)[0].is_dense]
+        if not wanted:
+            return [], None
+        if sum(r.rows.stop - r.rows.start for r in wanted if isinstance(r.rows, slice)) == count:
+            return self.decoder(maps, hidden, chance), None
+        for request in wanted:
+            needed[request.rows] = True
+        rows = needed.nonzero()[:, 0]
+        chosen = (None if x is None else x[rows] for x in (hidden, chance))
+        return self.decoder([m[rows] for m in maps], *chosen), needed.cumsum(0) - 1
+
+    def _answerers(self, request: Request) -> tuple[Answer | TaskAnswer, Sequence[nn.Module]]:
+        """What the request asks for, and its heads: one for each readout, or a task's only one."""
+        if request.is_task:
+            return self.task_answers[request.name], [self.task_head(request.name)]
+        return self.answers[request.name], self.heads[request.name]
 
     def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> Tensor | None:
         """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position."""
@@ -94,3 +180,8 @@ class SharedModel(nn.Module):
         return nn.ModuleList(
             PixelHead(width, answer.num_outputs, stride, size) for width, stride in self.decoder.readouts
         )
+
+
+def _module_name(task: str) -> str:
+    """A task's key among modules: no attribute of `nn.ModuleDict` (`keys`, `pop`, ...) can clash with it."""
+    return f"task_{task}"

@@ -15,8 +15,8 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
-from vision_mtl.training.objective import answers
 from vision_mtl.training.progress import DataProgress
+from vision_mtl.training.repair import answers
 
 
 def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:

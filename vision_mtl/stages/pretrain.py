@@ -18,14 +18,14 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.fit import Action, fit, resume
 from vision_mtl.stages.pictures import repair_figure
 from vision_mtl.stages.registry import STAGES
-from vision_mtl.training.checkpoint import load_optimiser, newest_checkpoint, read_state, read_tensors, save_checkpoint
-from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
-from vision_mtl.training.objective import PretextObjective, chance_losses
+from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
 from vision_mtl.training.runtime import Runtime
-from vision_mtl.training.tracking import Milestones, Track, Tracker
+from vision_mtl.training.tracking import Track, Tracker
 from vision_mtl.viz.curves import curves_figure, skill_figure
 
 SECTIONS = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
@@ -45,27 +45,22 @@ def pretrain(config: RunConfig, run: Run) -> None:
     indices = training_images(config, pool)
 
     objective = build_objective(config, run, pool, pretexts, indices)
-    share = optim.batch_size // accelerator.num_processes
+    share = share_of_batch(optim, accelerator.num_processes)
     batches = Batches(indices, share, config.seed, rank=accelerator.process_index, world_size=accelerator.num_processes)
     if config.init_from:
         run.say(f"initialised from {build.load_weights(model, config.init_from)}")
-    trainer = Trainer(
-        model,
-        objective,
-        pool,
-        batches,
-        optim,
-        accelerator,
-        runtime.layout(model.backbone),
-        config.seed,
-        runtime.compile,
-    )
-    resume(trainer, run)
-    online = train(config, run, trainer, track)
+    feed = RepairFeed(pool, batches, config.seed, accelerator.device)
+    layout = runtime.layout(model.backbone)
+    trainer = Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
+    memory = {"chance": objective.chance}
+    resume(trainer, run, memory)
+    objective.chance = memory["chance"]
+    fit(run, trainer, track, build.describe_model(config, model, pool), memory, watch(trainer, pool, objective, track))
+    probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
 
     skills = score_pretexts(trainer.scored_model, pool, objective.mixture, accelerator.autocast)
-    metrics = {**skills, "online": online}
-    draw(run, trainer, metrics)
+    metrics = {**skills, "online": probes[-1] if probes else {}}
+    draw(run, trainer, pool, objective, metrics)
     progress = trainer.progress
     run.write_result(
         "completed",
@@ -98,77 +93,36 @@ def build_objective(
     return PretextObjective(Mixture({name: pretexts[name] for name in pretexts if name in chance}), chance)
 
 
-def resume(trainer: Trainer, run: Run) -> None:
-    """Go on from the run's newest checkpoint, if it has one."""
-    path = newest_checkpoint(run.checkpoints)
-    if path is None:
-        run.rewind(0)
-        return
-    state = read_state(path)
-    trainer.model.load_state_dict(read_tensors(path, "model"))
-    if trainer.average is not None:
-        trainer.average.module.load_state_dict(read_tensors(path, "average"))
-    load_optimiser(trainer.optimiser, read_tensors(path, "optimiser"))
-    trainer.objective.chance.update(state["chance"])
-    trainer.progress = Progress(**state["progress"])
-    run.rewind(trainer.progress.step)
-    run.say(f"resumed from {path.name}, step {trainer.progress.step}")
+def share_of_batch(optim: Optim, num_processes: int) -> int:
+    """Images a step of each process. Raises `UserError` if the batch cannot be dealt out evenly."""
+    if optim.batch_size % num_processes:
+        raise UserError(
+            f"optim.batch_size must be a multiple of the {num_processes} processes; found {optim.batch_size}."
+        )
+    return optim.batch_size // num_processes
 
 
-def train(config: RunConfig, run: Run, trainer: Trainer, track: Track) -> dict[str, Any]:
-    """Run the loop, with its records, pictures, probes and checkpoints; returns the last probe."""
-    description = build.describe_model(config, trainer.model, trainer.pool)
+def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Track) -> list[Action]:
+    """The online probe and the pictures, as often as `track` says."""
 
-    def save() -> None:
-        if trainer.accelerator.is_main_process:
-            state = {
-                **description,
-                "step": trainer.progress.step,
-                "progress": vars(trainer.progress),
-                "chance": trainer.objective.chance,
-            }
-            average = None if trainer.average is None else trainer.average.module
-            save_checkpoint(
-                run.checkpoints, state, trainer.model, trainer.optimiser, average, keep=track.keep_checkpoints
-            )
-
-    def probe(progress: Progress) -> None:
-        backbone = trainer.scored_model.backbone
-        found = online_probe(backbone, trainer.pool, trainer.accelerator.autocast)
+    def probe(progress: Progress, tracker: Tracker) -> None:
+        found = online_probe(trainer.scored_model.backbone, pool, trainer.accelerator.autocast)
         if found:
-            run.log({"kind": "probe", "step": progress.step, "tasks": found})
-            tracker.scalars(progress.step, {f"knn/{task}": s["knn"] for task, s in found.items()})
+            tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found})
+            tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
 
-    def picture(progress: Progress) -> None:
-        figure = repair_figure(trainer.scored_model, trainer.pool, trainer.objective.mixture, "val")
+    def picture(progress: Progress, tracker: Tracker) -> None:
+        figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")
         if figure is not None:
             tracker.figure(progress.step, "repairs", figure)
 
-    main = trainer.accelerator.is_main_process
-    actions = [Milestones(track.num_probes, probe), Milestones(track.num_pictures, picture)] if main else []
-    tracker = Tracker(run, track, trainer.optim, trainer.progress, save, actions, main)
-    try:
-        trainer.fit(tracker)
-    except KeyboardInterrupt:
-        save()
-        raise
-    except NonFiniteLoss as error:
-        where = run.folder / "failed_batch.pt"
-        torch.save({"step": error.step, "indices": error.indices, "images": error.images}, where)
-        raise UserError(f"{error} Its images are kept in {where}.") from error
-    finally:
-        tracker.close()
-    save()
-    probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
-    return probes[-1] if probes else {}
+    return [(track.num_probes, probe), (track.num_pictures, picture)]
 
 
-def draw(run: Run, trainer: Trainer, metrics: dict[str, Any]) -> None:
+def draw(run: Run, trainer: Trainer, pool: Pool, objective: PretextObjective, metrics: dict[str, Any]) -> None:
     """The run's figures: repairs of test images, curves, skill."""
     figures = {
-        "repairs": repair_figure(
-            trainer.scored_model, trainer.pool, trainer.objective.mixture, "test", metrics.get("skill", {})
-        ),
+        "repairs": repair_figure(trainer.scored_model, pool, objective.mixture, "test", metrics.get("skill", {})),
         "curves": curves_figure(run.records()),
         "skill": skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {})),
     }

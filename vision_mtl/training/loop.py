@@ -1,12 +1,12 @@
-"""The training loop: gather, damage, predict, compare, step. One process or several, by accelerate.
+"""The training loop: load, predict, measure, step. One process or several, by accelerate.
 
 Nothing here is random but the draws of `core.rng`, keyed by the step's images, and the global generator, which is set
 anew before each step (for stochastic depth and dropout): a run that goes on from a checkpoint repeats exactly.
 """
-# B images of this process in one part of a step
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,10 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.rng import Keys
-from vision_mtl.data.batches import Batches
-from vision_mtl.data.pool import Pool
-from vision_mtl.training.objective import PretextObjective, StepLoss
+from vision_mtl.training.objective import Feed, Objective, StepLoss, mean_parts, step_loss
 from vision_mtl.training.optimiser import Optim, build_optimiser
 
 
@@ -36,7 +33,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step showed: the relative loss (1 = chance) in all and by pretext, the gradient's norm, the rate."""
+    """What one step showed: the loss in all, each pretext's and task's own, the gradient's norm, the rate."""
 
     step: int
     loss: float
@@ -46,13 +43,13 @@ class StepRecord:
 
 
 class NonFiniteLoss(UserError):
-    """The loss or the gradient is not a number. `indices` are the batch's images in the pool."""
+    """The loss or the gradient is not a number. `evidence` holds the batch's images and their indices in the pool."""
 
-    def __init__(self, step: int, culprits: list[str], indices: Tensor, images: Tensor) -> None:
-        self.step, self.culprits, self.indices, self.images = step, culprits, indices, images
+    def __init__(self, step: int, culprits: list[str], evidence: dict[str, Tensor]) -> None:
+        self.step, self.culprits, self.evidence = step, culprits, evidence
         named = ", ".join(culprits) if culprits else "no single one (the gradient overflowed)"
         super().__init__(
-            f"training became non-finite at step {step}; pretexts: {named}. Lower --optim.learning_rate, "
+            f"training became non-finite at step {step}; loss of: {named}. Lower --optim.learning_rate, "
             "or use --runtime.precision fp32."
         )
 
@@ -62,12 +59,11 @@ Hook = Callable[[Progress, StepRecord], None]
 
 @dataclass
 class Trainer:
-    """Fits `model` to `objective` on the images of `batches`. `layout` is the memory format of model and images."""
+    """Fits `model` to `objective` on the batches of `feed`. `layout` is the memory format of model and images."""
 
     model: nn.Module
-    objective: PretextObjective
-    pool: Pool
-    batches: Batches
+    objective: Objective
+    feed: Feed
     optim: Optim
     accelerator: Accelerator
     layout: torch.memory_format
@@ -101,50 +97,40 @@ class Trainer:
     def _step(self) -> StepRecord:
         step = self.progress.step
         torch.manual_seed((self.seed << 32) ^ step)
-        rate = self.optim.rate(self.optim.progress(step, self.progress.seconds))
+        progress = self.optim.progress(step, self.progress.seconds)
+        rate = self.optim.rate(progress)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
-        indices, epochs = self.batches.at(step)
-        parts: list[StepLoss] = []
-        chunks = list(zip(indices.chunk(self.optim.accumulate), epochs.chunk(self.optim.accumulate), strict=True))
-        for i, (chunk, epoch) in enumerate(chunks):
-            images, keys = self.load(chunk, epoch)
-            last = i == len(chunks) - 1
+        losses: list[StepLoss] = []
+        parts = self.feed.at(step, self.optim.accumulate)
+        for i, (batch, _) in enumerate(parts):
             # gradients are averaged over processes once a step, with its last part
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
-                    loss = self.objective(self.wrapped, images, keys, self.layout)
-                self.accelerator.backward(loss.total * (len(chunk) / len(indices)))
-            parts.append(loss)
-        record = self._record(step, parts, rate)
-        self._guard(record, indices)
+                    loss = step_loss(self.wrapped, self.objective, batch, self.layout, progress)
+                self.accelerator.backward(loss.total)
+            losses.append(loss)
+        record = self._record(step, losses, rate)
+        self._guard(record)
         self.optimiser.step()
         if self.average is not None:
             self.average.update(self.model, step=step)
         self.progress.step += 1
-        self.progress.images_seen += len(indices) * self.accelerator.num_processes
+        self.progress.images_seen += self.feed.images_per_step
         return record
-
-    def load(self, indices: Tensor, epochs: Tensor) -> tuple[Tensor, Keys]:
-        """Images (B, C, H, W) and their keys, on the device."""
-        device = self.accelerator.device
-        images = self.pool.gather(indices).to(device, non_blocking=True)
-        return images, Keys(self.seed, epochs.to(device), indices.to(device))
 
     def _record(self, step: int, losses: list[StepLoss], rate: float) -> StepRecord:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         limit = self.optim.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        names = sorted({name for loss in losses for name in loss.parts})
-        parts = {n: _mean([loss.parts[n] for loss in losses if n in loss.parts]) for n in names}
-        return StepRecord(step, _mean([loss.total.detach() for loss in losses]), parts, float(norm), rate)
+        total = torch.stack([loss.total.detach() for loss in losses]).sum()
+        return StepRecord(step, float(total), mean_parts(losses), float(norm), rate)
 
-    def _guard(self, record: StepRecord, indices: Tensor) -> None:
-        finite = torch.tensor([record.loss, record.gradient_norm]).isfinite().all()
-        if not bool(finite):
-            culprits = [name for name, value in record.parts.items() if value != value or abs(value) == float("inf")]
-            raise NonFiniteLoss(record.step, culprits, indices, self.pool.gather(indices))
+    def _guard(self, record: StepRecord) -> None:
+        if not math.isfinite(record.loss) or not math.isfinite(record.gradient_norm):
+            culprits = [name for name, value in record.parts.items() if not math.isfinite(value)]
+            raise NonFiniteLoss(record.step, culprits, self.feed.evidence(record.step))
 
     def _agree(self, seconds: float) -> float:
         """The same clock for all processes, or they would stop at different steps."""
@@ -152,7 +138,3 @@ class Trainer:
             return seconds
         longest = self.accelerator.gather(torch.tensor([seconds], device=self.accelerator.device))
         return float(longest.max())
-
-
-def _mean(values: list[Tensor]) -> float:
-    return float(torch.stack([v.float() for v in values]).mean())

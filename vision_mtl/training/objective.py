@@ -1,92 +1,166 @@
-"""What a step of self-supervision minimises: each pretext's loss in units of its chance loss, averaged over images.
+"""What a step minimises, and what it looks at.
 
-A pretext's loss is divided by the loss of its chance answer (an all-zero prediction), measured on training images
-before the first step. Every pretext then starts at 1 and is worth the same, whatever its units; the raw values differ a
-hundredfold between colours, pixels and questions, and the largest would drown the rest.
+An objective turns a batch into inputs of the shared model with requests for its heads (`prepare`), and the predictions
+into losses (`measure`). The two are apart so that several objectives can share one pass of the model. A feed gives the
+batches of a step.
 """
-# B images in the batch, b rows of one pretext
+# B images in the batch, b rows of one request
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from vision_mtl.core.rng import Keys
-from vision_mtl.models.shared import Answer, Request
-from vision_mtl.pretext.contract import Pretext
-from vision_mtl.pretext.mixture import MixedBatch, Mixture, Part
+from vision_mtl.models.shared import Request
 
-SMALLEST_CHANCE = 1e-4  # mean squared error of one grey level in a hundred: below it a pretext has nothing to learn
+Predictions = Mapping[str, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch made ready for one pass: `inputs` (B, C, H, W), `chance` (B,) in [0, 1) for what the decoder drops.
+
+    `data` is the objective's own: what it needs to measure the predictions.
+    """
+
+    inputs: Tensor
+    requests: list[Request]
+    chance: Tensor
+    data: Any
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The scalar to minimise, and each pretext's mean loss relative to chance (detached scalars) with its rows."""
+    """`losses` are minimised: by name, this part's contribution to the step's mean (a scalar with its graph).
 
-    total: Tensor
-    parts: dict[str, Tensor]
-    rows: int
+    `parts` are shown: by name, the sum over the part's images of a loss in its own unit, and their number; both
+    detached.
+    """
 
+    losses: dict[str, Tensor]
+    parts: dict[str, tuple[Tensor, Tensor]]
+    rows: int = 0
 
-class PretextObjective:
-    """Damages a batch and measures how well the model repairs it. `chance` maps a pretext to its chance loss."""
+    @property
+    def total(self) -> Tensor:
+        """The sum of the losses: what is minimised where nothing balances them."""
+        return torch.stack(list(self.losses.values())).sum()
 
-    def __init__(self, mixture: Mixture, chance: Mapping[str, float]) -> None:
-        self.mixture, self.chance = mixture, dict(chance)
-
-    def __call__(self, model: nn.Module, images: Tensor, keys: Keys, layout: torch.memory_format) -> StepLoss:
-        """Images (B, C, H, W) in [0, 1] on the model's device; keys give the damage."""
-        batch = self.mixture.prepare(images, keys)
-        chance = spread(keys, batch)
-        predictions = model(batch.damaged.to(memory_format=layout), requests(batch.parts), chance)
-        total = images.new_zeros(())
-        parts = {}
-        for part in batch.parts:
-            readouts = predictions[part.name]
-            losses = [part.pretext.loss(p.float(), part.images, part.draw) for p in readouts]  # (b,) each
-            relative = sum(losses) / len(losses) / self.chance[part.name]
-            total = total + relative.sum()
-            count = part.pretext.usable(part.images).sum().clamp(min=1)
-            parts[part.name] = losses[0].detach().sum() / count / self.chance[part.name]
-        return StepLoss(total / len(batch.damaged), parts, len(batch.damaged))
+    def means(self) -> dict[str, float]:
+        """Each part's mean loss."""
+        return mean_parts([self])
 
 
-def requests(parts: list[Part]) -> list[Request]:
-    """What the shared model needs to know of a mixed batch."""
-    return [Request(part.name, part.rows, part.mask) for part in parts]
+class Objective(Protocol):
+    """`names` are the losses that a step may have."""
+
+    names: Sequence[str]
+
+    def prepare(self, batch: Any) -> Prepared:
+        """Damage, or merely gather, the batch's images; say which head answers which rows."""
+
+    def measure(self, predictions: Predictions, prepared: Prepared, progress: float) -> StepLoss:
+        """Losses of the predictions; `progress` is the share of training done, for schedules."""
 
 
-def spread(keys: Keys, batch: MixedBatch) -> Tensor:
-    """(B',) in [0, 1): one number for each damaged row, for what a decoder leaves out; it follows the image."""
-    uniform = keys.fold("decoder").uniform()
-    return torch.cat([uniform[part.source_rows] for part in batch.parts])
+class Feed(Protocol):
+    """The batches of a run: a pure function of the step, so that a resumed run sees what an uninterrupted one would."""
+
+    def at(self, step: int, num_parts: int) -> list[tuple[Any, float]]:
+        """The step's batch in `num_parts` parts on the device, and each part's share of it."""
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a step, over all processes."""
+
+    def evidence(self, step: int) -> dict[str, Tensor]:
+        """The step's `indices` in the pool and `images` on the CPU, kept if the step breaks."""
 
 
-def answers(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, Answer]:
-    """The head that each pretext needs."""
-    return {
-        name: Answer(p.output, p.num_outputs(channels), getattr(p, "learned_fill", False))
-        for name, p in pretexts.items()
-    }
+def step_loss(
+    model: nn.Module,
+    objective: Objective,
+    batch: Any,
+    layout: torch.memory_format = torch.contiguous_format,
+    progress: float = 0.0,
+) -> StepLoss:
+    """One pass of the model over one part of a step's batch."""
+    prepared = objective.prepare(batch)
+    predictions = model(prepared.inputs.to(memory_format=layout), prepared.requests, prepared.chance)
+    return objective.measure(predictions, prepared, progress)
 
 
-def chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, float]:
-    """Each pretext's loss of an all-zero prediction, averaged over usable images; absent if none is usable."""
-    found = {}
-    for name, pretext in mixture.pretexts.items():
-        usable = pretext.usable(images)
-        if not bool(usable.any()):
-            continue
-        draw = pretext.sample(keys.fold(name), tuple(images.shape[1:]))
-        loss = pretext.loss(zero_prediction(pretext, images), images, draw)[usable]
-        found[name] = max(float(loss.mean()), SMALLEST_CHANCE)
-    return found
+def mean_parts(losses: Sequence[StepLoss]) -> dict[str, float]:
+    """Each part's mean over the images of several measurements, in one transfer from the device."""
+    sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for loss in losses:
+        for name, entry in loss.parts.items():
+            sums.setdefault(name, []).append(entry)
+    if not sums:
+        return {}
+    means = torch.stack(
+        [sum(s for s, _ in entries).double() / sum(c for _, c in entries).clamp(min=1) for entries in sums.values()]
+    )
+    return dict(zip(sums, means.tolist(), strict=True))
 
 
-def zero_prediction(pretext: Pretext, images: Tensor) -> Tensor:
-    """The chance answer: zeros of the shape that the pretext's head gives."""
-    size = images.shape[-2:] if pretext.output == "pixels" else ()
-    return images.new_zeros(len(images), pretext.num_outputs(images.shape[1]), *size)
+@dataclass(frozen=True)
+class Together:
+    """Several objectives in one pass: their inputs stand one after the other in one batch.
+
+    `members` maps a name to an objective; the batch is a mapping of the same names.
+    """
+
+    members: Mapping[str, Objective]
+    names: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [name for member in self.members.values() for name in member.names]
+        object.__setattr__(self, "names", names)
+
+    def prepare(self, batch: Mapping[str, Any]) -> Prepared:
+        """Each member's inputs, one after the other."""
+        parts = {name: self.members[name].prepare(own) for name, own in batch.items()}
+        requests, start = [], 0
+        for part in parts.values():
+            requests += [replace(r, rows=_shifted(r.rows, start)) for r in part.requests]
+            start += len(part.inputs)
+        inputs = torch.cat([part.inputs for part in parts.values()])
+        return Prepared(inputs, requests, torch.cat([part.chance for part in parts.values()]), parts)
+
+    def measure(self, predictions: Predictions, prepared: Prepared, progress: float) -> StepLoss:
+        """The members' losses side by side."""
+        found = [self.members[n].measure(predictions, part, progress) for n, part in prepared.data.items()]
+        losses = {name: value for loss in found for name, value in loss.losses.items()}
+        parts = {name: value for loss in found for name, value in loss.parts.items()}
+        return StepLoss(losses, parts, sum(loss.rows for loss in found))
+
+
+def _shifted(rows: slice | Tensor, start: int) -> slice | Tensor:
+    return slice(rows.start + start, rows.stop + start) if isinstance(rows, slice) else rows + start
+
+
+@dataclass(frozen=True)
+class TogetherFeed:
+    """The feeds of `Together`'s members, step by step."""
+
+    members: Mapping[str, Feed]
+
+    def at(self, step: int, num_parts: int) -> list[tuple[dict[str, Any], float]]:
+        """Parts that hold one part of every member, with the first one's share."""
+        columns = [feed.at(step, num_parts) for feed in self.members.values()]
+        rows = zip(*columns, strict=True)
+        return [(dict(zip(self.members, (batch for batch, _ in row), strict=True)), row[0][1]) for row in rows]
+
+    @property
+    def images_per_step(self) -> int:
+        """Of all members."""
+        return sum(feed.images_per_step for feed in self.members.values())
+
+    def evidence(self, step: int) -> dict[str, Tensor]:
+        """Every member's, its name before the key."""
+        return {f"{n}.{key}": v for n, feed in self.members.items() for key, v in feed.evidence(step).items()}

@@ -7,9 +7,12 @@ scaling of the rate with the batch is Goyal et al., 2017, https://arxiv.org/abs/
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from vision_mtl.core.errors import UserError
@@ -30,6 +33,7 @@ class Optim:
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW's averaging of gradient and square; 0.95: from MAE
     warmup_ratio: float = 0.1  # share of training in which the rate rises from 0; then it falls to 0 as a cosine
     clip_norm: float = 1.0  # largest norm of the gradient; 0: no clipping
+    layer_decay: float = 1.0  # rate of each backbone layer relative to the next deeper one; 1: all alike
     ema_decay: float = 0.0  # decay of the averaged weights that are scored and exported, for example 0.999; 0: none
 
     def __post_init__(self) -> None:
@@ -43,6 +47,7 @@ class Optim:
             "betas": (len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)"),
             "warmup_ratio": (0 <= self.warmup_ratio < 1, "in [0, 1)"),
             "clip_norm": (self.clip_norm >= 0, "0 or more"),
+            "layer_decay": (0 < self.layer_decay <= 1, "in (0, 1]"),
             "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
         }
         for name, (holds, rule) in rules.items():
@@ -70,19 +75,38 @@ class Optim:
         return self.peak_rate * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels decay; norms, biases and single vectors (tokens, fills) do not."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Groups of trainable parameters with their decay, and `lr_scale` for the loop to multiply the rate by.
+
+    Matrices and kernels decay; norms, biases and single vectors (tokens, fills) do not. With `layer_decay` below 1 the
+    layers of `model.backbone.model`, in timm's own order, have smaller rates the shallower they are (Clark et al.,
+    "ELECTRA", 2020, https://arxiv.org/abs/2003.10555, app. A; timm's `param_groups_layer_decay`).
+    """
+    trunk = model.backbone.model if layer_decay < 1 else None
+    layered = _layered_groups(trunk, weight_decay, layer_decay) if trunk is not None else []
+    taken = {id(p) for group in layered for p in group["params"]}
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
     plain = [p for name, p in named if p.squeeze().ndim <= 1 or name.endswith("bias")]
     kept = {id(p) for p in plain}
     return [
         {"params": [p for _, p in named if id(p) not in kept], "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
+        *layered,
     ]
 
 
-def build_optimiser(model: nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, at rate 0: the loop sets the rate before each step."""
-    groups = parameter_groups(model, optim.weight_decay)
+def _layered_groups(trunk: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    groups = param_groups_layer_decay(trunk, weight_decay, layer_decay=layer_decay)
+    return [{key: group[key] for key in ("params", "weight_decay", "lr_scale")} for group in groups]
+
+
+def build_optimiser(model: nn.Module, optim: Optim, extra: Sequence[nn.Parameter] = ()) -> torch.optim.AdamW:
+    """AdamW over the model's trainable parameters, at rate 0: the loop sets the rate before each step.
+
+    `extra` are trained with them and do not decay (the variances of a balancing).
+    """
+    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
+    if extra:
+        groups.append({"params": list(extra), "weight_decay": 0.0})
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
     return torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, fused=fused)

@@ -1,0 +1,136 @@
+"""The self-supervised objective: each pretext's loss in units of its chance loss, averaged over images.
+
+A pretext's loss is divided by the loss of its chance answer (an all-zero prediction), measured on training images
+before the first step. Every pretext then starts at 1 and is worth the same, whatever its units; the raw values differ a
+hundredfold between colours, pixels and questions, and the largest would drown the rest.
+"""
+# B images in the batch, B' damaged instances, b rows of one pretext
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vision_mtl.core.rng import Keys
+from vision_mtl.data.batches import Batches
+from vision_mtl.data.pool import Pool
+from vision_mtl.models.shared import Answer, Request
+from vision_mtl.pretext.contract import Pretext
+from vision_mtl.pretext.mixture import MixedBatch, Mixture, Part
+from vision_mtl.training.objective import Predictions, Prepared, StepLoss
+
+SMALLEST_CHANCE = 1e-4  # mean squared error of one grey level in a hundred: below it a pretext has nothing to learn
+REPAIR = "repair"  # the objective's name, beside the tasks'
+
+
+@dataclass(frozen=True)
+class RepairBatch:
+    """Undamaged images (B, C, H, W) in [0, 1], the keys of their damage, and their share of the step's images."""
+
+    images: Tensor
+    keys: Keys
+    share: float = 1.0
+
+
+class PretextObjective:
+    """Damages a batch and measures how well the model repairs it.
+
+    `chance` maps a pretext to its chance loss; `weight` gives the whole objective's weight at a share of training.
+    """
+
+    names: Sequence[str] = (REPAIR,)
+
+    def __init__(
+        self, mixture: Mixture, chance: Mapping[str, float], weight: Callable[[float], float] = lambda progress: 1.0
+    ) -> None:
+        self.mixture, self.chance, self.weight = mixture, dict(chance), weight
+
+    def prepare(self, batch: RepairBatch) -> Prepared:
+        """Every image damaged by the pretext that its key draws, sorted by pretext."""
+        mixed = self.mixture.prepare(batch.images, batch.keys)
+        return Prepared(mixed.damaged, requests(mixed.parts), spread(batch.keys, mixed), (mixed, batch.share))
+
+    def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
+        """The mean over damaged instances of the loss relative to chance."""
+        mixed, share = prepared.data
+        total, parts = mixed.damaged.new_zeros(()), {}
+        for part in mixed.parts:
+            readouts = predictions[part.name]
+            losses = [part.pretext.loss(p.float(), part.images, part.draw) for p in readouts]  # (b,) each
+            total = total + sum(losses).sum() / len(losses) / self.chance[part.name]
+            count = part.pretext.usable(part.images).sum()
+            parts[part.name] = (losses[0].detach().sum() / self.chance[part.name], count)
+        rows = len(mixed.damaged)
+        return StepLoss({REPAIR: total * (self.weight(progress) * share / rows)}, parts, rows)
+
+
+@dataclass(frozen=True)
+class RepairFeed:
+    """Batches of images to damage, on `device`, with draws of `seed`."""
+
+    pool: Pool
+    batches: Batches
+    seed: int
+    device: torch.device
+
+    def at(self, step: int, num_parts: int) -> list[tuple[RepairBatch, float]]:
+        """The step's images in parts."""
+        indices, epochs = self.batches.at(step)
+        found = []
+        for chunk, epoch in zip(indices.chunk(num_parts), epochs.chunk(num_parts), strict=True):
+            images = self.pool.gather(chunk).to(self.device, non_blocking=True)
+            keys = Keys(self.seed, epoch.to(self.device), chunk.to(self.device))
+            share = len(chunk) / len(indices)
+            found.append((RepairBatch(images, keys, share), share))
+        return found
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a step, over all processes."""
+        return self.batches.batch_size * self.batches.world_size
+
+    def evidence(self, step: int) -> dict[str, Tensor]:
+        """What the step looked at."""
+        indices = self.batches.at(step)[0]
+        return {"indices": indices, "images": self.pool.gather(indices)}
+
+
+def requests(parts: list[Part]) -> list[Request]:
+    """What the shared model needs to know of a mixed batch."""
+    return [Request(part.name, part.rows, part.mask) for part in parts]
+
+
+def spread(keys: Keys, batch: MixedBatch) -> Tensor:
+    """(B',) in [0, 1): one number for each damaged row, for what a decoder leaves out; it follows the image."""
+    uniform = keys.fold("decoder").uniform()
+    return torch.cat([uniform[part.source_rows] for part in batch.parts])
+
+
+def answers(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, Answer]:
+    """The head that each pretext needs."""
+    return {
+        name: Answer(p.output, p.num_outputs(channels), getattr(p, "learned_fill", False))
+        for name, p in pretexts.items()
+    }
+
+
+def chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, float]:
+    """Each pretext's loss of an all-zero prediction, averaged over usable images; absent if none is usable."""
+    found = {}
+    for name, pretext in mixture.pretexts.items():
+        usable = pretext.usable(images)
+        if not bool(usable.any()):
+            continue
+        draw = pretext.sample(keys.fold(name), tuple(images.shape[1:]))
+        loss = pretext.loss(zero_prediction(pretext, images), images, draw)[usable]
+        found[name] = max(float(loss.mean()), SMALLEST_CHANCE)
+    return found
+
+
+def zero_prediction(pretext: Pretext, images: Tensor) -> Tensor:
+    """The chance answer: zeros of the shape that the pretext's head gives."""
+    size = images.shape[-2:] if pretext.output == "pixels" else ()
+    return images.new_zeros(len(images), pretext.num_outputs(images.shape[1]), *size)

@@ -1,0 +1,201 @@
+"""The supervised objective: every task's loss on the images that carry its label, whatever else they carry.
+
+An image labelled for two tasks counts in both; one without a label for a task is never seen by that task's head. A
+task's loss is its mean over the labelled images of the whole step, over all parts and processes, so that neither
+accumulation nor the number of processes changes it.
+"""
+# B images in a part, b rows labelled for one task, K classes, H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision_mtl.data.loader import LabelledBatch, TaskLoader
+from vision_mtl.data.options import Task
+from vision_mtl.data.targets import Target
+from vision_mtl.models.shared import Request
+from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.training.mixing import Labels, Mixing
+from vision_mtl.training.objective import Predictions, Prepared, StepLoss
+
+IGNORED = -1  # a pixel without a class
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """One task's loss. `class_weights` (K,) have mean 1 over the training labels; `scale` is a regression's unit."""
+
+    kind: str
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    scale: float = 1.0
+
+    def __call__(self, outputs: Tensor, values: Tensor) -> Tensor:
+        """Head's outputs and labels as `Target.gather` gives them -> (b,) float32, one value an image.
+
+        Cross-entropy in nats (over pixels: the mean over those with a class), binary cross-entropy averaged over
+        classes, or half the squared error in units of the labels' standard deviation.
+        """
+        outputs = outputs.float()
+        if self.kind == "regression":
+            return 0.5 * ((outputs[:, 0] - values.float()) / self.scale).square()
+        weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
+        if self.kind == "multi_label":
+            smooth = values.float() * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+            return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)
+        losses = F.cross_entropy(
+            outputs,
+            values,
+            weight=weights,
+            label_smoothing=self.label_smoothing,
+            ignore_index=IGNORED,
+            reduction="none",
+        )
+        if self.kind == "dense":
+            return losses.sum((1, 2)) / (values != IGNORED).sum((1, 2)).clamp(min=1)
+        return losses
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Images (B, C, H, W) of a part; by task, the labels of those that carry one; `counts` are the step's, by task."""
+
+    images: Tensor
+    labels: dict[str, Labels]
+    counts: dict[str, float]
+
+
+class TaskObjective:
+    """The losses of several tasks over one batch; a task that no image is labelled for is absent."""
+
+    def __init__(self, losses: Mapping[str, TaskLoss]) -> None:
+        self.losses = dict(losses)
+        self.names: Sequence[str] = list(losses)
+
+    def prepare(self, batch: TaskBatch) -> Prepared:
+        """The images as they are; each head is asked about the rows that carry its label."""
+        requests = [Request(name, labels.rows, is_task=True) for name, labels in batch.labels.items()]
+        whole = batch.images.new_ones(len(batch.images))  # a decoder leaves nothing out: labels are for whole images
+        return Prepared(batch.images, requests, whole, batch)
+
+    def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
+        """Each task's sum over its labelled images, divided by the step's number of them."""
+        batch: TaskBatch = prepared.data
+        losses, parts = {}, {}
+        for name, labels in batch.labels.items():
+            values = self._values(name, predictions[f"task:{name}"][0], labels)
+            losses[name] = values.sum() / batch.counts[name]
+            parts[name] = (values.detach().sum(), values.new_tensor(float(len(values))))
+        return StepLoss(losses, parts, len(batch.images))
+
+    def _values(self, name: str, outputs: Tensor, labels: Labels) -> Tensor:
+        """(b,): the loss of each image; of a mixed one, both labels' losses in proportion."""
+        loss = self.losses[name](outputs, labels.values)
+        if labels.others is None:
+            return loss
+        return labels.share * loss + (1 - labels.share) * self.losses[name](outputs, labels.others)
+
+
+@dataclass(frozen=True)
+class TaskFeed:
+    """Augmented, labelled batches on `device`, mixed as `mixing` says."""
+
+    loader: TaskLoader
+    device: torch.device
+    mixing: Mixing | None = None
+
+    def at(self, step: int, num_parts: int) -> list[tuple[TaskBatch, float]]:
+        """The step's images in parts; counts are taken over all of them."""
+        loaded = self.loader.at(step)
+        images = loaded.images.to(self.device, non_blocking=True)
+        labels = {name: Labels(rows, values).to(self.device) for name, (rows, values) in loaded.targets.items()}
+        if self.mixing is not None:
+            images, labels = self.mixing(images, labels, loaded, self.loader.seed)
+        counts = self._counts(labels)
+        size = -(-len(images) // num_parts)
+        starts = range(0, len(images), size)
+        return [
+            (
+                TaskBatch(images[s : s + size], _within(labels, s, s + size), counts),
+                len(images[s : s + size]) / len(images),
+            )
+            for s in starts
+        ]
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a step, over all processes."""
+        return self.loader.batches.batch_size * self.loader.batches.world_size
+
+    def evidence(self, step: int) -> dict[str, Tensor]:
+        """What the step looked at, augmented."""
+        batch: LabelledBatch = self.loader.at(step)
+        return {"indices": batch.indices, "images": batch.images}
+
+    def _counts(self, labels: Mapping[str, Labels]) -> dict[str, float]:
+        """Labelled images of the step by task, as a mean over processes, whose gradients are averaged."""
+        names = list(self.loader.tasks)
+        counts = torch.tensor([float(len(labels[n].rows)) if n in labels else 0.0 for n in names], device=self.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(counts)
+            counts /= torch.distributed.get_world_size()
+        return dict(zip(names, counts.tolist(), strict=True))
+
+
+def _within(labels: Mapping[str, Labels], start: int, stop: int) -> dict[str, Labels]:
+    """The labels of rows `start` to `stop`, numbered from 0; tasks without one are left out."""
+    found = {name: own.between(start, stop) for name, own in labels.items()}
+    return {name: own for name, own in found.items() if len(own.rows)}
+
+
+def task_losses(tasks: Mapping[str, Task], targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskLoss]:
+    """Each task's loss; class weights and units come from the images `train` (N,) bool alone."""
+    return {
+        name: TaskLoss(
+            targets[name].kind,
+            task.label_smoothing,
+            balanced_weights(targets[name], train) if task.class_weights == "balanced" else None,
+            label_statistics(targets[name], train)[1],
+        )
+        for name, task in tasks.items()
+    }
+
+
+def task_answers(targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskAnswer]:
+    """The head that each task needs."""
+    return {
+        name: TaskAnswer(target.kind, target.num_outputs, *label_statistics(target, train))
+        for name, target in targets.items()
+    }
+
+
+def label_statistics(target: Target, train: np.ndarray) -> tuple[float, float]:
+    """(mean, standard deviation) of a regression's training labels; (0, 1) for classes."""
+    if target.kind != "regression":
+        return 0.0, 1.0
+    values = target.values[target.labelled & train].astype(np.float64)
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def balanced_weights(target: Target, train: np.ndarray) -> Tensor | None:
+    """(K,) float32: inversely proportional to the classes' frequency, of mean 1 over the training labels.
+
+    For pixels, classes are counted over all masks of training images. None for a regression.
+    """
+    rows = target.labelled & train
+    if target.kind == "regression":
+        return None
+    if target.kind == "multi_label":
+        counts = (target.values[rows] == 1).sum(0)
+    elif target.kind == "dense":
+        counts = np.bincount(target.masks[target.values[rows]].ravel(), minlength=256)[: target.num_outputs]
+    else:
+        counts = np.bincount(target.values[rows], minlength=target.num_outputs)
+    weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
+    return torch.tensor(weights, dtype=torch.float32)
