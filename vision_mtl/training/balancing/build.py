@@ -1,0 +1,52 @@
+"""A balancing by its name: one of ours, or any aggregator of torchjd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from vision_mtl.core.errors import unknown
+from vision_mtl.core.options import read_options, registered_class
+from vision_mtl.training.balancing.contract import BALANCINGS, Balancing, Objective
+from vision_mtl.training.balancing.options import aggregator_names, balance_names
+
+
+def make_balancing(
+    name: str,
+    objectives: Sequence[Objective],
+    shared: Sequence[nn.Parameter],
+    rest: Sequence[nn.Parameter],
+    kwargs: Mapping[str, Any],
+    conflicts_every_steps: int = 0,
+) -> Balancing:
+    """The balancing `name` with its own options `kwargs`; `shared` and `rest` are all of the model's parameters.
+
+    Raises `UserError` for an unknown name or option, naming the nearest, for a missing one, or for a missing package.
+    """
+    if name in BALANCINGS.names():
+        balancing = _ours(name, objectives, shared, rest, kwargs)
+    elif name in aggregator_names():
+        from vision_mtl.training.balancing.aggregator import Aggregated  # late: its solvers take seconds to import
+
+        balancing = Aggregated(objectives, shared, rest, aggregator=name, kwargs=kwargs)
+    else:
+        raise unknown("balance", name, balance_names())
+    balancing.conflicts.every_steps = conflicts_every_steps
+    return balancing
+
+
+def _ours(
+    name: str,
+    objectives: Sequence[Objective],
+    shared: Sequence[nn.Parameter],
+    rest: Sequence[nn.Parameter],
+    kwargs: Mapping[str, Any],
+) -> Balancing:
+    file = BALANCINGS.file(name)
+    known = [option.name for option in read_options(file, registered_class(file))]
+    for given in kwargs:
+        if given not in known:
+            raise unknown(f"option of balance {name!r}", given, known)
+    return BALANCINGS.get(name)(objectives, shared, rest, **kwargs)

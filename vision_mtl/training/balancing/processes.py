@@ -1,0 +1,46 @@
+"""Means over processes, for what is averaged by hand and not by the wrapped model. With one process nothing happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def several_processes() -> bool:
+    """Whether there is anybody to average with."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def average(tensor: Tensor) -> None:
+    """Replace `tensor`, in place, by its mean over processes."""
+    if several_processes():
+        distributed.all_reduce(tensor)
+        tensor /= distributed.get_world_size()
+
+
+def take_from_first(tensor: Tensor) -> None:
+    """Replace `tensor`, in place, by the first process's: what was drawn at random must agree."""
+    if several_processes():
+        distributed.broadcast(tensor, src=0)
+
+
+def on_any(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """For each flag, whether it is set on any process."""
+    if not several_processes():
+        return list(flags)
+    counts = torch.tensor(flags, dtype=torch.int64, device=device)
+    distributed.all_reduce(counts)
+    return [bool(count) for count in counts.tolist()]
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Average `.grad` over processes. One that has none counts as zero; where no process has one it stays None."""
+    if not parameters or not several_processes():
+        return
+    reached = on_any([p.grad is not None for p in parameters], parameters[0].device)
+    for parameter in [p for p, some in zip(parameters, reached, strict=True) if some]:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        average(parameter.grad)
