@@ -32,10 +32,10 @@ CALIBRATION_BINS = 15  # Guo et al., "On calibration of modern neural networks",
 
 
 def classification_metrics(probabilities: np.ndarray, true: np.ndarray, clusters: np.ndarray) -> dict[str, Score]:
-    """(n, K) probabilities, (n,) classes and clusters -> accuracy, balanced_accuracy, macro_f1, auroc, calibration_error.
+    """(n, K) probabilities, (n,) classes and clusters -> a score by metric.
 
-    `balanced_accuracy` is the mean recall of the classes that occur; `macro_f1` the mean over those that occur or are
-    named; `auroc` each class against the rest, averaged, and absent where a class does not occur;
+    `accuracy`; `balanced_accuracy` is the mean recall of the classes that occur; `macro_f1` the mean over those that
+    occur or are named; `auroc` each class against the rest, averaged, and absent where a class does not occur;
     `calibration_error` the expected one, by 15 bins of the winning probability.
     """
     probabilities = _two_columns(probabilities)
