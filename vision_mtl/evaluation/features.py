@@ -1,22 +1,27 @@
 """Frozen features of a pool's images, from a backbone whose normalisation has seen clean images."""
-# n images, D feature width
+# n images, B images of a batch, D feature width, h w positions of a map
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
+from vision_mtl.core.errors import unknown
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
 
 CLEAN_IMAGES = (
     512  # images that BatchNorm statistics are re-estimated on: a channel's mean is then within 5 % of its std
 )
+PIXEL_SIDE = 16  # of the pixel reference: 768 numbers for colour, about as many as a backbone's features
+# averages say how much of a pattern there is, maxima that it is somewhere: small things drown in an average
+POOLINGS = ("mean", "max")
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
@@ -46,6 +51,45 @@ def extract_features(
     with torch.no_grad(), autocast():
         found = [backbone.embed(pool.gather(batch).to(device)).float().cpu() for batch in indices.split(batch_size)]
     return torch.cat(found) if found else torch.zeros(0, backbone.num_features)
+
+
+def extract_maps(
+    backbone: Backbone,
+    pool: Pool,
+    indices: Tensor,
+    *,
+    poolings: Sequence[str] = POOLINGS,
+    batch_size: int = 256,
+    autocast: Autocast = nullcontext,
+) -> dict[tuple[int, str], Tensor]:
+    """Every map under every pooling, in one pass over the pool's images `indices`.
+
+    (layer, pooling) -> (n, D) float32 on the CPU; layers count from 0, shallow to deep, as `Backbone.forward` gives
+    them.
+    """
+    device = next(backbone.parameters()).device
+    found: dict[tuple[int, str], list[Tensor]] = {}
+    for batch in indices.split(batch_size):
+        with torch.no_grad(), autocast():
+            maps = backbone(pool.gather(batch).to(device))
+        for layer, features in enumerate(maps):
+            for pooling in poolings:
+                found.setdefault((layer, pooling), []).append(pool_map(features.float(), pooling).cpu())
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def pool_map(features: Tensor, pooling: str) -> Tensor:
+    """(B, D, h, w) -> (B, D): the `mean` or `max` over positions; raises `UserError` for another pooling."""
+    if pooling not in POOLINGS:
+        raise unknown("pooling", pooling, POOLINGS)
+    return features.mean(dim=(2, 3)) if pooling == "mean" else features.amax(dim=(2, 3))
+
+
+def pixel_features(pool: Pool, indices: Tensor, *, side: int = PIXEL_SIDE, batch_size: int = 1024) -> Tensor:
+    """(n, C * side * side) float32: the images themselves, averaged down to at most `side` pixels a side."""
+    size = [min(side, length) for length in pool.shape[1:]]
+    batches = (pool.gather(batch) for batch in indices.split(batch_size))
+    return torch.cat([F.adaptive_avg_pool2d(batch, size).flatten(1) for batch in batches])
 
 
 def spread_evenly(indices: Tensor, count: int) -> Tensor:

@@ -2,26 +2,40 @@
 
 Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", 2018,
 https://arxiv.org/abs/1805.01978, sec. 3.4. Differs from the paper: features are centred on the training mean first,
-because untrained and unnormalised backbones put all images into one narrow cone.
+because untrained and unnormalised backbones put all images into one narrow cone; and a vote is any vector, so that the
+same neighbours answer several labels or a number.
 """
-# n training and m validation images, D feature width, K classes
+# n training and m asked images, D feature width, K classes, labels or values
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 TEMPERATURE = 0.07  # from the paper
+ROWS = 1024  # images asked at once: their similarities to 50,000 others take 200 MB
+
+
+def knn_votes(train_x: Tensor, votes: Tensor, asked_x: Tensor, *, k: int) -> Tensor:
+    """Features (n, D) with votes (n, K), and (m, D) -> (m, K): the weighted mean vote of the k nearest.
+
+    One-hot votes give class probabilities. Raises `ValueError` for a k outside 1 to n.
+    """
+    if not 1 <= k <= len(train_x):
+        raise ValueError(f"k must be 1 to the {len(train_x)} training images; found {k}")
+    mean = train_x.mean(0)
+    known = F.normalize(train_x - mean, dim=1)
+    found = []
+    for rows in asked_x.split(ROWS):
+        similarity = F.normalize(rows - mean, dim=1) @ known.T  # (rows, n)
+        nearest, index = similarity.topk(k, dim=1)
+        weight = torch.exp((nearest - 1) / TEMPERATURE)  # (rows, k)
+        found.append(torch.einsum("mk,mkc->mc", weight, votes[index].to(weight.dtype)) / weight.sum(1, keepdim=True))
+    return torch.cat(found) if found else votes.new_zeros(0, votes.shape[1])
 
 
 def knn_predict(train_x: Tensor, train_y: Tensor, val_x: Tensor, *, k: int) -> Tensor:
     """Features (n, D) with classes (n,) int64, and (m, D) -> (m,) predicted classes; `ValueError` for a bad k."""
-    if not 1 <= k <= len(train_x):
-        raise ValueError(f"k must be 1 to the {len(train_x)} training images; found {k}")
-    mean = train_x.mean(0)
-    similarity = F.normalize(val_x - mean, dim=1) @ F.normalize(train_x - mean, dim=1).T  # (m, n)
-    nearest, index = similarity.topk(k, dim=1)
-    votes = torch.zeros(len(val_x), int(train_y.max()) + 1, dtype=nearest.dtype, device=nearest.device)
-    return votes.scatter_add(1, train_y[index], torch.exp((nearest - 1) / TEMPERATURE)).argmax(1)
+    return knn_votes(train_x, F.one_hot(train_y).float(), val_x, k=k).argmax(1)
 
 
 def knn_accuracy(train_x: Tensor, train_y: Tensor, val_x: Tensor, val_y: Tensor, *, k: int) -> float:

@@ -2,20 +2,27 @@
 
 Images of one photograph, one person or one video are not independent, so whole clusters are resampled (Field and Welsh,
 "Bootstrapping clustered data", 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x, sec. 2: the cluster bootstrap).
+
+One bootstrap serves every metric, because each is a function of sums over instances: an accuracy of hits and counts, a
+macro F1 of the counts of each class, a skill of two errors. Resampling clusters only reweights their sums.
 """
-# n instances, G clusters, R resamples
+# n instances, G clusters, R resamples, M sums
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.stats import beta
 
 RESAMPLES = 2000  # the ends of a 95 % percentile interval then repeat to about a fiftieth of its width
 LEVEL = 0.95
 SEED = 0  # of the resampling: a score is a function of its data
+CHUNK = 4_000_000  # draws held at once, 32 MB: resamples x clusters can be 1e8
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., M) -> (...,); NaN where the resample leaves it undefined
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,62 @@ class Score:
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "num_clusters": self.num_clusters}
 
 
+class Bootstrap:
+    """Sums of `parts` (n, M) over n instances, and over R resamples of their clusters (n,) drawn with replacement.
+
+    The resamples depend on the number of clusters only, so scores of the same instances move together. Raises
+    `ValueError` for no instance or unequal lengths.
+    """
+
+    def __init__(self, parts: np.ndarray, clusters: np.ndarray) -> None:
+        if len(parts) != len(clusters) or len(clusters) == 0:
+            raise ValueError(f"need equal lengths above 0; found {len(parts)} rows and {len(clusters)} clusters")
+        group = np.unique(clusters, return_inverse=True)[1]  # (n,) 0 to G - 1
+        self.n, self.num_clusters = len(group), int(group.max()) + 1
+        members = csr_matrix((np.ones(self.n), (group, np.arange(self.n))))  # (G, n)
+        self._by_cluster = members @ np.asarray(parts, np.float64)  # (G, M)
+        self.sums = self._by_cluster.sum(0)  # (M,)
+        self._resampled: np.ndarray | None = None
+
+    def score(self, statistic: Statistic, value: float | None = None) -> Score:
+        """The statistic of all instances (or the `value` of it that is known already) and its percentile interval.
+
+        With a single cluster there is no interval. It always holds the value: a biased statistic, as a calibration
+        error is, may lie outside of its own percentiles.
+        """
+        found = float(statistic(self.sums)) if value is None else value
+        low, high = self.interval(statistic)
+        if low is not None and high is not None:
+            low, high = min(low, found), max(high, found)
+        return Score(found, low, high, self.n, self.num_clusters)
+
+    def interval(self, statistic: Statistic) -> tuple[float | None, float | None]:
+        """The percentile interval alone; (None, None) with a single cluster, or where no resample defines it."""
+        if self.num_clusters < 2:
+            return None, None
+        if self._resampled is None:
+            self._resampled = self._resample()
+        values = statistic(self._resampled)
+        values = values[np.isfinite(values)]
+        if len(values) == 0:
+            return None, None
+        tail = (1 - LEVEL) / 2
+        low, high = np.quantile(values, [tail, 1 - tail])
+        return float(low), float(high)
+
+    def _resample(self) -> np.ndarray:
+        """(R, M): the sums of R resamples."""
+        random, size = np.random.default_rng(SEED), self.num_clusters
+        rows = max(1, CHUNK // size)
+        found = []
+        for start in range(0, RESAMPLES, rows):
+            count = min(rows, RESAMPLES - start)
+            drawn = random.integers(size, size=(count, size)) + np.arange(count)[:, None] * size
+            weights = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
+            found.append(weights.astype(np.float64) @ self._by_cluster)
+        return np.concatenate(found)
+
+
 def ratio_skill(model_error: np.ndarray, reference_error: np.ndarray, clusters: np.ndarray) -> Score:
     """`1 - sum(model_error) / sum(reference_error)`; all (n,). Sums, not a mean of ratios: a reference can be 0.
 
@@ -44,15 +107,40 @@ def ratio_skill(model_error: np.ndarray, reference_error: np.ndarray, clusters: 
         raise ValueError(
             f"need equal lengths above 0; found {len(model_error)}, {len(reference_error)}, {len(clusters)}"
         )
-    group = np.unique(clusters, return_inverse=True)[1]  # (n,) 0 to G - 1
-    sums = np.stack([np.bincount(group, weights=e) for e in (model_error, reference_error)])  # (2, G)
-    model, reference = sums.sum(1)
+    bootstrap = Bootstrap(np.stack([model_error, reference_error], axis=1), clusters)
+    model, reference = bootstrap.sums
     if reference == 0:
         if model == 0:
-            return Score(0.0, 0.0, 0.0, len(group), sums.shape[1])
+            return Score(0.0, 0.0, 0.0, bootstrap.n, bootstrap.num_clusters)
         raise ValueError("the reference makes no error and the model does: skill is undefined")
-    low, high = _bootstrap(sums)
-    return Score(float(1 - model / reference), low, high, len(group), sums.shape[1])
+    return bootstrap.score(_skill)
+
+
+def mean_score(values: np.ndarray, clusters: np.ndarray) -> Score:
+    """The mean of (n,) values and its interval over clusters (n,)."""
+    return Bootstrap(np.stack([values, np.ones(len(values))], axis=1), clusters).score(ratio(0, 1))
+
+
+def accuracy_score(correct: np.ndarray, clusters: np.ndarray) -> Score:
+    """The share of (n,) bool that is true: the exact interval if no two instances share a cluster, else bootstrap."""
+    if len(np.unique(clusters)) == len(correct):
+        return proportion(correct)
+    return mean_score(correct, clusters)
+
+
+def ratio(numerator: int, denominator: int) -> Statistic:
+    """The statistic that divides one sum by another."""
+
+    def statistic(sums: np.ndarray) -> np.ndarray:
+        return divide(sums[..., numerator], sums[..., denominator])
+
+    return statistic
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient, NaN where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 
 def proportion(correct: np.ndarray) -> Score:
@@ -66,15 +154,5 @@ def proportion(correct: np.ndarray) -> Score:
     return Score(hits / n, low, high, n, n)
 
 
-def _bootstrap(sums: np.ndarray) -> tuple[float | None, float | None]:
-    """Ends of the interval of 1 - ratio of the two sums (2, G), clusters drawn with replacement."""
-    num_clusters = sums.shape[1]
-    if num_clusters < 2:
-        return None, None
-    counts = np.random.default_rng(SEED).multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), RESAMPLES)
-    model, reference = sums @ counts.T  # (R,) each
-    valid = reference > 0
-    skills = 1 - model[valid] / reference[valid]
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(skills, [tail, 1 - tail])
-    return float(low), float(high)
+def _skill(sums: np.ndarray) -> np.ndarray:
+    return 1 - divide(sums[..., 0], sums[..., 1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
@@ -71,9 +73,35 @@ def load_weights(model: SharedModel, where: str, heads: list[str] | None = None)
     The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit, or if the decoder or
     one of `heads` (pretexts that must have been trained) is not there.
     """
+    path, tensors = _stored_weights(where)
+    fitting = _fitting(model.state_dict(), tensors, path)
+    needed = [] if heads is None else ["decoder.", *(f"heads.{name}." for name in heads)]
+    for prefix in needed:
+        if any(k.startswith(prefix) and k not in fitting for k in model.state_dict()):
+            part = f"pretext {prefix.split('.')[1]!r}" if prefix.startswith("heads") else "this decoder"
+            trained = sorted(read_state(path)["pretexts"])
+            raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
+    model.load_state_dict(fitting, strict=False)
+    return path
+
+
+def load_backbone(backbone: Backbone, where: str) -> Path:
+    """Load a run's or a checkpoint's backbone alone; raises `UserError` if it does not fit."""
+    path, tensors = _stored_weights(where)
+    prefix = "backbone."
+    fitting = _fitting({prefix + k: v for k, v in backbone.state_dict().items()}, tensors, path)
+    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in fitting.items()})
+    return path
+
+
+def _stored_weights(where: str) -> tuple[Path, dict[str, Tensor]]:
+    """The checkpoint that `where` means, and its averaged weights, or the last ones where it keeps no average."""
     path = find_checkpoint(Path(where).expanduser())
-    tensors = read_tensors(path, "average") or read_tensors(path, "model")
-    own = model.state_dict()
+    return path, read_tensors(path, "average") or read_tensors(path, "model")
+
+
+def _fitting(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Those of `tensors` that fit the model's `own`; raises `UserError` unless they hold its whole backbone."""
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     lacking = [k for k in own if k.startswith("backbone.") and k not in fitting]
     if lacking:
@@ -82,11 +110,4 @@ def load_weights(model: SharedModel, where: str, heads: list[str] | None = None)
             f"the weights in {str(path)!r} are of backbone {name!r} and do not fit this one: "
             f"{len(lacking)} tensors differ, first {lacking[0]!r}."
         )
-    needed = [] if heads is None else ["decoder.", *(f"heads.{name}." for name in heads)]
-    for prefix in needed:
-        if any(k.startswith(prefix) and k not in fitting for k in own):
-            part = f"pretext {prefix.split('.')[1]!r}" if prefix.startswith("heads") else "this decoder"
-            trained = sorted(read_state(path)["pretexts"])
-            raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
-    model.load_state_dict(fitting, strict=False)
-    return path
+    return fitting

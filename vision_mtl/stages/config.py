@@ -40,6 +40,7 @@ DEFAULT_TASKS = {
     "pets": "rendered/pets",
 }
 INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")  # a contradiction is an error
+FROM_ITS_RUN = ("reconstruct", "probe")  # stages that look at the run's own images and tasks, unless others are given
 TYPES = {"Literal": Literal, "Any": Any}
 
 # names only: their files are found without importing them, and the registries proper need PyTorch
@@ -294,10 +295,10 @@ def _inherited(where: str, stage: str) -> dict[str, Any]:
 
     state = read_state(find_checkpoint(Path(where).expanduser()))
     found = {"image_size": state["image_size"]}
-    handed = ["backbone", "decoder"] + (["data"] if stage == "reconstruct" else [])
+    handed = ["backbone", "decoder"] + (["data"] if stage in FROM_ITS_RUN else [])
     for section in handed:
         found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
-    for section in ["pretexts"] + (["tasks"] if stage == "reconstruct" else []):
+    for section in ["pretexts"] + (["tasks"] if stage in FROM_ITS_RUN else []):
         for name, options in state.get(section, {}).items():
             found |= {f"{section}.{name}.{key}": value for key, value in options.items()}
     found["backbone.pretrained"] = False  # the weights come from the run

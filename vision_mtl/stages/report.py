@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from vision_mtl.evaluation.probe import HEADLINE
+
+PROBE_COLUMNS = {  # method -> its column's head
+    "linear": "linear probe",
+    "knn": "kNN",
+    "linear_random_init": "random init",
+    "pixels": "pixels",
+    "chance": "chance",
+    "majority": "majority",
+}
+WIDTH = 120  # of tables, whatever the terminal: they go to files too
 
 
 def result_text(result: dict[str, Any]) -> str:
     """The scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
     lines = []
+    if result.get("stage") == "probe" and metrics.get("tasks"):
+        lines.append("frozen features on test images, the linear probe with its 95 % interval:")
+        lines.append(_probe_table(metrics))
     if skill := metrics.get("skill_by_source"):
         lines.append("skill on held-out images (0: classic repair without learning, 1: perfect; 95 % interval):")
         before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
@@ -26,6 +46,32 @@ def result_text(result: dict[str, Any]) -> str:
             f"{result['images_per_second']:.0f} a second"
         )
     return "\n".join(lines) or f"status: {result['status']}"
+
+
+def _probe_table(metrics: dict[str, Any]) -> str:
+    """A row a task and fraction of its labels; accuracy, unless the task's name is followed by another metric."""
+    found = [*metrics.get("fractions", {}).values(), {"tasks": metrics["tasks"]}]
+    methods = [m for m in PROBE_COLUMNS if any(m in row for part in found for row in part["tasks"].values())]
+    table = Table("task", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("labels", *(PROBE_COLUMNS[m] for m in methods)):
+        table.add_column(head, justify="right", no_wrap=True)
+    for task in metrics["tasks"]:
+        for part in found:
+            row = part["tasks"][task]
+            metric = HEADLINE[row["kind"]] if HEADLINE[row["kind"]] in row["linear"] else "accuracy"
+            name = task if metric == "accuracy" else f"{task} ({metric})"
+            cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
+            table.add_row(name, f"{row['num_labelled']:,}", *cells)
+    text = io.StringIO()
+    Console(file=text, width=WIDTH).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def _cell(score: dict[str, Any] | None, with_interval: bool) -> str:
+    if score is None:
+        return ""
+    interval = with_interval and score["low"] is not None
+    return f"{score['value']:.3f}" + (f" ({score['low']:.3f} to {score['high']:.3f})" if interval else "")
 
 
 def _score(score: dict[str, Any]) -> str:

@@ -1,0 +1,52 @@
+"""Class by class: the confusion matrix, and for each class its precision, its recall and what it is taken for."""
+# n instances, K classes
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def confusion_matrix(pred: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
+    """(K, K) int64 counts of (n,) classes: rows true, columns named."""
+    return np.bincount(true * num_classes + pred, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a class: `n` true instances, precision and recall (None where undefined), and the commonest mistake.
+
+    `most_confused_with` is the class that most of its instances are wrongly taken for, `times` how many; both None
+    where none is.
+    """
+    rows = []
+    for k, name in enumerate(class_names):
+        hits, occur, named = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
+        mistakes = confusion[k].copy()
+        mistakes[k] = 0
+        worst = int(mistakes.argmax())
+        times = int(mistakes[worst])
+        rows.append(
+            {
+                "class": name,
+                "precision": hits / named if named else None,
+                "recall": hits / occur if occur else None,
+                "n": occur,
+                "most_confused_with": class_names[worst] if times else None,
+                "times": times or None,
+            }
+        )
+    return rows
+
+
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as CSV with a header; None is an empty cell, numbers have six digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()

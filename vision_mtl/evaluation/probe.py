@@ -1,0 +1,181 @@
+"""Probing one task: choose layer, pooling, strength and neighbours on validation images, answer for the test images.
+
+Nothing here reads a test label: answers come first, `score_answer` compares them at the end.
+"""
+# N rows of features, n of them in question, D feature width, K classes or labels
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_mtl.evaluation.knn import knn_votes
+from vision_mtl.evaluation.linear_probe import (
+    DEFAULT_STRENGTH,
+    STRENGTHS,
+    LinearProbe,
+    fit_linear_probe,
+    standardise,
+    validation_score,
+)
+from vision_mtl.evaluation.metrics import classification_metrics, multi_label_metrics, regression_metrics
+from vision_mtl.evaluation.scores import Score, mean_score
+from vision_mtl.evaluation.statistics import paired_difference, permutation_baseline
+
+NEIGHBOURS = (20, 10, 5, 1)  # the smoothest first: a tie goes to it
+HEADLINE = {"single_label": "accuracy", "multi_label": "auroc", "regression": "mae"}
+Key = tuple[int, str]  # layer, pooling
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """One task over N rows of features.
+
+    `values` are classes (N,) int64, labels (N, K) of 0 and 1, or numbers (N,), read at the rows of a side only;
+    `train`, `val` and `test` are the rows of each side.
+    """
+
+    kind: str
+    num_outputs: int
+    values: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one method says of the test images, (n, K) probabilities or (n,) values, and what was chosen for it."""
+
+    prediction: np.ndarray
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+
+def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[Key, dict[Key, float]]:
+    """The layer and pooling that a linear probe at one strength validates best, and the score of each.
+
+    A tie goes to the deeper layer, then to the pooling named first. Without a validation image that is all of them.
+    """
+    ranked = sorted(candidates, key=lambda key: -key[0])
+    if len(task.val) == 0 or len(ranked) == 1:
+        return ranked[0], {}
+    scores = {}
+    for key in ranked:
+        x = standardise(candidates[key].numpy(), task.train)
+        scores[key] = _linear(x, task, task.train, strengths=(DEFAULT_STRENGTH,)).val_score
+    return max(ranked, key=scores.__getitem__), scores
+
+
+def linear_answer(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> Answer:
+    """The linear probe on standardised features (N, D), fitted to the training images `rows`."""
+    probe = _linear(features, task, rows)
+    chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
+    return Answer(probe.predict(features[task.test]), chosen)
+
+
+def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> Answer:
+    """The nearest of the training images `rows` by features (N, D); k is chosen on validation images."""
+    votes = torch.as_tensor(_votes(task)[rows], dtype=torch.float32)
+
+    def ask(asked: np.ndarray, k: int) -> np.ndarray:
+        said = knn_votes(features[rows], votes, features[asked], k=k).numpy().astype(np.float64)
+        return said[:, 0] if task.kind == "regression" else said
+
+    choices = [k for k in NEIGHBOURS if k <= len(rows)]
+    truth = task.values[task.val]
+    scores: dict[int, float | None] = {choices[-1]: None}
+    if len(task.val):
+        scores = {k: validation_score(task.kind, ask(task.val, k), truth) for k in choices}
+    k = max(scores, key=scores.__getitem__)
+    return Answer(ask(task.test, k), {"k": k, "val_score": scores[k]})
+
+
+def constant_answer(task: ProbeTask, rows: np.ndarray) -> Answer:
+    """The best guess without an image: the commonest class, each label's frequency, or the median number."""
+    known, count = task.values[rows], len(task.test)
+    if task.kind == "single_label":
+        commonest = np.bincount(known, minlength=task.num_outputs).argmax()
+        return Answer(np.tile(np.eye(task.num_outputs)[commonest], (count, 1)), {"class": int(commonest)})
+    if task.kind == "multi_label":
+        return Answer(np.tile(known.mean(0), (count, 1)))
+    return Answer(np.full(count, np.median(known)), {"value": float(np.median(known))})
+
+
+def score_task(task: ProbeTask, answers: Mapping[str, Answer], clusters: np.ndarray) -> dict[str, dict[str, Score]]:
+    """Every method's scores on the test images, and what they are to be held against: method -> metric -> score.
+
+    `answers` names `linear`, any further methods, and `majority`, the constant answer. Added are `chance`, by the
+    marginals of `linear`, and `linear_minus_random_init`, unless random weights are what was probed. Reads the test
+    labels.
+    """
+    learned = {method: answer for method, answer in answers.items() if method != "majority"}
+    found = {method: score_answer(task, answer, clusters) for method, answer in learned.items()}
+    found["majority"] = score_constant(task, answers["majority"], clusters)
+    if task.kind != "regression":
+        found["chance"] = score_chance(task, answers["linear"])
+    if answers.get("linear_random_init", answers["linear"]) is not answers["linear"]:
+        difference = score_difference(task, answers["linear"], answers["linear_random_init"], clusters)
+        found["linear_minus_random_init"] = difference
+    return found
+
+
+def score_answer(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[str, Score]:
+    """The metrics of the task's kind on its test images, whose clusters are (n,). Reads the test labels."""
+    judge = {
+        "single_label": classification_metrics,
+        "multi_label": multi_label_metrics,
+        "regression": regression_metrics,
+    }[task.kind]
+    return judge(answer.prediction, task.values[task.test], clusters)
+
+
+def score_constant(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[str, Score]:
+    """The one metric that means something for a constant answer: its accuracy, or its mean absolute error."""
+    return {error_name(task.kind): mean_score(agreement(task, answer), clusters)}
+
+
+def score_chance(task: ProbeTask, answer: Answer) -> dict[str, Score]:
+    """The accuracy of classes or labels that the answer's own marginals give by chance."""
+    said = answer.prediction
+    named = said.argmax(1) if task.kind == "single_label" else (said > 0.5).astype(np.int64)
+    return {"accuracy": permutation_baseline(named, task.values[task.test])}
+
+
+def score_difference(task: ProbeTask, answer: Answer, other: Answer, clusters: np.ndarray) -> dict[str, Score]:
+    """`answer` minus `other` on the same test images: of their accuracy, or of their mean absolute error."""
+    values = agreement(task, answer), agreement(task, other)
+    return {error_name(task.kind): paired_difference(*values, clusters)}
+
+
+def agreement(task: ProbeTask, answer: Answer) -> np.ndarray:
+    """(n,) for each test image: right or not, the share of its labels that are right, or the absolute error."""
+    said, true = answer.prediction, task.values[task.test]
+    if task.kind == "single_label":
+        return (said.argmax(1) == true).astype(np.float64)
+    if task.kind == "multi_label":
+        return ((said > 0.5) == true).mean(1)
+    return abs(said - true).astype(np.float64)
+
+
+def error_name(kind: str) -> str:
+    """The metric that is a mean over images: `mae` of numbers, `accuracy` of all else."""
+    return "mae" if kind == "regression" else "accuracy"
+
+
+def _linear(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
+    y = task.values
+    return fit_linear_probe(
+        task.kind, x[rows], y[rows], x[task.val], y[task.val], num_outputs=task.num_outputs, strengths=strengths
+    )
+
+
+def _votes(task: ProbeTask) -> np.ndarray:
+    """(N, K): what each image votes for as a neighbour; rows without a label are never asked."""
+    if task.kind == "single_label":
+        return task.values[:, None] == np.arange(task.num_outputs)
+    return task.values if task.kind == "multi_label" else task.values[:, None]

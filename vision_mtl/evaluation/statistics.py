@@ -1,0 +1,56 @@
+"""Comparisons: two methods on the same test images, and what chance alone would have scored.
+
+Permutation baseline: the accuracy expected if predictions and truth had nothing to do with each other, given how often
+each class is named and true (Ojala and Garriga, "Permutation tests for studying classifier performance", JMLR 2010,
+https://www.jmlr.org/papers/v11/ojala10a.html, sec. 3.1).
+"""
+# n instances, G clusters, K classes, L labels an instance
+
+from __future__ import annotations
+
+import numpy as np
+
+from vision_mtl.evaluation.scores import LEVEL, RESAMPLES, SEED, Score, mean_score
+
+CHUNK = 4_000_000  # shuffled labels held at once
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray, clusters: np.ndarray) -> Score:
+    """`mean(a) - mean(b)` of two methods' values (n,) on the same instances, bootstrapped over their clusters (n,).
+
+    What both find hard cancels, so the interval is narrower than that of either mean. Raises `ValueError` for unequal
+    lengths or no instance.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired values need equal lengths; found {len(a)} and {len(b)}")
+    return mean_score(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters)
+
+
+def permutation_baseline(pred: np.ndarray, true: np.ndarray) -> Score:
+    """Accuracy by chance: (n,) int64 classes, or (n, L) labels whose agreement is averaged over L.
+
+    The value is its exact mean over all shuffles of the truth, sum_k p_k q_k; the interval holds 95 % of the shuffles
+    at this n. Raises `ValueError` for unequal shapes or no instance.
+    """
+    if pred.shape != true.shape or len(true) == 0:
+        raise ValueError(f"need equal shapes and an instance; found {pred.shape} and {true.shape}")
+    columns = [column.reshape(len(true), -1).T for column in (pred, true)]
+    value = float(np.mean([_agreement_of_marginals(p, t) for p, t in zip(*columns, strict=True)]))
+    random = np.random.default_rng(SEED)
+    count = max(1, CHUNK // true.size)
+    rows = [min(count, RESAMPLES - start) for start in range(0, RESAMPLES, count)]
+    accuracies = np.concatenate([_shuffled_accuracies(pred, true, number, random) for number in rows])
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(accuracies, [tail, 1 - tail])
+    return Score(value, min(float(low), value), max(float(high), value), len(true), len(true))
+
+
+def _agreement_of_marginals(pred: np.ndarray, true: np.ndarray) -> float:
+    size = int(max(pred.max(), true.max())) + 1
+    return float(np.bincount(pred, minlength=size) @ np.bincount(true, minlength=size) / len(true) ** 2)
+
+
+def _shuffled_accuracies(pred: np.ndarray, true: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """(count,) accuracies, the rows of `true` shuffled anew for each."""
+    order = random.permuted(np.tile(np.arange(len(true)), (count, 1)), axis=1)  # (count, n)
+    return (true[order] == pred).reshape(count, -1).mean(1)

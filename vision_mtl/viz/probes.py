@@ -1,0 +1,124 @@
+"""What a probe found: scores beside their references, which classes are confused, and where the images lie."""
+# n images, K classes
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vision_mtl.viz.style import COLOURS, new_figure, quiet
+
+MARKERS = ("o", "s", "^")  # with the seven colours, 21 classes that can be told apart
+LEGEND_CLASSES = 20  # more have no legend
+NUMBERED_CLASSES = 12  # more have colours only in their confusion matrix
+NAMED_CLASSES = 40  # more have no names beside it
+Score = Mapping[str, Any]
+
+
+def scores_figure(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Figure | None:
+    """A row a task, a dot with its interval for each of its methods; None without a score.
+
+    `scores` is task -> method -> {"value", "low", "high"}. Methods have one colour throughout, in the order of their
+    first appearance; the last of the row lies lowest.
+    """
+    methods = list(dict.fromkeys(method for found in scores.values() for method in found))
+    if not methods:
+        return None
+    figure = new_figure(7, 1.1 + 0.75 * len(scores))
+    axes = quiet(figure.subplots())
+    for place, found in enumerate(scores.values()):
+        for method, score in found.items():
+            number = methods.index(method)
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            offset = 0.7 * ((number + 0.5) / len(methods) - 0.5)
+            if score["low"] is not None:
+                axes.plot([score["low"], score["high"]], [place + offset] * 2, color=style["color"], linewidth=1.8)
+            axes.plot(score["value"], place + offset, markersize=5, linestyle="none", **style)
+    axes.set_yticks(range(len(scores)), list(scores), fontsize=9)
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    for edge in range(1, len(scores)):
+        axes.axhline(edge - 0.5, color="0.9", linewidth=0.8)
+    if metric in ("accuracy", "auroc"):
+        axes.set_xlim(-0.01, 1.01)
+    axes.set_xlabel(f"{metric} on test images, 95 % interval", fontsize=8)
+    axes.tick_params(labelsize=8)
+    _legend(figure, [m.replace("_", " ") for m in methods], columns=len(methods))
+    return figure
+
+
+def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """(K, K) counts, rows true and columns named, as shares of each row; with the counts where there is room."""
+    size = len(class_names)
+    side = min(9.0, 2.2 + 0.42 * size) if size <= NUMBERED_CLASSES else min(9.0, 3.0 + 0.16 * size)
+    figure = new_figure(side + 0.9, side)
+    axes = figure.subplots()
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if size <= NUMBERED_CLASSES:
+        for row, column in np.ndindex(confusion.shape):
+            colour = "white" if shares[row, column] > 0.5 else "0.2"
+            axes.text(column, row, confusion[row, column], ha="center", va="center", fontsize=7, color=colour)
+    if size <= NAMED_CLASSES:
+        names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
+        upright = max(map(len, names)) > 2
+        axes.set_xticks(range(size), names, fontsize=7, rotation=90 if upright else 0)
+        axes.set_yticks(range(size), names, fontsize=7)
+    axes.set_xlabel("named", fontsize=8)
+    axes.set_ylabel("true", fontsize=8)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.tick_params(length=0)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label("share of the true class", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """(n, 2) places of images of (n,) int64 classes; a legend for up to 20 of them."""
+    named = len(class_names) <= LEGEND_CLASSES
+    figure = new_figure(6.4 if named else 5, 4.8)
+    axes = _bare(figure.subplots(), title)
+    for k in np.unique(classes):
+        style = _class_style(int(k))
+        axes.plot(*points[classes == k].T, markersize=3.5, linestyle="none", alpha=0.8, markeredgewidth=0, **style)
+    if named:
+        handles = [Line2D([], [], linestyle="none", markersize=5, **_class_style(k)) for k in range(len(class_names))]
+        figure.legend(handles, class_names, fontsize=7, frameon=False, loc="outside right center")
+    return figure
+
+
+def values_figure(points: np.ndarray, values: np.ndarray, title: str) -> Figure:
+    """(n, 2) places of images, coloured by their (n,) numbers."""
+    figure = new_figure(6, 4.8)
+    axes = _bare(figure.subplots(), title)
+    cloud = axes.scatter(*points.T, c=values, s=10, cmap="cividis", linewidths=0)
+    figure.colorbar(cloud, ax=axes, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
+    return figure
+
+
+def _class_style(number: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+    }
+
+
+def _bare(axes: Axes, title: str) -> Axes:
+    """Axes without numbers: places on the map have no unit."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_aspect("equal", adjustable="box")
+    axes.spines[:].set_color("0.8")
+    axes.set_title(title, fontsize=9, loc="left")
+    return axes
+
+
+def _legend(figure: Figure, names: Sequence[str], columns: int) -> None:
+    styles = [(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(len(names))]
+    handles = [Line2D([], [], color=c, marker=m, markersize=5, linewidth=1.8) for c, m in styles]
+    figure.legend(handles, names, fontsize=8, frameon=False, loc="outside upper center", ncols=columns)
