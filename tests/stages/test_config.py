@@ -23,7 +23,7 @@ def config(*words: str, file: dict | None = None):
 def test_the_embedded_default() -> None:
     found = config()
     assert found.data["unlabelled"] == ["bundled/photos"]
-    assert {name: task["source"] for name, task in found.tasks.items()} == DEFAULT_TASKS
+    assert {name: {k: task[k] for k in DEFAULT_TASKS[name]} for name, task in found.tasks.items()} == DEFAULT_TASKS
     assert list(found.pretexts) == ["grid_mask", "decolorise", "downsample"]
     assert found.image_size == (64, 64) and found.backbone["name"] == "resnet18"
 

@@ -27,6 +27,7 @@ SIMPLE_SECTIONS = {
     "data": ("data/options.py", "Data"),
     "backbone": ("models/backbone.py", "Backbone"),
     "optim": ("training/optimiser.py", "Optim"),
+    "balance": ("training/balancing/options.py", "Balance"),
     "runtime": ("training/runtime.py", "Runtime"),
     "track": ("training/tracking.py", "Track"),
 }
@@ -34,13 +35,16 @@ DEFAULT_DECODER = "stages"
 DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
 DEFAULT_UNLABELLED = ["bundled/photos"]
 DEFAULT_TASKS = {
-    "digits": "bundled/digits",
-    "cars": "rendered/cars",
-    "faces": "rendered/faces",
-    "pets": "rendered/pets",
+    "digits": {"source": "bundled/digits"},
+    "cars": {"source": "rendered/cars", "augment": "mirror"},
+    "faces": {"source": "rendered/faces", "augment": "mirror"},
+    "pets": {"source": "rendered/pets", "augment": "mirror"},
 }
 INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")  # a contradiction is an error
-FROM_ITS_RUN = ("reconstruct", "probe")  # stages that look at the run's own images and tasks, unless others are given
+# stages that look at the images and tasks of the run that they start from, unless others are given
+FROM_ITS_RUN = ("reconstruct", "probe", "finetune", "joint", "add_task")
+LABELLED_ONLY = ("probe", "finetune", "add_task")  # stages without a use for unlabelled images
+ADDS_TASKS = ("add_task",)  # given tasks stand beside the run's own
 TYPES = {"Literal": Literal, "Any": Any}
 
 # names only: their files are found without importing them, and the registries proper need PyTorch
@@ -73,6 +77,7 @@ class RunConfig:
     backbone: dict[str, Any] = field(default_factory=dict)
     decoder: dict[str, Any] = field(default_factory=dict)
     optim: dict[str, Any] = field(default_factory=dict)
+    balance: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
     track: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)  # the stage's keyword-only parameters
@@ -136,21 +141,25 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
         base = _names("pretexts", written) or _names("pretexts", inherited) or base
     pretexts = list(dict.fromkeys([*base, *_names("pretexts", given)]))
     replaced = any(key == "data.unlabelled" or key.startswith("tasks.") for key in [*written, *given])
-    if replaced:  # other images than the run's own: none of its sources and tasks are taken over
+    if (
+        replaced and stage not in ADDS_TASKS
+    ):  # other images than the run's own: its sources and tasks are not taken over
         inherited = {k: v for k, v in inherited.items() if k != "data.unlabelled" and not k.startswith("tasks.")}
-    tasks = tasks or _names("tasks", inherited)
+    if stage in LABELLED_ONLY:
+        inherited = {k: v for k, v in inherited.items() if k != "data.unlabelled"}
+    own_tasks = _names("tasks", inherited)
+    tasks = list(dict.fromkeys([*own_tasks, *tasks])) if stage in ADDS_TASKS else tasks or own_tasks
     decoder = (
         given.get("decoder.name") or [written.get("decoder.name") or inherited.get("decoder.name") or DEFAULT_DECODER]
     )[0]
-    uses_defaults = not replaced and "data.unlabelled" not in inherited
+    uses_defaults = not (replaced or own_tasks or "data.unlabelled" in inherited)
     default_tasks = DEFAULT_TASKS if uses_defaults and "tasks" in sections(stage) else {}
     table = option_table(stage, tasks or list(default_tasks), pretexts, str(decoder))
     values = {key: o.default for key, o in table.items() if o.default is not REQUIRED}
-    values |= {
-        f"tasks.{name}.source": source for name, source in default_tasks.items() if f"tasks.{name}.source" in table
-    }
+    for name, options in default_tasks.items():
+        values |= {f"tasks.{name}.{key}": value for key, value in options.items()}
     if "data.unlabelled" in table:
-        values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if uses_defaults else []
+        values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if uses_defaults and stage not in LABELLED_ONLY else []
     values |= {key: value for key, value in inherited.items() if key in table}
     explicit = _checked(table, written, given)
     if start:

@@ -26,6 +26,8 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any]) -> None:
     trainer.model.load_state_dict(read_tensors(path, "model"))
     if trainer.average is not None:
         trainer.average.module.load_state_dict(read_tensors(path, "average"))
+    if trainer.balancing is not None:
+        trainer.balancing.load_state_dict(read_tensors(path, "balancing"))
     load_optimiser(trainer.optimiser, read_tensors(path, "optimiser"))
     memory.update({key: state[key] for key in memory})
     trainer.progress = Progress(**state["progress"])
@@ -57,6 +59,7 @@ def fit(
                 trainer.model,
                 trainer.optimiser,
                 average,
+                trainer.balancing,
                 keep=track.keep_checkpoints,
             )
 

@@ -1,13 +1,14 @@
 """Checkpoints: one safetensors file each, everything a run needs to go on, and nothing that can execute.
 
-Tensors are named `model.*`, `average.*` (the averaged weights, if any) and `optimiser.N.*` (N-th parameter of the
-optimiser's groups in order). The file's metadata holds one JSON text: step, training seconds, images seen, chance
+Tensors are named `model.*`, `average.*` (the averaged weights, if any), `balancing.*` (what balances several losses, if
+it has any memory) and `optimiser.N.*` (N-th parameter of the optimiser's groups in order). The file's metadata holds one JSON text: step, training seconds, images seen, chance
 losses, and what builds the model (backbone, image size, normalisation, class names).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
 
 SUFFIX = ".safetensors"
+BEST = f"best{SUFFIX}"  # weights chosen on validation images, where a run chooses: what others start from
 METADATA = "vision_mtl"  # the one metadata key
 
 
@@ -29,22 +31,31 @@ def save_checkpoint(
     model: nn.Module,
     optimiser: torch.optim.Optimizer | None = None,
     average: nn.Module | None = None,
+    balancing: nn.Module | None = None,
     keep: int = 2,
 ) -> Path:
     """Write `folder/step-XXXXXXXX.safetensors` atomically and delete all but the newest `keep`. `state` has `step`."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    modules = {"model": model, "average": average, "balancing": balancing}
+    tensors = {f"{n}.{k}": v for n, m in modules.items() if m is not None for k, v in m.state_dict().items()}
     if optimiser is not None:
         tensors |= optimiser_tensors(optimiser)
-    # own storage for each: safetensors refuses tensors that share memory, as channels_last views and tied weights do
-    owned = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     path = folder / f"step-{state['step']:08d}{SUFFIX}"
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, save(owned, metadata={METADATA: json.dumps(state)}))
+    _write(path, state, tensors)
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
+
+
+def save_weights(path: Path, state: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write a model's weights alone, in a checkpoint's form: what others start from, not what a run goes on from."""
+    _write(path, state, {f"model.{k}": v for k, v in weights.items()})
+
+
+def _write(path: Path, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    # own storage for each: safetensors refuses tensors that share memory, as channels_last views and tied weights do
+    owned = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(path, save(owned, metadata={METADATA: json.dumps(state)}))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -64,11 +75,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def find_checkpoint(where: Path) -> Path:
-    """The checkpoint that `where` means: a file, a run folder or its checkpoints folder. Raises `UserError` if none."""
+    """The weights that `where` means: a file, a run folder or its checkpoints folder. Raises `UserError` if none.
+
+    Of a folder: the best on validation images, where the run chose, else the newest.
+    """
     if where.is_file():
         return where
     for folder in (where / "checkpoints", where):
-        found = newest_checkpoint(folder)
+        found = folder / BEST if (folder / BEST).is_file() else newest_checkpoint(folder)
         if found is not None:
             return found
     raise UserError(

@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.objective import Feed, Objective, StepLoss, mean_parts, step_loss
 from vision_mtl.training.optimiser import Optim, build_optimiser
 
@@ -69,11 +70,13 @@ class Trainer:
     layout: torch.memory_format
     seed: int
     compiled: bool = False
+    balancing: Balancing | None = None  # how several losses become one gradient; None: their sum
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         self.model.to(self.accelerator.device, memory_format=self.layout)
-        self.optimiser = build_optimiser(self.model, self.optim)
+        extra = [] if self.balancing is None else list(self.balancing.to(self.accelerator.device).parameters())
+        self.optimiser = build_optimiser(self.model, self.optim, extra)
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None
         # accelerate wraps for several processes; it must not own the optimiser, whose state we save by name
         self.wrapped = self.accelerator.prepare_model(self.model)
@@ -104,13 +107,15 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         losses: list[StepLoss] = []
         parts = self.feed.at(step, self.optim.accumulate)
-        for i, (batch, _) in enumerate(parts):
+        for i, (batch, share) in enumerate(parts):
             # gradients are averaged over processes once a step, with its last part
-            with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(self.wrapped):
+            with nullcontext() if self._syncs(last=i == len(parts) - 1) else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
                     loss = step_loss(self.wrapped, self.objective, batch, self.layout, progress)
-                self.accelerator.backward(loss.total)
+                self._backward(loss, share)
             losses.append(loss)
+        if self.balancing is not None:
+            self.balancing.finish()
         record = self._record(step, losses, rate)
         self._guard(record)
         self.optimiser.step()
@@ -120,8 +125,19 @@ class Trainer:
         self.progress.images_seen += self.feed.images_per_step
         return record
 
+    def _syncs(self, last: bool) -> bool:
+        return last and not (self.balancing is not None and self.balancing.averages_gradients)
+
+    def _backward(self, loss: StepLoss, share: float) -> None:
+        if self.balancing is None:
+            self.accelerator.backward(loss.total)
+            return
+        # a balancing wants the part's means; a loss is the part's contribution to the step's
+        means = {name: value / share for name, value in loss.losses.items()}
+        self.balancing.add(means, share, self.accelerator.backward)
+
     def _record(self, step: int, losses: list[StepLoss], rate: float) -> StepRecord:
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         limit = self.optim.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()

@@ -1,0 +1,37 @@
+"""Temperature scaling: one number a task, fitted on validation images, makes probabilities mean what they say.
+
+Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599, sec. 4.2. It changes no
+decision, only how sure the answers are.
+"""
+# n images, K classes
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional as F
+
+RANGE = (0.05, 20.0)  # temperatures looked at: beyond them, answers are certain or all alike
+FEWEST = 10  # validation images; fewer fit noise, and the temperature stays 1
+
+
+def fit_temperature(logits: Tensor, true: Tensor) -> float:
+    """Logits (n, K) with classes (n,) int64, or with labels (n, K) in {0, 1} -> the temperature of least loss.
+
+    1.0 where there are fewer than `FEWEST` images.
+    """
+    if len(logits) < FEWEST:
+        return 1.0
+    logits = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        if true.ndim == 1:
+            return float(F.cross_entropy(scaled, true))
+        return float(F.binary_cross_entropy_with_logits(scaled, true.double()))
+
+    found = minimize_scalar(loss, bounds=tuple(math.log(t) for t in RANGE), method="bounded")
+    return float(torch.tensor(math.exp(found.x), dtype=torch.float32))

@@ -1,0 +1,61 @@
+"""The best weights so far, judged on validation images: one set for all tasks together, and one for each task.
+
+A task overfits at its own time, so its best epoch is its own; but what is used as one network is chosen by the mean
+over tasks. Files: `best.safetensors` and `best-TASK.safetensors` beside the checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vision_mtl.training.checkpoint import BEST, read_tensors, save_weights
+
+ALL = ""  # the name of the set chosen for all tasks together
+
+
+@dataclass
+class Best:
+    """`scores` holds, by task and for `ALL`, the best score and its step; higher is better, the earliest wins ties."""
+
+    folder: Path
+    per_task: bool = True  # keep a set of weights for each task as well
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    weights: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
+    changed: set[str] = field(default_factory=set, repr=False)
+
+    def offer(self, model: nn.Module, step: int, scores: Mapping[str, float]) -> list[str]:
+        """Take the model's weights where it is better than before; returns for which tasks it is (`ALL` among them)."""
+        offered = {ALL: sum(scores.values()) / len(scores), **(scores if self.per_task and len(scores) > 1 else {})}
+        better = [n for n, score in offered.items() if n not in self.scores or score > self.scores[n]["score"]]
+        if better:
+            copy = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+            for name in better:
+                self.scores[name] = {"score": offered[name], "step": step}
+                self.weights[name] = copy  # shared between names: never changed in place
+                self.changed.add(name)
+        return better
+
+    def flush(self, description: Mapping[str, Any]) -> None:
+        """Write the sets that have changed since the last time; each describes itself like a checkpoint."""
+        for name in sorted(self.changed):
+            state = {**description, "step": int(self.scores[name]["step"]), "best": self.scores[name]}
+            save_weights(self.path(name), state, self.weights[name])
+        self.changed.clear()
+
+    def restore(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from the files written with `scores`."""
+        self.scores = {name: dict(score) for name, score in scores.items()}
+        self.weights = {name: read_tensors(self.path(name), "model") for name in self.scores}
+
+    def load(self, model: nn.Module, name: str = ALL) -> None:
+        """Put the best weights for `name` into the model."""
+        model.load_state_dict(self.weights[name])
+
+    def path(self, name: str) -> Path:
+        """The file of the weights for `name`."""
+        return self.folder / (BEST if name == ALL else BEST.replace(".", f"-{name}.", 1))
