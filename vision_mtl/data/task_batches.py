@@ -1,7 +1,7 @@
 """Which images a step of several tasks sees: their slots interleaved in a fixed cycle, each task with its own epochs.
 
-The cycle is smooth weighted round-robin: each slot goes to the task furthest behind its share, so that every batch holds
-the tasks in nearly their shares. From nginx, 2012,
+The cycle is smooth weighted round-robin: each slot goes to the task furthest behind its share, so that every batch
+holds the tasks in nearly their shares. From nginx, 2012,
 https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
 """
 # T tasks, n labelled images of a task, L slots of a cycle, B images of a step
