@@ -39,7 +39,7 @@ def test_labels_overlap_as_the_columns_say(photo_folder: Path, tmp_path: Path) -
         "size": Task(source=source, label="b", kind="regression"),
         "marks": Task(source=source, label="c", kind="multi_label"),
     }
-    pool = pool_of(tmp_path, tasks)
+    pool = pool_of(tmp_path, tasks, test_ratio=0.5)
     letter, size = pool.targets["letter"].labelled, pool.targets["size"].labelled
     assert (letter.sum(), size.sum(), (letter & size).sum()) == (16, 16, 8)
     assert pool.targets["size"].gather(torch.tensor([8, 23])).tolist() == [4.0, 11.5]
@@ -114,8 +114,8 @@ def test_masks_and_classes_of_the_same_images(photo_folder: Path, tmp_path: Path
         "kind": Task(source=source, label_from="/(cats|dögs)/"),
         "parts": Task(source=source, kind="dense", masks="masks"),
     }
-    pool = pool_of(tmp_path, tasks)
-    assert len(pool) == 24, "the masks are no images of the source"
+    pool = pool_of(tmp_path, tasks, [f"images/{photo_folder}"], test_ratio=0.5)
+    assert len(pool) == 24, "the masks are no images of either source"
     parts = pool.targets["parts"]
     assert parts.class_names == ["0", "1", "2"] and parts.labelled.sum() == 20
     number = next(i for i, identity in enumerate(pool.identities) if identity.endswith("image 05.png"))
@@ -129,7 +129,7 @@ def test_a_column_may_hold_mask_files(photo_folder: Path, tmp_path: Path) -> Non
     save_masks(photo_folder / "masks", range(24))
     rows = [f"{file_name(i)},{f'masks/image {i:02d}.png' if i > 2 else ''},{i % 2}," for i in range(24)]
     source = write_csv(photo_folder, rows)
-    pool = pool_of(tmp_path, {"parts": Task(source=source, kind="dense", label="a")})
+    pool = pool_of(tmp_path, {"parts": Task(source=source, kind="dense", label="a")}, test_ratio=0.5)
     assert pool.targets["parts"].labelled.sum() == 21
     write_csv(photo_folder, [f"{file_name(i)},masks/lost.png,," for i in range(24)])
     with pytest.raises(UserError, match=r"task 'parts': the mask '.*masks/lost\.png' of .*there is no such file"):
@@ -146,7 +146,7 @@ def test_cars_with_body_and_model(tmp_path: Path) -> None:
     assert (body.num_outputs, model.num_outputs) == (8, 180)
     taught = model.values[pool.indices("train")]
     assert len(np.unique(taught)) == 180
-    assert 0.15 < len(pool.indices("test")) / 1600 < 0.22
+    assert 0.15 < len(pool.indices("test")) / 1600 < 0.25
 
 
 @pytest.mark.skipif(not PETS.is_dir(), reason="the shared photographs are not there")

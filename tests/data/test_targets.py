@@ -46,7 +46,7 @@ def test_numbers() -> None:
     assert np.array_equal(target.values, np.array([1.5, np.nan, -2, 1000], np.float32), equal_nan=True)
     assert target.labelled.tolist() == [True, False, True, True]
     assert target.gather(torch.tensor([3, 0])).tolist() == [1000, 1.5]
-    assert len(target.occurrences()[0]) == 0
+    assert [part.tolist() for part in target.occurrences()] == [[0, 2, 3], [0, 0, 0]]
 
 
 def masks() -> Target:

@@ -40,7 +40,7 @@ def load_source(
     root = Path(data.root).expanduser()
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, root)
-    items = _without_masks(source.items(), own)
+    items = _without_masks(source.items(), tasks)
     if not items:
         raise UserError(f"source {name!r} holds no image.")
     store = open_store(
@@ -79,7 +79,7 @@ def _check_readable(name: str, store: Store, skip: bool) -> list[str]:
 
 
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
-    """A source's folder may hold its tasks' masks as well, which are pictures but no images to learn from."""
+    """A source's folder may hold the tasks' masks as well, which are pictures but no images to learn from."""
     folders = [mask_folder(task).resolve() for task in tasks.values() if task.masks is not None]
     found = [i for i in items if i.path is None or not any(i.path.is_relative_to(folder) for folder in folders)]
     if items and not found:

@@ -57,16 +57,18 @@ class Target:
         return torch.from_numpy(values.astype(np.float32) if self.kind == "multi_label" else values)
 
     def occurrences(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which image shows which class: ((n,) image, (n,) class), both int64, in order of the image."""
+        """Which image shows which class: ((n,) image, (n,) class), both int64, in order of the image.
+
+        In regression every number counts as of one class, 0.
+        """
+        rows = np.flatnonzero(self.labelled)
         if self.kind == "single_label":
-            rows = np.flatnonzero(self.labelled)
             return rows, self.values[rows]
         if self.kind == "multi_label":
             return np.nonzero(self.values > 0)
         if self.kind == "regression":
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+            return rows, np.zeros_like(rows)
         shown = np.stack([np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED] > 0 for mask in self.masks])
-        rows = np.flatnonzero(self.labelled)
         at, classes = np.nonzero(shown[self.values[rows]])
         return rows[at], classes
 
