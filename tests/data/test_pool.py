@@ -187,4 +187,4 @@ def test_summary_counts(photo_folder: Path, tmp_path: Path) -> None:
     summary = pool_of(tmp_path, None, kind=f"folder/{photo_folder}").summary()
     (sides,) = summary["sources"].values()
     assert sum(sides.values()) == 24 == summary["num_images"] and min(sides.values()) >= 1
-    assert summary["tasks"]["kind"] == {**sides, "classes": 2}
+    assert summary["tasks"]["kind"] == {**sides, "classes": 2, "kind": "single_label"}

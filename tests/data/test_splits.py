@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.splits import TEST, TRAIN, UNSET, VAL, assign_sides, units
+from vision_mtl.data.splits import TEST, TRAIN, UNSET, VAL, assign_sides, return_classes_to_train, units
 
 NAMES = st.lists(st.text("abcdefgh0123", min_size=1, max_size=6), min_size=1, max_size=60, unique=True)
 
@@ -101,3 +101,71 @@ def test_units_satisfy_every_link(pairs: list[tuple[int, int]]) -> None:
             }
             reached |= frontier
         assert reached == set(np.flatnonzero(unit == unit[start]).tolist())
+
+
+CLASSES = st.lists(st.integers(0, 12), min_size=1, max_size=60)
+
+
+def returned(classes: list[int], split: np.ndarray, drawn: np.ndarray, unit: np.ndarray | None = None) -> np.ndarray:
+    rows = np.arange(len(classes))
+    unit = rows if unit is None else unit
+    names = [f"image {i}" for i in rows]
+    return return_classes_to_train(split, unit, drawn, names, [(rows, np.array(classes))], seed=0)
+
+
+@settings(deadline=None)
+@given(CLASSES, st.integers(1, 4), st.integers(0, 20))
+def test_every_class_is_taught(classes: list[int], divisor: int, seed: int) -> None:
+    names = [f"image {i}" for i in range(len(classes))]
+    unit = np.arange(len(classes)) // divisor
+    split = draw(names, unit, seed=seed, test_ratio=0.5, val_ratio=0.3)
+    found = returned(classes, split, np.ones(len(classes), bool), unit)
+    assert set(np.array(classes)[found == TRAIN].tolist()) == set(classes)
+    moved = np.flatnonzero(found != split)
+    assert (found[moved] == TRAIN).all()
+    assert len(set(unit[moved].tolist())) <= len(set(classes)), "more units moved than classes were missing"
+    for one in np.unique(unit):
+        assert len(set(found[unit == one].tolist())) == 1
+
+
+@settings(deadline=None)
+@given(CLASSES, st.randoms())
+def test_what_comes_back_does_not_follow_the_order(classes: list[int], random) -> None:
+    count = len(classes)
+    names = [f"image {i}" for i in range(count)]
+    split = draw(names, test_ratio=0.5, val_ratio=0.3)
+    order = list(range(count))
+    random.shuffle(order)
+    rows, drawn = np.arange(count), np.ones(count, bool)
+    found = return_classes_to_train(split, rows, drawn, names, [(rows, np.array(classes))], 0)
+    again = return_classes_to_train(
+        split[order], rows, drawn, [names[i] for i in order], [(rows, np.array(classes)[order])], 0
+    )
+    assert np.array_equal(again, found[order])
+
+
+def test_one_unit_comes_back_from_validation_before_test() -> None:
+    names, drawn = [f"image {i}" for i in range(200)], np.ones(200, bool)
+    split = draw(names)
+    rare = [int(np.flatnonzero(split == side)[n]) for side in (TEST, VAL) for n in (0, 1)]
+    classes = np.zeros(200, int)
+    classes[rare] = 1
+    found = returned(classes.tolist(), split, drawn)
+    (moved,) = np.flatnonzero(found != split)
+    assert moved in rare[2:]
+
+
+def test_official_sides_do_not_move() -> None:
+    split = np.array([TRAIN, TEST, TEST, VAL], np.int8)
+    drawn = np.array([True, False, False, False])
+    assert np.array_equal(returned([0, 1, 1, 1], split, drawn), split)
+    # a unit of which one image is official stays where it is, the other unit comes
+    found = returned([0, 1, 1, 1], split, np.array([True, False, True, True]), unit=np.array([0, 1, 1, 2]))
+    assert found.tolist() == [TRAIN, TEST, TEST, TRAIN]
+
+
+def test_a_unit_that_brings_two_classes_is_moved_once() -> None:
+    split = np.array([TRAIN, TEST, VAL, TEST], np.int8)
+    occurrences = [(np.arange(4), np.array([0, 1, 2, 1])), (np.array([1, 2]), np.array([0, 0]))]
+    found = return_classes_to_train(split, np.arange(4), np.ones(4, bool), list("abcd"), occurrences, seed=0)
+    assert found[2] == TRAIN and sorted(found.tolist()).count(TRAIN) == 3

@@ -65,6 +65,18 @@ def test_backbone_kwargs_by_dots_or_as_a_mapping() -> None:
     assert config("--backbone.kwargs", "{output_stride: 8}").backbone["kwargs"] == {"output_stride": 8}
 
 
+def test_an_augmentation_by_name_by_file_or_as_a_mapping() -> None:
+    flip = {"__class_fullname__": "HorizontalFlip", "p": 0.5}
+    policy = {"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": [flip]}}
+    task = {"source": "folder/x", "kind": "multi_label", "ignore": None, "augment": policy}
+    found = config(file={"tasks": {"cars": task}}).tasks["cars"]
+    assert found["augment"] == policy and found["ignore"] is None and found["weight"] == 1.0
+    again = config(file={"tasks": yaml.safe_load(config(file={"tasks": {"cars": task}}).to_yaml())["tasks"]})
+    assert again.tasks["cars"] == found
+    for words in ("mirror", "policies/mine.yaml"):
+        assert config("--tasks.cars.augment", words, file={"tasks": {"cars": task}}).tasks["cars"]["augment"] == words
+
+
 MISTAKES = [
     (["--optim.bach_size", "8"], r"unknown option 'optim\.bach_size'\. Did you mean 'optim\.batch_size'"),
     (["--device", "gpu"], r"unknown value of device 'gpu'.*Known: auto, cpu, cuda, mps"),
@@ -76,6 +88,7 @@ MISTAKES = [
     (["--pretexts.grid_mask.gird", "3"], r"Did you mean 'pretexts\.grid_mask\.grid'"),
     (["--pretexts.grid_mask.hidden", "on"], r"unknown value of pretexts\.grid_mask\.hidden 'on'\. Did you mean 'one'"),
     (["--decoder.name", "stage"], r"unknown decoder 'stage'\. Did you mean 'stages'"),
+    (["--tasks.cars.source", "x", "--tasks.cars.kind", "multilabel"], r"'multilabel'\. Did you mean 'multi_label'"),
     (["--tasks.cars.label", "x"], r"option tasks\.cars\.source is missing"),
     (["--image_size", "huge"], r"image_size must be N or H,W"),
     (["--data.skip_unreadable", "perhaps"], r"must be true or false; found 'perhaps'"),

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
+from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import Item, open_source
+from vision_mtl.data.source import Item, Split, open_source
 from vision_mtl.data.store import Progress, Settings, Store, open_store
+from vision_mtl.data.targets import Target, parse_labels
 
 SHOWN = 20  # unreadable files named in the error
 LABEL_FROM = "label_from:"  # column that holds what a task's regular expression found
@@ -36,8 +38,9 @@ def load_source(
 ) -> Loaded:
     """Open the store of source `name`, and apply what the tasks on it say of labels, splits and groups."""
     root = Path(data.root).expanduser()
+    own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, root)
-    items = source.items()
+    items = _without_masks(source.items(), tasks)
     if not items:
         raise UserError(f"source {name!r} holds no image.")
     store = open_store(
@@ -53,10 +56,7 @@ def load_source(
     warnings = _check_readable(name, store, data.skip_unreadable)
     if store.rebuilt:
         warnings.append(f"the store of {name} was damaged ({store.rebuilt}) and has been built anew.")
-    kept = [items[i] for i in store.kept]
-    for task_name, task in tasks.items():
-        if task.source == name:
-            kept = _apply_task(task_name, task, kept, name)
+    kept = _apply_tasks(own, [items[i] for i in store.kept], name)
     return Loaded(name, kept, store.images if len(kept) == len(items) else store.images[store.kept], store.hashes,
                   store.unreadable, warnings)  # fmt: skip
 
@@ -78,20 +78,67 @@ def _check_readable(name: str, store: Store, skip: bool) -> list[str]:
     return [f"left out {len(store.unreadable)} unreadable files of {name}:\n{listed}"]
 
 
-def _apply_task(task_name: str, task: Task, items: list[Item], source: str) -> list[Item]:
-    if task.label_from is not None:
-        items = apply_label_from(items, task.label_from, LABEL_FROM + task_name)
-    if task.split is not None:
-        items = apply_split(items, task.split, _base(source))
-    if task.group is not None:
-        items = apply_group(items, task.group)
-    return items
+def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
+    """A source's folder may hold the tasks' masks as well, which are pictures but no images to learn from."""
+    folders = [mask_folder(task).resolve() for task in tasks.values() if task.masks is not None]
+    found = [i for i in items if i.path is None or not any(i.path.is_relative_to(folder) for folder in folders)]
+    if items and not found:
+        raise UserError(f"masks {str(folders[0])!r} is the images' own folder; masks must lie in one of their own.")
+    return found
 
 
-def _base(source: str) -> Path:
-    """The folder that a source's list files are looked for in."""
+def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> list[Item]:
+    """Labels, sides and groups as a source's tasks have them. Raises `UserError` where two of them disagree."""
+    for name, task in tasks.items():
+        if task.label_from is not None:
+            items = apply_label_from(items, task.label_from, LABEL_FROM + name)
+    grouped = {name: task.group for name, task in tasks.items() if task.group is not None}
+    if len(set(grouped.values())) > 1:
+        raise UserError(f"the tasks on {source} must agree on one group column; found {grouped}.")
+    if grouped:
+        items = apply_group(items, next(iter(grouped.values())))
+    sides: list[tuple[str, Split] | None] = [None] * len(items)  # the task that says it, and the side
+    splits = {name: task.split for name, task in tasks.items() if task.split is not None}
+    for name, split in splits.items():
+        for row, item in enumerate(apply_split(items, split, base_folder(source))):
+            before = sides[row]
+            if before is not None and item.split is not None and before[1] != item.split:
+                raise UserError(
+                    f"{item.identity!r} of {source} is in {before[1]} by task {before[0]!r} and in {item.split} by "
+                    f"task {name!r}: an image has one side for all tasks."
+                )
+            sides[row] = before or (None if item.split is None else (name, item.split))
+    if not splits:
+        return items
+    return [replace(item, split=None if side is None else side[1]) for item, side in zip(items, sides, strict=True)]
+
+
+def base_folder(source: str) -> Path:
+    """The folder that a source's list files and masks are looked for in."""
     path = Path(source.partition("/")[2]).expanduser()
     return path.parent if path.is_file() else path
+
+
+def mask_folder(task: Task) -> Path:
+    """Where a dense task's masks lie: a path from here, or else from the source's folder."""
+    here = Path(task.masks).expanduser()
+    return here if here.is_dir() else base_folder(task.source) / here
+
+
+def read_target(
+    name: str, task: Task, source: Loaded, settings: Settings, num_workers: int, progress: Progress | None
+) -> Target:
+    """A task's labels, a row for each item of its source. Raises `UserError` naming the task and what is wrong."""
+    identities = [item.identity for item in source.items]
+    if task.kind != "dense":
+        return parse_labels(name, task, label_text(name, task, source), identities)
+    if task.masks is not None:
+        files = masks_in_folder(name, mask_folder(task), source.items)
+    else:
+        base = base_folder(task.source)
+        files = [None if text is None else base / text for text in label_text(name, task, source)]
+    report = None if progress is None else (lambda done, total: progress(f"reading masks of {name}", done, total))
+    return read_masks(name, task, source.items, files, settings, num_workers, report)
 
 
 def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | None]:
@@ -103,7 +150,8 @@ def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | Non
         others = {task.split, task.group}
         column = task.label or _only_column(task_name, source.name, [c for c in columns if c not in others])
         if column not in columns:
-            raise unknown(f"label column of task {task_name!r}", column, columns)
+            error = unknown(f"label column of task {task_name!r}", column, columns)
+            raise UserError(f"{error} A column that is blank in every row counts as none.")
     return [item.labels.get(column) for item in source.items]
 
 
@@ -119,19 +167,3 @@ def _only_column(task_name: str, source: str, columns: list[str]) -> str:
         f"task {task_name!r}: {source} has label columns {', '.join(columns)}; "
         f"choose one with --tasks.{task_name}.label."
     )
-
-
-def class_names_of(texts: Sequence[str | None]) -> list[str]:
-    """The classes in order: by number where all are numbers, else alphabetically."""
-    found = {text for text in texts if text is not None}
-    if all(_is_number(text) for text in found):
-        return sorted(found, key=float)
-    return sorted(found)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

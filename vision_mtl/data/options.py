@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from vision_mtl.core.errors import UserError, unknown
+
+POLICIES = ("none", "light", "mirror")  # augmentation by name
+POLICY_FILES = (".yaml", ".yml", ".json")  # or in a file of these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +33,41 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One labelled set: a source, which of its columns is the label, and how the label is read."""
+    """One labelled set: a source, which of its columns is the label, how it is read, and how it is trained on.
+
+    Raises `UserError` for a value out of range, and for an option that the task's kind has no use for.
+    """
 
     source: str  # for example folder/my/cars, csv/labels.csv or bundled/digits
-    kind: Literal["single_label"] = "single_label"  # one class an image
-    label: str | None = None  # label column; default: the source's only one
+    kind: Literal["single_label", "multi_label", "regression", "dense"] = "single_label"  # what a label is: one class;
+    # any number of classes; a number; or a mask with a class for each pixel. A blank label is always no label
+    label: str | None = None  # label column; default: the source's only one. Of a dense task it names mask files,
+    # relative to the CSV file
     label_from: str | None = None  # regular expression on the file's path; its first group is the label
+    separator: str = " "  # multi_label: what stands between the classes of a label; the label `none` has no class
+    masks: str | None = None  # dense: folder of masks named as the images are; an image without one has no label
+    ignore: int | None = 255  # dense: the mask's value that means no class; null: every value is a class
     split: str | None = None  # column with train, val or test; a file or a comma list of files; or three folders
     group: str | None = None  # column whose equal values stay on one side (a person, a video, a session)
+    augment: str | dict[str, Any] = "light"  # none; light: small shifts, turns, zooms, brightness; mirror: flips too;
+    # or an albumentations policy as its to_dict gives it, in YAML or in a .yaml or .json file
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes weigh more, by inverse frequency
+    label_smoothing: float = 0.0  # share of a label's mass that is spread over all classes, in [0, 1)
+    weight: float = 1.0  # of the task's loss among the others, above 0
+
+    def __post_init__(self) -> None:
+        smoothing, has_classes = self.label_smoothing, self.kind != "regression"
+        self._require("label_smoothing must lie in [0, 1)", smoothing, 0 <= smoothing < 1)
+        self._require("weight must be a finite number above 0", self.weight, 0 < self.weight < math.inf)
+        self._require("ignore must be 0 or more, or null", self.ignore, self.ignore is None or self.ignore >= 0)
+        self._require("separator must not be empty", self.separator, self.separator != "")
+        self._require("masks is for kind dense", self.masks, self.masks is None or self.kind == "dense")
+        self._require("label_smoothing is for kinds with classes", smoothing, smoothing == 0 or has_classes)
+        plain = self.class_weights == "none"
+        self._require("class_weights is for kinds with classes", self.class_weights, plain or has_classes)
+        if isinstance(self.augment, str) and self.augment not in POLICIES and not self.augment.endswith(POLICY_FILES):
+            raise unknown(f"augment of the task on {self.source}", self.augment, [*POLICIES, "FILE.yaml", "FILE.json"])
+
+    def _require(self, rule: str, found: object, holds: bool) -> None:
+        if not holds:
+            raise UserError(f"the task on {self.source}, of kind {self.kind}: {rule}; found {found!r}.")

@@ -19,24 +19,51 @@ def resize(image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch") -> np
     `stretch` scales each side on its own; `crop` scales so that the image covers `size` and keeps the centre; `pad`
     scales so that it fits inside and surrounds it with its own mean colour.
     """
-    height, width = image.shape[:2]
     if fit == "stretch":
         return _scale(image, size)
-    ratios = size[0] / height, size[1] / width
-    scale = max(ratios) if fit == "crop" else min(ratios)
-    inner = max(1, round(height * scale)), max(1, round(width * scale))
     if fit == "crop":  # crop first: a panorama would be scaled to millions of pixels
-        rows, columns = (
-            min(side, max(1, round(asked / scale))) for side, asked in zip((height, width), size, strict=True)
-        )
-        top, left = (height - rows) // 2, (width - columns) // 2
-        return _scale(image[top : top + rows, left : left + columns], size)
+        return _scale(image[_centre(image.shape[:2], size)], size)
+    inner, place = _inner(image.shape[:2], size)
     scaled = _scale(image, inner)
     canvas = np.empty((*size, image.shape[2]), np.uint8)
     canvas[:] = scaled.mean((0, 1)).round()
-    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    canvas[top : top + inner[0], left : left + inner[1]] = scaled
+    canvas[place] = scaled
     return canvas
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int], fit: Fit, outside: int) -> np.ndarray:
+    """(H, W) of any integers -> (*size), each the value of the nearest pixel; `outside` is the border of `pad`."""
+    if fit == "stretch":
+        return _nearest(mask, size)
+    if fit == "crop":
+        return _nearest(mask[_centre(mask.shape, size)], size)
+    inner, place = _inner(mask.shape, size)
+    canvas = np.full(size, outside, mask.dtype)
+    canvas[place] = _nearest(mask, inner)
+    return canvas
+
+
+def _centre(shape: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
+    """The part of an image that covers `size` once it is scaled."""
+    scale = max(asked / side for side, asked in zip(shape, size, strict=True))
+    kept = [min(side, max(1, round(asked / scale))) for side, asked in zip(shape, size, strict=True)]
+    rows, columns = (slice((side - k) // 2, (side - k) // 2 + k) for side, k in zip(shape, kept, strict=True))
+    return rows, columns
+
+
+def _inner(shape: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    """The size of a whole image inside `size`, and its place there."""
+    scale = min(asked / side for side, asked in zip(shape, size, strict=True))
+    height, width = (max(1, round(side * scale)) for side in shape)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return (height, width), (slice(top, top + height), slice(left, left + width))
+
+
+def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    rows, columns = (
+        ((np.arange(asked) + 0.5) * side / asked).astype(np.int64) for side, asked in zip(mask.shape, size, strict=True)
+    )
+    return mask[rows[:, None], columns]
 
 
 def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Which side an image is on: drawn from what the image is, never from its place in a list.
 
 A unit of images that must stay together (one group, exact duplicates, near ones on request) is put on one side by a
-keyed hash of its smallest name and the seed, so adding or removing other images moves nothing.
+keyed hash of its smallest name and the seed, so adding or removing other images moves nothing. The one exception: a
+class that this leaves without a training image gets a unit back, as nobody can be tested on what none was taught.
 """
-# N images
+# N images, n of them with a class
 
 from __future__ import annotations
 
@@ -59,6 +60,36 @@ def assign_sides(
         side[i] = table[int(unit[i])]
     side[side == UNSET] = TRAIN
     return side
+
+
+def return_classes_to_train(
+    split: np.ndarray,
+    unit: np.ndarray,
+    drawn: np.ndarray,
+    names: Sequence[str],
+    occurrences: Sequence[tuple[np.ndarray, np.ndarray]],
+    seed: int,
+) -> np.ndarray:
+    """(N,) int8 sides on which every class has a training image, as far as drawn sides allow.
+
+    `drawn` (N,) bool: the image's side was drawn, not given; a unit moves whole, and only if all its images are such.
+    `occurrences` has, for each task in an order that does not follow the user's, ((n,) image, (n,) class). The rarest
+    class goes first; of its units the one of largest draw moves, which is on validation if any is.
+    """
+    split = split.copy()
+    fixed = np.zeros(unit.max() + 1, bool)
+    fixed[unit[~drawn]] = True
+    lacking = []
+    for task, (rows, classes) in enumerate(occurrences):
+        for k in np.setdiff1d(classes, classes[split[rows] == TRAIN]):
+            shown = rows[classes == k]
+            lacking.append((len(np.unique(unit[shown])), task, int(k), shown))
+    for *_, shown in sorted(lacking, key=lambda entry: entry[:3]):
+        members = np.isin(unit, unit[shown]) & ~fixed[unit]
+        if members.any() and not (split[shown] == TRAIN).any():  # it may have come with a rarer class
+            ids, draws = _draw_units(names, unit, members, seed)
+            split[unit == ids[np.argmax(draws)]] = TRAIN
+    return split
 
 
 def _draw_units(names: Sequence[str], unit: np.ndarray, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -54,9 +54,9 @@ def show(pool: Pool, run: Run) -> None:
     summary = pool.summary()
     for title, section in (("source", "sources"), ("task", "tasks")):
         if summary[section]:
-            table = Table(title, *SPLITS, *(["classes"] if section == "tasks" else []))
+            table = Table(title, *SPLITS, *(["classes", "kind"] if section == "tasks" else []))
             for name, row in summary[section].items():
-                table.add_row(name, *(f"{value:,}" for value in row.values()))
+                table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
             Console().print(table)
     run.say(
         f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "

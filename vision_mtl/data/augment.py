@@ -1,0 +1,167 @@
+"""Augmentation by albumentations: a task's policy, drawn from what the image is and not from when it came by.
+
+Masks take the image's geometry, each pixel from the nearest one. Where a policy fills a border with a constant, masks
+are ignored there; where it reflects the image, they are reflected with it and stay right.
+"""
+# H W pixels, C channels
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import random
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.options import POLICIES
+from vision_mtl.data.targets import IGNORED
+
+SHIFT = 0.06  # of a side, at most: digits keep their place and faces their chin
+SCALE = (0.9, 1.1)
+DEGREES = 10.0  # a 6 does not become a 9, nor a 1 a 7
+LIGHT = 0.15  # of brightness and contrast, at most
+
+
+class Augmenter:
+    """`apply` changes one image of a task's training set as its policy says; safe to share between threads.
+
+    Raises `UserError`, also when constructed, naming the task, its policy and what is wrong with it: images must keep
+    their `shape` (H, W, C) and stay uint8.
+    """
+
+    def __init__(self, task: str, augment: str | dict[str, Any], shape: tuple[int, int, int]) -> None:
+        self.task, self.shape = task, shape
+        self.policy = augment if isinstance(augment, str) else "given as a mapping"
+        self._pattern = _pipeline(task, self.policy, augment)  # None: images stay as they are
+        self._own = threading.local()  # a pipeline holds its random state, so each thread has one
+        height, width, _ = shape
+        self.apply(np.zeros(shape, np.uint8), [np.zeros((height, width), np.uint8)], 0, 0, 0)
+
+    def apply(
+        self, image: np.ndarray, masks: Sequence[np.ndarray], seed: int, epoch: int, index: int
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(H, W, C) and masks (H, W), all uint8 -> the same of the same shapes, drawn from (task, seed, epoch, index).
+
+        `index` is the image's in the pool. The arguments are not changed.
+        """
+        if self._pattern is None:
+            return image, list(masks)
+        pipeline = self._pipeline_of_thread()
+        digest = hashlib.blake2b(f"{self.task}\0{seed} {epoch} {index}".encode(), digest_size=16).digest()
+        number = int.from_bytes(digest, "little")
+        pipeline.set_random_state(np.random.default_rng(number), random.Random(number))
+        try:
+            found = pipeline(image=image, masks=list(masks)) if masks else pipeline(image=image)
+        except Exception as error:  # whatever a user's policy may raise
+            raise self._error(f"failed on an image of shape {image.shape}: {error}") from error
+        changed = found["image"]
+        if changed.shape != self.shape or changed.dtype != np.uint8:
+            raise self._error(
+                f"made {changed.dtype} of shape {changed.shape} from uint8 of shape {self.shape} (height, width, "
+                "channels); images must keep their size and type, which the model's input takes care of"
+            )
+        return changed, list(found["masks"]) if masks else []
+
+    def _pipeline_of_thread(self) -> Any:
+        if not hasattr(self._own, "pipeline"):
+            self._own.pipeline = copy.deepcopy(self._pattern)
+        return self._own.pipeline
+
+    def _error(self, problem: str) -> UserError:
+        return _policy_error(self.task, self.policy, problem)
+
+
+def _policy_error(task: str, policy: str, problem: str) -> UserError:
+    return UserError(f"task {task!r}: the augmentation {policy!r} {problem}.")
+
+
+def _library() -> ModuleType:
+    """albumentations, imported late because it takes seconds, and kept from asking the network for a newer version."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations
+
+    return albumentations
+
+
+def _pipeline(task: str, policy: str, augment: str | dict[str, Any]) -> Any:
+    """The policy as an `albumentations.Compose`, or None for `none`."""
+    if augment == "none":
+        return None
+    library = _library()
+    if augment in POLICIES:
+        steps = _light(library) + ([library.HorizontalFlip(p=0.5)] if augment == "mirror" else [])
+    else:
+        steps = [_from_dict(library, task, policy, _read(task, augment) if isinstance(augment, str) else augment)]
+    pipeline = library.Compose(steps)
+    pipeline.set_mask_interpolation(cv2.INTER_NEAREST)
+    _ignore_filled(pipeline)
+    return pipeline
+
+
+def _light(library: ModuleType) -> list[Any]:
+    geometry = library.Affine(
+        scale=SCALE,
+        translate_percent=(-SHIFT, SHIFT),
+        rotate=(-DEGREES, DEGREES),
+        keep_ratio=True,
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=1.0,
+    )
+    return [geometry, library.RandomBrightnessContrast(LIGHT, LIGHT, p=0.8)]
+
+
+def _read(task: str, file: str) -> Any:
+    """The content of a .yaml or .json file."""
+    path = Path(file).expanduser()
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        raise _policy_error(task, file, f"cannot be read: {error}") from error
+
+
+def _from_dict(library: ModuleType, task: str, policy: str, written: Any) -> Any:
+    """A transform from its serialised form; an argument that the library would pass over is an error as well."""
+    if not isinstance(written, dict) or "transform" not in written:
+        raise _policy_error(task, policy, "must be what albumentations.to_dict gives: a mapping with `transform`")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = library.from_dict(_with_tuples(written))
+    except KeyError as error:
+        raise _policy_error(task, policy, f"names {error}, which albumentations {library.__version__} lacks") from error
+    except Exception as error:  # whatever the library raises for a bad argument
+        raise _policy_error(task, policy, f"is refused by albumentations: {error}") from error
+    refused = [str(warning.message) for warning in caught if "not valid" in str(warning.message)]
+    if refused:
+        raise _policy_error(task, policy, f"is refused by albumentations: {refused[0]}")
+    return found
+
+
+def _with_tuples(value: Any) -> Any:
+    """Ranges are tuples to the library; YAML and JSON know only lists. Lists of transforms stay lists."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        inner = [_with_tuples(part) for part in value]
+        return inner if any(isinstance(part, dict) for part in inner) else tuple(inner)
+    return value
+
+
+def _ignore_filled(transform: Any) -> None:
+    """Pixels that a policy fills have no class. The library's default, 0, is one."""
+    for inner in getattr(transform, "transforms", []):
+        _ignore_filled(inner)
+    if getattr(transform, "fill_mask", None) is not None:
+        transform.fill_mask = IGNORED

@@ -1,0 +1,114 @@
+"""Loaded sources as one numbering: a file that several of them name is one instance with all its labels."""
+# N instances, S sources
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vision_mtl.data.assemble import Loaded, read_target
+from vision_mtl.data.duplicates import near_duplicates
+from vision_mtl.data.options import Task
+from vision_mtl.data.source import Item
+from vision_mtl.data.store import Progress, Settings
+from vision_mtl.data.targets import Target
+
+RESIDENT_BYTES = 4 << 30  # smaller pools are read into memory: gathering is then several times faster
+NEAR_LIMIT = 60_000  # images of a source that near duplicates are looked for in: the search is quadratic
+
+
+@dataclass(frozen=True)
+class Instances:
+    """`rows[s][i]` is the instance of source s's item i; `first[n]` the (source, item) that named instance n first."""
+
+    loaded: list[Loaded]
+    rows: list[np.ndarray]
+    first: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def item(self, number: int) -> Item:
+        """The first item of instance `number`."""
+        source, item = self.first[number]
+        return self.loaded[source].items[item]
+
+    def members(self) -> np.ndarray:
+        """(N, S) bool: which sources name an instance."""
+        found = np.zeros((len(self), len(self.loaded)), bool)
+        for column, row in enumerate(self.rows):
+            found[row, column] = True
+        return found
+
+    def contents(self) -> np.ndarray:
+        """(N,) uint64: equal for exact duplicates."""
+        return np.array([self.loaded[s].hashes[i] for s, i in self.first], np.uint64)
+
+    def groups(self) -> np.ndarray:
+        """(N,) int64: equal for instances of one group of one source."""
+        found = np.arange(len(self))
+        numbers: dict[tuple[int, str], int] = {}
+        for s, (source, row) in enumerate(zip(self.loaded, self.rows, strict=True)):
+            for item, instance in zip(source.items, row, strict=True):
+                if item.group is not None:
+                    found[instance] = numbers.setdefault((s, item.group), int(found[instance]))
+        return found
+
+    def names(self) -> list[list[str]]:
+        """For each source, what its items' sides are drawn from: a group's name, or else the item's own."""
+        return [[f"{source.name}\0{item.group or item.identity}" for item in source.items] for source in self.loaded]
+
+    def blocks(self) -> list[np.ndarray]:
+        """The pixels; instances are numbered source by source, so each block is part of one store."""
+        chosen = [np.array([i for s, i in self.first if s == number], np.int64) for number in range(len(self.loaded))]
+        parts = list(zip(chosen, (source.images for source in self.loaded), strict=True))
+        if sum(len(rows) * images[0].nbytes for rows, images in parts) <= RESIDENT_BYTES:
+            return [np.concatenate([images[rows] for rows, images in parts if len(rows)])]
+        return [images if len(rows) == len(images) else images[rows] for rows, images in parts]
+
+
+def unite(loaded: list[Loaded]) -> Instances:
+    """Number the sources' items; one without a file is an instance of its own."""
+    known: dict[object, int] = {}
+    first: list[tuple[int, int]] = []
+    rows = []
+    for s, source in enumerate(loaded):
+        row = np.empty(len(source.items), np.int64)
+        for i, item in enumerate(source.items):
+            key = item.path or (s, item.identity)
+            if key not in known:
+                known[key] = len(first)
+                first.append((s, i))
+            row[i] = known[key]
+        rows.append(row)
+    return Instances(loaded, rows, first)
+
+
+def read_targets(
+    tasks: Mapping[str, Task], instances: Instances, settings: Settings, num_workers: int, progress: Progress | None
+) -> dict[str, Target]:
+    """Every task's labels, a row for each instance. Raises `UserError`."""
+    numbers = {source.name: number for number, source in enumerate(instances.loaded)}
+    targets = {}
+    for name, task in tasks.items():
+        number = numbers[task.source]
+        target = read_target(name, task, instances.loaded[number], settings, num_workers, progress)
+        targets[name] = target.spread(instances.rows[number], len(instances))
+    return targets
+
+
+def near_representatives(
+    instances: Instances, labels: Mapping[str, np.ndarray], progress: Progress | None
+) -> np.ndarray:
+    """(N,) int64: the representative of each instance among its source's near duplicates."""
+    found = np.arange(len(instances))
+    for source, row in zip(instances.loaded, instances.rows, strict=True):
+        if len(row) > NEAR_LIMIT:
+            continue
+        report = None if progress is None else (lambda d, n, s=source: progress(f"near duplicates in {s.name}", d, n))
+        representative = near_duplicates(source.images, {t: values[row] for t, values in labels.items()}, report)
+        moved = representative != np.arange(len(row))
+        found[row[moved]] = row[representative[moved]]
+    return found

@@ -1,0 +1,119 @@
+"""Labelled batches of several tasks at once: augmented by threads, one batch ahead of the step that trains on it."""
+# B images, b of them labelled for a task, C channels, H W pixels
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_mtl.data.augment import Augmenter
+from vision_mtl.data.options import Task
+from vision_mtl.data.pool import Pool, image_tensor
+from vision_mtl.data.targets import mask_tensor
+from vision_mtl.data.task_batches import TaskBatches
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Images and what is known of each.
+
+    `targets` maps a task to ((b,) int64 rows of the batch, their labels as `Target.gather` gives them): every task that
+    a row is labelled for, not only the one that it was drawn for. A task of which no row has a label is absent.
+    """
+
+    indices: Tensor  # (B,) int64 in the pool
+    epochs: Tensor  # (B,) int64, of the task that the row was drawn for; 0 in a clean batch
+    images: Tensor  # (B, C, H, W) float32 in [0, 1]
+    targets: dict[str, tuple[Tensor, Tensor]]
+
+
+class TaskLoader:
+    """`at(step)` is a pure function: the batch of any step, whatever was asked for before and with any `num_workers`.
+
+    Each image is augmented by the policy of the task that its slot was drawn for; its masks, of any task, go with it.
+    The batch of the step after the last one asked for is made meanwhile. Threads, 0: one a core. `UserError` and any
+    other exception of a thread are raised by the `at` that asks for the batch.
+    """
+
+    def __init__(
+        self, pool: Pool, tasks: Mapping[str, Task], batches: TaskBatches, seed: int, num_workers: int = 0
+    ) -> None:
+        channels, height, width = pool.shape
+        self.pool, self.tasks, self.batches, self.seed = pool, list(tasks), batches, seed
+        self._dense = [task for task in tasks if pool.targets[task].kind == "dense"]
+        self._augmenters = [Augmenter(t, tasks[t].augment, (height, width, channels)) for t in batches.tasks]
+        self._num_workers = num_workers or os.cpu_count() or 1
+        self._workers = ThreadPoolExecutor(self._num_workers, thread_name_prefix="augment")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._next: tuple[int, Future[LabelledBatch]] | None = None
+
+    def at(self, step: int) -> LabelledBatch:
+        """The batch of `step`, and the next one begun."""
+        prepared, self._next = self._next, None
+        if prepared is not None and prepared[0] == step:
+            batch = prepared[1].result()
+        else:
+            if prepared is not None:
+                prepared[1].cancel()
+            batch = self._ahead.submit(self._make, step).result()
+        self._next = (step + 1, self._ahead.submit(self._make, step + 1))
+        return batch
+
+    def close(self) -> None:
+        """End the threads; a batch that is being made is dropped."""
+        self._next = None
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._workers.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> TaskLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _make(self, step: int) -> LabelledBatch:
+        indices, epochs, drawn_for = self.batches.at(step)
+        pixels = self.pool.pixels(indices)
+        rows = labelled_rows(self.pool, self.tasks, indices)
+        masks: dict[str, np.ndarray] = {}
+        own: list[list[np.ndarray]] = [[] for _ in indices]  # each row's masks
+        for task in rows.keys() & self._dense:
+            target = self.pool.targets[task]
+            masks[task] = target.masks[target.values[indices[rows[task]].numpy()]]  # (b, H, W), a copy
+            for row, mask in zip(rows[task].tolist(), masks[task], strict=True):
+                own[row].append(mask)
+
+        def augment(part: int) -> None:
+            for row in range(part, len(indices), self._num_workers):
+                augmenter = self._augmenters[int(drawn_for[row])]
+                keys = self.seed, int(epochs[row]), int(indices[row])
+                pixels[row], changed = augmenter.apply(pixels[row], own[row], *keys)
+                for mask, values in zip(own[row], changed, strict=True):
+                    mask[:] = values
+
+        list(self._workers.map(augment, range(self._num_workers)))  # raises what a thread raised
+        labels = {
+            task: mask_tensor(masks[task]) if task in masks else self.pool.targets[task].gather(indices[found])
+            for task, found in rows.items()
+        }
+        targets = {task: (found, labels[task]) for task, found in rows.items()}
+        return LabelledBatch(indices, epochs, image_tensor(pixels), targets)
+
+
+def clean_batch(pool: Pool, indices: Tensor, tasks: Iterable[str]) -> LabelledBatch:
+    """The images `indices` (B,) as they are in the pool, with all their labels for `tasks`: for evaluation."""
+    rows = labelled_rows(pool, tasks, indices)
+    targets = {task: (found, pool.targets[task].gather(indices[found])) for task, found in rows.items()}
+    return LabelledBatch(indices, torch.zeros_like(indices), pool.gather(indices), targets)
+
+
+def labelled_rows(pool: Pool, tasks: Iterable[str], indices: Tensor) -> dict[str, Tensor]:
+    """task -> (b,) int64 rows of `indices` (B,) that carry a label for it; tasks without one are absent."""
+    found = {task: torch.from_numpy(np.flatnonzero(pool.targets[task].labelled[indices.numpy()])) for task in tasks}
+    return {task: rows for task, rows in found.items() if len(rows)}
