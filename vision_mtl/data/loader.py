@@ -29,6 +29,7 @@ class LabelledBatch:
 
     indices: Tensor  # (B,) int64 in the pool
     epochs: Tensor  # (B,) int64, of the task that the row was drawn for; 0 in a clean batch
+    drawn_for: Tensor  # (B,) int64, that task's number; -1 in a clean batch
     images: Tensor  # (B, C, H, W) float32 in [0, 1]
     targets: dict[str, tuple[Tensor, Tensor]]
 
@@ -103,14 +104,15 @@ class TaskLoader:
             for task, found in rows.items()
         }
         targets = {task: (found, labels[task]) for task, found in rows.items()}
-        return LabelledBatch(indices, epochs, image_tensor(pixels), targets)
+        return LabelledBatch(indices, epochs, drawn_for, image_tensor(pixels), targets)
 
 
 def clean_batch(pool: Pool, indices: Tensor, tasks: Iterable[str]) -> LabelledBatch:
     """The images `indices` (B,) as they are in the pool, with all their labels for `tasks`: for evaluation."""
     rows = labelled_rows(pool, tasks, indices)
     targets = {task: (found, pool.targets[task].gather(indices[found])) for task, found in rows.items()}
-    return LabelledBatch(indices, torch.zeros_like(indices), pool.gather(indices), targets)
+    nothing = torch.zeros_like(indices)
+    return LabelledBatch(indices, nothing, nothing - 1, pool.gather(indices), targets)
 
 
 def labelled_rows(pool: Pool, tasks: Iterable[str], indices: Tensor) -> dict[str, Tensor]:

@@ -56,6 +56,13 @@ class Best:
         """Put the best weights for `name` into the model."""
         model.load_state_dict(self.weights[name])
 
+    def replace(self, model: nn.Module, step: int) -> None:
+        """Make the model's present weights those of all tasks together: the same ones calibrated, or the last."""
+        score = self.scores.get(ALL, {}).get("score", float("nan"))
+        self.scores[ALL] = {"score": score, "step": step}
+        self.weights[ALL] = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+        self.changed.add(ALL)
+
     def path(self, name: str) -> Path:
         """The file of the weights for `name`."""
         return self.folder / (BEST if name == ALL else BEST.replace(".", f"-{name}.", 1))

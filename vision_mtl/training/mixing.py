@@ -63,7 +63,7 @@ class Mixing:
     ) -> tuple[Tensor, dict[str, Labels]]:
         """The batch with every image mixed with a partner; masks are cut as the images are, and never blended."""
         keys = Keys(seed, batch.epochs.to(images.device), batch.indices.to(images.device), name="mixing")
-        partner = partners(batch.task.to(images.device), keys)
+        partner = partners(batch.drawn_for.to(images.device), keys)
         cut = self._cuts(keys)
         alpha = torch.where(cut, self.cutmix_alpha, self.mixup_alpha)
         share = symmetric_beta(keys, alpha)

@@ -1,0 +1,192 @@
+"""What the stages with labels share: labelled images, a trainer for several tasks, validation, and the final scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_json
+from vision_mtl.core.run import Run
+from vision_mtl.data.loader import TaskLoader
+from vision_mtl.data.options import Task
+from vision_mtl.data.pool import Pool
+from vision_mtl.data.task_batches import TaskBatches
+from vision_mtl.evaluation.calibration import fit_temperature
+from vision_mtl.evaluation.fractions import label_fraction, strata_of
+from vision_mtl.evaluation.predictions import TaskPredictions, goodness, predict_split, task_scores
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.pretrain import share_of_batch
+from vision_mtl.training.balancing.build import make_balancing
+from vision_mtl.training.balancing.contract import Balancing, Objective
+from vision_mtl.training.balancing.options import Balance
+from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
+from vision_mtl.training.best import ALL, Best
+from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.mixing import Mixing
+from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
+from vision_mtl.training.tracking import Tracker
+
+FRACTIONS = "fractions.json"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The tasks of a run, and the training images whose labels it may use: task -> (n,) int64 indices in the pool."""
+
+    pool: Pool
+    tasks: dict[str, Task]
+    train: dict[str, Tensor]
+    records: dict[str, dict[str, Any]]  # task -> the fraction asked for, the real one, num_labelled
+
+    def of(self, names: Sequence[str]) -> Labelled:
+        """Some of the tasks."""
+        picked = ({name: part[name] for name in names} for part in (self.tasks, self.train, self.records))
+        return Labelled(self.pool, *picked)
+
+    @property
+    def train_rows(self) -> np.ndarray:
+        """(N,) bool: training images, for the statistics of labels."""
+        rows = np.zeros(len(self.pool), bool)
+        for indices in self.train.values():
+            rows[indices.numpy()] = True
+        return rows
+
+
+def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Labelled:
+    """The tasks' training images, a stratified share of them; which ones is kept in `fractions.json`."""
+    tasks = {name: Task(**options) for name, options in config.tasks.items()}
+    if not tasks:
+        raise UserError(f"{config.stage} needs a labelled task: give --tasks.NAME.source SOURCE.")
+    train, records, kept = {}, {}, {}
+    for name in tasks:
+        indices, target = pool.indices("train", task=name), pool.targets[name]
+        values = target.gather(indices).numpy()
+        strata = np.zeros(len(indices), np.int64) if target.kind == "dense" else strata_of(target.kind, values)
+        identities = [pool.identities[i] for i in indices.tolist()]
+        subset = label_fraction(identities, strata, fraction, config.seed)
+        if subset.warning:
+            run.warn(f"task {name}: {subset.warning}")
+        train[name] = indices[torch.from_numpy(subset.rows)]
+        records[name] = {"fraction": subset.fraction, "num_labelled": subset.num_labelled}
+        kept[name] = {
+            "requested": fraction,
+            **records[name],
+            "indices": train[name].tolist(),
+            "identities": [identities[row] for row in subset.rows],
+        }
+    if run.is_main:
+        atomic_write_json(run.folder / FRACTIONS, {f"{fraction:g}": kept})
+    return Labelled(pool, tasks, train, records)
+
+
+def build_feed(
+    labelled: Labelled,
+    optim: Optim,
+    accelerator: Accelerator,
+    seed: int,
+    *,
+    temperature: float,
+    mixing: Mixing | None = None,
+    num_workers: int = 0,
+) -> TaskFeed:
+    """Augmented batches that mix the tasks."""
+    share = share_of_batch(optim, accelerator.num_processes)
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    batches = TaskBatches(labelled.train, share, seed, temperature=temperature, **place)
+    loader = TaskLoader(labelled.pool, labelled.tasks, batches, seed, num_workers)
+    on = mixing is not None and (mixing.mixup_alpha or mixing.cutmix_alpha)
+    return TaskFeed(loader, accelerator.device, mixing if on else None)
+
+
+def build_objective(labelled: Labelled) -> TaskObjective:
+    """The tasks' losses; class weights and units come from the labels that are trained on."""
+    targets = {name: labelled.pool.targets[name] for name in labelled.tasks}
+    return TaskObjective(task_losses(labelled.tasks, targets, labelled.train_rows))
+
+
+def build_balancing(
+    options: Balance, model: SharedModel, tasks: Mapping[str, Task], others: Sequence[str] = ()
+) -> Balancing:
+    """What makes one gradient of the tasks' losses, and of `others` without a weight of their own."""
+    objectives = [Objective(name=n, weight=t.weight, regression=t.kind == "regression") for n, t in tasks.items()]
+    objectives += [Objective(name=name) for name in others]
+    shared = shared_parameters(model.backbone, options.shared)
+    rest = other_parameters(model, shared)
+    return make_balancing(options.name, objectives, shared, rest, options.kwargs, options.conflicts_every_steps)
+
+
+@dataclass
+class Validation:
+    """Scores the tasks on validation images now and then, and keeps the best weights."""
+
+    trainer: Trainer
+    labelled: Labelled
+    best: Best
+    description: dict[str, Any]
+    memory: dict[str, Any]
+
+    def __call__(self, progress: Progress, tracker: Tracker) -> None:
+        """Score, log, keep."""
+        scores = self.scores()
+        if not scores:
+            return
+        better = self.best.offer(self.trainer.scored_model, progress.step, scores)
+        self.memory["best"] = self.best.scores
+        if better:
+            self.best.flush(self.description)
+        tracker.run.log({"kind": "validation", "step": progress.step, "tasks": scores})
+        tracker.scalars(progress.step, {f"validation/{task}": score for task, score in scores.items()})
+
+    def scores(self) -> dict[str, float]:
+        """Task -> how good its answers are on validation images, by `evaluation.predictions.goodness`."""
+        model, autocast = self.trainer.scored_model, self.trainer.accelerator.autocast
+        found = predict_split(model, self.labelled.pool, "val", list(self.labelled.tasks), autocast)
+        return {task: goodness(predictions) for task, predictions in found.items()}
+
+
+def finish(run: Run, validation: Validation) -> SharedModel:
+    """The network that the run is judged by: the best weights of all tasks together, calibrated, kept in its file."""
+    trainer, best = validation.trainer, validation.best
+    model = trainer.scored_model
+    if ALL in best.scores:
+        best.load(model)
+    else:
+        run.warn("no task has a validation image: the last weights are kept, and probabilities are not calibrated.")
+    calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer)
+    step = int(best.scores.get(ALL, {"step": trainer.progress.step})["step"])
+    best.replace(model, step)
+    if trainer.accelerator.is_main_process:
+        best.flush(validation.description)
+    return model
+
+
+def calibrate(model: SharedModel, pool: Pool, tasks: Sequence[str], trainer: Trainer) -> None:
+    """Fit each classifier's temperature on validation images."""
+    for task, found in predict_split(model, pool, "val", tasks, trainer.accelerator.autocast).items():
+        if found.target.kind in ("single_label", "multi_label"):
+            temperature = fit_temperature(found.outputs, found.target.gather(found.indices))
+            model.task_head(task).temperature.fill_(temperature)
+
+
+def scores_of(model: SharedModel, pool: Pool, found: Mapping[str, TaskPredictions]) -> dict[str, dict[str, Any]]:
+    """Task -> metric -> score, in the form of `result.json`."""
+    return {
+        task: {
+            metric: score.to_json()
+            for metric, score in task_scores(
+                predictions,
+                predictions.outputs if predictions.target.kind == "dense" else predictions.probabilities(model, task),
+                pool.cluster[predictions.indices.numpy()],
+            ).items()
+        }
+        for task, predictions in found.items()
+    }
