@@ -1,6 +1,7 @@
 """A torchjd aggregator by its class name: found, its arguments checked, built.
 
 Arguments come from `balance.kwargs`; vectors are lists of one number for each objective, in the objectives' order.
+`CRMOGMWeighting` takes the arguments of the aggregator that it smooths beside its own.
 """
 # T objectives
 
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchjd import aggregation
 from torchjd.aggregation import Aggregator, CRMOGMWeighting, WeightedAggregator
 
@@ -32,14 +34,11 @@ def build_aggregator(
     """
     if name not in aggregator_names():
         raise unknown("aggregator of torchjd", name, aggregator_names())
-    component = getattr(aggregation, name)
     rows = range(len(objectives)) if present is None else present
+    component: Callable[..., Aggregator] = getattr(aggregation, name)
+    if name == SMOOTHED and "weighting" in kwargs:
+        kwargs, component = _smoothed(kwargs, objectives, rows)
     arguments = _arguments(name, component, kwargs, objectives, rows)
-    if name == SMOOTHED:
-        inner = build_aggregator(str(arguments["weighting"]), {}, objectives, present)
-        if not isinstance(inner, WeightedAggregator):
-            raise UserError(f"balance.kwargs.weighting: {arguments['weighting']!r} has no weights to smooth.")
-        return WeightedAggregator(CRMOGMWeighting(**{**arguments, "weighting": inner.weighting}))
     try:
         return component(**arguments)
     except ImportError as error:
@@ -49,8 +48,29 @@ def build_aggregator(
         raise UserError(f"balance.kwargs of {name!r}: {error}") from error
 
 
+def _smoothed(
+    kwargs: Mapping[str, Any], objectives: Sequence[str], rows: Sequence[int]
+) -> tuple[dict[str, Any], Callable[..., Aggregator]]:
+    """What smooths the aggregator named `weighting`, and its arguments; all others are that aggregator's own."""
+    own = ("alpha", "initial_weights")
+    inner = str(kwargs["weighting"])
+    others = {key: value for key, value in kwargs.items() if key not in (*own, "weighting")}
+    smoothed = build_aggregator(inner, others, objectives, rows)
+    if not isinstance(smoothed, WeightedAggregator):
+        raise UserError(f"balance.kwargs.weighting: {inner!r} has no weights to smooth.")
+
+    def build(alpha: float = 0.9, initial_weights: Tensor | None = None) -> Aggregator:  # 0.9: torchjd's default
+        return WeightedAggregator(CRMOGMWeighting(smoothed.weighting, alpha, initial_weights))
+
+    return {key: value for key, value in kwargs.items() if key in own}, build
+
+
 def _arguments(
-    name: str, component: type, kwargs: Mapping[str, Any], objectives: Sequence[str], rows: Sequence[int]
+    name: str,
+    component: Callable[..., Aggregator],
+    kwargs: Mapping[str, Any],
+    objectives: Sequence[str],
+    rows: Sequence[int],
 ) -> dict[str, Any]:
     """The constructor's arguments, `n_tasks` filled in and lists made vectors."""
     takes = {k: p for k, p in inspect.signature(component).parameters.items() if k not in NOT_OPTIONS}

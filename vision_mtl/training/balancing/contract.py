@@ -71,8 +71,7 @@ class Balancing(nn.Module):
             if name not in self.objectives:
                 raise unknown("objective", name, self.objectives)
         if losses:
-            # in our order, whatever the caller's: sums of floats then repeat exactly
-            self._add({name: losses[name] for name in self.objectives if name in losses}, scale, backward)
+            self._add(losses, scale, backward)
 
     def finish(self) -> None:
         """End the step: afterwards `.grad` of the model and of this module is what the optimiser may use."""

@@ -41,9 +41,10 @@ def last_stage(model: nn.Module) -> nn.Module:
     told = named.get(_deepest_feature(model))
     if told is not None and _has_matrix(told):
         return told
-    stage = _last_child(model)
-    most = 2 * _size(stage) > _size(model)
-    return _last_child(stage) if most and isinstance(stage, nn.Sequential | nn.ModuleList) else stage
+    children = _stages(model)
+    stage = children[-1]
+    most = 2 * _size(stage) > sum(_size(child) for child in children)
+    return _stages(stage)[-1] if most and isinstance(stage, nn.Sequential | nn.ModuleList) else stage
 
 
 def _deepest_feature(model: nn.Module) -> str:
@@ -52,9 +53,10 @@ def _deepest_feature(model: nn.Module) -> str:
     return str(last.get("module", "")) or "none told"
 
 
-def _last_child(module: nn.Module) -> nn.Module:
+def _stages(module: nn.Module) -> list[nn.Module]:
+    """The children that may be stages; the module itself if none may."""
     children = [c for name, c in module.named_children() if _has_matrix(c) and not name.lower().startswith(BEYOND)]
-    return children[-1] if children else module
+    return children or [module]
 
 
 def _has_matrix(module: nn.Module) -> bool:

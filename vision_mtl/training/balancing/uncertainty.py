@@ -43,10 +43,8 @@ class Uncertainty(WeightedSum):
 
     def weights(self) -> dict[str, float]:
         """w_t c_t exp(-s_t)."""
-        return {
-            name: objective.weight * self._factor(name) * float(torch.exp(-self.get_parameter(f"log_variance_{name}")))
-            for name, objective in self.objectives.items()
-        }
+        precisions = {n: float(torch.exp(-self.get_parameter(f"log_variance_{n}").detach())) for n in self.objectives}
+        return {n: o.weight * self._factor(n) * precisions[n] for n, o in self.objectives.items()}
 
     def _factor(self, name: str) -> float:
         return 0.5 if self.objectives[name].regression else 1.0
