@@ -84,7 +84,7 @@ class TaskLoader:
         rows = labelled_rows(self.pool, self.tasks, indices)
         masks: dict[str, np.ndarray] = {}
         own: list[list[np.ndarray]] = [[] for _ in indices]  # each row's masks
-        for task in rows.keys() & self._dense:
+        for task in (dense for dense in self._dense if dense in rows):
             target = self.pool.targets[task]
             masks[task] = target.masks[target.values[indices[rows[task]].numpy()]]  # (b, H, W), a copy
             for row, mask in zip(rows[task].tolist(), masks[task], strict=True):
