@@ -1,44 +1,55 @@
-"""A backbone by depth: its parameters from shallow to deep, which of them are last, and freezing the rest.
-
-The order is timm's own (`group_matcher(coarse=True)`): a group is a stage of a convolutional net or a block of a ViT.
-"""
+"""A backbone by depth: its last stage, and freezing what lies before it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
-from timm.models import group_parameters
 from torch import nn
 
-from vision_mtl.models.backbone import Backbone
-
-LATE_SHARE = 0.25  # of the groups: one stage of four, or three blocks of a ViT's twelve
+BEYOND = ("norm", "bn", "pool", "head", "fc", "classifier", "pre_logits")  # beginnings of names after the last stage
 
 
-def parameters_by_depth(backbone: Backbone) -> list[list[nn.Parameter]]:
-    """The backbone's parameters, group by group, shallow to deep; trailing norms belong to the last group."""
-    trunk = backbone.model
-    named = dict(trunk.named_parameters())
-    groups = [
-        [named[n] for n in names] for _, names in sorted(group_parameters(trunk, trunk.group_matcher(True)).items())
-    ]
-    while len(groups) > 1 and all(p.ndim <= 1 for p in groups[-1]):  # a norm is no stage
-        last = groups.pop()
-        groups[-1] += last
-    return groups
+def last_stage(model: nn.Module) -> nn.Module:
+    """The module that gives the deepest features.
+
+    The last entry of timm's own `feature_info`, if it holds a matrix; else the last top-level child that does and is no
+    norm, pool or head, or that child's last part if it is most of the model (a VGG's one list of layers).
+    """
+    named = dict(model.named_modules())
+    told = named.get(_deepest_feature(model))
+    if told is not None and _has_matrix(told):
+        return told
+    children = _stages(model)
+    stage = children[-1]
+    most = 2 * _size(stage) > sum(_size(child) for child in children)
+    return _stages(stage)[-1] if most and isinstance(stage, nn.Sequential | nn.ModuleList) else stage
 
 
-def late_parameters(backbone: Backbone) -> list[nn.Parameter]:
-    """Those of the last quarter of the groups: the deepest stage, or the last blocks."""
-    groups = parameters_by_depth(backbone)
-    return [p for group in groups[-max(1, math.floor(LATE_SHARE * len(groups))) :] for p in group]
+def _deepest_feature(model: nn.Module) -> str:
+    info: Any = getattr(model, "feature_info", None)
+    last = info[-1] if isinstance(info, list) and info else {}
+    return str(last.get("module", "")) or "none told"
+
+
+def _stages(module: nn.Module) -> list[nn.Module]:
+    """The children that may be stages; the module itself if none may."""
+    children = [c for name, c in module.named_children() if _has_matrix(c) and not name.lower().startswith(BEYOND)]
+    return children or [module]
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    return any(p.ndim > 1 for p in module.parameters())
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def freeze(module: nn.Module, except_for: Sequence[nn.Parameter] = ()) -> list[nn.Module]:
     """Stop training `module` but for some parameters; returns the submodules that must stay in eval mode.
 
-    Those are all of them if nothing is left to train, else the ones whose own parameters are all frozen: a frozen
+    Those are all of it if nothing is left to train, else the ones whose own parameters are all frozen: a frozen
     BatchNorm that went on averaging would change what the frozen layers compute.
     """
     kept = {id(p) for p in except_for}

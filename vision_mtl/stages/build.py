@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
@@ -13,12 +16,15 @@ from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import SharedModel
+from vision_mtl.models.depth import freeze, last_stage
+from vision_mtl.models.shared import Answer, SharedModel
+from vision_mtl.models.task_heads import TaskAnswer
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
 from vision_mtl.training.progress import DataProgress
 from vision_mtl.training.repair import answers
+from vision_mtl.training.supervised import task_answers
 
 
 def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
@@ -43,13 +49,43 @@ def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
     return pretexts
 
 
-def build_model(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedModel:
+def build_model(
+    config: RunConfig, pretexts: dict[str, Pretext], tasks: Mapping[str, TaskAnswer] | None = None
+) -> SharedModel:
     """Backbone, decoder and heads as the config describes them, freshly initialised (or with timm's weights)."""
     backbone = Backbone(**config.backbone, image_size=config.image_size)
     options = dict(config.decoder)
     maps = MapSpec(backbone.channels, backbone.map_sizes, config.image_size)
     decoder = DECODERS.get(options.pop("name"))(maps, **options)
-    return SharedModel(backbone, decoder, answers(pretexts, backbone.in_chans))
+    return SharedModel(backbone, decoder, answers(pretexts, backbone.in_chans), tasks)
+
+
+def build_task_model(
+    config: RunConfig,
+    pool: Pool,
+    tasks: Sequence[str],
+    train: np.ndarray,
+    drop_path_ratio: float = 0.0,
+    pretexts: Mapping[str, Pretext] | None = None,
+) -> SharedModel:
+    """A model with a head for each of `tasks`, in units of the labels of the images `train` (N,) bool."""
+    backbone = dict(config.backbone)
+    if drop_path_ratio:
+        if not 0 <= drop_path_ratio < 1:
+            raise UserError(f"drop_path_ratio must lie in [0, 1); found {drop_path_ratio}.")
+        backbone["kwargs"] = {**backbone["kwargs"], "drop_path_rate": drop_path_ratio}
+    return build_model(
+        replace(config, backbone=backbone),
+        dict(pretexts or {}),
+        task_answers({name: pool.targets[name] for name in tasks}, train),
+    )
+
+
+def freeze_backbone(model: SharedModel, which: str) -> None:
+    """Stop training the backbone: `none` of it, `early` all but its last stage, or `all`."""
+    if which != "none":
+        late = list(last_stage(model.backbone.model).parameters()) if which == "early" else []
+        model.still = freeze(model.backbone, late)
 
 
 def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[str, Any]:
@@ -62,9 +98,35 @@ def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[st
         "mean": model.backbone.mean.flatten().tolist(),
         "std": model.backbone.std.flatten().tolist(),
         "class_names": pool.class_names,
+        "answers": {name: vars(answer) for name, answer in model.answers.items()},
+        "task_answers": {name: vars(answer) for name, answer in model.task_answers.items()},
         "data": config.data,
         "tasks": config.tasks,
     }
+
+
+def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
+    """The model that a run or checkpoint holds, with its weights and all its heads, and what it says of itself.
+
+    Raises `UserError` if there is none, or if its weights do not fit what it says.
+    """
+    path, tensors = _stored_weights(where)
+    state = read_state(path)
+    size = (state["image_size"][0], state["image_size"][1])
+    backbone = Backbone(**{**state["backbone"], "pretrained": False}, image_size=size)
+    options = dict(state["decoder"])
+    decoder = DECODERS.get(options.pop("name"))(MapSpec(backbone.channels, backbone.map_sizes, size), **options)
+    heads = {name: Answer(**answer) for name, answer in state["answers"].items()}
+    tasks = {name: TaskAnswer(**answer) for name, answer in state["task_answers"].items()}
+    model = SharedModel(backbone, decoder, heads, tasks)
+    own = model.state_dict()
+    wrong = [
+        k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape
+    ]
+    if wrong:
+        raise UserError(f"{str(path)!r} does not hold what it says: {len(wrong)} tensors differ, first {min(wrong)!r}.")
+    model.load_state_dict(tensors)
+    return model.eval(), state
 
 
 def load_weights(model: SharedModel, where: str, heads: list[str] | None = None) -> Path:

@@ -41,6 +41,7 @@ class StepRecord:
     parts: dict[str, float]
     gradient_norm: float
     learning_rate: float
+    balance: dict[str, float] = field(default_factory=dict)  # weights and cosines of a balancing, if there is one
 
 
 class NonFiniteLoss(UserError):
@@ -137,11 +138,12 @@ class Trainer:
         self.balancing.add(means, share, self.accelerator.backward)
 
     def _record(self, step: int, losses: list[StepLoss], rate: float) -> StepRecord:
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
         limit = self.optim.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
-        return StepRecord(step, float(total), mean_parts(losses), float(norm), rate)
+        figures = {} if self.balancing is None else self.balancing.figures()
+        return StepRecord(step, float(total), mean_parts(losses), float(norm), rate, figures)
 
     def _guard(self, record: StepRecord) -> None:
         if not math.isfinite(record.loss) or not math.isfinite(record.gradient_norm):

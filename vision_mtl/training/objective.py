@@ -80,6 +80,9 @@ class Feed(Protocol):
     def evidence(self, step: int) -> dict[str, Tensor]:
         """The step's `indices` in the pool and `images` on the CPU, kept if the step breaks."""
 
+    def close(self) -> None:
+        """End what the feed runs beside the training."""
+
 
 def step_loss(
     model: nn.Module,
@@ -164,3 +167,8 @@ class TogetherFeed:
     def evidence(self, step: int) -> dict[str, Tensor]:
         """Every member's, its name before the key."""
         return {f"{n}.{key}": v for n, feed in self.members.items() for key, v in feed.evidence(step).items()}
+
+    def close(self) -> None:
+        """Close every member."""
+        for feed in self.members.values():
+            feed.close()

@@ -97,6 +97,9 @@ class RepairFeed:
         indices = self.batches.at(step)[0]
         return {"indices": indices, "images": self.pool.gather(indices)}
 
+    def close(self) -> None:
+        """Nothing runs beside the training."""
+
 
 def requests(parts: list[Part]) -> list[Request]:
     """What the shared model needs to know of a mixed batch."""

@@ -138,6 +138,10 @@ class TaskFeed:
         batch: LabelledBatch = self.loader.at(step)
         return {"indices": batch.indices, "images": batch.images}
 
+    def close(self) -> None:
+        """End the loader's threads."""
+        self.loader.close()
+
     def _counts(self, labels: Mapping[str, Labels]) -> dict[str, float]:
         """Labelled images of the step by task, as a mean over processes, whose gradients are averaged."""
         names = list(self.loader.tasks)

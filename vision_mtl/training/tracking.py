@@ -105,6 +105,7 @@ class Tracker:
             "step": progress.step,
             "images_seen": progress.images_seen,
             **{name: sum(values) / len(values) for name, values in self.losses.items()},
+            **record.balance,
             "learning_rate": record.learning_rate,
             "gradient_norm": record.gradient_norm,
             "seconds": round(progress.seconds, 3),

@@ -1,0 +1,130 @@
+"""Supervised training of several tasks at once on one backbone, pretrained or not, beside single-task networks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from vision_mtl.core.run import Run
+from vision_mtl.evaluation.predictions import predict_split
+from vision_mtl.stages import build
+from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.fit import fit, resume
+from vision_mtl.stages.registry import STAGES
+from vision_mtl.stages.single import transfer
+from vision_mtl.stages.supervised import (
+    Labelled,
+    Validation,
+    build_balancing,
+    build_feed,
+    build_objective,
+    finish,
+    open_labels,
+)
+from vision_mtl.stages.task_outputs import task_metrics, write_figures
+from vision_mtl.training.balancing.options import Balance
+from vision_mtl.training.best import Best
+from vision_mtl.training.loop import Trainer
+from vision_mtl.training.mixing import Mixing
+from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.tracking import Track
+
+SECTIONS = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
+
+
+@STAGES.register("finetune")
+def finetune(
+    config: RunConfig,
+    run: Run,
+    *,
+    label_fraction: float = 1.0,  # share of each task's training labels that is used, stratified by class
+    temperature: float = 0.5,  # a task's share of a batch is its number of images to this power: 1 by size, 0 all alike
+    num_evaluations: int = 10,  # times the tasks are scored on validation images, evenly over the run; the best counts
+    keep_best_per_task: bool = True,  # keep the weights of each task's own best evaluation as well
+    freeze: Literal["none", "early", "all"] = "none",  # of the backbone: early leaves its last stage to train
+    drop_path_ratio: float = 0.0,  # stochastic depth: share of images that skip the deepest block; 0 suits small nets
+    mixup: float = 0.0,  # strength (alpha) of mixup between images of one task; 0: off, best for small sets
+    cutmix: float = 0.0,  # strength (alpha) of CutMix, likewise
+    single_task: Literal["none", "same_images", "same_steps"] = "none",  # train each task alone as well, to measure
+    # transfer: on as many labelled images of it as the shared network sees, or for as many steps
+) -> None:
+    """Open the labels, build the model, train, choose on validation, score on the test images, compare, draw."""
+    optim, track, runtime = Optim(**config.optim), Track(**config.track), Runtime(**config.runtime)
+    accelerator = runtime.accelerator(config.device)
+    pool = build.open_pool(config, run)
+    labelled = open_labels(config, run, pool, label_fraction)
+    mixing = Mixing(mixup_alpha=mixup, cutmix_alpha=cutmix)
+
+    def trainer_of(tasks: Labelled, fitted: Optim) -> Trainer:
+        model = build.build_task_model(config, tasks.pool, list(tasks.tasks), tasks.train_rows, drop_path_ratio)
+        if config.init_from:
+            run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+        build.freeze_backbone(model, freeze)
+        feed = build_feed(
+            tasks,
+            fitted,
+            accelerator,
+            config.seed,
+            temperature=temperature,
+            mixing=mixing,
+            num_workers=config.data["num_workers"],
+        )
+        balancing = build_balancing(Balance(**config.balance), model, tasks.tasks)
+        layout = runtime.layout(model.backbone)
+        return Trainer(
+            model,
+            build_objective(tasks),
+            feed,
+            fitted,
+            accelerator,
+            layout,
+            config.seed,
+            runtime.compile,
+            balancing,
+        )
+
+    trainer = trainer_of(labelled, optim)
+    validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
+    model = finish(run, validation)
+    found = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
+    metrics: dict[str, Any] = {"tasks": task_metrics(model, labelled, found, validation, trainer)}
+    if single_task != "none":
+        metrics |= transfer(run, labelled, found, trainer, trainer_of, single_task, num_evaluations)
+    write_figures(run, model, pool, found, metrics)
+    write_result(run, trainer, metrics, pool.summary())
+
+
+def train(
+    config: RunConfig,
+    run: Run,
+    trainer: Trainer,
+    track: Track,
+    labelled: Labelled,
+    num_evaluations: int,
+    keep_best_per_task: bool,
+) -> Validation:
+    """Fit the trainer, going on from a checkpoint if there is one; returns its validation, which holds the best."""
+    description = build.describe_model(config, trainer.model, labelled.pool)
+    memory: dict[str, Any] = {"best": {}}
+    best = Best(run.checkpoints, keep_best_per_task)
+    validation = Validation(trainer, labelled, best, description, memory)
+    resume(trainer, run, memory)
+    best.restore(memory["best"])
+    try:
+        fit(run, trainer, track, description, memory, [(num_evaluations, validation)])
+    finally:
+        trainer.feed.close()
+    return validation
+
+
+def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:
+    """The result of a stage that trained."""
+    progress = trainer.progress
+    run.write_result(
+        "completed",
+        metrics=metrics,
+        data=data,
+        seconds=progress.seconds,
+        images_seen=progress.images_seen,
+        images_per_second=progress.images_seen / max(progress.seconds, 1e-9),
+    )
