@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,10 +43,12 @@ def main() -> None:
     with threadpool_limits(given.threads):
         rows = [measure(x, y, given, (strength,)) for strength in STRENGTHS] + [measure(x, y, given, STRENGTHS)]
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({**environment(), **vars(given), "seed": SEED, "rows": rows}, indent=1) + "\n")
-    print("| C | seconds | gradient | validation accuracy |\n|---|---|---|---|")
+    head = {**environment(), **vars(given), "seed": SEED, "load": os.getloadavg()[0]}
+    RESULT.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+    print("| C | seconds | CPU seconds | gradient | validation accuracy |\n|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row['C']} | {row['seconds']:.1f} | {row['gradient']:.1e} | {row['val_accuracy']:.3f} |")
+        times = f"{row['seconds']:.1f} | {row['cpu_seconds']:.1f}"
+        print(f"| {row['C']} | {times} | {row['gradient']:.1e} | {row['val_accuracy']:.3f} |")
 
 
 def drawn_features(images: int, features: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,13 +64,18 @@ def drawn_features(images: int, features: int, classes: int) -> tuple[np.ndarray
 def measure(x: np.ndarray, y: np.ndarray, given: argparse.Namespace, strengths: tuple[float, ...]) -> dict[str, Any]:
     """Seconds of a fit for these strengths, the gradient it ends at, the accuracy on validation images."""
     n = given.images
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     probe = fit_linear_probe("single_label", x[:n], y[:n], x[n:], y[n:], num_outputs=given.classes, strengths=strengths)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     name = f"{probe.strength:g}" if len(strengths) == 1 else f"grid, {probe.strength:g} chosen"
-    found = {"C": name, "seconds": seconds, "gradient": gradient(probe, x[:n], y[:n]), "val_accuracy": probe.val_score}
     print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    return found
+    return {
+        "C": name,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "gradient": gradient(probe, x[:n], y[:n]),
+        "val_accuracy": probe.val_score,
+    }
 
 
 def gradient(probe: LinearProbe, x: np.ndarray, y: np.ndarray) -> float:
