@@ -5,9 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
-from vision_mtl.evaluation.features import extract_features, with_clean_statistics
+from vision_mtl.evaluation.features import (
+    extract_features,
+    extract_maps,
+    pixel_features,
+    pool_map,
+    with_clean_statistics,
+)
 from vision_mtl.evaluation.online import online_probe
 from vision_mtl.models.backbone import Backbone
 
@@ -50,6 +57,36 @@ def test_features_do_not_depend_on_the_batch(pool: Pool) -> None:
     one = extract_features(backbone, pool, indices, batch_size=7)
     assert one.shape == (len(indices), backbone.num_features)
     torch.testing.assert_close(one, extract_features(backbone, pool, indices, batch_size=64), atol=1e-5, rtol=1e-4)
+
+
+def test_every_map_is_pooled_in_one_pass(pool: Pool) -> None:
+    backbone = Backbone("resnet10t", image_size=(32, 32)).eval()
+    indices, passes = pool.indices("val"), []
+    hook = backbone.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    found = extract_maps(backbone, pool, indices, batch_size=7)
+    hook.remove()
+    assert sum(passes) == len(indices)
+    with torch.no_grad():
+        maps = backbone(pool.gather(indices))
+    assert list(found) == [(layer, pooling) for layer in range(len(maps)) for pooling in ("mean", "max")]
+    for layer, features in enumerate(maps):
+        torch.testing.assert_close(found[layer, "mean"], features.mean((2, 3)), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found[layer, "max"], features.flatten(2).max(2).values, atol=1e-5, rtol=1e-4)
+    last = found[len(maps) - 1, "mean"]
+    torch.testing.assert_close(last, extract_features(backbone, pool, indices), atol=1e-5, rtol=1e-4)
+
+
+def test_an_unknown_pooling_is_named() -> None:
+    with pytest.raises(UserError, match=r"unknown pooling 'men'\. Did you mean 'mean'"):
+        pool_map(torch.zeros(1, 1, 2, 2), "men")
+
+
+def test_pixels_are_averaged_down(pool: Pool) -> None:
+    indices = pool.indices("val")[:3]
+    images = pool.gather(indices)
+    blocks = images.unflatten(2, (16, 2)).unflatten(4, (16, 2)).mean((3, 5))
+    torch.testing.assert_close(pixel_features(pool, indices), blocks.flatten(1))
+    assert pixel_features(pool, indices, side=100).shape == (3, images[0].numel())
 
 
 def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(

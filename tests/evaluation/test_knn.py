@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.evaluation.knn import TEMPERATURE, knn_accuracy, knn_predict
+from vision_mtl.evaluation.knn import ROWS, TEMPERATURE, knn_accuracy, knn_predict, knn_votes
 
 
 @pytest.mark.parametrize("k", [1, 5, 60])
@@ -22,6 +22,18 @@ def test_agrees_with_scikit_learn(k: int) -> None:
     )
     found = knn_predict(train, classes, val, k=k)
     assert np.array_equal(found.numpy(), oracle.predict(unit[1]))
+
+
+def test_votes_are_weighted_means_whatever_the_number_asked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, asked = torch.randn(30, 8, generator=generator), torch.randn(ROWS + 9, 8, generator=generator)
+    values = torch.randn(30, 2, generator=generator)
+    found = knn_votes(train, values, asked, k=30)
+    mean = train.mean(0)
+    cosine = torch.nn.functional.cosine_similarity((asked - mean)[:, None], (train - mean)[None], dim=2)
+    weight = torch.softmax(cosine / TEMPERATURE, dim=1)
+    torch.testing.assert_close(found, weight @ values, atol=1e-5, rtol=1e-4)
+    assert knn_votes(train, values, asked[:0], k=3).shape == (0, 2)
 
 
 def test_accuracy_and_k() -> None:

@@ -51,6 +51,8 @@ def probe(
 ) -> None:
     """Extract features, fit and choose on training and validation images, then score on the test images, once."""
     start = time.perf_counter()
+    if not poolings:
+        raise UserError("probe.poolings must name at least one pooling; found none.")
     runtime = Runtime(**config.runtime)
     accelerator = runtime.accelerator(config.device)
     backbone = open_backbone(config, run)
@@ -220,6 +222,7 @@ def score(
             subset = subsets[name][fraction]
             row = {
                 "kind": task.kind,
+                "requested": subset.requested,
                 "fraction": subset.fraction,
                 "num_labelled": subset.num_labelled,
                 **{method: {m: s.to_json() for m, s in own.items()} for method, own in scores.items()},

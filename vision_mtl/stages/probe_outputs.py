@@ -70,7 +70,7 @@ def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
 
 def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np.ndarray, count: int) -> Figure | None:
     """The test images by t-SNE of their features; None where there is nothing to see or several labels to colour by."""
-    rows = spread_evenly(torch.from_numpy(task.test), count).numpy()
+    rows = spread_evenly(torch.from_numpy(task.test), max(count, 0)).numpy()
     if task.kind == "multi_label" or (points := embed(features[rows])) is None:
         return None
     title = f"{name}: {len(rows):,} test images by their features (t-SNE)"
