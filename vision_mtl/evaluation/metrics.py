@@ -28,6 +28,7 @@ from torchmetrics.functional.regression import mean_absolute_error, r2_score
 
 from vision_mtl.evaluation.scores import Bootstrap, Score, Statistic, accuracy_score, divide, ratio
 
+HEADLINE = {"single_label": "accuracy", "multi_label": "auroc", "regression": "mae", "dense": "mean_iou"}
 CALIBRATION_BINS = 15  # Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599
 
 

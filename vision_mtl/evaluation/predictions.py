@@ -22,7 +22,6 @@ from vision_mtl.evaluation.metrics import (
 from vision_mtl.evaluation.scores import Score
 from vision_mtl.models.shared import Request, SharedModel
 
-PRIMARY = {"single_label": "accuracy", "multi_label": "auroc", "regression": "mae", "dense": "mean_iou"}
 Autocast = Callable[[], AbstractContextManager[object]]
 
 

@@ -28,7 +28,6 @@ from vision_mtl.evaluation.scores import Score, mean_score
 from vision_mtl.evaluation.statistics import paired_difference, permutation_baseline
 
 NEIGHBOURS = (20, 10, 5, 1)  # the smoothest first: a tie goes to it
-HEADLINE = {"single_label": "accuracy", "multi_label": "auroc", "regression": "mae"}
 Key = tuple[int, str]  # layer, pooling
 
 

@@ -14,7 +14,8 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.embedding import embed
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.evaluation.probe import HEADLINE, Answer, ProbeTask
+from vision_mtl.evaluation.metrics import HEADLINE
+from vision_mtl.evaluation.probe import Answer, ProbeTask
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
 
 if TYPE_CHECKING:

@@ -68,7 +68,7 @@ def _alone(
     budget: Budget,
     num_evaluations: int,
 ) -> tuple[dict[str, Any], np.ndarray, int]:
-    """(scores, (n,) values of the test images, steps) of the task's own network; kept, so as not to be trained twice."""
+    """(scores, (n,) values of the test images, steps) of the task's own network, which is kept and trained once."""
     kept = run.folder / "single" / f"{name}.safetensors"
     steps = steps_alone(trainer, name, budget)
     own = labelled.of([name])

@@ -31,6 +31,7 @@ from vision_mtl.training.balancing.shared import other_parameters, shared_parame
 from vision_mtl.training.best import ALL, Best
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.mixing import Mixing
+from vision_mtl.training.objective import TogetherFeed
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
 from vision_mtl.training.tracking import Tracker
@@ -145,6 +146,12 @@ class Validation:
             self.best.flush(self.description)
         tracker.run.log({"kind": "validation", "step": progress.step, "tasks": scores})
         tracker.scalars(progress.step, {f"validation/{task}": score for task, score in scores.items()})
+
+    def epochs(self) -> dict[str, float]:
+        """Task -> how often its labelled images have been seen."""
+        feed = self.trainer.feed
+        loader = (feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed).loader
+        return loader.batches.epochs_seen(self.trainer.progress.step)
 
     def scores(self) -> dict[str, float]:
         """Task -> how good its answers are on validation images, by `evaluation.predictions.goodness`."""

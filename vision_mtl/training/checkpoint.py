@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file each, everything a run needs to go on, and nothing that can execute.
 
 Tensors are named `model.*`, `average.*` (the averaged weights, if any), `balancing.*` (what balances several losses, if
-it has any memory) and `optimiser.N.*` (N-th parameter of the optimiser's groups in order). The file's metadata holds one JSON text: step, training seconds, images seen, chance
-losses, and what builds the model (backbone, image size, normalisation, class names).
+it has any memory) and `optimiser.N.*` (N-th parameter of the optimiser's groups in order). The file's metadata holds
+one JSON text: step, training seconds, images seen, what the stage remembers (chance losses, best scores), and what
+builds the model (backbone, decoder, heads, image size, normalisation, class names).
 """
 
 from __future__ import annotations

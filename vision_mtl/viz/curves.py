@@ -15,17 +15,22 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> s
 
 
 def curves_figure(records: Sequence[Record]) -> Figure | None:
-    """Loss by pretext against images seen, and the online probe if there was one; None without a training record."""
+    """Losses against images seen, beside the online probe and the validation scores if there were any.
+
+    None without a training record.
+    """
     train = [r for r in records if r.get("kind") == "train"]
-    probes = [r for r in records if r.get("kind") == "probe"]
     if not train:
         return None
-    figure = new_figure(9 if probes else 5, 3.4)
-    axes = figure.subplots(1, 2 if probes else 1, squeeze=False)[0]
-    _losses(quiet(axes[0]), train)
-    if probes:
-        seen = {r["step"]: r["images_seen"] for r in train}
-        _probes(quiet(axes[1]), probes, seen)
+    panels = {
+        kind: found for kind in ("probe", "validation") if (found := [r for r in records if r.get("kind") == kind])
+    }
+    figure = new_figure(5 + 4 * len(panels), 3.4)
+    axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
+    _losses(quiet(axes[0]), train, of_tasks="validation" in panels)
+    seen = {r["step"]: r["images_seen"] for r in train}
+    for place, (kind, found) in zip(axes[1:], panels.items(), strict=True):
+        _scores(quiet(place), kind, found, seen)
     return figure
 
 
@@ -55,29 +60,33 @@ def skill_figure(by_source: Scores, untrained: Scores | None = None) -> Figure |
     return figure
 
 
-def _losses(axes: Axes, train: Sequence[Record]) -> None:
+def _losses(axes: Axes, train: Sequence[Record], of_tasks: bool) -> None:
     names = sorted({key for r in train for key in r if key.startswith("loss.")})
     for number, name in enumerate(names):
         points = [(r["images_seen"], r[name]) for r in train if r.get(name) is not None]
         axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=name[5:])
-    axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
+    if not of_tasks:
+        axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
     axes.set_xlabel("images seen", fontsize=8)
-    axes.set_ylabel("loss / chance loss", fontsize=8)
+    axes.set_ylabel("loss (a pretext's: in units of chance)" if of_tasks else "loss / chance loss", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, frameon=False)
 
 
-def _probes(axes: Axes, probes: Sequence[Record], seen: Mapping[int, int]) -> None:
-    tasks = sorted({task for r in probes for task in r["tasks"]})
+def _scores(axes: Axes, kind: str, found: Sequence[Record], seen: Mapping[int, int]) -> None:
+    """The online probe's accuracies with their chance, or how good the tasks' answers are."""
+    tasks = sorted({task for r in found for task in r["tasks"]})
     for number, task in enumerate(tasks):
-        rows = [r for r in probes if task in r["tasks"]]
+        rows = [(seen.get(r["step"], r["step"]), r["tasks"][task]) for r in found if task in r["tasks"]]
         colour = COLOURS[number % len(COLOURS)]
-        places = [seen.get(r["step"], r["step"]) for r in rows]
-        axes.plot(places, [r["tasks"][task]["knn"] for r in rows], "o-", color=colour, markersize=3, label=task)
-        axes.axhline(rows[-1]["tasks"][task]["chance"], color=colour, linewidth=0.8, linestyle=":")
+        values = [score["knn"] if kind == "probe" else score for _, score in rows]
+        axes.plot([place for place, _ in rows], values, "o-", color=colour, markersize=3, label=task)
+        if kind == "probe":
+            axes.axhline(rows[-1][1]["chance"], color=colour, linewidth=0.8, linestyle=":")
+    said = "kNN accuracy on validation images (dotted: chance)" if kind == "probe" else "score on validation images"
     axes.set_xlabel("images seen", fontsize=8)
-    axes.set_ylabel("kNN accuracy on validation images (dotted: chance)", fontsize=8)
+    axes.set_ylabel(said, fontsize=8)
     axes.set_xlim(left=0)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(top=1)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, frameon=False)

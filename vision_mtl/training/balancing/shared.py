@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from torch import nn
 
 from vision_mtl.core.errors import unknown
