@@ -19,7 +19,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
 from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
 from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
-from vision_mtl.evaluation.probe import (
+from vision_mtl.evaluation.probing import (
     Answer,
     Key,
     ProbeTask,

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from vision_mtl.evaluation.probe import HEADLINE
+from vision_mtl.evaluation.probing import HEADLINE
 
 PROBE_COLUMNS = {  # method -> its column's head
     "linear": "linear probe",
