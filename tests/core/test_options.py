@@ -31,7 +31,7 @@ class Built(Base):
 
 
 @ROOM.register("sample")
-def stage(config, run, *, split: str = "test", rate: float = 1e-3):  # the last one's help
+def stage(config, run, *, split: str = "test", rate: float = 1e-3, of: list[int] = [1]):  # noqa: B006 the last
     pass
 '''
 
@@ -59,7 +59,12 @@ def test_keyword_only_parameters_of_a_function(file: Path) -> None:
     assert [(o.name, o.annotation, o.default) for o in read_options(file, "stage")] == [
         ("split", "str", "test"),
         ("rate", "float", 1e-3),
+        ("of", "list[int]", [1]),
     ]
+
+
+def test_words_to_the_linter_are_no_help(file: Path) -> None:
+    assert read_options(file, "stage")[-1].help == "the last"
 
 
 def test_what_a_file_registers_and_says(file: Path) -> None:

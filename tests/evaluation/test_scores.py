@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vision_mtl.evaluation.scores import proportion, ratio_skill
+from vision_mtl.evaluation.scores import Bootstrap, accuracy_score, divide, mean_score, proportion, ratio, ratio_skill
 
 
 def test_skill_is_a_ratio_of_sums() -> None:
@@ -61,3 +61,40 @@ def test_accuracy_has_scipys_exact_interval(hits: int, n: int) -> None:
     expected = binomtest(hits, n).proportion_ci(0.95, method="exact")
     assert score.value == hits / n
     assert (score.low, score.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_any_statistic_of_sums_gets_an_interval() -> None:
+    parts = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 4.0], [0.0, 8.0]])
+    bootstrap = Bootstrap(parts, np.array([7, 7, 3, 3]))
+    assert bootstrap.sums.tolist() == [9, 16] and bootstrap.num_clusters == 2 and bootstrap.n == 4
+    score = bootstrap.score(ratio(0, 1))
+    assert score.value == 9 / 16 and (score.low, score.high) == (5 / 12, 1.0)  # either cluster alone
+    outside = bootstrap.score(ratio(0, 1), 2.0)
+    assert (outside.value, outside.low, outside.high) == (2.0, 5 / 12, 2.0)
+    alone = Bootstrap(parts, np.zeros(4)).score(ratio(0, 1))
+    assert (alone.value, alone.low, alone.high) == (9 / 16, None, None)
+
+
+def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random(30)
+    whole = mean_score(values, np.arange(30))
+    monkeypatch.setattr("vision_mtl.evaluation.scores.CHUNK", 30 * 7)
+    assert mean_score(values, np.arange(30)) == whole
+
+
+def test_a_mean_has_the_interval_of_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=2000)
+    score = mean_score(values, np.arange(2000))
+    half = 1.96 * values.std() / np.sqrt(2000)
+    assert (score.low, score.high) == pytest.approx((score.value - half, score.value + half), abs=0.1 * half)
+
+
+def test_accuracy_over_clusters_is_wider_than_over_images() -> None:
+    correct = np.repeat(np.random.default_rng(0).random(50) < 0.7, 4)
+    clustered, single = (accuracy_score(correct, clusters) for clusters in (np.arange(200) // 4, np.arange(200)))
+    assert single == proportion(correct) and clustered.value == single.value
+    assert clustered.high - clustered.low > 1.5 * (single.high - single.low)
+
+
+def test_a_quotient_of_nothing_is_undefined() -> None:
+    np.testing.assert_array_equal(divide(np.array([1.0, 2.0]), np.array([2.0, 0.0])), [0.5, np.nan])

@@ -22,7 +22,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error
 
 RESULT, CONFIG, METRICS, ENVIRONMENT = "result.json", "config.yaml", "metrics.jsonl", "environment.json"
-PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "opencv-python-headless")
+PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "scikit-learn", "opencv-python-headless")
 
 
 def is_main_process() -> bool:

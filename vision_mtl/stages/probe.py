@@ -19,7 +19,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
 from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
 from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
-from vision_mtl.evaluation.probe import (
+from vision_mtl.evaluation.probing import (
     Answer,
     Key,
     ProbeTask,
@@ -112,9 +112,9 @@ def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[st
     tasks = {}
     for name, found in sides.items():
         rows = {side: torch.searchsorted(indices, own).numpy() for side, own in found.items()}
-        values = pool.labels[name][indices.numpy()]
-        tasks[name] = ProbeTask(kinds[name], len(pool.class_names[name]), values, **rows)
-        if text := validation_warning(kinds[name], values[rows["val"]], tasks[name].num_outputs):
+        target = pool.targets[name]
+        tasks[name] = ProbeTask(kinds[name], target.num_outputs, target.values[indices.numpy()], **rows)
+        if text := validation_warning(kinds[name], tasks[name].values[rows["val"]], tasks[name].num_outputs):
             run.warn(f"task {name}: {text}")
     return indices, tasks
 

@@ -15,7 +15,7 @@ from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.embedding import embed
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.metrics import HEADLINE
-from vision_mtl.evaluation.probe import Answer, ProbeTask
+from vision_mtl.evaluation.probing import Answer, ProbeTask
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def draw(
         if task.kind == "single_label":
             counts = confusion(task, answers[name]["linear"])
             accuracy = metrics["tasks"][name]["linear"]["accuracy"]["value"]
-            title = f"{name}: linear probe, accuracy {accuracy:.3f} on {len(task.test):,} test images"
+            title = f"{name}: linear probe\naccuracy {accuracy:.3f} on {len(task.test):,} test images"
             figures[f"confusion_{name}"] = confusion_figure(counts, pool.class_names[name], title)
         figures[f"embedding_{name}"] = feature_map(name, task, pool.class_names[name], features[name], embedding_images)
     for name, figure in figures.items():

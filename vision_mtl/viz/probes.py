@@ -17,6 +17,8 @@ MARKERS = ("o", "s", "^")  # with the seven colours, 21 classes that can be told
 LEGEND_CLASSES = 20  # more have no legend
 NUMBERED_CLASSES = 12  # more have colours only in their confusion matrix
 NAMED_CLASSES = 40  # more have no names beside it
+LETTER = 0.08  # inches, of a name at 7 points: names stand upright where they would touch
+MAP_WIDTH, MAP_MARGIN = 4.8, 0.5  # inches
 Score = Mapping[str, Any]
 
 
@@ -54,8 +56,8 @@ def scores_figure(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Fig
 def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """(K, K) counts, rows true and columns named, as shares of each row; with the counts where there is room."""
     size = len(class_names)
-    side = min(9.0, 2.2 + 0.42 * size) if size <= NUMBERED_CLASSES else min(9.0, 3.0 + 0.16 * size)
-    figure = new_figure(side + 0.9, side)
+    side = min(9.0, 2.8 + (0.42 if size <= NUMBERED_CLASSES else 0.16) * size)
+    figure = new_figure(side + 1.0, side)
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -65,7 +67,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
             axes.text(column, row, confusion[row, column], ha="center", va="center", fontsize=7, color=colour)
     if size <= NAMED_CLASSES:
         names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
-        upright = max(map(len, names)) > 2
+        upright = max(map(len, names)) * LETTER > 0.6 * side / size
         axes.set_xticks(range(size), names, fontsize=7, rotation=90 if upright else 0)
         axes.set_yticks(range(size), names, fontsize=7)
     axes.set_xlabel("named", fontsize=8)
@@ -81,7 +83,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
 def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """(n, 2) places of images of (n,) int64 classes; a legend for up to 20 of them."""
     named = len(class_names) <= LEGEND_CLASSES
-    figure = new_figure(6.4 if named else 5, 4.8)
+    figure = new_figure(MAP_WIDTH + (1.6 if named else 0.2), _map_height(points))
     axes = _bare(figure.subplots(), title)
     for k in np.unique(classes):
         style = _class_style(int(k))
@@ -94,7 +96,7 @@ def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Seque
 
 def values_figure(points: np.ndarray, values: np.ndarray, title: str) -> Figure:
     """(n, 2) places of images, coloured by their (n,) numbers."""
-    figure = new_figure(6, 4.8)
+    figure = new_figure(MAP_WIDTH + 0.8, _map_height(points))
     axes = _bare(figure.subplots(), title)
     cloud = axes.scatter(*points.T, c=values, s=10, cmap="cividis", linewidths=0)
     figure.colorbar(cloud, ax=axes, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
@@ -106,6 +108,12 @@ def _class_style(number: int) -> dict[str, Any]:
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
     }
+
+
+def _map_height(points: np.ndarray) -> float:
+    """Inches that show the map without bars of white above and below."""
+    width, height = np.ptp(points, axis=0)
+    return MAP_MARGIN + MAP_WIDTH * float(np.clip(height / max(width, 1e-9), 0.4, 1.4))
 
 
 def _bare(axes: Axes, title: str) -> Axes:

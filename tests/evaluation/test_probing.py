@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vision_mtl.evaluation.linear_probe import standardise
-from vision_mtl.evaluation.probe import (
+from vision_mtl.evaluation.probing import (
     ProbeTask,
     choose_features,
     constant_answer,
