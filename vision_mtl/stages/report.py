@@ -25,18 +25,7 @@ WIDTH = 120  # of tables, whatever the terminal: they go to files too
 def result_text(result: dict[str, Any]) -> str:
     """The scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
-    lines = []
-    if result.get("stage") == "probe" and metrics.get("tasks"):
-        lines.append("frozen features on test images, the linear probe with its 95 % interval:")
-        lines.append(_probe_table(metrics))
-    if skill := metrics.get("skill_by_source"):
-        lines.append("skill on held-out images (0: classic repair without learning, 1: perfect; 95 % interval):")
-        before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
-        for source, scores in {**skill, "all": metrics.get("skill", {})}.items():
-            lines += [
-                f"  {source:<18}{name:<14}{_score(score)}{_untrained(before.get(source, {}).get(name))}"
-                for name, score in scores.items()
-            ]
+    lines = [*_tasks_text(result.get("stage", ""), metrics), *_skill_text(metrics)]
     if online := metrics.get("online"):
         lines.append("kNN on validation images, frozen features (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
@@ -46,6 +35,49 @@ def result_text(result: dict[str, Any]) -> str:
             f"{result['images_per_second']:.0f} a second"
         )
     return "\n".join(lines) or f"status: {result['status']}"
+
+
+def _skill_text(metrics: dict[str, Any]) -> list[str]:
+    """Repairs: a line a source and pretext."""
+    if not (skill := metrics.get("skill_by_source")):
+        return []
+    lines = ["skill on held-out images (0: classic repair without learning, 1: perfect; 95 % interval):"]
+    before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
+    for source, scores in {**skill, "all": metrics.get("skill", {})}.items():
+        lines += [
+            f"  {source:<18}{name:<14}{_score(score)}{_untrained(before.get(source, {}).get(name))}"
+            for name, score in scores.items()
+        ]
+    return lines
+
+
+def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:
+    """Tasks: a table with a row each."""
+    if not metrics.get("tasks"):
+        return []
+    if stage == "probe":
+        return ["frozen features on test images, the linear probe with its 95 % interval:", _probe_table(metrics)]
+    lines = ["on test images, with 95 % intervals:", _task_table(metrics)]
+    if changed := metrics.get("change"):
+        lines.append("the tasks that were there before, now minus then:")
+        lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
+    return lines
+
+
+def _task_table(metrics: dict[str, Any]) -> str:
+    """A row a task: its headline metric, and what a network of its own reached."""
+    table = Table("task", "metric", box=SIMPLE_HEAD, pad_edge=False)
+    heads = ["labels", "score"] + (["alone", "shared minus alone"] if "transfer" in metrics else [])
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for task, row in metrics["tasks"].items():
+        metric = HEADLINE[row["kind"]]
+        cells = [f"{row['num_labelled']:,}", _cell(row.get(metric), with_interval=True)]
+        if "transfer" in metrics:
+            alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
+            cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
+        table.add_row(task, metric, *cells)
+    return _as_text(table)
 
 
 def _probe_table(metrics: dict[str, Any]) -> str:
@@ -62,16 +94,21 @@ def _probe_table(metrics: dict[str, Any]) -> str:
             name = task if metric == "accuracy" else f"{task} ({metric})"
             cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
             table.add_row(name, f"{row['num_labelled']:,}", *cells)
+    return _as_text(table)
+
+
+def _as_text(table: Table) -> str:
     text = io.StringIO()
     Console(file=text, width=WIDTH).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
-def _cell(score: dict[str, Any] | None, with_interval: bool) -> str:
+def _cell(score: dict[str, Any] | None, with_interval: bool, sign: str = "") -> str:
     if score is None:
         return ""
+    shown = f"{score['value']:{sign}.3f}"
     interval = with_interval and score["low"] is not None
-    return f"{score['value']:.3f}" + (f" ({score['low']:.3f} to {score['high']:.3f})" if interval else "")
+    return shown + (f" ({score['low']:{sign}.3f} to {score['high']:{sign}.3f})" if interval else "")
 
 
 def _score(score: dict[str, Any]) -> str:
