@@ -38,17 +38,28 @@ def result_text(result: dict[str, Any]) -> str:
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
-    """Repairs: a line a source and pretext."""
+    """Repairs: a row a source and pretext."""
     if not (skill := metrics.get("skill_by_source")):
         return []
-    lines = ["skill on held-out images (0: classic repair without learning, 1: perfect; 95 % interval):"]
+    table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("skill", "untrained", "instances", "clusters"):
+        table.add_column(head, justify="right", no_wrap=True)
     before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
-    for source, scores in {**skill, "all": metrics.get("skill", {})}.items():
-        lines += [
-            f"  {source:<18}{name:<14}{_score(score)}{_untrained(before.get(source, {}).get(name))}"
-            for name, score in scores.items()
-        ]
-    return lines
+    whole = {"all": metrics.get("skill", {})} if len(skill) > 1 else {}
+    for source, scores in {**skill, **whole}.items():
+        for name, score in scores.items():
+            untrained = _cell(before.get(source, {}).get(name), with_interval=False, sign="+")
+            cells = [
+                _cell(score, with_interval=True, sign="+"),
+                untrained,
+                f"{score['n']:,}",
+                f"{score['num_clusters']:,}",
+            ]
+            table.add_row(source, name, *cells)
+    return [
+        "skill on held-out images (0: classic repair without learning, 1: perfect; 95 % interval):",
+        _as_text(table),
+    ]
 
 
 def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:
@@ -109,14 +120,3 @@ def _cell(score: dict[str, Any] | None, with_interval: bool, sign: str = "") -> 
     shown = f"{score['value']:{sign}.3f}"
     interval = with_interval and score["low"] is not None
     return shown + (f" ({score['low']:{sign}.3f} to {score['high']:{sign}.3f})" if interval else "")
-
-
-def _score(score: dict[str, Any]) -> str:
-    interval = (
-        "(one cluster: no interval)" if score["low"] is None else f"({score['low']:+.3f} to {score['high']:+.3f})"
-    )
-    return f"{score['value']:+.3f}  {interval}  n = {score['n']}, {score['num_clusters']} clusters"
-
-
-def _untrained(score: dict[str, Any] | None) -> str:
-    return "" if score is None else f"; untrained {score['value']:+.3f}"

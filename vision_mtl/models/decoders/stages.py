@@ -28,7 +28,7 @@ class Stages(Decoder):
         stride: int = 4,  # pixels along one position of the sum; the finest map's own stride if that is coarser
         depth: int = 2,  # 3x3 convolutions after the sum
         shallow: Literal["drop", "stop_gradient", "all"] = "drop",  # how the stages before the last are read
-        drop_ratio: float = 0.5,  # share of images whose shallow stages are left out in training, for shallow=drop
+        drop_ratio: float = 0.25,  # share of images whose shallow stages are left out in training, for shallow=drop
     ) -> None:
         super().__init__(maps)
         self.shallow, self.drop_ratio = shallow, drop_ratio
