@@ -41,6 +41,24 @@ def test_one_file_named_by_two_sources_is_one_image_with_two_labels(photo_folder
     assert (pool.labels["kind"] >= 0).all()
 
 
+def test_a_copy_in_another_tasks_folders_is_the_same_image(tmp_path: Path, picture) -> None:
+    for number in range(24):
+        for task, label in (("kind", "ab"[number % 2]), ("owner", ["ann", "bob", "cid"][number % 3])):
+            file = tmp_path / task / label / f"{task} {number:02d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if task == "kind" or number < 9:
+                Image.fromarray(picture(number)).save(file)
+    twice = tmp_path / "owner" / "ann" / "again.png"  # two copies of one in a source: unclear which is meant
+    Image.fromarray(picture(3)).save(twice)
+    pool = pool_of(tmp_path, kind=f"folder/{tmp_path}/kind", owner=f"folder/{tmp_path}/owner")
+    assert len(pool) == 24 + 2
+    both = (pool.labels["kind"] >= 0) & (pool.labels["owner"] >= 0)
+    assert sorted(pool.identities[i].rpartition("kind ")[2] for i in np.flatnonzero(both)) == [
+        f"{n:02d}.png" for n in range(9) if n != 3
+    ]
+    assert all(pool.labels["owner"][i] == int(pool.identities[i][-6:-4]) % 3 for i in np.flatnonzero(both))
+
+
 def test_pixels_come_back_as_floats_of_the_right_image(photo_folder: Path, tmp_path: Path, picture) -> None:
     pool = pool_of(tmp_path, [f"images/{photo_folder}", "bundled/faces"], size=(40, 60))
     index = number_of(pool, "dögs/image 20.png")

@@ -1,4 +1,4 @@
-"""Loaded sources as one numbering: a file that several of them name is one instance with all its labels."""
+"""Loaded sources as one numbering: an image that several of them hold is one instance with all its labels."""
 # N instances, S sources
 
 from __future__ import annotations
@@ -70,18 +70,28 @@ class Instances:
 
 
 def unite(loaded: list[Loaded]) -> Instances:
-    """Number the sources' items; one without a file is an instance of its own."""
+    """Number the sources' items: one instance for each file, and for each picture that two sources hold a copy of.
+
+    A copy is told by its decoded pixels, and only if it is the only one in each of the sources: of two in one source
+    (which may have different labels there) it would be unclear which is meant.
+    """
     known: dict[object, int] = {}
+    copies: dict[int, int] = {}  # content -> instance, from the sources before
     first: list[tuple[int, int]] = []
     rows = []
     for s, source in enumerate(loaded):
         row = np.empty(len(source.items), np.int64)
+        contents, counts = np.unique(source.hashes, return_counts=True)
+        alone = set(contents[counts == 1].tolist())
         for i, item in enumerate(source.items):
-            key = item.path or (s, item.identity)
+            key, content = item.path or (s, item.identity), int(source.hashes[i])
+            if key not in known and content in alone and content in copies:
+                known[key] = copies[content]
             if key not in known:
                 known[key] = len(first)
                 first.append((s, i))
             row[i] = known[key]
+        copies = {int(h): int(n) for h, n in zip(source.hashes, row, strict=True) if int(h) in alone} | copies
         rows.append(row)
     return Instances(loaded, rows, first)
 
