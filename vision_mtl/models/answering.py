@@ -21,8 +21,9 @@ class AnsweringModel(nn.Module):
 
     def __init__(self, model: SharedModel) -> None:
         super().__init__()
-        self.tasks = tuple(model.task_answers)
-        self.dense = tuple(name for name, answer in model.task_answers.items() if answer.is_dense)
+        self.answers = dict(model.task_answers)
+        self.tasks = tuple(self.answers)
+        self.dense = tuple(name for name, answer in self.answers.items() if answer.is_dense)
         self.backbone = model.backbone
         self.decoder = model.decoder if self.dense else None
         self.heads = nn.ModuleList(model.task_head(name) for name in self.tasks)
