@@ -24,7 +24,7 @@ from vision_mtl.stages.model_card import escape, public_source
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = {"cnn": "resnet10t", "vit": "vit_tiny_patch16_224", "swin": "swin_tiny_patch4_window7_224"}
 # keywords of the architecture that must survive the export; shallow, so that tracing takes seconds
-SHALLOW = {"cnn": {"output_stride": 16}, "vit": {"depth": 2, "patch_size": 8}, "swin": {"depths": [1, 1, 2, 1]}}
+SHALLOW = {"cnn": {"output_stride": 16}, "vit": {"depth": 2, "patch_size": 8}, "swin": {"depths": [2, 1, 1, 1]}}
 FORBID = 'import sys; sys.modules["vision_mtl"] = None  # any import of it fails\n'
 CURE = f"""
 import torch
@@ -159,7 +159,7 @@ def test_onnx_says_what_goes_in_and_comes_out(exported) -> None:
     (images,) = model.graph.input
     assert images.name == "images" and images.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     sizes = [d.dim_value or d.dim_param for d in images.type.tensor_type.shape.dim]
-    assert isinstance(sizes[0], str) and sizes[1:] == [3, 64, 64]
+    assert sizes == ["N", 3, 64, 64]
     assert [output.name for output in model.graph.output] == ["shape", "tags", "age", "layout"]
     assert json.loads(model.metadata_props[0].value)["tasks"]["layout"]["class_names"] == ["0", "7", "200"]
 
@@ -172,7 +172,8 @@ def small(many_headed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsys, result) -> None:
     start = many_headed(tmp_path / "run", size="32,48", tasks=(), fit="pad")
     assert export(start, tmp_path / "e", "--export.torch_export", "false") == 0
-    assert "gives 'features', pooled" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "gives 'features', pooled" in text and "largest difference to the run's own answers: timm" in text
     assert set(result(tmp_path / "e")["metrics"]["differences"]) == {"timm", "onnx"}
     images = torch.rand(4, 3, 32, 48)
     found = export_graph.read_onnx(tmp_path / "e" / "model.onnx")(images)
@@ -187,8 +188,12 @@ def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> N
     model, path = AnsweringModel(build.restore_model(str(small))[0]).eval(), tmp_path / "model.onnx"
     program = export_graph.trace(model, (1, 32, 32))
     export_graph.write_onnx(program, ["shape", "age"], path, "{}")
-    inner = [name.removeprefix("graph/") for node in onnx.load(path).graph.node for name in node.output]
-    names = [name for name in inner if name.isidentifier()][:2]
+    graph = onnx.load(path).graph
+    values, weights = (
+        [name for node in graph.node for name in node.output],
+        [tensor.name for tensor in graph.initializer],
+    )
+    names = [next(n for v in found if (n := v.removeprefix("graph/")).isidentifier()) for found in (values, weights)]
     export_graph.write_onnx(program, names, path, "{}")
     assert list(export_graph.read_onnx(path)(torch.rand(2, 1, 32, 32))) == names
 
@@ -225,6 +230,14 @@ def test_a_trained_runs_card_has_its_scores_and_counts(train, tmp_path: Path, re
     (counts,) = result(tmp_path / "run")["data"]["sources"].values()
     assert f"{counts['train']} train, {counts['val']} val, {counts['test']} test" in card
     assert "- stage: finetune" in card and "images seen: 16" in card and str(tmp_path) not in card
+
+
+def test_a_checkpoint_alone_has_a_card_without_scores(small: Path, tmp_path: Path) -> None:
+    words = ("--export.onnx", "false", "--export.torch_export", "false")
+    assert export(small / "checkpoints" / "best.safetensors", tmp_path / "e", *words) == 0
+    card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
+    assert "None are known" in card and "- folder/place\n" in card and "- step of these weights: 3" in card
+    assert 'convert("L")' in card and "model.onnx" not in card
 
 
 def test_names_cannot_break_the_card() -> None:

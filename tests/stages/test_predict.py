@@ -78,7 +78,8 @@ def test_the_files_say_what_the_model_says(trained: Path, photos: Path, tmp_path
     assert result(tmp_path / "run")["metrics"]["num_images"] == 6
     assert sum(result(tmp_path / "run")["metrics"]["answers"]["shape"].values()) == 6
     text = capsys.readouterr().out
-    assert "photos/day/1.png" in text and "predictions.csv" in text
+    assert "photos/day/1.png" in text
+    assert "6 images answered: predictions.csv, predictions.json, figures/predictions.png, masks/layout/" in text
 
 
 def test_masks_lie_over_the_files_images_and_hold_the_tasks_values(trained: Path, photos: Path, tmp_path: Path) -> None:
@@ -204,3 +205,12 @@ def test_heads_are_needed(many_headed, photos: Path, tmp_path: Path, capsys: pyt
 def test_an_absolute_path_stays_what_was_typed(photos: Path) -> None:
     (file,) = find_inputs([str(photos / "day" / "1.png")])
     assert file.name == str(photos / "day" / "1.png") and file.inner == "1.png"
+
+
+def test_names_that_are_no_text_are_escaped(trained: Path, photos: Path, tmp_path: Path) -> None:
+    odd = bytes(photos) + b"/odd\xff.png"
+    with open(odd, "wb") as file:
+        file.write(Path("photos/day/1.png").read_bytes())
+    assert predict(trained, tmp_path / "run", "--predict.images", "photos") == 0
+    assert [row["image"] for row in read_csv(tmp_path / "run")][-1] == r"photos/odd\udcff.png"
+    assert json.loads((tmp_path / "run" / "predictions.json").read_text())[-1]["image"] == r"photos/odd\udcff.png"

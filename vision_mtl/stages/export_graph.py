@@ -26,6 +26,7 @@ from vision_mtl.models.answering import AnsweringModel
 from vision_mtl.models.task_heads import TaskAnswer
 
 INPUT = "images"
+BATCH = "N"  # the free number of images
 METADATA = "vision_mtl"  # key of the JSON text in ONNX metadata; with .json, the file in an exported program
 BATCHES = (1, 5)  # numbers of images that an exported file is checked on; it is traced on another
 TRACED = 2
@@ -43,7 +44,7 @@ def trace(model: AnsweringModel, shape: tuple[int, int, int]) -> ExportedProgram
     with quiet(), torch.no_grad():
         try:
             example = torch.rand(TRACED, *shape)
-            program = torch.export.export(model, (example,), dynamic_shapes=({0: Dim("B", min=1)},))
+            program = torch.export.export(model, (example,), dynamic_shapes=({0: Dim(BATCH, min=1)},))
         except Exception as error:  # torch.export refuses with many kinds of error
             raise UserError(
                 f"backbone {model.backbone.name!r} cannot be exported for any number of images: {first_line(error)}. "
@@ -63,13 +64,15 @@ def write_onnx(program: ExportedProgram, outputs: list[str], path: Path, metadat
         )
     with quiet():
         try:
-            found = torch.onnx.export(program, (), input_names=[INPUT], dynamo=True, verbose=False)
+            found = torch.onnx.export(
+                program, (), input_names=[INPUT], dynamic_shapes=({0: BATCH},), dynamo=True, verbose=False
+            )
         except Exception as error:
             text = f"the model cannot be written as ONNX: {first_line(error)}. Leave it out with --export.onnx false."
             raise UserError(text) from error
-    for node in found.model.graph:
-        for value in node.outputs:
-            value.name = f"graph/{value.name}"  # a task may have an operation's name; no task has a slash
+    inner = [value for node in found.model.graph for value in node.outputs]
+    for value in [*inner, *found.model.graph.initializers.values()]:
+        value.name = f"graph/{value.name}"  # a task may have an operation's or a weight's name; no task has a slash
     for value, name in zip(found.model.graph.outputs, outputs, strict=True):
         value.name = name
     found.model.metadata_props[METADATA] = metadata

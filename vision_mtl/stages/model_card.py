@@ -222,4 +222,5 @@ def _skill_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, i
 
 def _row(name: str, metric: str, score: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
     interval = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
-    return name, metric, f"{score['value']:.3f}", interval, score["n"]
+    value = "none" if score["value"] is None else f"{score['value']:.3f}"  # an average over no class, for instance
+    return name, metric, value, interval, score["n"]

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from vision_mtl.stages.predict_inputs import (
     require_counts,
     unreadable_text,
 )
-from vision_mtl.stages.predict_outputs import CSV, PredictionFiles, Question, answer_text, read_questions
+from vision_mtl.stages.predict_outputs import CSV, JSON, MASKS, PredictionFiles, Question, answer_text, read_questions
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.report import WIDTH
 from vision_mtl.training.progress import ProgressLine
@@ -40,6 +41,7 @@ from vision_mtl.training.runtime import Runtime
 from vision_mtl.viz.predictions import Cell, mask_palette, overlay, predictions_figure
 
 SECTIONS = ("runtime",)
+SHEET = "figures/predictions.png"
 MAX_ROWS = 20  # images in the printed table
 MAX_SHARES = 3  # classes of a mask that its caption names
 
@@ -162,7 +164,7 @@ class Asked:
         if self.rows:
             Console(width=WIDTH).print(answer_table(self.questions, self.rows))
         if self.cells:
-            predictions_figure(self.cells).savefig(self.run.figures / "predictions.png", dpi=150)
+            predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
 
     def finish(self, skip_unreadable: bool, count: int) -> None:
         """Write the result. Raises `UserError` listing the unreadable images, unless they were to be left out."""
@@ -174,7 +176,9 @@ class Asked:
                 raise UserError(f"{text}\nMend or remove them, or leave them out with --predict.skip_unreadable.{kept}")
             self.run.warn(text)
         answers = {task: dict(counter.most_common()) for task, counter in self.counts.items()}
-        metrics = {"num_images": count, "num_unreadable": len(self.unreadable), "answers": answers}
+        files = [CSV, JSON] + ([SHEET] if self.cells else [])
+        files += [f"{MASKS}/{task}/" for task, question in self.questions.items() if question.kind == "dense"]
+        metrics = {"num_images": count, "num_unreadable": len(self.unreadable), "files": files, "answers": answers}
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
 
 

@@ -77,12 +77,19 @@ def _inputs_of(text: str) -> list[ImageFile]:
         return [ImageFile(STANDARD_INPUT, "stdin", None)]
     typed = Path(text)
     if typed.expanduser().is_file():
-        return [ImageFile(typed.as_posix(), typed.name, typed.expanduser())]
+        return [ImageFile(_printable(typed.as_posix()), _printable(typed.name), typed.expanduser())]
     base, files = find_images(text)
     is_glob = glob.has_magic(text) and not typed.expanduser().is_dir()
     folder = next(p for p in typed.parents if not glob.has_magic(str(p))) if is_glob else typed
-    inner = [file.relative_to(base).as_posix() for file in files]
-    return [ImageFile((folder / part).as_posix(), part, file) for part, file in zip(inner, files, strict=True)]
+    inner = [_printable(file.relative_to(base).as_posix()) for file in files]
+    return [
+        ImageFile(_printable((folder / part).as_posix()), part, file) for part, file in zip(inner, files, strict=True)
+    ]
+
+
+def _printable(path: str) -> str:
+    """A name may hold bytes that are no text, which neither CSV nor JSON can: they are written as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def decoded_batches(

@@ -74,7 +74,7 @@ def _probe_table(metrics: dict[str, Any]) -> str:
 
 def _answers(metrics: dict[str, Any]) -> list[str]:
     """How often each head said what, and where the answers are."""
-    lines = [f"{metrics['num_images']:,} images answered: predictions.csv, predictions.json, figures/predictions.png"]
+    lines = [f"{metrics['num_images']:,} images answered: {', '.join(metrics['files'])}"]
     for task, counts in metrics["answers"].items():
         said = [f"{name} {count:,}" for name, count in list(counts.items())[:MAX_ANSWERS]]
         more = len(counts) - MAX_ANSWERS
