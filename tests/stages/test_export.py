@@ -219,6 +219,15 @@ def test_a_file_that_answers_otherwise_is_an_error(small: Path, tmp_path: Path, 
     assert result(tmp_path / "e")["status"] == "failed"
 
 
+def test_what_onnx_cannot_say_is_an_error_with_its_cause(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("step 2/3 failed") from ValueError("no such view\nmore")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    assert export(small, tmp_path / "e") == 2
+    assert "as ONNX: no such view. Leave it out with --export.onnx false." in capsys.readouterr().err
+
+
 def test_a_trained_runs_card_has_its_scores_and_counts(train, tmp_path: Path, result) -> None:
     words = ("--stage", "finetune", "--optim.steps", "2", "--finetune.num_evaluations", "1")
     assert train(tmp_path / "run", *words) == 0

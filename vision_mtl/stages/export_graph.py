@@ -145,7 +145,9 @@ def answer_units(answers: Mapping[str, TaskAnswer]) -> dict[str, float]:
 
 
 def first_line(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line: what first went wrong, without the exporters' advice to programmers around it."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
