@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.resize import resize, to_channels
+from vision_mtl.data.resize import resize, resize_mask, restore_mask, to_channels
 
 SIDES = st.integers(1, 90)
 
@@ -68,3 +68,17 @@ def test_channels() -> None:
     assert to_channels(colour, 1).item() == round(0.299 * 100 + 0.587 * 50 + 0.114 * 200)
     with pytest.raises(UserError, match="in_chans is 4"):
         to_channels(colour, 4)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (16, 16)])
+def test_a_mask_is_brought_back_over_its_image(fit: str, shape: tuple[int, int]) -> None:
+    """Halves of an image stay halves: only what was cut away is lost."""
+    mask = np.zeros(shape, np.uint8)
+    mask[:, shape[1] // 2 :] = 1
+    back = restore_mask(resize_mask(mask, (20, 20), fit, 9), shape, fit, 9)
+    assert back.shape == shape
+    seen = back != 9
+    assert (back[seen] == mask[seen]).mean() > 0.94
+    lost = 1 - 20 * 20 / (20 * 30) if fit == "crop" and shape != (16, 16) else 0
+    assert 1 - seen.mean() == pytest.approx(lost, abs=0.02)

@@ -43,6 +43,21 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], fit: Fit, outside: int)
     return canvas
 
 
+def restore_mask(mask: np.ndarray, shape: tuple[int, int], fit: Fit, outside: int) -> np.ndarray:
+    """Undo `fit`: a mask (H, W) of a resized image -> (*shape) over the image as it was, by the nearest pixel.
+
+    `outside` is what `crop` has cut away.
+    """
+    if fit == "stretch":
+        return _nearest(mask, shape)
+    if fit == "pad":
+        return _nearest(mask[_inner(shape, mask.shape)[1]], shape)
+    canvas = np.full(shape, outside, mask.dtype)
+    part = _centre(shape, mask.shape)
+    canvas[part] = _nearest(mask, canvas[part].shape)
+    return canvas
+
+
 def _centre(shape: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
     """The part of an image that covers `size` once it is scaled."""
     scale = max(asked / side for side, asked in zip(shape, size, strict=True))

@@ -19,6 +19,7 @@ PROBE_COLUMNS = {  # method -> its column's head
     "chance": "chance",
     "majority": "majority",
 }
+MAX_ANSWERS = 8  # classes of a task that are counted on its line
 WIDTH = 120  # of tables, whatever the terminal: they go to files too
 
 
@@ -29,6 +30,10 @@ def result_text(result: dict[str, Any]) -> str:
     if online := metrics.get("online"):
         lines.append("kNN on validation images, frozen features (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
+    if result.get("stage") == "predict" and metrics:
+        lines += _answers(metrics)
+    if result.get("stage") == "export" and metrics:
+        lines += _exports(metrics)
     if result.get("images_seen"):
         lines.append(
             f"{result['images_seen']:,} images in {result['seconds']:.0f} s of training, "
@@ -112,6 +117,23 @@ def _as_text(table: Table) -> str:
     text = io.StringIO()
     Console(file=text, width=WIDTH).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def _answers(metrics: dict[str, Any]) -> list[str]:
+    """How often each head said what, and where the answers are."""
+    lines = [f"{metrics['num_images']:,} images answered: {', '.join(metrics['files'])}"]
+    for task, counts in metrics["answers"].items():
+        said = [f"{name} {count:,}" for name, count in list(counts.items())[:MAX_ANSWERS]]
+        more = len(counts) - MAX_ANSWERS
+        lines.append(f"  {task:<18}{', '.join(said)}" + (f", and {more} other classes" if more > 0 else ""))
+    return lines
+
+
+def _exports(metrics: dict[str, Any]) -> list[str]:
+    """Every exported file with its size, and how far its answers are from the run's own."""
+    lines = [f"  {name:<34}{size / 1e6:9.2f} MB" for name, size in metrics["files"].items()]
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in metrics["differences"].items())
+    return ["exported:", *lines, f"largest difference to the run's own answers: {differences}"]
 
 
 def _cell(score: dict[str, Any] | None, with_interval: bool, sign: str = "") -> str:

@@ -1,0 +1,226 @@
+"""MODEL_CARD.md: what an exported model was made of, how good it is, where its limits are, how to load each file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from vision_mtl import __version__
+from vision_mtl.core.run import CONFIG, RESULT
+from vision_mtl.evaluation.metrics import HEADLINE
+
+PATH_SOURCES = ("folder", "csv", "images", "wds")  # what follows is a path of the machine that trained
+LOADING = {  # data.fit -> how Pillow does nearly the same
+    "stretch": "image.resize({size})",
+    "crop": "ImageOps.fit(image, {size})",
+    "pad": "ImageOps.pad(image, {size})  # predict pads with the image's mean colour",
+}
+
+TEMPLATE = """\
+# {{ title | name }}
+
+A `{{ architecture }}` backbone{% if tasks %} with heads for {{ tasks | length }} \
+task{{ "s" if tasks | length > 1 }}{% else %} without task heads: it gives features{% endif %}, \
+exported by vision_mtl {{ version }}.
+Images are {{ channels }}-channel, {{ size[0] }} x {{ size[1] }} pixels (height x width), in [0, 1]; \
+they were brought to that size by `{{ fit }}`.
+
+## Data
+
+{% for source, counts in sources.items() -%}
+- {{ source | name }}{% if counts %}: {{ counts }}{% endif %}
+{% endfor %}
+The licences of these images are not known to the program that wrote this card: check them before you pass the model
+on. So are those of published weights, if training started from some. Sources called *rendered* are drawings.
+
+## Recipe
+
+{% for key, value in recipe.items() -%}
+- {{ key }}: {{ value | name }}
+{% endfor %}
+## Scores
+
+{% if scores -%}
+On images held out from training, with 95 % intervals:
+
+| what | metric | score | interval | n |
+|---|---|---|---|---|
+{% for row in scores -%}
+| {{ row[0] | name }} | {{ row[1] | name }} | {{ row[2] }} | {{ row[3] }} | {{ row[4] }} |
+{% endfor %}
+{%- else -%}
+None are known: the model was exported from a checkpoint alone, or from a run that has no result.
+{% endif %}
+{%- if tasks %}
+## Tasks and classes
+
+| task | kind | answer | classes |
+|---|---|---|---|
+{% for task, about in tasks.items() -%}
+| {{ task | name }} | {{ about.kind }} | {{ forms[about.kind] }} | {{ about.class_names | map("name") | join(", ") }} |
+{% endfor %}
+{%- endif %}
+## Limits
+
+- The scores hold for images like the held-out ones. Other cameras, places or drawings may do worse.
+- Every image gets an answer, also one that shows none of the classes.
+- Probabilities were calibrated on validation images where there were enough; on other images they may be too sure.
+- Details smaller than a pixel at {{ size[0] }} x {{ size[1] }} are lost before the model sees them.
+
+## Loading
+
+An image as the model takes it:
+
+```python
+import numpy as np
+from PIL import Image, ImageOps
+
+image = ImageOps.exif_transpose(Image.open("photo.png")).convert("{{ mode }}")
+image = {{ loading }}
+images = np.asarray(image, np.float32).reshape(1, {{ size[0] }}, {{ size[1] }}, {{ channels }})
+images = np.ascontiguousarray(images.transpose(0, 3, 1, 2) / 255)  # (N, C, H, W)
+```
+
+`backbone/`, by timm alone; unlike the other files it wants its images normalised:
+
+```python
+import timm
+import torch
+
+backbone = timm.create_model("local-dir:backbone", pretrained=True).eval()
+mean, std = (torch.tensor(backbone.pretrained_cfg[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+features = backbone((torch.from_numpy(images) - mean) / std)  # (N, D)
+```
+{% if has_onnx %}
+`model.onnx`, by onnxruntime:
+
+```python
+import json
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+about = json.loads(session.get_modelmeta().custom_metadata_map["vision_mtl"])
+names = [output.name for output in session.get_outputs()]
+answers = dict(zip(names, session.run(names, {"images": images})))
+```
+{% endif -%}
+{% if has_program %}
+`model.pt2`, by PyTorch:
+
+```python
+import json
+import torch
+
+extra = {"vision_mtl.json": ""}
+program = torch.export.load("model.pt2", extra_files=extra).module()
+about = json.loads(extra["vision_mtl.json"])
+answers = program(torch.from_numpy(images))
+```
+{% endif %}"""
+
+FORMS = {
+    "single_label": "(N, K) probabilities that sum to 1",
+    "multi_label": "(N, K) probabilities, each its own",
+    "regression": "(N, 1) numbers",
+    "dense": "(N, K, H, W) probabilities at every pixel",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that a model comes from: its config and result, both {} where a checkpoint alone was given."""
+
+    name: str
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+
+def read_origin(where: Path) -> Origin:
+    """What the run folder `where`, or its folder of checkpoints, says of itself."""
+    folder = where.parent if where.name == "checkpoints" else where
+    config = yaml.safe_load((folder / CONFIG).read_text("utf-8")) if (folder / CONFIG).is_file() else {}
+    result = json.loads((folder / RESULT).read_text("utf-8")) if (folder / RESULT).is_file() else {}
+    return Origin(folder.resolve().name, config, result)
+
+
+def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any], files: Sequence[str]) -> str:
+    """The card as Markdown. `about` is the exports' own metadata, `files` the names of those written."""
+    height, width = about["image_size"]
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.filters["name"] = escape
+    return environment.from_string(TEMPLATE).render(
+        title=origin.name,
+        version=__version__,
+        **{key: about[key] for key in ("architecture", "channels", "fit", "tasks")},
+        size=(height, width),
+        mode="RGB" if about["channels"] == 3 else "L",
+        loading=LOADING[about["fit"]].format(size=(width, height)),
+        sources=_sources(origin, state),
+        recipe=_recipe(origin, state),
+        scores=[*_task_scores(origin.result), *_skill_scores(origin.result)],
+        forms=FORMS,
+        has_onnx="model.onnx" in files,
+        has_program="model.pt2" in files,
+    )
+
+
+def escape(text: object) -> str:
+    """Text that Markdown shows as it is, on one line: a name may hold anything."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(str(text).split()))
+
+
+def public_source(source: str) -> str:
+    """A source without the folders above it, which are nobody's business."""
+    kind, _, rest = source.partition("/")
+    return f"{kind}/{PurePath(rest).name}" if kind in PATH_SOURCES else source
+
+
+def _sources(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
+    """Source -> how many images it gave, where that is known."""
+    counted = origin.result.get("data", {}).get("sources", {})
+    named = [*(task["source"] for task in state["tasks"].values()), *(state["data"]["unlabelled"] or [])]
+    return {
+        public_source(source): ", ".join(f"{count:,} {split}" for split, count in counted.get(source, {}).items())
+        for source in dict.fromkeys([*counted, *named])
+    }
+
+
+def _recipe(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
+    result, optim = origin.result, origin.config.get("optim", {})
+    found = {"stage": origin.config.get("stage"), "step of these weights": state.get("step")}
+    found |= {"started from": PurePath(start).name} if (start := origin.config.get("init_from")) else {}
+    if state["pretexts"]:
+        found["pretexts"] = ", ".join(state["pretexts"])
+    found |= {key.replace("_", " "): optim.get(key) for key in ("batch_size", "learning_rate", "weight_decay")}
+    if result.get("images_seen"):
+        found["images seen"] = f"{result['images_seen']:,} in {result['seconds']:.0f} s of training"
+    found["seed"] = origin.config.get("seed")
+    return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, int]]:
+    tasks = result.get("metrics", {}).get("tasks", {})
+    return [
+        _row(task, metric, scores[metric])
+        for task, scores in tasks.items()
+        for metric in [HEADLINE.get(scores.get("kind"), "")]
+        if metric in scores
+    ]
+
+
+def _skill_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, int]]:
+    """Of pretraining: 0 is classic repair without learning, 1 is perfect."""
+    return [_row(name, "skill", score) for name, score in result.get("metrics", {}).get("skill", {}).items()]
+
+
+def _row(name: str, metric: str, score: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
+    interval = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
+    value = "none" if score["value"] is None else f"{score['value']:.3f}"  # an average over no class, for instance
+    return name, metric, value, interval, score["n"]
