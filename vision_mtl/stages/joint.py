@@ -114,6 +114,12 @@ def split_batch(optim: Optim, repair_ratio: float) -> tuple[Optim, Optim]:
     if optim.batch_size < 2:
         raise UserError(f"joint needs optim.batch_size of 2 or more; found {optim.batch_size}.")
     damaged = min(max(1, round(optim.batch_size * repair_ratio)), optim.batch_size - 1)
+    smaller = min(damaged, optim.batch_size - damaged)
+    if optim.accumulate > smaller:
+        raise UserError(
+            f"joint: optim.accumulate must be at most {smaller}, the images of the smaller half of a step; "
+            f"found {optim.accumulate}."
+        )
     values = vars(optim)
     return Optim(**{**values, "batch_size": damaged}), Optim(**{**values, "batch_size": optim.batch_size - damaged})
 

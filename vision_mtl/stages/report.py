@@ -45,7 +45,7 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
     before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
     for source, scores in {**skill, "all": metrics.get("skill", {})}.items():
         lines += [
-            f"  {source:<18}{name:<14}{_score(score)}{_untrained(before.get(source, {}).get(name))}"
+            f"  {source:<17} {name:<13} {_score(score)}{_untrained(before.get(source, {}).get(name))}"
             for name, score in scores.items()
         ]
     return lines
