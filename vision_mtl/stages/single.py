@@ -75,9 +75,11 @@ def _alone(
         best = _fit(run, alone, own, num_evaluations)
         if best.scores:
             best.load(alone.scored_model)
-        save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
+        if run.is_main:
+            save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
+    else:
+        alone.scored_model.load_state_dict(read_tensors(kept, "model"))
     alone.feed.close()
-    alone.scored_model.load_state_dict(read_tensors(kept, "model"))
     found = predict_split(alone.scored_model, labelled.pool, "test", [name], trainer.accelerator.autocast)
     return scores_of(alone.scored_model, labelled.pool, found)[name], instance_values(found[name]), steps
 
