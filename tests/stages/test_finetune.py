@@ -179,6 +179,19 @@ def test_the_seed_decides_the_weights(supervise, table_tasks, tmp_path: Path) ->
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "other"))
 
 
+def test_without_validation_images_the_last_weights_are_kept_with_a_warning(
+    supervise, table_tasks, tmp_path: Path, result
+) -> None:
+    words = [*table_tasks("letter"), "--data.val_ratio", 0, "--optim.steps"]
+    for steps in (2, 3):  # extended, too
+        assert supervise("finetune", tmp_path / "run", *words, steps) == 0
+        found = result(tmp_path / "run")
+        assert any("the last weights are kept" in warning for warning in found["warnings"])
+        assert "best_epoch" not in found["metrics"]["tasks"]["letter"]
+        best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+        assert same(read_tensors(best, "model"), weights(tmp_path / "run")) and read_state(best)["step"] == steps
+
+
 def test_a_fraction_of_the_labels_is_recorded(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter", "size"), "--finetune.label_fraction", 0.25, "--optim.steps", 2]
     assert supervise("finetune", tmp_path / "run", *words) == 0
