@@ -55,6 +55,6 @@ def test_a_wholly_frozen_backbone_gives_the_same_maps_in_training() -> None:
     backbone = Backbone("resnet10t", image_size=(32, 32)).eval()
     images = torch.rand(4, 3, 32, 32)
     before = backbone(images)
-    assert freeze(backbone) == [backbone] and not any(p.requires_grad for p in backbone.parameters())
+    assert freeze(backbone) == list(backbone.modules()) and not any(p.requires_grad for p in backbone.parameters())
     for one, other in zip(before, backbone(images), strict=True):
         assert torch.equal(one, other)

@@ -1,18 +1,32 @@
-"""One pass for a mixed batch gives each pretext what a pass of its own would."""
+"""One pass for a mixed batch gives each pretext and each task what a pass of its own would."""
 
+import pytest
 import torch
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import Answer, Request, SharedModel
+from vision_mtl.models.task_heads import TaskAnswer
 
 ANSWERS = {"mask": Answer("pixels", 3, learned_fill=True), "colour": Answer("pixels", 2), "turn": Answer("logits", 4)}
+TASKS = {
+    "letter": TaskAnswer("single_label", 5),
+    "marks": TaskAnswer("multi_label", 3),
+    "size": TaskAnswer("regression", 1, offset=100.0, scale=20.0),
+    "seen": TaskAnswer("dense", 4),
+}
 
 
-def build(backbone: str, decoder: str) -> SharedModel:
+def build(backbone: str, decoder: str, tasks: dict[str, TaskAnswer] | None = None) -> SharedModel:
     torch.manual_seed(0)
     trunk = Backbone(backbone, image_size=(64, 64))
-    return SharedModel(trunk, DECODERS.get(decoder)(MapSpec(trunk.channels, trunk.map_sizes, (64, 64))), ANSWERS)
+    made = DECODERS.get(decoder)(MapSpec(trunk.channels, trunk.map_sizes, (64, 64)))
+    return SharedModel(trunk, made, ANSWERS, tasks)
+
+
+def task(name: str, *rows: int) -> Request:
+    return Request(name, torch.tensor(rows), is_task=True)
 
 
 def cell_mask(rows: int) -> torch.Tensor:
@@ -55,3 +69,83 @@ def test_a_head_without_rows_gets_no_gradient() -> None:
     model(torch.rand(2, 3, 64, 64), [Request("turn", slice(0, 2))])["turn"][0].sum().backward()
     assert all(p.grad is None for p in model.heads["colour"].parameters())
     assert all(p.grad is not None for p in model.heads["turn"].parameters())
+
+
+@pytest.mark.parametrize(("backbone", "decoder"), [("resnet18", "stages"), ("vit_tiny_patch16_224", "transformer")])
+def test_tasks_and_pretexts_of_a_mixed_batch_equal_separate_passes(backbone: str, decoder: str) -> None:
+    model = build(backbone, decoder, TASKS).eval()
+    images = torch.rand(7, 3, 64, 64)
+    requests = [
+        Request("mask", slice(0, 2), cell_mask(2)),
+        Request("turn", slice(2, 3)),
+        task("letter", 3, 5, 4),  # in any order, and overlapping
+        task("seen", 6, 4),
+        task("size", 4),
+        task("marks", 5, 6),
+    ]
+    sizes = {"task:letter": (3, 5), "task:seen": (2, 4, 64, 64), "task:size": (1, 1), "task:marks": (2, 3)}
+    with torch.no_grad():
+        mixed = model(images, requests)
+        assert {key: tuple(mixed[key][0].shape) for key in sizes} == sizes
+        for request in requests:
+            rows = images[request.rows]
+            own = Request(request.name, slice(0, len(rows)), request.hidden, request.is_task)
+            alone = model(rows, [own])[own.key][0]
+            torch.testing.assert_close(mixed[request.key][0], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_task_and_a_pretext_may_share_a_name() -> None:
+    model = build("resnet18", "stages", {"mask": TaskAnswer("single_label", 2), "turn": TaskAnswer("dense", 3)}).eval()
+    with torch.no_grad():
+        model.fills["mask"].fill_(0.9)
+        images = torch.rand(3, 3, 64, 64)
+        found = model(images, [Request("mask", slice(0, 1), cell_mask(1)), task("mask", 1, 2), task("turn", 2)])
+        plain = model(images, [task("mask", 1, 2)])
+    assert {key: tuple(value[0].shape) for key, value in found.items()} == {
+        "mask": (1, 3, 64, 64),
+        "task:mask": (2, 2),
+        "task:turn": (1, 3, 64, 64),
+    }
+    torch.testing.assert_close(
+        found["task:mask"][0], plain["task:mask"][0]
+    )  # no learned fill stands in a task's images
+
+
+def test_only_the_rows_that_need_it_are_decoded() -> None:
+    model, seen = build("resnet18", "stages", TASKS).eval(), []
+    model.decoder.register_forward_pre_hook(lambda _, inputs: seen.append([len(m) for m in inputs[0]]))
+    images = torch.rand(6, 3, 64, 64)
+    with torch.no_grad():
+        model(images, [task("letter", 0, 1), task("size", 2)])
+        assert seen == []
+        model(images, [task("letter", 0, 1), task("seen", 5, 2)])
+        model(images, [Request("colour", slice(0, 2)), Request("turn", slice(2, 4)), task("seen", 4, 5, 1)])
+        model(images, [Request("colour", slice(0, 6))])
+    assert [set(counts) for counts in seen] == [{2}, {4}, {6}]
+
+
+def test_heads_of_absent_tasks_get_no_gradient() -> None:
+    model = build("resnet18", "stages", TASKS)
+    found = model(torch.rand(2, 3, 64, 64), [task("size", 1)])
+    found["task:size"][0].sum().backward()
+    for name in TASKS:
+        given = [p.grad is not None for p in model.task_head(name).parameters()]
+        assert set(given) == {name == "size"}
+    assert all(p.grad is None for p in model.decoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "a/b", "letter"])
+def test_a_name_that_cannot_name_a_module_or_is_taken_is_refused(name: str) -> None:
+    model = build("resnet18", "linear", TASKS)
+    with pytest.raises(UserError, match=rf"new and have letters, digits, - and _ only; found '{name}'"):
+        model.add_task(name, TaskAnswer("single_label", 2))
+
+
+@pytest.mark.parametrize("name", ["keys", "pop", "2024", "my-task", "größe"])
+def test_any_other_name_will_do(name: str) -> None:
+    model = build("resnet18", "linear", TASKS)
+    before = set(model.state_dict())
+    model.add_task(name, TaskAnswer("single_label", 2))
+    assert {key.split(".")[1] for key in set(model.state_dict()) - before} == {f"task_{name}"}
+    with torch.no_grad():
+        assert model.eval()(torch.rand(1, 3, 64, 64), [task(name, 0)])[f"task:{name}"][0].shape == (1, 2)

@@ -49,6 +49,83 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def label_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 80 pictures, some labels blank: `letter` (a to c), `shade` (bright or dark), `size`; a folder of masks.
+
+    Half of each picture is bright; `size` is how much red it has, 0 to 9.
+    """
+    folder = tmp_path_factory.mktemp("table")
+    (folder / "masks").mkdir()
+    random, lines = np.random.default_rng(1), ["file,letter,shade,size,blank"]
+    for number in range(80):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[:, : 10 + number % 20] = 1
+        picture = np.stack([mask * (200 - 150 * (number % 2)) + 20] * 3, axis=-1).astype(np.int64)
+        picture[..., 0] = 25 * (number % 10)
+        picture = (picture + random.integers(-10, 10, picture.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+        if number >= 20:
+            Image.fromarray(mask).save(folder / "masks" / f"{number:02d}.png")
+        letter = "abc"[number % 3] if number < 65 else ""
+        shade = ("bright", "dark")[number % 2] if number >= 10 else ""
+        lines.append(f"{number:02d}.png,{letter},{shade},{number % 10 if number % 4 else ''},")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table_tasks(label_table: Path) -> Callable[..., list[str]]:
+    """The words that give the table's tasks by name."""
+    options = {
+        "letter": {"label": "letter"},
+        "shade": {"label": "shade"},
+        "size": {"label": "size", "kind": "regression"},
+        "seen": {"kind": "dense", "masks": str(label_table / "masks")},
+        "blank": {"label": "blank"},
+    }
+
+    def words(*names: str) -> list[str]:
+        found = []
+        for name in names:
+            for key, value in {"source": f"csv/{label_table}/labels.csv", **options[name]}.items():
+                found += [f"--tasks.{name}.{key}", value]
+        return found
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def supervise(root: Path) -> Command:
+    """A stage with labels, at few steps of a small network; words given later win."""
+
+    def run(stage: str, folder: Path, *words: object, backbone: bool = True) -> int:
+        options = {"stage": stage, "run_dir": folder, "data.root": root, "device": "cpu", "track.tensorboard": "false"}
+        options |= {"optim.steps": 4, "optim.batch_size": 12, "runtime.precision": "fp32", "data.val_ratio": 0.25}
+        options |= {"image_size": 32, "backbone.name": "test_resnet"} if backbone else {}
+        return main([str(w) for key, value in options.items() for w in (f"--{key}", value)] + [str(w) for w in words])
+
+    return run
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Have training interrupted before a step, as by Ctrl-C; None: no longer."""
+    from vision_mtl.training.loop import Trainer
+
+    original = Trainer._step
+
+    def arm(step: int | None) -> None:
+        def stopped(self: Trainer) -> object:
+            if self.progress.step == step:
+                raise KeyboardInterrupt
+            return original(self)
+
+        monkeypatch.setattr(Trainer, "_step", stopped)
+
+    return arm
+
+
+@pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("root")
 
@@ -113,6 +190,6 @@ def many_headed() -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def result() -> Callable[[Path], dict[str, Any]]:
     return lambda folder: json.loads((folder / "result.json").read_text())

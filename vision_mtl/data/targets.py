@@ -79,6 +79,12 @@ class Target:
         values[rows[self.labelled]] = self.values[self.labelled]
         return replace(self, values=values)
 
+    def keep(self, rows: np.ndarray) -> Target:
+        """The labels of the images `rows` (N,) bool alone; the others have none."""
+        values = self.values.copy()
+        values[~rows] = np.nan if self.kind == "regression" else -1
+        return replace(self, values=values)
+
 
 def mask_tensor(masks: np.ndarray) -> Tensor:
     """Stored masks (B, H, W) uint8 -> int64, ignored pixels -1."""

@@ -47,15 +47,16 @@ def _size(module: nn.Module) -> int:
 
 
 def freeze(module: nn.Module, except_for: Sequence[nn.Parameter] = ()) -> list[nn.Module]:
-    """Stop training `module` but for some parameters; returns the submodules that must stay in eval mode.
+    """Stop training `module` but for some parameters; returns the modules that must stay in eval mode, each by itself.
 
-    Those are all of it if nothing is left to train, else the ones whose own parameters are all frozen: a frozen
-    BatchNorm that went on averaging would change what the frozen layers compute.
+    Those are all of them if nothing is left to train, else the ones whose own parameters are all frozen: a frozen
+    BatchNorm that went on averaging would change what the frozen layers compute. What such a one holds may be trained
+    (a ViT's own tokens are frozen, its last block is not), so its children are not meant with it.
     """
     kept = {id(p) for p in except_for}
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) in kept)
     if not kept:
-        return [module]
+        return list(module.modules())
     own = {m: list(m.parameters(recurse=False)) for m in module.modules()}
     return [m for m, parameters in own.items() if parameters and not any(p.requires_grad for p in parameters)]

@@ -8,6 +8,7 @@ weight decay nor momentum moves it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -80,7 +81,7 @@ class SharedModel(nn.Module):
         self.fills = nn.ParameterDict(
             {name: nn.Parameter(torch.full((backbone.in_chans, 1, 1), 0.5)) for name in learned}
         )
-        self.still: list[nn.Module] = []  # frozen modules, which `train` leaves in eval mode
+        self.still: list[nn.Module] = []  # frozen modules, each of which `train` leaves in eval mode
         self.task_answers: dict[str, TaskAnswer] = {}
         self.task_heads = nn.ModuleDict()
         for name, answer in (tasks or {}).items():
@@ -90,12 +91,12 @@ class SharedModel(nn.Module):
         """Training mode for all but what is frozen."""
         super().train(mode)
         for module in self.still:
-            module.eval()
+            module.training = False  # not `eval()`, which would still its children too
         return self
 
     def add_task(self, name: str, answer: TaskAnswer) -> None:
         """Give the model a freshly initialised head for another task."""
-        if not name.replace("-", "_").isidentifier() or name in self.task_answers:
+        if not re.fullmatch(r"[\w-]+", name) or name in self.task_answers:
             raise UserError(f"a task's name must be new and have {NAME_RULE}; found {name!r}.")
         self.task_answers[name] = answer
         size, readout = self.backbone.image_size, self.decoder.readouts[0]

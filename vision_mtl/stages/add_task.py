@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
+
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
@@ -60,7 +62,8 @@ def add_task(
 
     trained = [*new, *old] if rehearsal else new
     learnt = open_labels(replace(config, tasks={n: config.tasks[n] for n in trained}), run, pool, label_fraction)
-    for name, answer in task_answers({n: pool.targets[n] for n in new}, learnt.train_rows).items():
+    torch.manual_seed(config.seed)
+    for name, answer in task_answers({n: learnt.pool.targets[n] for n in new}, learnt.train_rows).items():
         model.add_task(name, answer)
     freeze_shared(model, trunk, old)
     feed = build_feed(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.stages import build
@@ -56,6 +58,7 @@ def finetune(
     mixing = Mixing(mixup_alpha=mixup, cutmix_alpha=cutmix)
 
     def trainer_of(tasks: Labelled, fitted: Optim) -> Trainer:
+        torch.manual_seed(config.seed)
         model = build.build_task_model(config, tasks.pool, list(tasks.tasks), tasks.train_rows, drop_path_ratio)
         if config.init_from:
             run.say(f"initialised from {build.load_weights(model, config.init_from)}")
@@ -69,7 +72,9 @@ def finetune(
             mixing=mixing,
             num_workers=config.data["num_workers"],
         )
-        balancing = build_balancing(Balance(**config.balance), model, tasks.tasks)
+        # a task alone has nobody to agree with: its own network is fitted to its loss
+        alone = tasks is not labelled
+        balancing = None if alone else build_balancing(Balance(**config.balance), model, tasks.tasks)
         layout = runtime.layout(model.backbone)
         return Trainer(
             model,

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
+
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.batches import Batches
@@ -63,8 +65,9 @@ def joint(
     damaged, with_labels = split_batch(Optim(**config.optim), repair_ratio)
 
     pretexts = build.build_pretexts(config)
-    rows = labelled.train_rows
-    model = build.build_task_model(config, pool, list(labelled.tasks), rows, drop_path_ratio, pretexts)
+    torch.manual_seed(config.seed)
+    own = labelled.pool, list(labelled.tasks), labelled.train_rows
+    model = build.build_task_model(config, *own, drop_path_ratio, pretexts)
     if config.init_from:
         run.say(f"initialised from {build.load_weights(model, config.init_from)}")
     indices = training_images(config, pool)
@@ -111,6 +114,12 @@ def split_batch(optim: Optim, repair_ratio: float) -> tuple[Optim, Optim]:
     if optim.batch_size < 2:
         raise UserError(f"joint needs optim.batch_size of 2 or more; found {optim.batch_size}.")
     damaged = min(max(1, round(optim.batch_size * repair_ratio)), optim.batch_size - 1)
+    smaller = min(damaged, optim.batch_size - damaged)
+    if optim.accumulate > smaller:
+        raise UserError(
+            f"joint: optim.accumulate must be at most {smaller}, the images of the smaller half of a step; "
+            f"found {optim.accumulate}."
+        )
     values = vars(optim)
     return Optim(**{**values, "batch_size": damaged}), Optim(**{**values, "batch_size": optim.batch_size - damaged})
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.predictions import TaskPredictions, goodness, instance_values, predict_split
 from vision_mtl.evaluation.statistics import paired_difference
 from vision_mtl.stages.supervised import Labelled, scores_of
 from vision_mtl.training.best import Best
-from vision_mtl.training.checkpoint import read_tensors, save_weights
+from vision_mtl.training.checkpoint import read_state, read_tensors, save_weights
 from vision_mtl.training.loop import Progress, StepRecord, Trainer
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.progress import ProgressLine
@@ -54,9 +53,7 @@ def steps_alone(trainer: Trainer, name: str, budget: Budget) -> int:
     if budget == "same_steps":
         return steps
     assert isinstance(feed, TaskFeed)
-    batches = feed.loader.batches
-    share = batches.counts[batches.tasks.index(name)] / len(batches.cycle)
-    return max(1, round(steps * share))
+    return max(1, round(steps * feed.share(name)))
 
 
 def _alone(
@@ -72,16 +69,17 @@ def _alone(
     kept = run.folder / "single" / f"{name}.safetensors"
     steps = steps_alone(trainer, name, budget)
     own = labelled.of([name])
-    torch.manual_seed(trainer.seed)
     alone = trainer_of(own, replace(trainer.optim, steps=steps, max_seconds=None))
-    if not kept.is_file():
+    if not kept.is_file() or read_state(kept)["steps"] != steps:  # other ones before the run was extended
         run.say(f"training {name} alone for {steps} steps")
         best = _fit(run, alone, own, num_evaluations)
         if best.scores:
             best.load(alone.scored_model)
-        save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
+        if run.is_main:
+            save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
+    else:
+        alone.scored_model.load_state_dict(read_tensors(kept, "model"))
     alone.feed.close()
-    alone.scored_model.load_state_dict(read_tensors(kept, "model"))
     found = predict_split(alone.scored_model, labelled.pool, "test", [name], trainer.accelerator.autocast)
     return scores_of(alone.scored_model, labelled.pool, found)[name], instance_values(found[name]), steps
 

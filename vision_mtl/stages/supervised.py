@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.loader import TaskLoader
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
+from vision_mtl.data.source import SPLITS
 from vision_mtl.data.task_batches import TaskBatches
 from vision_mtl.evaluation.calibration import fit_temperature
 from vision_mtl.evaluation.fractions import label_fraction, strata_of
@@ -41,7 +42,11 @@ FRACTIONS = "fractions.json"
 
 @dataclass(frozen=True)
 class Labelled:
-    """The tasks of a run, and the training images whose labels it may use: task -> (n,) int64 indices in the pool."""
+    """The tasks of a run, and the training images whose labels it may use: task -> (n,) int64 indices in the pool.
+
+    The pool's training images carry no other label: one that is drawn for a task must not teach another one more than
+    that one's share.
+    """
 
     pool: Pool
     tasks: dict[str, Task]
@@ -67,7 +72,7 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
     tasks = {name: Task(**options) for name, options in config.tasks.items()}
     if not tasks:
         raise UserError(f"{config.stage} needs a labelled task: give --tasks.NAME.source SOURCE.")
-    train, records, kept = {}, {}, {}
+    train, records, kept, targets = {}, {}, {}, dict(pool.targets)
     for name in tasks:
         indices, target = pool.indices("train", task=name), pool.targets[name]
         values = target.gather(indices).numpy()
@@ -77,6 +82,9 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         if subset.warning:
             run.warn(f"task {name}: {subset.warning}")
         train[name] = indices[torch.from_numpy(subset.rows)]
+        usable = pool.split != SPLITS.index("train")  # validation and test labels stay
+        usable[train[name].numpy()] = True
+        targets[name] = target.keep(usable)
         records[name] = {"fraction": subset.fraction, "num_labelled": subset.num_labelled}
         kept[name] = {
             "requested": fraction,
@@ -86,7 +94,7 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         }
     if run.is_main:
         atomic_write_json(run.folder / FRACTIONS, {f"{fraction:g}": kept})
-    return Labelled(pool, tasks, train, records)
+    return Labelled(replace(pool, targets=targets), tasks, train, records)
 
 
 def build_feed(
@@ -118,7 +126,8 @@ def build_balancing(
     options: Balance, model: SharedModel, tasks: Mapping[str, Task], others: Sequence[str] = ()
 ) -> Balancing:
     """What makes one gradient of the tasks' losses, and of `others` without a weight of their own."""
-    objectives = [Objective(name=n, weight=t.weight, regression=t.kind == "regression") for n, t in tasks.items()]
+    # none is called a regression: a task's is half the squared error, which holds the half of Kendall's eq. 7 already
+    objectives = [Objective(name=name, weight=task.weight) for name, task in tasks.items()]
     objectives += [Objective(name=name) for name in others]
     shared = shared_parameters(model.backbone, options.shared)
     rest = other_parameters(model, shared)
@@ -148,10 +157,11 @@ class Validation:
         tracker.scalars(progress.step, {f"validation/{task}": score for task, score in scores.items()})
 
     def epochs(self) -> dict[str, float]:
-        """Task -> how often its labelled images have been seen."""
+        """Task -> how often its labelled images have been seen, on average, drawn for it or for another task."""
         feed = self.trainer.feed
-        loader = (feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed).loader
-        return loader.batches.epochs_seen(self.trainer.progress.step)
+        feed = feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed
+        seen = self.trainer.progress.step * feed.images_per_step
+        return {task: seen * feed.share(task) / len(rows) for task, rows in self.labelled.train.items()}
 
     def scores(self) -> dict[str, float]:
         """Task -> how good its answers are on validation images, by `evaluation.predictions.goodness`."""

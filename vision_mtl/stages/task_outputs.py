@@ -12,7 +12,7 @@ from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.metrics import HEADLINE
 from vision_mtl.evaluation.predictions import TaskPredictions, predict_split
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.stages.supervised import Labelled, Validation, scores_of
+from vision_mtl.stages.supervised import Labelled, Validation, calibrate, scores_of
 from vision_mtl.training.balancing.conflicts import cosines_over_steps
 from vision_mtl.training.loop import Trainer
 from vision_mtl.viz.conflicts import conflicts_figure
@@ -56,6 +56,7 @@ def best_epochs(
     for task in labelled.tasks:
         if task in best.weights:
             best.load(model, task)
+            calibrate(model, labelled.pool, [task], trainer)
             own = predict_split(model, labelled.pool, "test", [task], trainer.accelerator.autocast)
             found[task] = {"step": int(best.scores[task]["step"]), **scores_of(model, labelled.pool, own)[task]}
     model.load_state_dict(kept)

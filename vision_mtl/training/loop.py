@@ -133,9 +133,9 @@ class Trainer:
         if self.balancing is None:
             self.accelerator.backward(loss.total)
             return
-        # a balancing wants the part's means; a loss is the part's contribution to the step's
-        means = {name: value / share for name, value in loss.losses.items()}
-        self.balancing.add(means, share, self.accelerator.backward)
+        # a loss is the part's contribution to the step's; a balancing multiplies it by the part's share itself
+        scaled = {name: value / share for name, value in loss.losses.items()}
+        self.balancing.add(scaled, share, self.accelerator.backward)
 
     def _record(self, step: int, losses: list[StepLoss], rate: float) -> StepRecord:
         parameters = [p for p in self.model.parameters() if p.grad is not None]

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
@@ -56,7 +57,7 @@ class Mixing:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more; found {value}.")
+                raise UserError(f"{name.removesuffix('_alpha')} must be 0 or more; found {value}.")
 
     def __call__(
         self, images: Tensor, labels: dict[str, Labels], batch: LabelledBatch, seed: int
@@ -96,17 +97,11 @@ def partners(task: Tensor, keys: Keys) -> Tensor:
 
 
 def symmetric_beta(keys: Keys, alpha: Tensor) -> Tensor:
-    """(B,) draws of Beta(alpha, alpha), by Johnk's method over a few trials; 1 where alpha is 0."""
-    trials = 32  # acceptance is at least a quarter for alpha up to 1: failure of all is below 1e-4
-    u, v = keys.uniform(trials), keys.uniform(trials)
-    power = 1 / alpha.clamp(min=1e-6)[:, None]
-    x, y = u**power, v**power
-    total = x + y
-    accepted = (total <= 1) & (total > 0)
-    first = accepted.float().argmax(1, keepdim=True)
-    ratio = (x / total.clamp(min=1e-30)).gather(1, first)[:, 0]
-    usable = accepted.any(1) & (alpha > 0)
-    return torch.where(usable, ratio, torch.where(alpha > 0, 0.5, 1.0))
+    """(B,) draws of Beta(alpha, alpha), by the inverse of its distribution; 1 where alpha is 0."""
+    uniform, strength = (values.double().cpu() for values in (keys.uniform(), alpha))
+    shape = strength.clamp(min=1e-3).numpy()  # 1e-3: the smallest that the inverse is exact for; all ends already
+    drawn = torch.from_numpy(betaincinv(shape, shape, uniform.numpy()))
+    return torch.where(strength > 0, drawn, 1.0).float().to(keys.device)
 
 
 def boxes(keys: Keys, share: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:

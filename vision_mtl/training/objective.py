@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.models.shared import Request
 
 Predictions = Mapping[str, list[Tensor]]
@@ -115,7 +116,8 @@ def mean_parts(losses: Sequence[StepLoss]) -> dict[str, float]:
 class Together:
     """Several objectives in one pass: their inputs stand one after the other in one batch.
 
-    `members` maps a name to an objective; the batch is a mapping of the same names.
+    `members` maps a name to an objective; the batch is a mapping of the same names. Raises `UserError` if two of them
+    have a loss of the same name. A part that another member has as well is shown with its member's name before its own.
     """
 
     members: Mapping[str, Objective]
@@ -123,6 +125,8 @@ class Together:
 
     def __post_init__(self) -> None:
         names = [name for member in self.members.values() for name in member.names]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UserError(f"the name {min(twice)!r} is taken by another part of the training: rename the task.")
         object.__setattr__(self, "names", names)
 
     def prepare(self, batch: Mapping[str, Any]) -> Prepared:
@@ -139,7 +143,9 @@ class Together:
         """The members' losses side by side."""
         found = [self.members[n].measure(predictions, part, progress) for n, part in prepared.data.items()]
         losses = {name: value for loss in found for name, value in loss.losses.items()}
-        parts = {name: value for loss in found for name, value in loss.parts.items()}
+        parts: dict[str, tuple[Tensor, Tensor]] = {}
+        for member, loss in zip(prepared.data, found, strict=True):
+            parts |= {f"{member}.{name}" if name in parts else name: value for name, value in loss.parts.items()}
         return StepLoss(losses, parts, sum(loss.rows for loss in found))
 
 

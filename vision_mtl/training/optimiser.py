@@ -86,7 +86,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     layered = _layered_groups(trunk, weight_decay, layer_decay) if trunk is not None else []
     taken = {id(p) for group in layered for p in group["params"]}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
-    plain = [p for name, p in named if p.squeeze().ndim <= 1 or name.endswith("bias")]
+    plain = [p for name, p in named if _does_not_decay(name, p)]
     kept = {id(p) for p in plain}
     return [
         {"params": [p for _, p in named if id(p) not in kept], "weight_decay": weight_decay},
@@ -95,8 +95,13 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     ]
 
 
+def _does_not_decay(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.squeeze().ndim <= 1 or name.endswith("bias")
+
+
 def _layered_groups(trunk: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    groups = param_groups_layer_decay(trunk, weight_decay, layer_decay=layer_decay)
+    vectors = [name for name, p in trunk.named_parameters() if _does_not_decay(name, p)]
+    groups = param_groups_layer_decay(trunk, weight_decay, vectors, layer_decay=layer_decay)
     return [{key: group[key] for key in ("params", "weight_decay", "lr_scale")} for group in groups]
 
 

@@ -80,7 +80,8 @@ class RepairFeed:
         """The step's images in parts."""
         indices, epochs = self.batches.at(step)
         found = []
-        for chunk, epoch in zip(indices.chunk(num_parts), epochs.chunk(num_parts), strict=True):
+        count = min(num_parts, len(indices))
+        for chunk, epoch in zip(indices.tensor_split(count), epochs.tensor_split(count), strict=True):
             images = self.pool.gather(chunk).to(self.device, non_blocking=True)
             keys = Keys(self.seed, epoch.to(self.device), chunk.to(self.device))
             share = len(chunk) / len(indices)

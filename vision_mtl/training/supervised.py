@@ -118,20 +118,23 @@ class TaskFeed:
         if self.mixing is not None:
             images, labels = self.mixing(images, labels, loaded, self.loader.seed)
         counts = self._counts(labels)
-        size = -(-len(images) // num_parts)
-        starts = range(0, len(images), size)
-        return [
-            (
-                TaskBatch(images[s : s + size], _within(labels, s, s + size), counts),
-                len(images[s : s + size]) / len(images),
-            )
-            for s in starts
-        ]
+        parts, start = [], 0
+        for part in images.tensor_split(min(num_parts, len(images))):
+            own = _within(labels, start, start + len(part))
+            parts.append((TaskBatch(part, own, counts), len(part) / len(images)))
+            start += len(part)
+        return parts
 
     @property
     def images_per_step(self) -> int:
         """Images of a step, over all processes."""
         return self.loader.batches.batch_size * self.loader.batches.world_size
+
+    def share(self, task: str) -> float:
+        """Share of the images seen that carry a label of `task`, whichever task they were drawn for."""
+        batches, labelled = self.loader.batches, self.loader.pool.targets[task].labelled
+        carrying = [float(labelled[indices.numpy()].mean()) for indices in batches.indices.values()]
+        return sum(n * part for n, part in zip(batches.counts, carrying, strict=True)) / len(batches.cycle)
 
     def evidence(self, step: int) -> dict[str, Tensor]:
         """What the step looked at, augmented."""

@@ -121,6 +121,23 @@ def test_dwa_against_a_slow_loop_with_an_absent_objective(model: Model) -> None:
     assert sum(expected.values()) == pytest.approx(3) and max(expected.values()) > 1.1
 
 
+def test_dwa_counts_a_step_once_in_however_many_parts_an_objective_was() -> None:
+    """`cars` has all its labels in the second of four parts, whose loss is then four times its part of the step's."""
+    model = Model()
+    whole, parted = (balance(model, "dwa", window=1, temperature=0.5) for _ in range(2))
+    for losses in ({"digits": 1.0, "cars": 0.8}, {"digits": 0.9, "cars": 0.2}, {"digits": 0.7}):
+        values = {name: torch.tensor(value, requires_grad=True) for name, value in losses.items()}
+        whole.add(values, 1.0, torch.Tensor.backward)
+        for part in range(4):
+            own = {n: v * 4 if n == "cars" else v for n, v in values.items() if n == "digits" or part == 1}
+            parted.add(own, 0.25, torch.Tensor.backward)
+        for balancing in (whole, parted):
+            balancing.finish()
+        torch.testing.assert_close(parted.previous, whole.previous)
+        assert parted.figures() == {key: pytest.approx(value, rel=1e-5) for key, value in whole.figures().items()}
+    assert whole.previous.tolist() == pytest.approx([0.7, 0.2, 0])
+
+
 def test_dwa_goes_on_from_its_buffers(model: Model) -> None:
     first = balance(model, "dwa", window=2)
     for seed in range(5):

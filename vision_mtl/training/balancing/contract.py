@@ -63,9 +63,10 @@ class Balancing(nn.Module):
     def add(self, losses: Mapping[str, Tensor], scale: float, backward: Backward) -> None:
         """Take one part of a step.
 
-        `losses` maps the objectives present in this part to scalars (means over their rows), `scale` is the part's
-        share of the step (1 / number of equal parts), `backward` is accelerate's. Without a loss nothing happens.
-        Raises `UserError` for an objective that is not one of ours.
+        `losses` maps the objectives present in this part to scalars, `scale` is the part's share of the step (1 /
+        number of equal parts): over all parts, the sum of loss times scale is the objective's loss of the step. With
+        equally many rows in every part a loss is the mean over them. `backward` is accelerate's. Without a loss
+        nothing happens. Raises `UserError` for an objective that is not one of ours.
         """
         for name in losses:
             if name not in self.objectives:

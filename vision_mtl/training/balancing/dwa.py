@@ -37,8 +37,9 @@ class DynamicWeightAverage(WeightedSum):
             if not value > 0:
                 raise UserError(f"balance.kwargs.{name} of 'dwa' must be above 0; found {value!r}.")
         self.temperature, self.window = temperature, int(window)
-        for name in ("sums", "counts", "previous"):  # (T,) of this window's losses, their shares, the last mean
+        for name in ("sums", "counts", "previous"):  # (T,) of this window's losses, its steps with one, the last mean
             self.register_buffer(name, torch.zeros(len(objectives)))
+        self._present: set[int] = set()  # objectives seen in a part of this step
         self.register_buffer("rates", torch.ones(len(objectives)))  # (T,)
 
     def term(self, name: str, loss: Tensor) -> Tensor:
@@ -58,10 +59,12 @@ class DynamicWeightAverage(WeightedSum):
         for index, name in enumerate(self.objectives):
             if name in losses:
                 self.sums[index] += losses[name].detach() * scale
-                self.counts[index] += scale
+                self._present.add(index)
 
     def _finish(self) -> None:
         super()._finish()
+        self.counts[list(self._present)] += 1
+        self._present.clear()
         if (int(self.step) + 1) % self.window == 0:
             self._close_window()
 

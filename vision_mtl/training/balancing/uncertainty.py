@@ -37,9 +37,16 @@ class Uncertainty(WeightedSum):
             self.register_parameter(f"log_variance_{name}", nn.Parameter(torch.tensor(float(initial))))
 
     def term(self, name: str, loss: Tensor) -> Tensor:
-        """The weighted loss and the price of claiming noise."""
-        log_variance = self.get_parameter(f"log_variance_{name}")
-        return self._factor(name) * torch.exp(-log_variance) * loss + log_variance / 2
+        """The weighted loss, without the price of claiming noise."""
+        return self._factor(name) * torch.exp(-self.get_parameter(f"log_variance_{name}")) * loss
+
+    def finish(self) -> None:
+        """Add the price, s_t / 2: once a step, in however many parts and processes the objective was present."""
+        super().finish()
+        for name, objective in self.objectives.items():
+            log_variance = self.get_parameter(f"log_variance_{name}")
+            if log_variance.grad is not None:
+                log_variance.grad += objective.weight / 2
 
     def weights(self) -> dict[str, float]:
         """w_t c_t exp(-s_t)."""

@@ -1,0 +1,99 @@
+"""Heads of tasks: what they say in the labels' own terms, and what travels with their weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vision_mtl.models.task_heads import ClassHead, DenseHead, LabelsHead, TaskAnswer, ValueHead, build_task_head
+
+SIZE = (10, 14)
+
+
+def head_of(answer: TaskAnswer) -> nn.Module:
+    torch.manual_seed(0)
+    head = build_task_head(answer, 6, (5, 4), SIZE)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    return head
+
+
+def features(answer: TaskAnswer) -> Tensor:
+    random = torch.Generator().manual_seed(1)
+    shape = (3, 5, 3, 4) if answer.is_dense else (3, 6, 2, 3)
+    return torch.randn(shape, generator=random)
+
+
+@pytest.mark.parametrize("kind", ["single_label", "dense"])
+def test_probabilities_sum_to_1_and_a_temperature_softens_them(kind: str) -> None:
+    answer = TaskAnswer(kind, 4)
+    head = head_of(answer)
+    outputs = head(features(answer)).detach()
+    assert outputs.shape == ((3, 4, *SIZE) if kind == "dense" else (3, 4))
+    plain = head.probabilities(outputs)
+    torch.testing.assert_close(plain.sum(1), torch.ones_like(plain[:, 0]))
+    head.temperature.fill_(2.5)
+    soft = head.probabilities(outputs)
+    power = plain.double() ** (1 / 2.5)
+    torch.testing.assert_close(soft.double(), power / power.sum(1, keepdim=True), atol=1e-6, rtol=1e-5)
+    assert torch.equal(soft.argmax(1), plain.argmax(1)) and bool((soft.amax(1) < plain.amax(1)).all())
+
+
+def test_labels_are_independent_of_each_other() -> None:
+    answer = TaskAnswer("multi_label", 4)
+    head = head_of(answer)
+    outputs = head(features(answer)).detach()
+    head.temperature.fill_(2.0)
+    np.testing.assert_allclose(head.probabilities(outputs), 1 / (1 + np.exp(-outputs.numpy() / 2)), rtol=1e-5)
+    changed = outputs.clone()
+    changed[:, 1] += 5
+    assert torch.equal(head.probabilities(changed)[:, [0, 2, 3]], head.probabilities(outputs)[:, [0, 2, 3]])
+
+
+def test_a_number_is_told_in_the_labels_own_unit() -> None:
+    answer = TaskAnswer("regression", 1, offset=170.0, scale=12.0)
+    head = head_of(answer)
+    maps = features(answer)
+    pooled = F.layer_norm(maps.mean((2, 3)), (6,), head.norm.weight, head.norm.bias)
+    expected = (pooled @ head.project.weight.T + head.project.bias) * 12 + 170
+    torch.testing.assert_close(head(maps), expected)
+    assert torch.equal(head.probabilities(head(maps)), head(maps))
+    fresh = build_task_head(answer, 6, (5, 4), SIZE)
+    assert fresh(maps).detach().flatten().tolist() == pytest.approx([170] * 3, abs=0.5)  # starts at the labels' mean
+
+
+def test_a_pixels_class_comes_from_where_it_lies() -> None:
+    """A readout that differs in one cell changes that cell's 4 x 4 pixels alone."""
+    answer = TaskAnswer("dense", 2)
+    head, maps = head_of(answer), features(answer)
+    other = maps.clone()
+    other[0, :, 1, 2] += 1
+    changed = (head(maps) != head(other)).any(1)
+    expected = torch.zeros(3, *SIZE, dtype=torch.bool)
+    expected[0, 4:8, 8:12] = True
+    assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (TaskAnswer("single_label", 3), ClassHead),
+        (TaskAnswer("multi_label", 3), LabelsHead),
+        (TaskAnswer("regression", 1, 5.0, 2.0), ValueHead),
+        (TaskAnswer("dense", 3), DenseHead),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_unit_and_temperature_travel_with_the_weights(answer: TaskAnswer, kind: type[nn.Module]) -> None:
+    head = head_of(answer)
+    assert type(head) is kind and answer.is_dense == (kind is DenseHead)
+    for buffer in head.buffers():
+        buffer.fill_(3.5)
+    other = build_task_head(TaskAnswer(answer.kind, answer.num_outputs), 6, (5, 4), SIZE)
+    other.load_state_dict(head.state_dict())
+    assert [float(buffer) for buffer in other.buffers()] == [3.5] * (2 if kind is ValueHead else 1)
+    outputs = head(features(answer))
+    assert torch.equal(other.probabilities(other(features(answer))), head.probabilities(outputs))

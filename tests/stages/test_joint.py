@@ -1,0 +1,155 @@
+"""`joint`: tasks and repair in the same steps, both scored, each with its share of the images."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.stages.joint import split_batch, weight_schedule
+from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
+from vision_mtl.training.optimiser import Optim
+
+
+@pytest.fixture(scope="module")
+def finished(supervise, table_tasks, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("joint") / "run"
+    words = [*table_tasks("letter", "seen"), "--data.unlabelled", f"images/{image_folder}", "--joint.schedule", "fall"]
+    words += ["--track.log_every_steps", 1, "--joint.repair_ratio", 0.75, "--optim.steps", 6]
+    assert supervise("joint", folder, *words) == 0
+    return folder
+
+
+def test_tasks_and_repairs_are_scored(finished: Path, result, label_table: Path, image_folder: Path) -> None:
+    found = result(finished)
+    assert found["status"] == "completed" and found["images_seen"] == 72
+    metrics, data = found["metrics"], found["data"]
+    for task, metric in {"letter": "accuracy", "seen": "mean_iou"}.items():
+        score = metrics["tasks"][task][metric]
+        assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1 and score["n"] == data["tasks"][task]["test"]
+        assert metrics["tasks"][task]["num_labelled"] == data["tasks"][task]["train"]
+    assert set(metrics["skill"]) == {"grid_mask", "decolorise", "downsample"}
+    assert set(metrics["skill_by_source"]) == {f"csv/{label_table}/labels.csv", f"images/{image_folder}"}
+    # the share of slots for labels is a quarter: 3 images a step
+    row = metrics["tasks"]["letter"]
+    assert row["epochs"] * row["num_labelled"] <= 6 * 3 + 1e-3
+    assert {"curves", "confusion_letter"} <= {file.stem for file in (finished / "figures").iterdir()}
+
+
+def test_both_losses_are_recorded_and_the_repairs_weight_falls(finished: Path) -> None:
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    train = [record for record in records if record["kind"] == "train"]
+    names = {key for record in train for key in record if key.startswith("loss.")}
+    assert {"loss.letter", "loss.seen"} < names and names & {"loss.grid_mask", "loss.decolorise", "loss.downsample"}
+    # at the last of six steps little of the repair is left in the sum
+    last = train[-1]
+    tasks = sum(last[name] for name in ("loss.letter", "loss.seen") if name in last)
+    left = 0.5 * (1 + math.cos(math.pi * 5 / 6))
+    repairs = [last[name] for name in names - {"loss.letter", "loss.seen"} if name in last]
+    assert min(repairs) * left - 1e-6 <= last["loss"] - tasks <= max(repairs) * left + 1e-6
+
+
+def test_the_checkpoint_holds_heads_of_both(finished: Path) -> None:
+    state = read_state(finished / "checkpoints" / "best.safetensors")
+    assert set(state["task_answers"]) == {"letter", "seen"} and "grid_mask" in state["answers"]
+    names = read_tensors(finished / "checkpoints" / "best.safetensors", "model").keys()
+    heads = {".".join(name.split(".")[:2]) for name in names if "head" in name}
+    assert {"heads.grid_mask", "task_heads.task_seen"} <= heads
+
+
+def test_unlabelled_images_are_repaired(
+    supervise, table_tasks, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vision_mtl.training.repair import RepairFeed
+
+    seen, pools = [], []
+    original = RepairFeed.at
+
+    def at(self: RepairFeed, step: int, num_parts: int) -> list:
+        pools.append(self.pool)
+        seen.append(self.batches.at(step)[0])
+        return original(self, step, num_parts)
+
+    monkeypatch.setattr(RepairFeed, "at", at)
+    words = [*table_tasks("letter"), "--data.unlabelled", f"images/{image_folder}", "--joint.label_fraction", 0.1]
+    assert supervise("joint", tmp_path / "run", *words, "--optim.batch_size", 24, "--optim.steps", 8) == 0
+    pool, indices = pools[0], torch.cat(seen)
+    sources = {pool.identities[i].split("::")[0].split("/")[0] for i in indices.tolist()}
+    assert sources == {"csv", "images"} and len(seen) == 8 and len(indices) == 8 * 12
+    assert torch.equal(indices.unique(), pool.indices("train"))  # 96 draws of 84: none twice before all once
+
+
+def test_halves_of_a_step() -> None:
+    optim = Optim(steps=5, batch_size=10, accumulate=1, learning_rate=0.1)
+    for ratio, damaged in ((0.5, 5), (0.01, 1), (0.99, 9), (0.25, 2)):
+        first, second = split_batch(optim, ratio)
+        assert (first.batch_size, second.batch_size) == (damaged, 10 - damaged)
+        assert first.learning_rate == second.learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "size", "said"),
+    [
+        (0.0, 8, r"repair_ratio must lie in \(0, 1\); found 0\.0\. For 0 use --stage finetune"),
+        (1.0, 8, "found 1.0"),
+        (0.5, 1, "batch_size of 2 or more; found 1"),
+    ],
+)
+def test_halves_that_cannot_be_are_refused(ratio: float, size: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        split_batch(Optim(steps=1, batch_size=size), ratio)
+
+
+def test_schedules_by_hand() -> None:
+    constant, fall, rise = (weight_schedule(2.0, schedule) for schedule in ("constant", "fall", "rise"))
+    for share, expected in {0.0: 2.0, 0.25: 1 + math.sqrt(0.5), 0.5: 1.0, 1.0: 0.0}.items():
+        assert constant(share) == 2 and fall(share) == pytest.approx(expected, abs=1e-12)
+        assert rise(share) == pytest.approx(2 - expected, abs=1e-12)
+    with pytest.raises(UserError, match=r"joint\.repair_weight must be 0 or more; found -1"):
+        weight_schedule(-1.0, "constant")
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(
+    supervise, table_tasks, interrupt_at, tmp_path: Path, result
+) -> None:
+    words = [*table_tasks("letter", "seen"), "--optim.accumulate", 2, "--balance.name", "PCGrad"]
+    assert supervise("joint", tmp_path / "whole", *words) == 0
+    interrupt_at(3)
+    assert supervise("joint", tmp_path / "parts", *words) == 130
+    interrupt_at(None)
+    torch.rand(5)
+    assert supervise("joint", tmp_path / "parts", *words) == 0
+    one, other = (read_tensors(checkpoints(tmp_path / n / "checkpoints")[-1], "model") for n in ("whole", "parts"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert result(tmp_path / "whole")["metrics"] == result(tmp_path / "parts")["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--joint.repair_ratio", 1], "joint.repair_ratio must lie in (0, 1); found 1"),
+        (["--joint.repair_weight", -2], "joint.repair_weight must be 0 or more; found -2"),
+        (["--joint.schedule", "falls"], "Did you mean 'fall'"),
+        (
+            ["--joint.repair_ratio", 0.1, "--optim.accumulate", 4],
+            "optim.accumulate must be at most 1, the images of the smaller half of a step; found 4",
+        ),
+    ],
+)
+def test_mistakes_are_named(
+    supervise, table_tasks, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list, said: str
+) -> None:
+    assert supervise("joint", tmp_path / "run", *table_tasks("letter"), *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_task_called_repair_is_refused(
+    supervise, tmp_path: Path, label_table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--tasks.repair.source", f"csv/{label_table}/labels.csv", "--tasks.repair.label", "letter"]
+    assert supervise("joint", tmp_path / "run", *words) == 2
+    assert "'repair' is taken by another part of the training: rename the task" in capsys.readouterr().err
