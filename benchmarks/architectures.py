@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 import vision_mtl  # isort: skip

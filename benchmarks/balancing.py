@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 from vision_mtl.core.errors import UserError

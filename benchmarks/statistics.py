@@ -1,0 +1,233 @@
+"""Does the 95 % interval of a paired difference hold the truth in 95 % of cases? How often is chance called an effect?
+
+    python benchmarks/statistics.py [--draws 10000]
+
+Differences are drawn over seeds × the same test images: `value = effect + seed + image + rest`. The seeds' and the
+images' effects follow one law (normal, t with 3 degrees of freedom, lognormal; all centred) and share the variance of
+the mean between them: `images` is the images' part. `hits` are two classifiers, right or wrong on each image. Effects
+are 0, 1 and 4 standard errors; for hits 0, 2 and 10 points of accuracy. A/A families compare three arms with a baseline
+on four tasks, all arms alike. Prints tables in Markdown, writes `benchmarks/results/statistics.json`, and exits with 1
+unless coverage of normal, t3 and hits lies within 93 to 97.5 % in every row, no false-call rate of a family is above
+5 % beyond chance, and sign-flip p-values equal scipy's. About two minutes on one core.
+"""
+# R resamples, D draws, S seeds, n images, A arms, T tasks
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
+sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
+
+import numpy as np
+from scipy.stats import norm, permutation_test, t
+
+from vision_mtl.core.run import environment
+from vision_mtl.evaluation.crossed import Spread, spread
+from vision_mtl.evaluation.scores import proportion
+from vision_mtl.evaluation.sign_flip import sign_flip
+
+RESULT = Path(__file__).parent / "results" / "statistics.json"
+SEED = 0
+BOUNDS = (0.93, 0.975)
+FALSE_CALLS = 0.05
+SEEDS = (5, 10)
+IMAGES = 100
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.95)
+LAWS = ("normal", "t3", "lognormal", "hits")
+EFFECTS = {"none": (0.0, 0.0), "small": (1.0, 0.02), "large": (4.0, 0.1)}  # standard errors; accuracy of hits
+REST = 0.2  # variance that the rest adds to the mean, whose other parts sum to 1
+RESTS = (0.0, 1.0)  # beside it, where intervals are compared
+ACCURACY = 0.75  # of the baseline, for hits
+HIT_VARIANCE = 0.02  # of the mean, on the scale of the probit
+ARMS, TASKS = 3, 4
+RESAMPLES = 400
+CHUNK = 500  # draws held at once
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=10_000)
+    draws = parser.parse_args().draws
+    start, random = time.perf_counter(), np.random.default_rng(SEED)
+    tables = {
+        "coverage": [coverage(random, draws, *case) for case in itertools.product(LAWS, SEEDS, SHARES, EFFECTS)],
+        "methods": [methods(random, draws, *case) for case in itertools.product(LAWS[:2], SEEDS, RESTS, SHARES[::2])],
+        "skew": [skew(random, draws, *case) for case in itertools.product(LAWS[:3], SEEDS, (0.0, 0.5))],
+        "families": [families(random, draws, *case) for case in itertools.product(LAWS, SEEDS)],
+    }
+    largest = largest_difference_to_scipy(random)
+    for name, rows in tables.items():
+        show(name, rows)
+    failures = [row for name in ("coverage", "methods", "families") for row in tables[name] if not row["within"]]
+    seconds = time.perf_counter() - start
+    print(f"\nsign-flip p-values differ from scipy's by {largest:.1e} at most; {len(failures)} rows out of bounds")
+    print(f"{draws} draws a row, {seconds:.0f} s")
+    head = {**environment(), "seed": SEED, "draws": draws, "images": IMAGES, "rest": REST, "seconds": seconds}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps({**head, "sign_flip_to_scipy": largest, **tables}, indent=1) + "\n")
+    sys.exit(1 if failures or largest > 1e-12 else 0)
+
+
+def coverage(
+    random: np.random.Generator, draws: int, law: str, seeds: int, share: float, effect: str
+) -> dict[str, Any]:
+    """How often the interval holds the true mean; within bounds wherever the law is one that they are stated for."""
+    held = np.concatenate(
+        [
+            holds(*spread_of(values).interval(), truth)
+            for values, truth in drawn(random, draws, law, seeds, share, effect)
+        ]
+    )
+    rate = float(held.mean())
+    row = {"law": law, "seeds": seeds, "images": share, "effect": effect, "coverage": rate}
+    return {**row, "within": law == "lognormal" or in_bounds(rate)}
+
+
+def methods(random: np.random.Generator, draws: int, law: str, seeds: int, rest: float, share: float) -> dict[str, Any]:
+    """Coverage of the intervals that were not taken, beside ours, on the same draws."""
+    found: dict[str, list[np.ndarray]] = {"ours": [], "t over seeds": [], "crossed bootstrap": [], "wider of both": []}
+    for values, truth in drawn(random, draws, law, seeds, share, "none", rest):
+        one = spread_of(values)
+        over_seeds, resampled = t_interval(one), crossed_bootstrap(values, random)
+        wider = (np.minimum(over_seeds[0], resampled[0]), np.maximum(over_seeds[1], resampled[1]))
+        for name, ends in zip(found, (one.interval(), over_seeds, resampled, wider), strict=True):
+            found[name].append(holds(*ends, truth))
+    rates = {name: float(np.concatenate(held).mean()) for name, held in found.items()}
+    return {"law": law, "seeds": seeds, "rest": rest, "images": share, **rates, "within": in_bounds(rates["ours"])}
+
+
+def skew(random: np.random.Generator, draws: int, law: str, seeds: int, share: float) -> dict[str, Any]:
+    """What `guard_skew` brings, and costs: coverage, misses on either side, width; no rest, which hides skewness."""
+    ends: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    for values, _ in drawn(random, draws, law, seeds, share, "none", rest=0.0):
+        one = spread_of(values)
+        for guard, kept in ends.items():
+            kept.append(np.stack(one.interval(guard_skew=guard)))
+    (low, high), (guarded_low, guarded_high) = (np.concatenate(kept, axis=1) for kept in ends.values())
+    return {
+        "law": law,
+        "seeds": seeds,
+        "images": share,
+        "coverage": float(holds(low, high, 0).mean()),
+        "too low": float((high < 0).mean()),
+        "too high": float((low > 0).mean()),
+        "guarded coverage": float(holds(guarded_low, guarded_high, 0).mean()),
+        "guarded width / width": float(np.median((guarded_high - guarded_low) / (high - low))),
+    }
+
+
+def families(random: np.random.Generator, draws: int, law: str, seeds: int) -> dict[str, Any]:
+    """The share of A/A families with any call, after Holm and without it. Holm calls any if its first step does."""
+    called: dict[str, list[np.ndarray]] = {"Holm": [], "uncorrected": []}
+    for count in chunks(draws, CHUNK // (ARMS * TASKS)):
+        arms = arms_alike(random, (count, ARMS + 1, TASKS, seeds, IMAGES), law)
+        one = spread_of(arms[:, 1:] - arms[:, :1])  # (count, A, T)
+        for name, level in (("Holm", 1 - 0.05 / (ARMS * TASKS)), ("uncorrected", 0.95)):
+            called[name].append(~holds(*one.interval(level), 0).all((1, 2)))
+    calls, plain = (proportion(np.concatenate(kept)) for kept in called.values())
+    ends = {"false calls": calls.value, "low": calls.low, "high": calls.high, "uncorrected": plain.value}
+    return {"law": law, "seeds": seeds, **ends, "within": calls.low is not None and calls.low <= FALSE_CALLS}
+
+
+def drawn(
+    random: np.random.Generator, draws: int, law: str, seeds: int, share: float, effect: str, rest: float = REST
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Differences (D, S, n) in chunks, and their true mean."""
+    shift, points = EFFECTS[effect]
+    for count in chunks(draws, CHUNK):
+        if law == "hits":
+            yield hits(random, count, seeds, share, points), points
+            continue
+        seed = law_of(random, law, (count, seeds, 1)) * np.sqrt((1 - share) * seeds)
+        image = law_of(random, law, (count, 1, IMAGES)) * np.sqrt(share * IMAGES)
+        other = random.standard_normal((count, seeds, IMAGES)) * np.sqrt(rest * seeds * IMAGES)
+        yield shift + seed + image + other, shift
+
+
+def hits(random: np.random.Generator, count: int, seeds: int, share: float, points: float) -> np.ndarray:
+    """(D, S, n) in -1, 0, 1: an arm's hits minus its baseline's. What makes an image hard is shared by both."""
+    over_seeds, over_images = HIT_VARIANCE * (1 - share) * seeds, HIT_VARIANCE * share * IMAGES
+    hard = random.standard_normal((count, 1, IMAGES))
+    scale = np.sqrt(1 + over_seeds + over_images + 0.5)
+    found = []
+    for accuracy in (ACCURACY + points, ACCURACY):
+        seed = random.standard_normal((count, seeds, 1)) * np.sqrt(over_seeds)
+        image = random.standard_normal((count, 1, IMAGES)) * np.sqrt(over_images)
+        other = random.standard_normal((count, seeds, IMAGES)) * np.sqrt(0.5)
+        found.append(norm.ppf(accuracy) * scale + hard + seed + image + other > 0)
+    return found[0].astype(np.float64) - found[1]
+
+
+def arms_alike(random: np.random.Generator, shape: tuple[int, ...], law: str) -> np.ndarray:
+    """Values (D, A, T, S, n) of arms between which nothing is to choose."""
+    seed_law = "normal" if law == "hits" else law
+    seed = law_of(random, seed_law, (*shape[:-1], 1))
+    image = law_of(random, seed_law, (*shape[:-2], 1, shape[-1])) * np.sqrt(shape[-1] / shape[-2] / 2)
+    values = seed + image + random.standard_normal(shape, np.float32) * np.sqrt(shape[-1] * REST)
+    return (values > 0).astype(np.float64) if law == "hits" else values
+
+
+def law_of(random: np.random.Generator, law: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws of mean 0 and variance 1."""
+    if law == "t3":
+        return random.standard_t(3, shape) / np.sqrt(3)
+    if law == "lognormal":
+        return (np.exp(random.standard_normal(shape)) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
+    return random.standard_normal(shape)
+
+
+def chunks(draws: int, size: int) -> Iterator[int]:
+    return (min(size, draws - start) for start in range(0, draws, size))
+
+
+def spread_of(values: np.ndarray) -> Spread:
+    return spread(values, np.arange(values.shape[-1]))
+
+
+def in_bounds(rate: float) -> bool:
+    return BOUNDS[0] <= rate <= BOUNDS[1]
+
+
+def holds(low: np.ndarray, high: np.ndarray, truth: float) -> np.ndarray:
+    return (low <= truth) & (truth <= high)
+
+
+def t_interval(one: Spread) -> tuple[np.ndarray, np.ndarray]:
+    """Student's interval over the seeds' means, which takes the test images as given."""
+    reach = t.isf(0.025, one.num_seeds - 1) * one.seed_error
+    return one.mean - reach, one.mean + reach
+
+
+def crossed_bootstrap(values: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile interval over resampled seeds × resampled images (Owen's pigeonhole bootstrap)."""
+    seeds, images = values.shape[1:]
+    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds  # (R, S)
+    by_image = random.multinomial(images, np.full(images, 1 / images), RESAMPLES) / images  # (R, n)
+    weights = (by_seed[:, :, None] * by_image[:, None]).reshape(RESAMPLES, -1)  # (R, S n)
+    low, high = np.quantile(values.reshape(len(values), -1) @ weights.T, [0.025, 0.975], axis=1)
+    return low, high
+
+
+def largest_difference_to_scipy(random: np.random.Generator) -> float:
+    """Between exact sign-flip p-values, ties and zeros among the differences."""
+    sets = [np.round(random.normal(size=size) + shift, 1) for size in (3, 5, 8, 10) for shift in (0, 0.5, 2, 0.1)]
+    exact = [permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue for x in sets]
+    return float(max(abs(sign_flip(x) - p) for x, p in zip(sets, exact, strict=True)))
+
+
+def show(name: str, rows: list[dict[str, Any]]) -> None:
+    print(f"\n{name}\n\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
+    for row in rows:
+        print("| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()

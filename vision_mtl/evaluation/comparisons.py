@@ -1,0 +1,146 @@
+"""Does one arm score higher than another? Both were run with the same seeds and judged on the same test images.
+
+The difference is taken instance by instance, seed by seed, so what both find hard cancels. Its interval (`crossed.py`)
+speaks of other seeds *and* other test images; the exact sign-flip p-value (`sign_flip.py`) of other seeds only, and
+asks for no distribution. The interval decides, for 5 seeds cannot give a p-value below .0625.
+"""
+# S seeds, n instances, m comparisons of a family
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vision_mtl.evaluation.crossed import Spread, spread
+from vision_mtl.evaluation.power import minimum_detectable
+from vision_mtl.evaluation.scores import LEVEL, Score
+from vision_mtl.evaluation.sign_flip import sign_flip
+
+Verdict = Literal["helps", "hurts", "undecided"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm minus its baseline, on one task at one label fraction.
+
+    `p_value` is that of the exact sign-flip test over seeds. `interval_p_value` is the alpha at which the interval just
+    leaves out 0; a family ranks by it. `level` is that of the interval which gives `verdict` and `minimum_detectable`:
+    95 % for a comparison alone.
+    """
+
+    task: str
+    fraction: float
+    arm: str
+    baseline: str
+    difference: Score
+    arm_score: Score
+    baseline_score: Score
+    p_value: float
+    interval_p_value: float
+    spread: Spread
+    guard_skew: bool
+    level: float = LEVEL
+
+    @property
+    def num_seeds(self) -> int:
+        """S, the seeds that both arms were run with."""
+        return self.spread.num_seeds
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds of the mean difference, as `required_seeds` takes it; None for one seed."""
+        return float(self.spread.seed_error * np.sqrt(self.num_seeds)) if self.num_seeds > 1 else None
+
+    @property
+    def image_error(self) -> float | None:
+        """The standard error that only more test images lower; None where one seed or one cluster does not tell it."""
+        return float(self.spread.image_error) if np.isfinite(self.spread.image_error) else None
+
+    @property
+    def minimum_detectable(self) -> float | None:
+        """The smallest true difference that this design shows at `level` with 80 % power.
+
+        None where the spread is unknown (one seed, one cluster) or 0: arms that never differ tell nothing about it.
+        """
+        if self.std is None or self.image_error is None or self.std == self.image_error == 0:
+            return None
+        return minimum_detectable(
+            self.std,
+            self.num_seeds,
+            alpha=1 - self.level,
+            image_error=self.image_error,
+            num_clusters=self.spread.num_clusters,
+        )
+
+    @property
+    def deciding(self) -> Score:
+        """The difference with the interval of `level`."""
+        return _score(self.spread, self.difference.n, self.level, self.guard_skew)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the interval of `level` leaves out 0, and on which side."""
+        low, high = self.deciding.low, self.deciding.high
+        if low is None or high is None or low <= 0 <= high:
+            return "undecided"
+        return "helps" if low > 0 else "hurts"
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, in words."""
+        score = self.deciding
+        if self.num_seeds < 2:
+            return "one seed: no interval, for the spread over seeds is unknown"
+        if score.low is None:
+            return "one cluster of test images: no interval, for the spread over images is unknown"
+        interval = f"the {100 * self.level:.4g} % interval [{score.low:.4g}, {score.high:.4g}]"
+        if self.verdict != "undecided":
+            return f"{interval} leaves out 0"
+        seen = self.minimum_detectable
+        shows = "all seeds and images agree" if seen is None else f"this design shows {seen:.3g} with 80 % power"
+        return f"{interval} holds 0; {shows}"
+
+
+def compare(
+    a: np.ndarray,
+    b: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    task: str = "",
+    fraction: float = 1.0,
+    arm: str = "a",
+    baseline: str = "b",
+    guard_skew: bool = False,
+) -> Comparison:
+    """`mean(a) - mean(b)` of values (S, n), row s of both from the same seed, column i the same test instance.
+
+    Instances of one cluster (n,), such as the crops of one photograph, count as one draw. `guard_skew` widens the
+    interval where the seeds' differences are skewed. Raises `ValueError` for shapes that differ or are not (S, n), no
+    seed or instance, or a value that is not finite.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"arms need equal shapes (S, n), the same seeds and instances; found {a.shape} and {b.shape}")
+    spreads = [spread(values, clusters) for values in (a - b, a, b)]
+    difference, arm_score, baseline_score = (_score(one, a.shape[1], LEVEL, guard_skew) for one in spreads)
+    return Comparison(
+        task=task,
+        fraction=fraction,
+        arm=arm,
+        baseline=baseline,
+        difference=difference,
+        arm_score=arm_score,
+        baseline_score=baseline_score,
+        p_value=sign_flip((a - b).mean(1)),
+        interval_p_value=spreads[0].p_value(guard_skew=guard_skew),
+        spread=spreads[0],
+        guard_skew=guard_skew,
+    )
+
+
+def _score(of: Spread, n: int, level: float, guard_skew: bool) -> Score:
+    low, high = (float(end) for end in of.interval(level, guard_skew=guard_skew))
+    known = np.isfinite([low, high]).all()
+    return Score(float(of.mean), low if known else None, high if known else None, n, of.num_clusters)

@@ -1,0 +1,110 @@
+"""What a design can show, before it is run: power, the minimum detectable difference, the seeds that an effect needs.
+
+For seeds alone it is the power of the t-test (Cohen, "Statistical power analysis", 1988, ch. 2, the noncentral t). The
+images' error stays at any number of seeds and may stand beside it: the interval of `crossed.py` is averaged over the
+standard deviations that S seeds may show. What it needs is the standard deviation of the paired difference over seeds,
+from a pilot or an earlier study; one that comes from 5 seeds is itself good to a factor of 0.6 to 2.9.
+"""
+# S seeds, G clusters
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2, norm, t
+
+ALPHA = 0.05
+POWER = 0.8
+NODES = 200  # of the average; it agrees with the noncentral t to 1e-4
+MOST_SEEDS = 1_000_000
+
+
+def power_of(
+    effect: float,
+    std: float,
+    num_seeds: int,
+    alpha: float = ALPHA,
+    *,
+    image_error: float = 0.0,
+    num_clusters: float = np.inf,
+) -> float:
+    """The chance that the interval of level 1 - alpha leaves out 0 if the true mean difference is `effect`.
+
+    `std` is that of the paired difference over seeds; `image_error` the standard error that only more test images
+    lower, which `num_clusters` of them told. Raises `ValueError` for fewer than 2 seeds or clusters, a negative error
+    or an alpha outside (0, 1).
+    """
+    if num_seeds < 2 or num_clusters < 2:
+        raise ValueError(f"need 2 or more seeds and clusters; found {num_seeds} and {num_clusters}")
+    if not (std >= 0 and image_error >= 0 and 0 < alpha < 1):
+        raise ValueError(f"need errors >= 0 and alpha in (0, 1); found {std}, {image_error} and {alpha}")
+    error = np.hypot(std / np.sqrt(num_seeds), image_error)
+    if error == 0:
+        return float(effect != 0)
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    shown = std * np.sqrt(chi2.ppf((nodes + 1) / 2, num_seeds - 1) / (num_seeds - 1) / num_seeds)  # (NODES,)
+    image_reach = (norm.isf(alpha / 2) if np.isinf(num_clusters) else t.isf(alpha / 2, num_clusters - 1)) * image_error
+    reach = np.hypot(t.isf(alpha / 2, num_seeds - 1) * shown, image_reach)
+    found = norm.sf((reach - effect) / error) + norm.cdf((-reach - effect) / error)
+    return float(found @ weights / 2)
+
+
+def minimum_detectable(
+    std: float,
+    num_seeds: int,
+    power: float = POWER,
+    alpha: float = ALPHA,
+    *,
+    image_error: float = 0.0,
+    num_clusters: float = np.inf,
+) -> float:
+    """The smallest true difference that the design shows with this power, in the unit of `std`.
+
+    Arguments as in `power_of`; for a family of m comparisons give alpha / m, Holm's first step. Raises `ValueError` as
+    it does, and for a power outside [alpha, 1).
+    """
+    if not alpha <= power < 1:
+        raise ValueError(f"power must lie in [alpha, 1) = [{alpha}, 1); found {power}")
+
+    def lacking(effect: float) -> float:
+        return power_of(effect, std, num_seeds, alpha, image_error=image_error, num_clusters=num_clusters) - power
+
+    upper = np.hypot(std, image_error)
+    if upper == 0:
+        return 0.0
+    while lacking(upper) < 0:
+        upper *= 2
+    # a joined interval leaves out 0 a little less often than alpha says, never more: the lower end is 0
+    return float(brentq(lacking, 0.0, upper)) if lacking(0.0) < 0 else 0.0
+
+
+def required_seeds(
+    effect: float,
+    std: float,
+    power: float = POWER,
+    alpha: float = ALPHA,
+    *,
+    image_error: float = 0.0,
+    num_clusters: float = np.inf,
+) -> int | None:
+    """The fewest seeds that show `effect` with this power; None where a million do not: then test images lack.
+
+    Arguments as in `power_of`. Raises `ValueError` as `minimum_detectable` does, and for an effect of 0.
+    """
+    if effect == 0 or not alpha <= power < 1:
+        raise ValueError(f"need an effect other than 0 and power in [{alpha}, 1); found {effect} and {power}")
+
+    def enough(num_seeds: int) -> bool:
+        found = power_of(effect, std, num_seeds, alpha, image_error=image_error, num_clusters=num_clusters)
+        return found >= power
+
+    upper = 2
+    while not enough(upper):
+        upper *= 2
+        if upper > MOST_SEEDS:
+            return None
+    lower = upper // 2  # too few, or 1
+    while upper - lower > 1:
+        middle = (lower + upper) // 2
+        lower, upper = (lower, middle) if enough(middle) else (middle, upper)
+    return upper
