@@ -2,7 +2,7 @@
 
     python train.py --config configs/pretrain_photos.yaml --run_dir runs/photos
     python benchmarks/pretraining.py runs/photos [--config configs/four_tasks_photos.yaml] [--label_fraction 0.1]
-        [--seeds 5] [--steps 250] [--jobs 2] [--runs runs/pretraining]
+        [--seeds 5] [--steps 250] [--jobs 2] [--runs runs/pretraining] [-- FINETUNE OPTIONS ...]
 
 Both arms finetune the config's tasks with the same seeds, label subsets, steps and options; each keeps the weights that
 validation images choose. Test images are then compared instance by instance (`evaluation/comparisons.py`), with Holm's
@@ -31,7 +31,7 @@ from vision_mtl.evaluation.comparisons import Comparison, compare
 from vision_mtl.evaluation.families import family
 from vision_mtl.evaluation.predictions import instance_values, predict_split
 from vision_mtl.stages import build
-from vision_mtl.stages.command import read_config
+from vision_mtl.stages.command import read_config, split_words
 from vision_mtl.stages.config import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -48,8 +48,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/pretraining"))
-    parser.add_argument("options", nargs="*", help="after --: further options of --stage finetune, for both arms")
-    given = parser.parse_args()
+    own, options = sys.argv[1:], []
+    if "--" in own:  # what follows are further options of --stage finetune, for both arms
+        own, options = own[: own.index("--")], own[own.index("--") + 1 :]
+    given = parser.parse_args(own, argparse.Namespace(options=options))
     work = [(arm, seed) for seed in range(given.seeds) for arm in ARMS]
     Parallel(given.jobs, backend="threading")(delayed(finetune)(arm, seed, given) for arm, seed in work)
     found = comparisons(given)
@@ -75,7 +77,7 @@ def finetune(arm: str, seed: int, given: argparse.Namespace) -> None:
 
 def comparisons(given: argparse.Namespace) -> list[Comparison]:
     """A comparison for each task, from the kept weights of every run."""
-    config = resolve("finetune", read_config(given.config), {})
+    config = resolve("finetune", read_config(given.config), split_words(given.options))
     run = Run(given.runs, "finetune")
     run.is_main = False  # writes and says nothing
     pool = build.open_pool(config, run)
