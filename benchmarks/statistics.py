@@ -8,7 +8,7 @@ the mean between them: `images` is the images' part. `hits` are two classifiers,
 are 0, 1 and 4 standard errors; for hits 0, 2 and 10 points of accuracy. A/A families compare three arms with a baseline
 on four tasks, all arms alike. Prints tables in Markdown, writes `benchmarks/results/statistics.json`, and exits with 1
 unless coverage of normal, t3 and hits lies within 93 to 97.5 % in every row, no false-call rate of a family is above
-5 % beyond chance, and sign-flip p-values equal scipy's. About two minutes on one core.
+5 % beyond chance, and sign-flip p-values equal scipy's. Little more than a minute on one core.
 """
 # R resamples, D draws, S seeds, n images, A arms, T tasks
 
