@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
