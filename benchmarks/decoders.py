@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -95,7 +94,7 @@ def time_arms(arms: list[str], options: list[str]) -> dict[str, float]:
                 for _ in range(STEPS):
                     trainer._step()
                 found[arm].append((time.perf_counter() - start) / STEPS)
-    return {arm: statistics.median(seconds[1:]) for arm, seconds in found.items()}
+    return {arm: float(np.median(seconds[1:])) for arm, seconds in found.items()}
 
 
 def config_of(arm: str, seed: int, steps: int, options: list[str]) -> RunConfig:
