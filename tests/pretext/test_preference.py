@@ -66,3 +66,10 @@ def test_what_does_not_suit_an_image_is_passed_over_if_another_does() -> None:
     assert [part.name for part in both.parts] == ["downsample"]
     alone = Mixture(PRETEXT, preference(13)).prepare(grey, keys)
     assert [part.name for part in alone.parts] == ["decolorise"]  # and it carries no loss
+
+
+def test_a_question_draws_its_own_answer() -> None:
+    mixture = Mixture({"rotation": PRETEXTS.get("rotation")()}, Preference(torch.ones(1, 4), torch.zeros(40).long()))
+    keys = Keys(0, 0, torch.arange(40))
+    (part,) = mixture.prepare(images(40), keys).parts
+    assert torch.equal(part.draw["turn"], part.pretext.sample(keys.fold("rotation"), SHAPE)["turn"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -110,6 +111,30 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
     assert again.own == config["pretrain"] and again.pretexts == config["pretexts"]
     for control in ("hopeless", "random"):
         assert read_rule(folder / f"selection-{control}.parquet") == control
+
+
+def test_pretraining_on_a_selection_goes_on_to_the_same_end(
+    train, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vision_mtl.training.checkpoint import checkpoints, read_tensors
+    from vision_mtl.training.loop import Trainer
+
+    train(folder, *words())
+    selection = ["--selection", str(folder / "selection.parquet"), "--runtime.num_threads", "1"]
+    assert train(tmp_path / "whole", *selection) == 0
+    original = Trainer._step
+
+    def interrupted(self):
+        if self.progress.step == 2:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    assert train(tmp_path / "run", *selection) == 130
+    monkeypatch.undo()
+    assert train(tmp_path / "run", *selection) == 0
+    states = [read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("whole", "run")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def read_rule(path: Path) -> str:

@@ -56,8 +56,10 @@ def sample_images(pool: Pool, indices: Tensor, count: int) -> Tensor:
 def fold_images(pool: Pool, indices: Tensor, device: torch.device) -> FoldImages:
     """What rules are fitted to: a sample of the fold's images `indices`, and the mean image of each source.
 
-    A source without an image in the fold gets the mean of all.
+    A source without an image in the fold gets the mean of all. On Apple's GPUs, which lack double precision and
+    eigenvectors, rules stay on the CPU.
     """
+    device = torch.device("cpu") if device.type == "mps" else device
     chosen = sample_images(pool, indices, max(FEWEST_FITTED, FITTED // len(pool.sources)))
     clusters = np.unique(pool.cluster[chosen.numpy()], return_inverse=True)[1]
     sums = torch.zeros(len(pool.sources), *pool.shape, dtype=torch.float64)

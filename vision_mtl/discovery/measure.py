@@ -162,12 +162,13 @@ def _damage(judged: Judged, name: str, number: int, indices: Tensor, training: F
         pretext, draw = part.pretext, part.draw
         scored = pretext.scored(images, draw)
         untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-        source = torch.from_numpy(first_source(judged.pool, batch)).to(images.device)
+        source = torch.from_numpy(first_source(judged.pool, batch))
+        seen = [tensor.to(training.images.device) for tensor in (damaged, untrained, source)]
         repairs = {
             "model": pretext.repair(judged.predict(part, damaged), damaged, draw),
             "untrained": untrained,
             **pretext.rules(images, draw),
-            **{rule: apply(damaged, untrained, source).clamp(0, 1) for rule, apply in rules.items()},
+            **{rule: apply(*seen).clamp(0, 1).to(images.device) for rule, apply in rules.items()},
         }
         errors = {key: squared_error(repaired, images, scored) for key, repaired in repairs.items()}
         found.append(errors | dict(zip(("first", "second"), _moments(images, scored), strict=True)))

@@ -95,10 +95,15 @@ def select(
     `top` takes the share `top_ratio` of all instances that has the most skill, as far as it is above 0. `by` is what
     `top` and `soft` go by: `progress` is the skill gained in training. Raises `UserError` for a ratio out of range.
     """
-    if not 0 < top_ratio <= 1:
-        raise UserError(f"discover.top_ratio must lie in (0, 1]; found {top_ratio}.")
+    check_ratio(top_ratio)
     weight = instance_weights(instances, rule, top_ratio, by)
     return _with_sources(dict(instances), weight, {**about, "rule": rule, "top_ratio": top_ratio, "by": by})
+
+
+def check_ratio(top_ratio: float) -> None:
+    """Raise `UserError` for a share out of range."""
+    if not 0 < top_ratio <= 1:
+        raise UserError(f"discover.top_ratio must lie in (0, 1]; found {top_ratio}.")
 
 
 def controls(chosen: Selection) -> dict[str, Selection]:

@@ -117,8 +117,7 @@ def _skills(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def _untrained(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    empty = {"low": None, "high": None}
-    return {v.pretext: {"value": v.untrained, **empty, "n": v.skill.n} for v in verdicts}
+    return {v.pretext: replace(v.skill, value=v.untrained, low=None, high=None).to_json() for v in verdicts}
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

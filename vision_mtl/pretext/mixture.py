@@ -83,7 +83,9 @@ class Mixture:
             rows = (assigned == number).nonzero()[:, 0]
             if len(rows) == 0:
                 continue
-            fixed = None if damage is None else damage[rows]
+            # a question draws for itself: its preferred answers would give it away
+            asks = self.pretexts[name].output == "logits"
+            fixed = None if damage is None or asks else damage[rows]
             part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
             moved = slice(start, start + len(seen))
             parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.course import errors_by_scale, skill_over_time
 from vision_mtl.discovery.folds import FOLDS, fold_images, sample_images, split_folds
 from vision_mtl.discovery.measure import DamageErrors, Judged, damage_names, measure_damages, suited
-from vision_mtl.discovery.selection import controls, describe_instances
+from vision_mtl.discovery.selection import check_ratio, controls, describe_instances
 from vision_mtl.discovery.selection import select as select_instances
 from vision_mtl.discovery.tables import build_tables
 from vision_mtl.evaluation.features import spread_evenly
@@ -57,7 +57,7 @@ def discover(
     top_ratio: float = 0.25,  # share of all instances that select=top keeps
 ) -> None:
     """Fit a network to each fold (optim is for one), score it on the other, judge every damage, select."""
-    check(config, num_images)
+    check(config, num_images, top_ratio)
     accelerator = Runtime(**config.runtime).accelerator(config.device)
     pool = build.open_pool(config, run)
     folds = split_folds(pool, images_to_use(config, pool), config.seed)
@@ -75,26 +75,19 @@ def discover(
     errors = score(pool, folds, asked, trainers, run)
 
     tables = build_tables(pool, errors)
-    about = {
-        "image_size": [pool.shape[1], pool.shape[2], pool.shape[0]],
-        "sources": pool.sources,
-        "pretexts": {name: config.pretexts[name] for name in pretexts},
-    }
     instances = describe_instances(pool, errors, tables)
-    chosen = select_instances(instances, about, select, top_ratio, select_by)
-    records = [[r for r in part.records() if r.get("kind") == "skill"] for part in parts]
-    course = skill_over_time(records, few, errors)
+    chosen = select_instances(instances, about(config, pool, pretexts), select, top_ratio, select_by)
     if not chosen.columns["weight"].any():
         run.warn(f"the selection is empty: no instance has a weight above 0 by discover.select={select}.")
+    course = skill_over_time([skill_records(part) for part in parts], few, errors)
     write_files(run, tables, instances, {"selection": chosen, **controls(chosen)})
     networks = [Judged(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
     write_figures(run, networks, errors, tables, course)
-    metrics = {**tables.metrics(), "skill_over_time": course}
-    write_result(run, pool, trainers, metrics)
+    write_result(run, pool, trainers, {**tables.metrics(), "skill_over_time": course})
 
 
-def check(config: RunConfig, num_images: int) -> None:
-    """Raise `UserError` for what cross-fitting cannot use."""
+def check(config: RunConfig, num_images: int, top_ratio: float) -> None:
+    """Raise `UserError` for what cross-fitting cannot use, and for options out of range, before any work is done."""
     if config.init_from:
         raise UserError(
             f"discover fits its own networks, as images seen before cannot be scored; leave out --init_from "
@@ -102,11 +95,26 @@ def check(config: RunConfig, num_images: int) -> None:
         )
     if num_images < 4:
         raise UserError(f"discover.num_images must be 4 or more; found {num_images}.")
+    check_ratio(top_ratio)
     for name, options in config.pretexts.items():
-        if options.get("hidden", "one") != "one":
+        if options.get("hidden", "one") != "one" and options.get("weight", 1.0) > 0:
             raise UserError(
                 f"discover hides one cell at a time: pretexts.{name}.hidden must be one; found {options['hidden']}."
             )
+
+
+def about(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretext]) -> dict[str, Any]:
+    """What a selection says of the images and the damage that it was made of."""
+    return {
+        "image_size": [pool.shape[1], pool.shape[2], pool.shape[0]],
+        "sources": pool.sources,
+        "pretexts": {name: config.pretexts[name] for name in pretexts},
+    }
+
+
+def skill_records(part: Run) -> list[dict[str, Any]]:
+    """What was measured while a fold's network was trained."""
+    return [record for record in part.records() if record.get("kind") == "skill"]
 
 
 def images_to_use(config: RunConfig, pool: Pool) -> Tensor:

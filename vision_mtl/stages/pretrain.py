@@ -55,11 +55,10 @@ def pretrain(
     indices = training_images(config, pool)
 
     objective = build_objective(config, run, pool, pretexts, indices)
-    weights = prefer_damages(objective, selection, pool, config) if selection else None
+    weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
     share = share_of_batch(optim, accelerator.num_processes)
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    drawn = None if weights is None else weights[indices]
-    batches = Batches(indices, share, config.seed, **place, weights=drawn)
+    batches = Batches(indices, share, config.seed, **place, weights=weights)
     if config.init_from:
         run.say(f"initialised from {build.load_weights(model, config.init_from)}")
     feed = RepairFeed(pool, batches, config.seed, accelerator.device)
@@ -106,13 +105,18 @@ def build_objective(
     return PretextObjective(Mixture({name: pretexts[name] for name in pretexts if name in chance}), chance)
 
 
-def prefer_damages(objective: PretextObjective, selection: str, pool: Pool, config: RunConfig) -> torch.Tensor:
-    """Make the objective's mixture draw by the selection file; (N,) how often each image of the pool is to be drawn."""
+def prefer_damages(
+    objective: PretextObjective, selection: str, pool: Pool, config: RunConfig, indices: torch.Tensor
+) -> torch.Tensor:
+    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn."""
     chosen = read_selection(Path(selection).expanduser())
     pretexts = objective.mixture.pretexts
     preference = prefer(chosen, pool, pretexts, config.pretexts)
+    weights = preference.image_weights(mixture_shares(pretexts, pool.shape))[indices]
+    if not bool(weights.any()):
+        raise UserError(f"the selection {selection!r} has no weight above 0 for any of {len(indices)} training images.")
     objective.mixture = Mixture(pretexts, preference)
-    return preference.image_weights(mixture_shares(pretexts, pool.shape))
+    return weights
 
 
 def share_of_batch(optim: Optim, num_processes: int) -> int:
