@@ -194,6 +194,34 @@ def test_enumerate_gives_distinct_damages(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_damages_are_named_and_can_be_drawn_by_number(name: str) -> None:
+    shape = (3, 32, 32)
+    pretext, images = build(name, shape), images_of(shape, 1)
+    repeated, draw = pretext.enumerate(images)
+    names, shares = pretext.damages(shape), pretext.damage_shares(shape)
+    assert len(names) == len(set(names)) == len(repeated) == len(shares) and all(names)
+    assert shares.sum() == pytest.approx(1, abs=1e-5) and bool((shares > 0).all())
+    which = torch.arange(len(names)).flip(0)
+    drawn = pretext.sample_damage(keys_of(len(names)), repeated, which)
+    assert torch.equal(pretext.corrupt(repeated, drawn), pretext.corrupt(repeated, draw).flip(0))
+
+
+@pytest.mark.parametrize(("name", "shape"), EVERY)
+def test_rules_see_what_is_visible_and_one_is_the_reference(name: str, shape: tuple[int, int, int]) -> None:
+    pretext, images = build(name, shape), images_of(shape)
+    if pretext.output == "logits":
+        pytest.skip("a question is not repaired")
+    draw = pretext.sample(keys_of(), shape)
+    rules, scored = pretext.rules(images, draw), pretext.scored(images, draw)
+    assert all(rule.shape == images.shape and rule.min() >= 0 and rule.max() <= 1 for rule in rules.values())
+    reference = torch.where(scored, pretext.reference(images, draw), 0.0)
+    assert any(torch.allclose(torch.where(scored, rule, 0.0), reference, atol=1e-5) for rule in rules.values())
+    if (mask := pretext.mask(draw, shape)) is not None:
+        for name_, rule in pretext.rules(torch.where(mask, float("nan"), images), draw).items():
+            assert torch.equal(torch.where(scored, rule, 0.0), torch.where(scored, rules[name_], 0.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_instances_of_one_image_differ_if_it_gives_several(name: str) -> None:
     shape = (3, 32, 32)
     pretext = build(name, shape)

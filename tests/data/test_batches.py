@@ -42,3 +42,32 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
 def test_nothing_to_see_is_refused() -> None:
     with pytest.raises(ValueError, match="need images"):
         Batches(torch.arange(0), 8, seed=0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0, 7.0]), min_size=1, max_size=40), st.integers(0, 3))
+def test_weighted_images_come_as_often_as_their_weight_says(weights: list[float], seed: int) -> None:
+    weights = torch.tensor([*weights, 1.0])
+    count = len(weights)
+    batches = Batches(torch.arange(count) + 5, count, seed, weights=weights)
+    expected = weights / weights.mean()
+    for epoch in range(3):
+        seen, numbers = batches.at(epoch)
+        times = torch.bincount(seen - 5, minlength=count)
+        assert bool((times - expected).abs().lt(1 + 1e-4).all()) and int(times.sum()) == count
+        assert bool((times[weights == 0] == 0).all())
+        assert len({*zip(seen.tolist(), numbers.tolist(), strict=True)}) == count  # each turn has its own damage
+
+
+def test_equal_weights_are_no_weights() -> None:
+    plain, weighted = Batches(torch.arange(20), 6, 0), Batches(torch.arange(20), 6, 0, weights=torch.full((20,), 0.3))
+    assert all(torch.equal(plain.at(step)[0], weighted.at(step)[0]) for step in range(9))
+
+
+def test_weights_hold_on_average_and_numbers_never_repeat() -> None:
+    weights = torch.tensor([0.1, 1.0, 2.5])
+    batches = Batches(torch.arange(3), 3, 0, weights=weights)
+    seen, numbers = (torch.cat(parts) for parts in zip(*(batches.at(step) for step in range(600)), strict=True))
+    shares = torch.bincount(seen) / len(seen)
+    assert shares.tolist() == pytest.approx((weights / weights.sum()).tolist(), abs=0.01)
+    assert len({*zip(seen.tolist(), numbers.tolist(), strict=True)}) == len(seen)

@@ -76,6 +76,14 @@ class Blur(Pretext):
         sigmas = torch.tensor(self._sigmas, device=images.device)
         return images.expand(len(sigmas), -1, -1, -1), {"sigma": sigmas}
 
+    def damages(self, shape: Shape) -> list[str]:
+        """`sigma2`: the standard deviation."""
+        return [f"sigma{sigma:g}" for sigma in self._sigmas]
+
+    def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """The blurred image as it is, and sharpened."""
+        return {"blurred": self.corrupt(images, draw), "unsharp_masking": self.reference(images, draw)}
+
     def _blurred(self, images: Tensor, draw: Draw) -> Tensor:
         sigma = draw["sigma"].to(images.dtype)[:, None].expand(-1, 2)
         return gaussian_blur2d(images, self._kernel_size, sigma, border_type="reflect").clamp(0, 1)

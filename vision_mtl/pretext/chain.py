@@ -8,6 +8,7 @@ spread what was hidden; what stands in hidden pixels meanwhile is a smooth inter
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -115,6 +116,21 @@ class Chain(Pretext):
             for key, value in own.items()
         }
         return images.expand(len(numbers), -1, -1, -1), draw
+
+    def damages(self, shape: Shape) -> list[str]:
+        """The steps' names joined: `4x4/r0c2 grey x4`."""
+        return [" ".join(names) for names in itertools.product(*(p.damages(shape) for p in self._steps.values()))]
+
+    def damage_shares(self, shape: Shape) -> Tensor:
+        """The product of the steps' shares."""
+        shares = torch.ones(1)
+        for pretext in self._steps.values():
+            shares = torch.outer(shares, pretext.damage_shares(shape)).flatten()
+        return shares
+
+    def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """Inpainted, grey and coarse."""
+        return {"inpainting": self.reference(images, draw)}
 
     def _damaged(self, images: Tensor, draw: Draw, fill: Any) -> Tensor:
         mask = self.mask(draw, tuple(images.shape[1:]))

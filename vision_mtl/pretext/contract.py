@@ -93,5 +93,27 @@ class Pretext:
         """Every distinct damage of one image (1, C, H, W): the image repeated, and the draw, both (n, ...)."""
         raise NotImplementedError
 
+    def damages(self, shape: Shape) -> list[str]:
+        """Names of the n damages that `enumerate` lists, in its order: short, distinct, the same in every run.
+
+        What stands before a slash is the damage's scale: `4x4/r0c2` is a cell (row and column from 0) of scale `4x4`.
+        """
+        raise NotImplementedError
+
+    def damage_shares(self, shape: Shape) -> Tensor:
+        """(n,) of sum 1: how often each of `damages` is drawn when nothing is preferred. Default: all alike."""
+        count = len(self.damages(shape))
+        return torch.full((count,), 1 / count)
+
+    def sample_damage(self, keys: Keys, images: Tensor, which: Tensor) -> Draw:
+        """As `sample`, with the damage of image i fixed to number `which[i]` (B,) of those that `enumerate` lists."""
+        table = self.enumerate(images[:1])[1]
+        drawn = self.sample(keys, tuple(images.shape[1:]))
+        return drawn | {key: value[which] for key, value in table.items()}
+
+    def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """Repairs without learning by name, each (B, C, H, W) in [0, 1] from what was visible alone."""
+        return {"classic": self.reference(images, draw)}
+
 
 PRETEXTS: Registry[type[Pretext]] = Registry("pretext", "vision_mtl.pretext")

@@ -89,3 +89,10 @@ class Decolorise(Pretext):
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         return images, {}
+
+    def damages(self, shape: Shape) -> list[str]:
+        return ["grey"]
+
+    def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """The grey image itself."""
+        return {"grey": self.reference(images, draw)}

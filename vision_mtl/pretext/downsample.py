@@ -19,6 +19,8 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
+MODES = ("nearest-exact", "bilinear", "bicubic")  # how a small image is enlarged; `exact` as in other libraries
+
 
 @PRETEXTS.register("downsample")
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +75,26 @@ class Downsample(Pretext):
         factors = torch.tensor(self._factors, device=images.device)
         return images.expand(len(factors), -1, -1, -1), {"factor": factors}
 
+    def damages(self, shape: Shape) -> list[str]:
+        """`x4`: the factor."""
+        return [f"x{factor}" for factor in self._factors]
 
-def reduce_and_enlarge(images: Tensor, factor: int) -> Tensor:
-    """(B, C, H, W) -> the same size, by area averages of `factor` x `factor` pixels and bicubic interpolation back.
+    def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """The small image enlarged to its nearest pixels, linearly between them, or by cubics."""
+        found = {mode: torch.empty_like(images) for mode in MODES}
+        for factor in self._factors:
+            rows = draw["factor"] == factor
+            for mode, repaired in found.items():
+                repaired[rows] = reduce_and_enlarge(images[rows], factor, mode)
+        return found
 
-    A side that `factor` does not divide is reduced to the next larger whole number of pixels.
+
+def reduce_and_enlarge(images: Tensor, factor: int, mode: str = "bicubic") -> Tensor:
+    """(B, C, H, W) -> the same size, by area averages of `factor` x `factor` pixels and interpolation back.
+
+    A side that `factor` does not divide is reduced to the next larger whole number of pixels. `mode` is one of `MODES`.
     """
     height, width = images.shape[-2:]
     small = F.adaptive_avg_pool2d(images, (math.ceil(height / factor), math.ceil(width / factor)))
-    return F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+    aligned = {} if mode == "nearest-exact" else {"align_corners": False}
+    return F.interpolate(small, size=(height, width), mode=mode, **aligned).clamp(0, 1)

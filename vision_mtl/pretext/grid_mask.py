@@ -127,6 +127,22 @@ class GridMask(Pretext):
         draw = {"grid": which.to(images.device), "cells": cells.to(images.device)}
         return images.expand(len(which), -1, -1, -1), draw
 
+    def damages(self, shape: Shape) -> list[str]:
+        """`4x4/r0c2`: rows x columns of the grid, row and column of the hidden cell from 0."""
+        sizes = self._grids(shape).sizes
+        return [f"{rows}x{cols}/r{r}c{c}" for rows, cols in sizes for r in range(rows) for c in range(cols)]
+
+    def damage_shares(self, shape: Shape) -> Tensor:
+        """Every grid alike, and within it every cell."""
+        counts = self._grids(shape).counts
+        return torch.cat([torch.full((count,), 1 / (count * len(counts))) for count in counts])
+
+    def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """The mean of the visible pixels, and OpenCV's inpainting."""
+        mask = self.mask(draw, tuple(images.shape[1:]))
+        mean = visible_mean(images, mask).expand_as(images)
+        return {"visible_mean": mean, "inpainting": inpaint(images, mask)}
+
     def _base(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W): what the prediction is the difference to, from visible pixels alone."""
         mask = self.mask(draw, tuple(images.shape[1:]))

@@ -12,6 +12,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import Draw, Pretext
+from vision_mtl.pretext.preference import Preference, count_damages, mixture_shares
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,19 @@ class MixedBatch:
 
 
 class Mixture:
-    """Gives each image one pretext, drawn in proportion to the pretexts' weights. Raises `UserError` if all are 0."""
+    """Gives each image one pretext, drawn in proportion to the pretexts' weights. Raises `UserError` if all are 0.
 
-    def __init__(self, pretexts: Mapping[str, Pretext]) -> None:
+    A `preference` draws the damage as well, by its weights.
+    """
+
+    def __init__(self, pretexts: Mapping[str, Pretext], preference: Preference | None = None) -> None:
         self.pretexts = {name: pretext for name, pretext in pretexts.items() if pretext.weight > 0}
         if not self.pretexts:
             raise UserError(
                 "no pretext to train on: give one a weight above 0, for example --pretexts.grid_mask.weight 1"
             )
         self.weights = torch.tensor([pretext.weight for pretext in self.pretexts.values()])  # (K,)
+        self.preference = preference
 
     def assign(self, keys: Keys, usable: Tensor | None = None) -> Tensor:
         """(B,) int64: each image's pretext, by number.
@@ -70,7 +75,7 @@ class Mixture:
     def prepare(self, images: Tensor, keys: Keys) -> MixedBatch:
         """Images (B, C, H, W) -> a batch in which each has its pretext's damage, sorted by pretext."""
         usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)  # (B, K)
-        assigned = self.assign(keys, usable)
+        assigned, damage = self._drawn(images, keys, usable)
         parts: list[Part] = []
         damaged: list[Tensor] = []
         start = 0
@@ -78,24 +83,41 @@ class Mixture:
             rows = (assigned == number).nonzero()[:, 0]
             if len(rows) == 0:
                 continue
-            part, seen = self.prepare_all(name, images[rows], keys.select(rows))
+            # a question draws for itself: its preferred answers would give it away
+            asks = self.pretexts[name].output == "logits"
+            fixed = None if damage is None or asks else damage[rows]
+            part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
             moved = slice(start, start + len(seen))
             parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))
             damaged.append(seen)
             start = moved.stop
         return MixedBatch(torch.cat(damaged), parts)
 
-    def prepare_all(self, name: str, images: Tensor, keys: Keys) -> tuple[Part, Tensor]:
-        """Pretext `name` for every image: the part and the damaged instances (b, C, H, W), an image's side by side."""
+    def prepare_all(self, name: str, images: Tensor, keys: Keys, damage: Tensor | None = None) -> tuple[Part, Tensor]:
+        """Pretext `name` for every image: the part and the damaged instances (b, C, H, W), an image's side by side.
+
+        `damage` (B,) fixes each image's damage to that number of the pretext's; every image is then one instance.
+        """
         pretext = self.pretexts[name]
         shape = tuple(images.shape[1:])
         source = torch.arange(len(images), device=images.device)
-        count = pretext.num_instances(shape)
+        count = pretext.num_instances(shape) if damage is None else 1
         if count > 1:
             source = source.repeat_interleave(count)
             images = images[source]
             instance = torch.arange(count, device=source.device).repeat(len(source) // count)
             keys = replace(keys.select(source), instance=instance)
-        draw = pretext.sample(keys.fold(name), shape)
+        keys = keys.fold(name)
+        draw = pretext.sample(keys, shape) if damage is None else pretext.sample_damage(keys, images, damage)
         part = Part(name, pretext, slice(0, len(images)), source, images, draw, pretext.mask(draw, shape))
         return part, pretext.corrupt(images, draw)
+
+    def _drawn(self, images: Tensor, keys: Keys, usable: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B,) each image's pretext, and the number of its damage if a preference draws that; `usable` (B, K) bool."""
+        if self.preference is None:
+            return self.assign(keys, usable), None
+        shape = tuple(images.shape[1:])
+        counts = torch.tensor(count_damages(self.pretexts, shape), device=images.device)  # (K,)
+        of = torch.arange(len(counts), device=images.device).repeat_interleave(counts)  # (D,) a damage's pretext
+        chosen = self.preference.draw(keys, mixture_shares(self.pretexts, shape), usable[:, of])
+        return of[chosen], chosen - (counts.cumsum(0) - counts)[of[chosen]]

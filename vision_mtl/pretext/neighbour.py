@@ -93,24 +93,34 @@ class Neighbour(Pretext):
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """Every ordered pair of a place that has a right neighbour and any other place, without jitter."""
-        grid, device = self.grid, images.device
-        pairs = [
-            (r, c, place // grid, place % grid)
-            for r in range(grid)
-            for c in range(grid - 1)
-            for place in range(grid**2)
-            if place != r * grid + c
-        ]
-        table = torch.tensor(pairs, device=device)
-        true = ((table[:, 0] == table[:, 2]) & (table[:, 1] + 1 == table[:, 3])).long()
+        device = images.device
+        table, true = (part.to(device) for part in self._pairs())
         draw = {
             "true": true,
-            "down": torch.zeros(len(pairs), dtype=torch.bool, device=device),
+            "down": torch.zeros(len(table), dtype=torch.bool, device=device),
             "first": table[:, :2],
             "second": table[:, 2:],
-            "shift": torch.zeros(len(pairs), 4, device=device),
+            "shift": torch.zeros(len(table), 4, device=device),
         }
-        return images.expand(len(pairs), -1, -1, -1), draw
+        return images.expand(len(table), -1, -1, -1), draw
+
+    def damages(self, shape: Shape) -> list[str]:
+        """`r0c0-r0c1`: the places of the first and the second patch."""
+        return [f"r{a}c{b}-r{c}c{d}" for a, b, c, d in self._pairs()[0].tolist()]
+
+    def damage_shares(self, shape: Shape) -> Tensor:
+        """True neighbours half of the time, as `sample` has them."""
+        true = self._pairs()[1]
+        counts = true.bincount(minlength=2)
+        return 0.5 / counts[true]
+
+    def _pairs(self) -> tuple[Tensor, Tensor]:
+        """((n, 4) places of both patches, (n,) int64 1 for true neighbours): what `enumerate` lists."""
+        grid = self.grid
+        firsts = [(r, c) for r in range(grid) for c in range(grid - 1)]
+        pairs = [(r, c, p // grid, p % grid) for r, c in firsts for p in range(grid**2) if p != r * grid + c]
+        table = torch.tensor(pairs)
+        return table, ((table[:, 0] == table[:, 2]) & (table[:, 1] + 1 == table[:, 3])).long()
 
     def _patch(self, shape: Shape) -> tuple[int, int]:
         """(rows, columns) of a patch in pixels."""

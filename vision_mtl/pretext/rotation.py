@@ -64,3 +64,7 @@ class Rotation(Pretext):
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """The image in all four turns."""
         return images.expand(TURNS, -1, -1, -1), {"turn": torch.arange(TURNS, device=images.device)}
+
+    def damages(self, shape: Shape) -> list[str]:
+        """`turn90`: degrees counter-clockwise."""
+        return [f"turn{90 * turn}" for turn in range(TURNS)]

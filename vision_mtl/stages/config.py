@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,14 @@ INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_siz
 FROM_ITS_RUN = ("reconstruct", "probe", "finetune", "joint", "add_task")
 LABELLED_ONLY = ("probe", "finetune", "add_task")  # stages without a use for unlabelled images
 ADDS_TASKS = ("add_task",)  # given tasks stand beside the run's own
+STAGE_DEFAULTS: dict[str, dict[str, Any]] = {  # where a stage has other ones than the component's own
+    "discover": {
+        "pretexts.grid_mask.grid": [2, 3, 4, 6, 8],
+        "pretexts.downsample.factor": [2, 4, 8],
+        "optim.max_seconds": 110.0,
+    },
+}
+SELECTION = "selection"  # --selection FILE, short for the option of this name of the stage
 TYPES = {"Literal": Literal, "Any": Any}
 
 # names only: their files are found without importing them, and the registries proper need PyTorch
@@ -118,6 +126,9 @@ def option_table(stage: str, tasks: Sequence[str], pretexts: Sequence[str], deco
         )
         table |= _prefixed("decoder", read_options(file, registered_class(file)))
     table |= _prefixed(stage, read_options(STAGES.file(stage), registered_class(STAGES.file(stage))))
+    for key, value in STAGE_DEFAULTS.get(stage, {}).items():
+        if key in table:
+            table[key] = replace(table[key], default=value)
     return table
 
 
@@ -130,7 +141,7 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
 
     Raises `UserError` for an unknown option or a value that its annotation does not allow, naming the nearest.
     """
-    written = _flatten(stage, file)
+    written, given = _in_full(stage, _flatten(stage, file)), _in_full(stage, given)
     inherited: dict[str, Any] = {}
     tasks = _names("tasks", [*written, *given])
     # a file's `pretexts` replaces the mixture; the command line edits it
@@ -139,6 +150,11 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
     if start:
         inherited = _inherited(str(start), stage)
         base = _names("pretexts", written) or _names("pretexts", inherited) or base
+    selection = (given.get(f"{stage}.{SELECTION}") or [written.get(f"{stage}.{SELECTION}")])[-1]
+    if selection and selection != "null":
+        damages = _selected_damages(str(selection))
+        base = _names("pretexts", written) or _names("pretexts", damages)
+        inherited = {k: v for k, v in inherited.items() if not k.startswith("pretexts.")} | damages
     pretexts = list(dict.fromkeys([*base, *_names("pretexts", given)]))
     replaced = any(key == "data.unlabelled" or key.startswith("tasks.") for key in [*written, *given])
     if (
@@ -171,6 +187,20 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
     if missing:
         raise UserError(f"option {missing[0]} is missing: give --{missing[0]} ({table[missing[0]].help}).")
     return _nested(stage, values)
+
+
+def _in_full(stage: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `selection` under its full name, if the stage has one of that name."""
+    own = {o.name for o in read_options(STAGES.file(stage), registered_class(STAGES.file(stage)))}
+    return {f"{stage}.{k}" if k == SELECTION and k in own else k: value for k, value in options.items()}
+
+
+def _selected_damages(where: str) -> dict[str, Any]:
+    """Dotted options of the pretexts that a selection file was made of."""
+    from vision_mtl.discovery.selection import read_about  # late: it imports PyTorch
+
+    pretexts = read_about(Path(where).expanduser())["pretexts"]
+    return {f"pretexts.{name}.{key}": value for name, options in pretexts.items() for key, value in options.items()}
 
 
 def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def repair_panel(
         if part.pretext.output == "logits":
             panel = _answer_panel(title, part, prediction)
         else:
-            panel = Panel(title, _rows(part, damaged, prediction))
+            panel = Panel(title, repair_rows(part, damaged, prediction))
     model.train(training)
     return panel
 
@@ -72,7 +72,8 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
     return kept, damaged[rows], prediction[rows]
 
 
-def _rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
+def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
+    """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
     pretext, images, draw = part.pretext, part.images, part.draw
     raw = pretext.repair(prediction, damaged, draw)
     scored = pretext.scored(images, draw)

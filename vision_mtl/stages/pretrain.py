@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,14 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.core.run import Run
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.preferring import prefer
 from vision_mtl.discovery.score import score_pretexts
+from vision_mtl.discovery.selection import read_selection
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.online import online_probe
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.fit import Action, fit, resume
@@ -34,7 +38,13 @@ CHANCE_IMAGES = 512  # training images that chance losses are measured on: their
 
 
 @STAGES.register("pretrain")
-def pretrain(config: RunConfig, run: Run) -> None:
+def pretrain(
+    config: RunConfig,
+    run: Run,
+    *,
+    selection: str | None = None,  # selection.parquet of a discover run: how often which damage of which image is
+    # drawn; --selection for short. Its pretexts and their options are taken over
+) -> None:
     """Open the images, build the model, train, score on the test images, draw, write the result."""
     optim, track, runtime = Optim(**config.optim), Track(**config.track), Runtime(**config.runtime)
     accelerator = runtime.accelerator(config.device)
@@ -45,8 +55,10 @@ def pretrain(config: RunConfig, run: Run) -> None:
     indices = training_images(config, pool)
 
     objective = build_objective(config, run, pool, pretexts, indices)
+    weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
     share = share_of_batch(optim, accelerator.num_processes)
-    batches = Batches(indices, share, config.seed, rank=accelerator.process_index, world_size=accelerator.num_processes)
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    batches = Batches(indices, share, config.seed, **place, weights=weights)
     if config.init_from:
         run.say(f"initialised from {build.load_weights(model, config.init_from)}")
     feed = RepairFeed(pool, batches, config.seed, accelerator.device)
@@ -91,6 +103,20 @@ def build_objective(
     for name in pretexts.keys() - chance.keys():
         run.warn(f"pretext {name} is left out: none of {len(sample)} training images looked at suits it.")
     return PretextObjective(Mixture({name: pretexts[name] for name in pretexts if name in chance}), chance)
+
+
+def prefer_damages(
+    objective: PretextObjective, selection: str, pool: Pool, config: RunConfig, indices: torch.Tensor
+) -> torch.Tensor:
+    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn."""
+    chosen = read_selection(Path(selection).expanduser())
+    pretexts = objective.mixture.pretexts
+    preference = prefer(chosen, pool, pretexts, config.pretexts)
+    weights = preference.image_weights(mixture_shares(pretexts, pool.shape))[indices]
+    if not bool(weights.any()):
+        raise UserError(f"the selection {selection!r} has no weight above 0 for any of {len(indices)} training images.")
+    objective.mixture = Mixture(pretexts, preference)
+    return weights
 
 
 def share_of_batch(optim: Optim, num_processes: int) -> int:

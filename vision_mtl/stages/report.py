@@ -20,13 +20,14 @@ PROBE_COLUMNS = {  # method -> its column's head
     "majority": "majority",
 }
 MAX_ANSWERS = 8  # classes of a task that are counted on its line
+KINDS = ("learnable", "trivial", "hopeless")
 WIDTH = 120  # of tables, whatever the terminal: they go to files too
 
 
 def result_text(result: dict[str, Any]) -> str:
     """The scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
-    lines = [*_tasks_text(result.get("stage", ""), metrics), *_skill_text(metrics)]
+    lines = [*_tasks_text(result.get("stage", ""), metrics), *_skill_text(metrics), *_kinds_text(metrics)]
     if online := metrics.get("online"):
         lines.append("kNN on validation images, frozen features (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
@@ -61,10 +62,23 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
                 f"{score['num_clusters']:,}",
             ]
             table.add_row(source, name, *cells)
-    return [
-        "skill on held-out images (0: classic repair without learning, 1: perfect; 95 % interval):",
-        _as_text(table),
-    ]
+    zero = "the best rule without a network" if "kinds" in metrics else "classic repair without learning"
+    return [f"skill on held-out images (0: {zero}, 1: perfect; 95 % interval):", _as_text(table)]
+
+
+def _kinds_text(metrics: dict[str, Any]) -> list[str]:
+    """Damages by kind: a row a pretext and scale."""
+    if "kinds" not in metrics:
+        return []
+    table = Table("pretext", "scale", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("skill", *KINDS):
+        table.add_column(head, justify="right", no_wrap=True)
+    for pretext, scales in metrics["skill_by_scale"].items():
+        for scale, score in scales.items():
+            kinds = [v["kind"] for name, v in metrics["kinds"][pretext].items() if name.partition("/")[0] == scale]
+            counts = [str(kinds.count(kind)) for kind in KINDS]
+            table.add_row(pretext, scale, _cell(score, with_interval=True, sign="+"), *counts)
+    return ["damages of each kind, all images together:", _as_text(table)]
 
 
 def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:

@@ -1,0 +1,106 @@
+"""Verdicts by hand, p-values against scipy."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from vision_mtl.discovery.kinds import (
+    FLOOR,
+    Verdict,
+    best_rules,
+    corrected,
+    gain_p_values,
+    holm,
+    is_trivial,
+    judge,
+    judge_whole,
+)
+from vision_mtl.discovery.measure import DamageErrors
+from vision_mtl.evaluation.scores import Score
+
+RANDOM = np.random.default_rng(0)
+N = 40
+
+
+def errors_of(
+    model: np.ndarray, rules: dict[str, np.ndarray], untrained: np.ndarray, shares: list[float]
+) -> DamageErrors:
+    count, damages = model.shape
+    first, second = np.zeros((count, damages, 3)), np.ones((count, damages, 3))  # a variance of 1
+    names = [f"2x2/r{k // 2}c{k % 2}" for k in range(damages)]
+    index, fold = np.arange(count), np.zeros(count, int)
+    return DamageErrors("grid_mask", names, np.array(shares), index, fold, model, untrained, rules, first, second)
+
+
+@pytest.fixture
+def errors() -> DamageErrors:
+    """Three damages: half of the best rule's error, as much and a little noise, and nothing left to learn."""
+    rule = RANDOM.uniform(0.1, 0.3, (N, 3))
+    model = rule * [0.5, 1.0, 0.5] + RANDOM.normal(0, 0.01, (N, 3)) * [0, 1, 0]
+    rule, model = rule * [1, 1, 0.01], model * [1, 1, 0.01]
+    return errors_of(model, {"a": rule, "b": rule + 0.1}, rule + 0.2, [0.5, 0.25, 0.25])
+
+
+def test_the_three_kinds(errors: DamageErrors) -> None:
+    verdicts = corrected(judge(errors, errors.index))
+    assert [verdict.kind for verdict in verdicts] == ["learnable", "hopeless", "trivial"]
+    assert verdicts[0].skill.value == pytest.approx(0.5) and verdicts[0].reference == "a"
+    assert verdicts[0].skill.low > 0 and verdicts[0].skill.num_clusters == N
+
+
+def test_the_best_rule_is_chosen_on_the_set_itself(errors: DamageErrors) -> None:
+    errors.rules["b"][:5] = 0.0
+    rows = np.arange(N) < 5
+    names, chosen = best_rules(errors, rows)
+    assert names == ["b"] * 3 and chosen.shape == (5, 3) and not chosen.any()
+    assert best_rules(errors, ~rows)[0] == ["a"] * 3
+
+
+def test_the_untrained_prediction_is_a_rule_too(errors: DamageErrors) -> None:
+    errors.untrained[:, 0] = errors.model[:, 0] / 2
+    (first, *_) = judge(errors, errors.index)
+    assert first.reference == "untrained" and first.skill.value == pytest.approx(-1)
+
+
+def test_a_whole_weighs_damages_by_their_shares(errors: DamageErrors) -> None:
+    every = np.ones(N, bool)
+    found = judge_whole(errors, errors.index, every, np.array([True, False, True]))
+    reference = errors.rules["a"] @ [0.5, 0, 0.25]
+    assert found.skill.value == pytest.approx(1 - (errors.model @ [0.5, 0, 0.25]).sum() / reference.sum())
+    assert judge_whole(errors, errors.index, ~every, np.ones(3, bool)) is None
+
+
+def test_trivial_by_the_floor_and_by_the_variance() -> None:
+    first, second = np.zeros((4, 3, 3)), np.tile(np.array([0.0, 0.1, 0.1])[None, :, None], (4, 1, 3))
+    reference = np.tile([FLOOR * 0.9, 0.00099, 0.00101], (4, 1))
+    assert is_trivial(reference, first, second) == [True, True, False]
+
+
+def test_p_values_are_students_on_cluster_totals() -> None:
+    gain, clusters = RANDOM.normal(0.1, 1, (30, 2)), np.arange(30) // 3
+    totals = gain.reshape(10, 3, 2).sum(1)
+    expected = ttest_1samp(totals, 0, alternative="greater").pvalue
+    assert gain_p_values(gain, clusters) == pytest.approx(expected.tolist())
+    assert gain_p_values(gain, np.zeros(30)) == [1.0, 1.0]
+    assert gain_p_values(np.full((4, 1), 0.5), np.arange(4)) == [0.0]
+    assert gain_p_values(np.zeros((4, 1)), np.arange(4)) == [1.0]
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_trivial_damages_do_not_dilute_the_correction() -> None:
+    skill = Score(0.5, 0.1, 0.9, 10, 10)
+    verdicts = [Verdict("p", str(k), skill, 0.0, "a", trivial=k > 0, gain_p=0.02) for k in range(50)]
+    assert [verdict.kind for verdict in corrected(verdicts)] == ["learnable"] + ["trivial"] * 49
+
+
+def test_noise_is_found_learnable_no_more_often_than_promised() -> None:
+    false = 0
+    for _ in range(200):
+        rule = RANDOM.uniform(0.5, 1.5, (N, 10))
+        noise = errors_of(rule + RANDOM.normal(0, 0.1, (N, 10)), {"a": rule}, rule + 9, [0.1] * 10)
+        false += any(verdict.kind == "learnable" for verdict in corrected(judge(noise, noise.index)))
+    assert false <= 11  # 5 expected at 2.5 %; 11 is exceeded once in 180 such tests

@@ -1,0 +1,89 @@
+"""Two halves of the images for cross-fitting: a network fitted to one is scored on the other."""
+# n images, S sources
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.rules import FoldImages
+from vision_mtl.evaluation.features import spread_evenly
+
+FOLDS = ("A", "B")
+FITTED, FEWEST_FITTED = 300, 40  # images that a linear rule is fitted to: in all, and at least of each source
+CHOOSING = 4  # every fourth cluster of those chooses the rule's strength and fits nothing
+BATCH = 1024
+
+
+def split_folds(pool: Pool, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The pool's images `indices` in two folds, whole clusters together, each source halved as nearly as they allow.
+
+    Source by source, clusters come in an order drawn from what their images are and `seed`, and each joins the fold
+    that has fewer images of the source so far. Raises `UserError` if all images are one cluster.
+    """
+    rows = indices.numpy()
+    clusters = np.unique(pool.cluster[rows], return_inverse=True)[1]
+    if len(indices) == 0 or clusters.max() == 0:
+        raise UserError(
+            f"discover needs images of two clusters or more, to fit on some and score others; found {len(indices)} "
+            "images of one. Give more images, or groups of them, in data.unlabelled or tasks."
+        )
+    order = _drawn_order([pool.identities[i] for i in rows], clusters, seed)
+    fold = np.full(clusters.max() + 1, -1)
+    for column in range(len(pool.sources)):
+        counts = np.bincount(clusters[pool.member[rows, column]], minlength=len(fold))
+        sizes = [int(counts[fold == side].sum()) for side in (0, 1)]
+        for cluster in order:
+            if counts[cluster] and fold[cluster] < 0:
+                fold[cluster] = int(sizes[1] < sizes[0])
+                sizes[fold[cluster]] += int(counts[cluster])
+    side = torch.from_numpy(fold[clusters])
+    return indices[side == 0], indices[side == 1]
+
+
+def sample_images(pool: Pool, indices: Tensor, count: int) -> Tensor:
+    """(m,) of `indices` in order: at most `count` of each source, at even steps."""
+    member = torch.from_numpy(pool.member)[indices]  # (n, S)
+    chosen = [spread_evenly(indices[member[:, column]], count) for column in range(len(pool.sources))]
+    return torch.cat(chosen).unique()
+
+
+def fold_images(pool: Pool, indices: Tensor, device: torch.device) -> FoldImages:
+    """What rules are fitted to: a sample of the fold's images `indices`, and the mean image of each source.
+
+    A source without an image in the fold gets the mean of all. On Apple's GPUs, which lack double precision and
+    eigenvectors, rules stay on the CPU.
+    """
+    device = torch.device("cpu") if device.type == "mps" else device
+    chosen = sample_images(pool, indices, max(FEWEST_FITTED, FITTED // len(pool.sources)))
+    clusters = np.unique(pool.cluster[chosen.numpy()], return_inverse=True)[1]
+    sums = torch.zeros(len(pool.sources), *pool.shape, dtype=torch.float64)
+    for batch in indices.split(BATCH):
+        sums.index_add_(0, torch.from_numpy(first_source(pool, batch)), pool.gather(batch).double())
+    counts = torch.from_numpy(first_source(pool, indices)).bincount(minlength=len(sums)).view(-1, 1, 1, 1)
+    mean = torch.where(counts > 0, sums / counts.clamp(min=1), sums.sum(0) / len(indices)).float()
+    return FoldImages(
+        pool.gather(chosen).to(device),
+        torch.from_numpy(first_source(pool, chosen)).to(device),
+        torch.from_numpy(clusters % CHOOSING == CHOOSING - 1).to(device),
+        mean.to(device),
+    )
+
+
+def first_source(pool: Pool, indices: np.ndarray | Tensor) -> np.ndarray:
+    """(n,) int64: the number of the first source that names each image."""
+    return pool.member[np.asarray(indices)].argmax(1)
+
+
+def _drawn_order(identities: list[str], clusters: np.ndarray, seed: int) -> list[int]:
+    """Clusters in the order of a keyed hash of their smallest identity."""
+    smallest: dict[int, str] = {}
+    for name, cluster in zip(identities, clusters.tolist(), strict=True):
+        smallest[cluster] = min(smallest.get(cluster, name), name)
+    key = str(seed).encode()
+    return sorted(smallest, key=lambda c: hashlib.blake2b(smallest[c].encode(), key=key, digest_size=8).digest())

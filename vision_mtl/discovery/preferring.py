@@ -1,0 +1,98 @@
+"""A selection made usable by a run: checked against its images and pretexts, as a preference of its mixture."""
+# N images of the pool, R rows that differ, D damages of all pretexts
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.folds import first_source
+from vision_mtl.discovery.selection import Selection
+from vision_mtl.pretext.contract import Pretext
+from vision_mtl.pretext.preference import Preference, count_damages
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def prefer(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], options: Options) -> Preference:
+    """The selection's weights for the pool's images under all damages of `pretexts`.
+
+    `options` are the run's own of each pretext. Raises `UserError` if the selection was made from other images, another
+    image size or other damages, or if it leaves nothing to draw.
+    """
+    _check(selection, pool, pretexts, options)
+    columns = _columns(pretexts, pool.shape)
+    rows = _row_numbers(selection, pool)
+    table = np.zeros((rows.max() + 1, sum(count_damages(pretexts, pool.shape))), np.float32)
+    pairs = zip(selection.columns["pretext"], selection.columns["damage"], strict=True)
+    places = [columns.get(pair, []) for pair in pairs]
+    repeat = np.array([len(place) for place in places])
+    table[np.repeat(rows, repeat), np.concatenate(places).astype(int)] = np.repeat(selection.columns["weight"], repeat)
+    if not table.any():
+        raise UserError(
+            f"the selection leaves nothing to draw: of its {len(rows):,} rows none has a weight above 0 "
+            f"(rule {selection.about['rule']}). Train discover for longer, or choose another --discover.select."
+        )
+    return Preference(torch.from_numpy(table), torch.from_numpy(_rows_of_pool(selection, pool, rows)))
+
+
+def _check(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], options: Options) -> None:
+    about = selection.about
+    size = [pool.shape[1], pool.shape[2], pool.shape[0]]
+    if size != about["image_size"]:
+        there, here = (f"{h} x {w} pixels in {c} channels" for h, w, c in (about["image_size"], size))
+        raise UserError(f"the selection was made on images of {there}; these are {here}. Run discover at this size.")
+    known = dict(zip(pool.identities, range(len(pool)), strict=True))
+    scored = np.unique(selection.columns["identity"][selection.of_images].astype(str))
+    missing = [name for name in scored if name not in known]
+    strangers = set(pool.sources) - set(about["sources"])
+    if missing or strangers:
+        named = str(missing[0]) if missing else f"the images of {min(strangers)}"
+        raise UserError(
+            f"the selection was made from other images: {len(missing)} of its {len(scored)} are not here and "
+            f"{len(strangers)} sources here are not in it, first {named!r}. "
+            "Give data.unlabelled and tasks as in discover."
+        )
+    for name in pretexts:
+        before, now = (dict(found.get(name) or {}) for found in (about["pretexts"], options))
+        changed = [key for key in sorted({*before, *now} - {"weight"}) if before.get(key) != now.get(key)]
+        if name not in about["pretexts"] or changed:
+            what = f"pretexts.{name}" + (f".{changed[0]}" if changed else "")
+            there, here = (found.get(changed[0]) if changed else bool(found) for found in (before, now))
+            raise UserError(f"the selection was made with other damage: {what} was {there} there and is {here} here.")
+
+
+def _columns(pretexts: Mapping[str, Pretext], shape: tuple[int, int, int]) -> dict[tuple[str, str], list[int]]:
+    """(pretext, damage) -> its columns; a question's one name stands for all its answers."""
+    found: dict[tuple[str, str], list[int]] = {}
+    start = 0
+    for name, pretext in pretexts.items():
+        damages = pretext.damages(shape)
+        found |= {(name, damage): [start + number] for number, damage in enumerate(damages)}
+        if pretext.output == "logits":
+            found[name, "all"] = list(range(start, start + len(damages)))
+        start += len(damages)
+    return found
+
+
+def _row_numbers(selection: Selection, pool: Pool) -> np.ndarray:
+    """(r,) each row's row in the table: the sources come first, then images in order."""
+    source = np.array([pool.sources.index(name) for name in selection.columns["source"]])
+    images = np.unique(selection.columns["index"], return_inverse=True)[1] - 1 + len(pool.sources)
+    return np.where(selection.of_images, images, source)
+
+
+def _rows_of_pool(selection: Selection, pool: Pool, rows: np.ndarray) -> np.ndarray:
+    """(N,) each image's row in the table: its own if it was scored, else its source's."""
+    found = first_source(pool, np.arange(len(pool)))
+    place = dict(zip(pool.identities, range(len(pool)), strict=True))
+    scored = selection.of_images
+    _, first = np.unique(selection.columns["index"][scored], return_index=True)
+    here = [place[name] for name in selection.columns["identity"][scored][first]]
+    found[here] = rows[scored][first]
+    return found

@@ -1,0 +1,184 @@
+"""From verdicts to sampling weights: which damage of which image is worth learning, in a file that pretraining reads.
+
+A selection is a Parquet file with a row for each scored image under each damage, and below them, without an identity, a
+row for each source under each damage: what holds for the images of that source that were not scored. A weight says how
+often a damage of an image is drawn, relative to a mixture without a selection (1: as often).
+"""
+# r rows, N images of the pool, D damages of all pretexts
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_bytes
+from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.folds import FOLDS, first_source
+from vision_mtl.discovery.kinds import FLOOR, best_rules
+from vision_mtl.discovery.measure import DamageErrors
+from vision_mtl.discovery.tables import Tables
+from vision_mtl.evaluation.scores import divide
+
+Rule = Literal["learnable", "top", "soft", "hopeless"]
+By = Literal["skill", "progress"]
+METADATA = b"vision_mtl"  # the key of the schema's metadata
+SEED = 0  # of the random control
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`columns` are arrays (r,) by name; `about` says what the selection was made of (images, size, pretexts, rule)."""
+
+    columns: dict[str, np.ndarray]
+    about: dict[str, Any]
+
+    @property
+    def of_images(self) -> np.ndarray:
+        """(r,) bool: rows of an image; the others are of a source."""
+        return self.columns["index"] >= 0
+
+    def write(self, path: Path) -> None:
+        """Write the Parquet file, whole or not at all."""
+        write_parquet(path, self.columns, self.about)
+
+
+def write_parquet(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    """Columns (r,) as a Parquet file that says in its metadata what it is `about`; an identity of no text is null."""
+    arrays = {name: pa.array(values) for name, values in columns.items()}
+    arrays["identity"] = pa.array([name or None for name in columns["identity"]], pa.string())
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(arrays).replace_schema_metadata({METADATA: json.dumps(about).encode()}), buffer)
+    atomic_write_bytes(path, buffer.getvalue())
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a selection was made of, without its rows. Raises `UserError` if the file is none."""
+    try:
+        return json.loads(pq.read_schema(path).metadata[METADATA])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--selection {str(path)!r} is no selection file: give the selection.parquet of a run of stage discover "
+            f"({error})."
+        ) from error
+
+
+def read_selection(path: Path) -> Selection:
+    """The selection in a Parquet file. Raises `UserError` if the file is none."""
+    about = read_about(path)
+    table = pq.read_table(path)
+    columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+    columns["identity"] = np.array([name or "" for name in columns["identity"]], object)
+    return Selection(columns, about)
+
+
+def describe_instances(pool: Pool, errors: Sequence[DamageErrors], tables: Tables) -> dict[str, np.ndarray]:
+    """A row for each scored image under each damage, with the best rule and the kind of its first source."""
+    parts = [part for own in errors for part in _instances_by_source(pool, own, tables)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def select(
+    instances: Mapping[str, np.ndarray], about: Mapping[str, Any], rule: Rule, top_ratio: float = 0.25, by: By = "skill"
+) -> Selection:
+    """Weights in [0, 1] by `rule`: 1 or 0 (learnable, hopeless, top), or the instance's own skill (soft).
+
+    `top` takes the share `top_ratio` of all instances that has the most skill, as far as it is above 0. `by` is what
+    `top` and `soft` go by: `progress` is the skill gained in training. Raises `UserError` for a ratio out of range.
+    """
+    check_ratio(top_ratio)
+    weight = instance_weights(instances, rule, top_ratio, by)
+    return _with_sources(dict(instances), weight, {**about, "rule": rule, "top_ratio": top_ratio, "by": by})
+
+
+def check_ratio(top_ratio: float) -> None:
+    """Raise `UserError` for a share out of range."""
+    if not 0 < top_ratio <= 1:
+        raise UserError(f"discover.top_ratio must lie in (0, 1]; found {top_ratio}.")
+
+
+def controls(chosen: Selection) -> dict[str, Selection]:
+    """What a selection is to be held against: the hopeless instances, and random ones with the same weights."""
+    rows = chosen.of_images
+    instances = {name: values[rows] for name, values in chosen.columns.items() if name != "weight"}
+    shuffled = np.random.default_rng(SEED).permutation(chosen.columns["weight"][rows])
+    weights = {"hopeless": instance_weights(instances, "hopeless"), "random": shuffled}
+    return {n: _with_sources(instances, weight, {**chosen.about, "rule": n}) for n, weight in weights.items()}
+
+
+def instance_weights(
+    instances: Mapping[str, np.ndarray], rule: Rule, top_ratio: float = 0.25, by: By = "skill"
+) -> np.ndarray:
+    """(r,) float32 in [0, 1]. An instance that is trivial by itself (a white corner) never counts."""
+    kind = instances["kind"]
+    if rule in ("learnable", "hopeless"):
+        return (kind == rule).astype(np.float32)
+    reference = instances["error_reference"]
+    start = reference if by == "skill" else instances["error_untrained"]
+    worth = np.where(kind == "trivial", -np.inf, divide(start - instances["error_model"], reference))
+    worth = np.nan_to_num(worth, nan=-np.inf)
+    if rule == "soft":
+        return np.clip(worth, 0, 1).astype(np.float32)
+    count = math.ceil(top_ratio * len(worth))
+    chosen = np.zeros(len(worth), np.float32)
+    chosen[np.argsort(-worth, kind="stable")[:count]] = 1
+    return np.where(worth > 0, chosen, 0).astype(np.float32)  # below the rule is no skill, however high it ranks
+
+
+def _with_sources(instances: dict[str, np.ndarray], weight: np.ndarray, about: dict[str, Any]) -> Selection:
+    """The images' rows, and each source's mean of them under each damage."""
+    keys = np.stack([instances[name].astype(str) for name in ("source", "pretext", "damage")], 1)
+    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    group = group.ravel()
+    count = np.bincount(group)
+    below = {name: values[first] for name, values in instances.items()}
+    below["identity"], below["index"] = np.full(len(first), "", object), np.full(len(first), -1)
+    for name in ("error_model", "error_untrained", "error_reference"):
+        below[name] = np.bincount(group, instances[name]) / count
+    below["skill"] = 1 - divide(below["error_model"], below["error_reference"])
+    below["kind"] = below["kind_of_damage"]
+    means = (np.bincount(group, weight) / count).astype(np.float32)
+    columns = {name: np.concatenate([values, below[name]]) for name, values in instances.items()}
+    return Selection({**columns, "weight": np.concatenate([weight, means])}, about)
+
+
+def _instances_by_source(pool: Pool, errors: DamageErrors, tables: Tables) -> list[dict[str, np.ndarray]]:
+    found, first = [], first_source(pool, errors.index)
+    for column, source in enumerate(pool.sources):
+        members, rows = pool.member[errors.index, column], first == column
+        if not rows.any():
+            continue
+        names, reference = best_rules(errors, members)
+        reference = reference[rows[members]]
+        verdicts = {v.damage: v.kind for v in tables.damages["source", source] if v.pretext == errors.pretext}
+        count, size = int(rows.sum()), len(errors.damages)
+        kinds = np.array([verdicts[name] for name in errors.damages], object)
+        of_damage = np.tile(kinds, count)
+        flat = {"error_model": errors.model[rows], "error_untrained": errors.untrained[rows]}
+        own = {name: values.ravel() for name, values in (flat | {"error_reference": reference}).items()}
+        index = np.repeat(errors.index[rows], size)
+        found.append(
+            {
+                "source": np.full(count * size, source, object),
+                "identity": np.array([pool.identities[i] for i in index], object),
+                "index": index,
+                "fold": np.array(FOLDS, object)[np.repeat(errors.fold[rows], size)],
+                "pretext": np.full(count * size, errors.pretext, object),
+                "damage": np.tile(np.array(errors.damages, object), count),
+                **own,
+                "reference": np.tile(np.array(names, object), count),
+                "skill": 1 - divide(own["error_model"], own["error_reference"]),
+                "kind": np.where(own["error_reference"] < FLOOR, "trivial", of_damage).astype(object),
+                "kind_of_damage": of_damage,
+            }
+        )
+    return found
