@@ -78,7 +78,7 @@ def _by_pretext(tables: Tables) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group in wanted:
         for verdict in tables.scales.get(group, []):
-            own = found.setdefault(verdict.pretext, {}).setdefault(_label(group), {})
+            own = found.setdefault(verdict.pretext, {}).setdefault(_short(_label(group)), {})
             own[verdict.damage] = verdict.skill.to_json()
     return found
 
@@ -137,7 +137,12 @@ def _laid(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.ndarray
     return list(found.values())
 
 
+def _short(name: str) -> str:
+    """A source's name without the folders in the middle of its path."""
+    kind, *rest = [part for part in name.split("/") if part]
+    return "/".join([kind, *(["…"] if len(rest) > 2 else []), *rest[-2:]])
+
+
 def _wrapped(name: str) -> str:
     """A source's name over several lines, broken at its slashes."""
-    parts = name.split("/")
-    return "/\n".join([parts[0], *parts[-1:]]) if len(parts) > 1 else name
+    return _short(name).replace("/", "/\n").replace("/\n…", "/…")
