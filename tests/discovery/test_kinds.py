@@ -10,7 +10,6 @@ from vision_mtl.discovery.kinds import (
     best_rules,
     corrected,
     gain_p_values,
-    holm,
     is_trivial,
     judge,
     judge_whole,
@@ -84,11 +83,6 @@ def test_p_values_are_students_on_cluster_totals() -> None:
     assert gain_p_values(gain, np.zeros(30)) == [1.0, 1.0]
     assert gain_p_values(np.full((4, 1), 0.5), np.arange(4)) == [0.0]
     assert gain_p_values(np.zeros((4, 1)), np.arange(4)) == [1.0]
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_trivial_damages_do_not_dilute_the_correction() -> None:

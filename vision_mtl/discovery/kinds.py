@@ -21,6 +21,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from vision_mtl.discovery.measure import DamageErrors
+from vision_mtl.evaluation.families import holm
 from vision_mtl.evaluation.scores import Bootstrap, Score, divide
 
 TRIVIAL_SHARE = 0.01  # of the target's variance
@@ -150,19 +151,8 @@ def gain_p_values(gain: np.ndarray, clusters: np.ndarray) -> list[float]:
     return student.sf(statistic, count - 1).tolist()
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that keep the chance of any false one (Holm, "A simple sequentially rejective multiple test
-    procedure", 1979)."""
-    values = np.asarray(p_values, np.float64)
-    order = np.argsort(values, kind="stable")
-    steps = values[order] * (len(values) - np.arange(len(values)))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted.tolist()
-
-
 def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts of one table after Holm's correction over those that are not trivial."""
     open_ones = [i for i, verdict in enumerate(verdicts) if not verdict.trivial]
-    adjusted = dict(zip(open_ones, holm([verdicts[i].gain_p for i in open_ones]), strict=True))
+    adjusted = dict(zip(open_ones, holm(np.array([verdicts[i].gain_p for i in open_ones])).tolist(), strict=True))
     return [replace(verdict, holm_p=adjusted.get(i, 1.0)) for i, verdict in enumerate(verdicts)]
