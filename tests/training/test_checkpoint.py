@@ -49,7 +49,8 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 def test_tied_weights_are_saved(tmp_path: Path) -> None:
     model = nn.ModuleDict({"a": nn.Linear(2, 2)})
     model["b"] = model["a"]
-    save_checkpoint(tmp_path, {"step": 0}, model)
+    kept = read_tensors(save_checkpoint(tmp_path, {"step": 0}, model), "model")
+    assert torch.equal(kept["a.weight"], model["a"].weight) and torch.equal(kept["b.weight"], model["a"].weight)
 
 
 def test_only_the_newest_are_kept(tmp_path: Path) -> None:
