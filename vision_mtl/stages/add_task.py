@@ -13,11 +13,12 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.evaluation.statistics import paired_difference
-from vision_mtl.models.depth import freeze, last_stage
+from vision_mtl.models.depth import freeze
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.finetune import train, write_result
+from vision_mtl.stages.finetune import train
+from vision_mtl.stages.fit import write_result
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
 from vision_mtl.stages.task_outputs import task_metrics, write_figures
@@ -102,12 +103,9 @@ def check_classes(pool: Pool, state: Mapping[str, Any], old: list[str]) -> None:
 
 def freeze_shared(model: SharedModel, trunk: str, old: list[str]) -> None:
     """Stop training what the new task must not change; a decoder that no old task reads is free."""
-    if trunk == "frozen":
-        model.still = freeze(model.backbone)
-        if any(model.task_answers[name].is_dense for name in old):
-            model.still += freeze(model.decoder)
-    elif trunk == "late":
-        model.still = freeze(model.backbone, list(last_stage(model.backbone.model).parameters()))
+    build.freeze_backbone(model, {"frozen": "all", "late": "early", "trained": "none"}[trunk])
+    if trunk == "frozen" and any(model.task_answers[name].is_dense for name in old):
+        model.still += freeze(model.decoder)
 
 
 def change(

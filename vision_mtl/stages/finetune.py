@@ -10,7 +10,7 @@ from vision_mtl.core.run import Run
 from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.fit import fit, resume
+from vision_mtl.stages.fit import fit, resume, write_result
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.single import transfer
 from vision_mtl.stages.supervised import (
@@ -120,16 +120,3 @@ def train(
     finally:
         trainer.feed.close()
     return validation
-
-
-def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:
-    """The result of a stage that trained."""
-    progress = trainer.progress
-    run.write_result(
-        "completed",
-        metrics=metrics,
-        data=data,
-        seconds=progress.seconds,
-        images_seen=progress.images_seen,
-        images_per_second=progress.images_seen / max(progress.seconds, 1e-9),
-    )

@@ -77,3 +77,16 @@ def fit(
     finally:
         tracker.close()
     save()
+
+
+def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:
+    """The result of a stage that trained."""
+    progress = trainer.progress
+    run.write_result(
+        "completed",
+        metrics=metrics,
+        data=data,
+        seconds=progress.seconds,
+        images_seen=progress.images_seen,
+        images_per_second=progress.images_seen / max(progress.seconds, 1e-9),
+    )

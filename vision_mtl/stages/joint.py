@@ -16,7 +16,8 @@ from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.finetune import train, write_result
+from vision_mtl.stages.finetune import train
+from vision_mtl.stages.fit import write_result
 from vision_mtl.stages.pretrain import build_objective as build_repair
 from vision_mtl.stages.pretrain import share_of_batch, training_images
 from vision_mtl.stages.registry import STAGES

@@ -22,7 +22,7 @@ from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.fit import Action, fit, resume
+from vision_mtl.stages.fit import Action, fit, resume, write_result
 from vision_mtl.stages.pictures import repair_figure
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.loop import Progress, Trainer
@@ -73,15 +73,7 @@ def pretrain(
     skills = score_pretexts(trainer.scored_model, pool, objective.mixture, accelerator.autocast)
     metrics = {**skills, "online": probes[-1] if probes else {}}
     draw(run, trainer, pool, objective, metrics)
-    progress = trainer.progress
-    run.write_result(
-        "completed",
-        metrics=metrics,
-        data=pool.summary(),
-        seconds=progress.seconds,
-        images_seen=progress.images_seen,
-        images_per_second=progress.images_seen / max(progress.seconds, 1e-9),
-    )
+    write_result(run, trainer, metrics, pool.summary())
 
 
 def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
