@@ -206,3 +206,21 @@ def test_summary_counts(photo_folder: Path, tmp_path: Path) -> None:
     (sides,) = summary["sources"].values()
     assert sum(sides.values()) == 24 == summary["num_images"] and min(sides.values()) >= 1
     assert summary["tasks"]["kind"] == {**sides, "classes": 2, "kind": "single_label"}
+
+
+def test_near_duplicates_are_looked_for_once(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vision_mtl.data import instances
+
+    calls, search = [], instances.near_duplicates
+    monkeypatch.setattr(instances, "near_duplicates", lambda *args: calls.append(1) or search(*args))
+    first = pool_of(tmp_path, kind=f"folder/{photo_folder}")
+    again = pool_of(tmp_path, kind=f"folder/{photo_folder}")
+    assert len(calls) == 1 and (first.cluster == again.cluster).all()
+    pool_of(tmp_path, kind=f"folder/{photo_folder}", size=(8, 8))  # other pixels
+    pool_of(tmp_path, [f"folder/{photo_folder}"])  # other labels
+    assert len(calls) == 3
+    for file in (tmp_path / "store").glob("near-*.npy"):
+        file.write_bytes(file.read_bytes()[:70])  # cut off in its header
+    assert (pool_of(tmp_path, kind=f"folder/{photo_folder}").cluster == first.cluster).all() and len(calls) == 4

@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
 from vision_mtl.data.duplicates import near_duplicates
 from vision_mtl.data.options import Task
 from vision_mtl.data.source import Item
-from vision_mtl.data.store import Progress, Settings
+from vision_mtl.data.store import NEAR_FILES, Progress, Settings
 from vision_mtl.data.targets import Target
 
 RESIDENT_BYTES = 4 << 30  # smaller pools are read into memory: gathering is then several times faster
 NEAR_LIMIT = 60_000  # images of a source that near duplicates are looked for in: the search is quadratic
+NEAR_FORMAT = 1  # raise when `duplicates.py` finds others
 
 
 @dataclass(frozen=True)
@@ -110,15 +115,49 @@ def read_targets(
 
 
 def near_representatives(
-    instances: Instances, labels: Mapping[str, np.ndarray], progress: Progress | None
+    instances: Instances, labels: Mapping[str, np.ndarray], settings: Settings, root: Path, progress: Progress | None
 ) -> np.ndarray:
-    """(N,) int64: the representative of each instance among its source's near duplicates."""
+    """(N,) int64: the representative of each instance among its source's near duplicates.
+
+    They are looked for once and kept beside the store, for every run on the same images and labels asks again.
+    """
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         if len(row) > NEAR_LIMIT:
             continue
-        report = None if progress is None else (lambda d, n, s=source: progress(f"near duplicates in {s.name}", d, n))
-        representative = near_duplicates(source.images, {t: values[row] for t, values in labels.items()}, report)
+        own = {task: values[row] for task, values in labels.items()}
+        kept = root / "store" / f"{NEAR_FILES}{_near_key(source, own, settings)}.npy"
+        representative = _recall(kept, len(row))
+        if representative is None:
+            report = (
+                None if progress is None else (lambda d, n, s=source: progress(f"near duplicates in {s.name}", d, n))
+            )
+            representative = near_duplicates(source.images, own, report)
+            _keep(kept, representative)
         moved = representative != np.arange(len(row))
         found[row[moved]] = row[representative[moved]]
     return found
+
+
+def _near_key(source: Loaded, labels: Mapping[str, np.ndarray], settings: Settings) -> str:
+    """A hash of all that the near duplicates of a source depend on."""
+    digest = hashlib.blake2b(f"{NEAR_FORMAT} {settings}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(source.hashes).tobytes())
+    for values in sorted(np.ascontiguousarray(own, np.int64).tobytes() for own in labels.values()):
+        digest.update(values)
+    return digest.hexdigest()
+
+
+def _recall(file: Path, count: int) -> np.ndarray | None:
+    """(count,) int64 from a file; None if it is not there or is damaged."""
+    try:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.shape == (count,) and found.dtype == np.int64 else None
+
+
+def _keep(file: Path, representative: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, representative.astype(np.int64))
+    atomic_write_bytes(file, buffer.getvalue())

@@ -133,7 +133,7 @@ def build_pool(
     warnings = [warning for source in instances.loaded for warning in source.warnings]
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
     exact, groups = instances.contents(), instances.groups()
-    near = near_representatives(instances, _single_labels(targets), progress)
+    near = near_representatives(instances, _single_labels(targets), settings, Path(data.root).expanduser(), progress)
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
     split = drop_leaks(draw_sides(data, instances, unit, targets), exact, instances, warnings)
     details = {

@@ -28,6 +28,7 @@ from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.resize import Fit, resize, to_channels
 from vision_mtl.data.source import Item, Source
 
+NEAR_FILES = "near-"  # beside the stores: which of a source's images are near duplicates
 FORMAT = 1  # raise when the store's files change meaning
 BLOCK = 1 << 24  # bytes a checksum
 VERIFIED_BYTES = 1 << 32  # larger stores are verified in blocks spread evenly, as many as make up this
@@ -119,7 +120,7 @@ def clean(root: Path) -> list[tuple[Path, int]]:
             shutil.rmtree(folder)
             lock.release()
             deleted.append((folder, size))
-    for leftover in (*parent.glob("*.lock"), *parent.glob("contents.sqlite*")):
+    for leftover in (*parent.glob("*.lock"), *parent.glob("contents.sqlite*"), *parent.glob(f"{NEAR_FILES}*.npy")):
         leftover.unlink(missing_ok=True)
     return deleted
 
