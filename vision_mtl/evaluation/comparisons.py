@@ -140,6 +140,15 @@ def compare(
     )
 
 
+def arm_score(values: np.ndarray, clusters: np.ndarray, *, guard_skew: bool = False) -> Score:
+    """The mean of one arm's values (S, n) and its 95 % interval, over other seeds and other test images.
+
+    None for one seed or one cluster (n,). Raises `ValueError` as `compare` does.
+    """
+    values = np.asarray(values, np.float64)
+    return _score(spread(values, clusters), values.shape[1], LEVEL, guard_skew)
+
+
 def _score(of: Spread, n: int, level: float, guard_skew: bool) -> Score:
     low, high = (float(end) for end in of.interval(level, guard_skew=guard_skew))
     known = np.isfinite([low, high]).all()

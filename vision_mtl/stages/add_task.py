@@ -21,7 +21,7 @@ from vision_mtl.stages.finetune import train
 from vision_mtl.stages.fit import write_result
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
-from vision_mtl.stages.task_outputs import task_metrics, write_figures
+from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
@@ -85,8 +85,9 @@ def add_task(
     model = finish(run, validation)
     found = predict_split(model, pool, "test", trained, accelerator.autocast)
     after = predict_split(model, pool, "test", old, accelerator.autocast)
-    metrics: dict[str, Any] = {"tasks": task_metrics(model, learnt, found, validation, trainer)}
+    metrics = run_metrics(model, learnt, found, validation, trainer)
     metrics["change"] = change(pool, before, after)
+    write_judged(run, learnt, found)
     write_figures(run, model, pool, found, metrics)
     write_result(run, trainer, metrics, pool.summary())
 

@@ -22,7 +22,7 @@ from vision_mtl.stages.supervised import (
     finish,
     open_labels,
 )
-from vision_mtl.stages.task_outputs import task_metrics, write_figures
+from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.best import Best
 from vision_mtl.training.loop import Trainer
@@ -92,9 +92,10 @@ def finetune(
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
     model = finish(run, validation)
     found = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
-    metrics: dict[str, Any] = {"tasks": task_metrics(model, labelled, found, validation, trainer)}
+    metrics = run_metrics(model, labelled, found, validation, trainer)
     if single_task != "none":
         metrics |= transfer(run, labelled, found, trainer, trainer_of, single_task, num_evaluations)
+    write_judged(run, labelled, found)
     write_figures(run, model, pool, found, metrics)
     write_result(run, trainer, metrics, pool.summary())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -30,7 +30,7 @@ from vision_mtl.stages.supervised import (
     finish,
     open_labels,
 )
-from vision_mtl.stages.task_outputs import task_metrics, write_figures
+from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import Together, TogetherFeed
@@ -102,8 +102,9 @@ def report(
     """Score tasks and repairs on the test images, draw, write the result."""
     model, autocast = trainer.scored_model, trainer.accelerator.autocast
     found = predict_split(model, pool, "test", list(labelled.tasks), autocast)
-    metrics: dict[str, Any] = {"tasks": task_metrics(model, labelled, found, validation, trainer)}
+    metrics = run_metrics(model, labelled, found, validation, trainer)
     metrics |= score_pretexts(model, pool, repair.mixture, autocast)
+    write_judged(run, labelled, found)
     write_figures(run, model, pool, found, metrics)
     write_result(run, trainer, metrics, pool.summary())
 

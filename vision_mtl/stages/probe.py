@@ -32,7 +32,7 @@ from vision_mtl.evaluation.probing import (
 from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.probe_outputs import draw, write_tables
+from vision_mtl.stages.probe_outputs import draw, write_judged, write_tables
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.runtime import Runtime
 
@@ -72,6 +72,7 @@ def probe(
         warn_of_steps(run, name, answers[name])
 
     metrics = score(pool, indices, tasks, subsets, answers)
+    write_judged(run, pool, indices, tasks, subsets, answers)
     write_tables(run, pool, tasks, {name: found[WHOLE] for name, found in answers.items()})
     draw(run, pool, tasks, {name: found[WHOLE] for name, found in answers.items()}, shown, metrics, embedding_images)
     run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)

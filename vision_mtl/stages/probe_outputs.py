@@ -14,8 +14,10 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.embedding import embed
 from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.fractions import LabelFraction
+from vision_mtl.evaluation.instances import Judged, write_instances
 from vision_mtl.evaluation.metrics import HEADLINE
-from vision_mtl.evaluation.probing import Answer, ProbeTask
+from vision_mtl.evaluation.probing import Answer, ProbeTask, agreement
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
 
 if TYPE_CHECKING:
@@ -31,6 +33,34 @@ def write_tables(run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], answers: 
         if task.kind == "single_label" and run.is_main:
             rows = class_rows(confusion(task, answers[name]["linear"]), pool.class_names[name])
             atomic_write_text(run.folder / "tables" / f"{name}.csv", csv_text(rows))
+
+
+def write_judged(
+    run: Run,
+    pool: Pool,
+    indices: torch.Tensor,
+    tasks: Mapping[str, ProbeTask],
+    subsets: Mapping[str, Mapping[str, LabelFraction]],
+    answers: Mapping[str, Mapping[str, Mapping[str, Answer]]],
+) -> None:
+    """`test_instances.parquet`: every method's answer for each test image, at each fraction of the labels."""
+    if run.is_main:
+        judged = [
+            _judged(name, method, subsets[name][fraction].requested, indices, tasks[name], answer)
+            for name, found in answers.items()
+            for fraction, own in found.items()
+            for method, answer in own.items()
+        ]
+        write_instances(run.folder, pool, judged)
+
+
+def _judged(name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, answer: Answer) -> Judged:
+    sign = -1 if task.kind == "regression" else 1  # higher is better
+    classes: dict[str, Any] = {}
+    if task.kind == "single_label":
+        classes = {"true": task.values[task.test], "said": answer.prediction.argmax(1)}
+    where = indices[task.test].numpy()
+    return Judged(name, method, fraction, where, sign * agreement(task, answer), **classes)
 
 
 def draw(

@@ -51,7 +51,7 @@ class Labelled:
     pool: Pool
     tasks: dict[str, Task]
     train: dict[str, Tensor]
-    records: dict[str, dict[str, Any]]  # task -> the fraction asked for, the real one, num_labelled
+    records: dict[str, dict[str, Any]]  # task -> requested, fraction (the real one), num_labelled
 
     def of(self, names: Sequence[str]) -> Labelled:
         """Some of the tasks."""
@@ -85,9 +85,12 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         usable = pool.split != SPLITS.index("train")  # validation and test labels stay
         usable[train[name].numpy()] = True
         targets[name] = target.keep(usable)
-        records[name] = {"fraction": subset.fraction, "num_labelled": subset.num_labelled}
-        kept[name] = {
+        records[name] = {
             "requested": fraction,
+            "fraction": subset.fraction,
+            "num_labelled": subset.num_labelled,
+        }
+        kept[name] = {
             **records[name],
             "indices": train[name].tolist(),
             "identities": [identities[row] for row in subset.rows],

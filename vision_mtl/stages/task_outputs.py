@@ -9,17 +9,34 @@ from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
+from vision_mtl.evaluation.instances import Judged, write_instances
 from vision_mtl.evaluation.metrics import HEADLINE
-from vision_mtl.evaluation.predictions import TaskPredictions, predict_split
+from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.stages.supervised import Labelled, Validation, calibrate, scores_of
 from vision_mtl.training.balancing.conflicts import cosines_over_steps
+from vision_mtl.training.best import ALL
 from vision_mtl.training.loop import Trainer
 from vision_mtl.viz.conflicts import conflicts_figure
 from vision_mtl.viz.curves import curves_figure
 from vision_mtl.viz.probes import confusion_figure, scores_figure
 
 METHODS = {"shared": "tasks", "alone": "single"}  # name in the figure -> key of the metrics
+
+
+def run_metrics(
+    model: SharedModel,
+    labelled: Labelled,
+    found: Mapping[str, TaskPredictions],
+    validation: Validation,
+    trainer: Trainer,
+) -> dict[str, Any]:
+    """`tasks`, and `validation`: the mean goodness over tasks that the kept weights were chosen by, and their step."""
+    chosen = validation.best.scores.get(ALL)
+    return {
+        "tasks": task_metrics(model, labelled, found, validation, trainer),
+        **({"validation": {"score": chosen["score"], "step": int(chosen["step"])}} if chosen else {}),
+    }
 
 
 def task_metrics(
@@ -61,6 +78,21 @@ def best_epochs(
             found[task] = {"step": int(best.scores[task]["step"]), **scores_of(model, labelled.pool, own)[task]}
     model.load_state_dict(kept)
     return found
+
+
+def write_judged(run: Run, labelled: Labelled, found: Mapping[str, TaskPredictions]) -> None:
+    """`test_instances.parquet`: every answer for a test image beside the truth."""
+    if run.is_main:
+        judged = [_judged(task, labelled.records[task]["requested"], own) for task, own in found.items()]
+        write_instances(run.folder, labelled.pool, judged)
+
+
+def _judged(task: str, fraction: float, found: TaskPredictions) -> Judged:
+    classes: dict[str, Any] = {}
+    if found.target.kind == "single_label":
+        classes["true"] = found.target.gather(found.indices).numpy()
+        classes["said"] = found.outputs.argmax(1).numpy()
+    return Judged(task, "head", fraction, found.indices.numpy(), instance_values(found), **classes)
 
 
 def write_figures(
