@@ -124,7 +124,7 @@ def _summary(arm: str, baseline: str, found: Sequence[Comparison]) -> str:
         for one in found:
             if one["verdict"] == verdict:
                 places.setdefault(one["task"], []).append(share_words(one["fraction"]))
-        told = [f"{task} ({', '.join(shares)})" for task, shares in places.items()]
+        told = [f"{task} ({', '.join(at).replace(' % labels,', ' %,')})" for task, at in places.items()]
         parts.append(f"{verdict} on {', '.join(told)}" if told else f"{verdict} nowhere")
     open_ones = sum(one["verdict"] == "undecided" for one in found)
     tail = f"undecided in {open_ones} of {len(found)}" if open_ones else "nothing is undecided"
