@@ -227,7 +227,9 @@ def test_pictures_are_reduced_and_a_missing_one_is_named(tmp_path: Path, picture
 
 def test_every_run_and_every_arm_is_in_the_tables(tmp_path: Path) -> None:
     record = study({"a": 0.0, "b": 0.1}, fractions=(0.01, 0.1, 1.0), tasks={"pets": task(), "faces": task()})
+    record["comparisons"].sort(key=lambda one: -one["fraction"])
     page, _ = written(record, tmp_path)
+    assert page.tags.count("h4") == 6 and page.text.index("1 % labels") < page.text.index("all labels b is")
     for run in record["runs"]:
         assert run["folder"] in page.text
     assert page.tags.count("tr") >= len(record["comparisons"]) + len(record["scores"]) + len(record["runs"])

@@ -93,10 +93,7 @@ def _curves(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
     for number, (task, about) in enumerate(record["tasks"].items(), 1):
         rows, measure = _of(task, record, "scores"), measure_words(about)
         figure = label_curves_figure(rows, list(record["arms"]), factor=units[task].factor, label=measure)
-        told = [
-            f"{row['arm']} with {share_words(row['fraction'])} {units[task].score(row['score'])}"
-            for row in sorted(rows, key=lambda row: row["fraction"])
-        ]
+        told = [f"{row['arm']} with {share_words(row['fraction'])} {units[task].score(row['score'])}" for row in rows]
         alt = f"{task}, {measure}, with 95 % intervals: {'; '.join(told)}."
         if figure is not None:
             plates.append(plot_plate(figure, f"scores-{number}-{slug(task)}", task, alt))
@@ -129,7 +126,8 @@ def _expected(record: Record) -> str:
 
 
 def _of(task: str, record: Record, key: str) -> list[Any]:
-    return [row for row in record[key] if row["task"] == task]
+    """The task's rows, those of the smallest share of its labels first."""
+    return sorted((row for row in record[key] if row["task"] == task), key=lambda row: row["fraction"])
 
 
 def _html() -> Environment:
