@@ -1,0 +1,106 @@
+"""Each verdict is told in a sentence that holds its numbers and says no more than they do."""
+
+import numpy as np
+import pytest
+from report_records import study
+
+from vision_mtl.evaluation.comparisons import compare
+from vision_mtl.evaluation.families import family
+from vision_mtl.study.units import POINTS, unit_of
+from vision_mtl.study.words import design_words, headline, how_to_read, reason_words, summaries, verdict_sentence
+
+
+def one(verdict: str, value: float, low: float | None, high: float | None, **other: object) -> dict:
+    score = {"value": value, "low": low, "high": high, "n": 90, "num_clusters": 90}
+    plain = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 90, "num_clusters": 90}
+    return {
+        **{"task": "pets", "fraction": 0.1, "arm": "pretrained", "baseline": "labels", "verdict": verdict},
+        **{"difference": score, "difference_holm": {**score, "level": 0.95}, "arm_score": plain},
+        **{"baseline_score": plain, "minimum_detectable": 0.024, "num_seeds": 8, "std": 0.01, "image_error": 0.01},
+        **{"reason": "the record's own", **other},
+    }
+
+
+HELPS = one("helps", 0.031, 0.012, 0.05)
+HURTS = one("hurts", -0.031, -0.05, -0.012)
+OPEN = one("undecided", 0.004, -0.013, 0.021)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "told"),
+    [
+        (HELPS, "pretrained is +3.1 points [1.2, 5.0] above labels: helps"),
+        (HURTS, "pretrained is −3.1 points [−5.0, −1.2] below labels: hurts"),  # noqa: RUF001
+        (
+            OPEN,
+            "pretrained against labels: undecided, +0.4 points [−1.3, 2.1]; "  # noqa: RUF001
+            "this study could have seen 2.4 points",
+        ),
+    ],
+)
+def test_a_verdict_holds_its_numbers(comparison: dict, told: str) -> None:
+    sentence = verdict_sentence(comparison, POINTS, 1)
+    assert (sentence.text, sentence.share, sentence.verdict) == (told, "10 % labels", comparison["verdict"])
+
+
+def test_what_only_the_correction_undid_is_said() -> None:
+    deciding = {**OPEN["difference"], "low": -0.01, "high": 0.06, "level": 0.99}
+    comparison = one("undecided", 0.02, 0.004, 0.036, difference_holm=deciding)
+    told = verdict_sentence(comparison, POINTS, 12).text
+    expected = "+2.0 points [0.4, 3.6], but the interval corrected for 12 comparisons, [−1.0, 6.0], holds 0"  # noqa: RUF001
+    assert expected in told and "corrected" not in verdict_sentence(OPEN, POINTS, 12).text
+    assert reason_words(comparison, POINTS) == "the 99 % interval [−1.0, 6.0] holds 0"  # noqa: RUF001
+
+
+def test_arms_without_a_difference_are_identical_and_one_seed_tells_nothing() -> None:
+    values = np.random.default_rng(0).random((5, 20))
+    same, single = (
+        family([compare(v, v.copy(), np.arange(20), arm="a", baseline="b")])[0] for v in (values, values[:1])
+    )
+    assert verdict_sentence(same, POINTS, 1).text == "a against b: undecided, identical in all 5 seeds"
+    assert reason_words(same, POINTS) == "identical in all 5 seeds"
+    assert (
+        "one seed" in verdict_sentence(single, POINTS, 1).text
+        and "seen" not in verdict_sentence(single, POINTS, 1).text
+    )
+    (clustered,) = family([compare(values, values[::-1], np.zeros(20), arm="a", baseline="b")])
+    assert "one cluster of test images" in verdict_sentence(clustered, POINTS, 1).text
+    assert reason_words(clustered, POINTS) == clustered["reason"]
+
+
+def test_a_difference_between_arms_at_chance_says_so() -> None:
+    for chance, said in ((0.41, True), (0.39, False)):
+        told = verdict_sentence(HELPS, POINTS, 1, {"value": chance, "low": 0.3, "high": 0.5}).text
+        assert ("neither is shown to be above chance (41.0)" in told) is said
+
+
+def test_a_regression_is_told_in_its_own_unit() -> None:
+    comparison = one("helps", 0.42, 0.1, 0.74)
+    told = verdict_sentence(comparison, unit_of("regression", [comparison["difference"]]), 1).text
+    assert told == "pretrained is +0.42 units of the label [0.10, 0.74] above labels: helps"
+
+
+def test_the_headline_counts() -> None:
+    assert headline([HELPS, HURTS, OPEN, OPEN]) == "Of 4 comparisons, 1 helps, 1 hurts and 2 are undecided."
+    assert headline([HELPS, HELPS, OPEN]) == "Of 3 comparisons, 2 help, 0 hurt and 1 is undecided."
+    assert headline([OPEN]) == "The one comparison is undecided." and headline([HELPS]).endswith("it helps.")
+    assert headline([]) == "There is nothing to compare."
+
+
+def test_a_summary_names_where_an_arm_helps() -> None:
+    rows = [HELPS, {**HELPS, "fraction": 1.0}, {**HURTS, "task": "cars"}, {**OPEN, "arm": "joint"}]
+    assert summaries(rows) == [
+        "pretrained against labels: helps on pets (10 %, all labels); hurts on cars (10 % labels); "
+        "nothing is undecided.",
+        "joint against labels: helps nowhere; hurts nowhere; undecided in 1 of 1.",
+    ]
+
+
+def test_how_to_read_names_the_family_and_the_floor() -> None:
+    record = study({"a": 0.0, "b": 0.1})
+    told = " ".join(how_to_read(record))
+    assert "family of 2 comparisons" in told and "6 seeds cannot give one below 0.0312" in told
+    assert "percentage points" in told and "regression" not in told
+    alone = " ".join(how_to_read(study({"a": 0.0}, num_seeds=1)))
+    assert "One seed tells no spread" in alone and "Holm" not in alone
+    assert design_words(record) == "2 arms × 1 task × 2 shares of labels × 6 seeds"  # noqa: RUF001

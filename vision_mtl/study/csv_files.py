@@ -1,0 +1,73 @@
+"""The numbers of a study as CSV, in full and as measured: shares in [0, 1], errors in units of the label."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vision_mtl.study.tables import chance_of, chances
+
+Record = Mapping[str, Any]
+COMPARISON_KEYS = (
+    *("p_value", "p_value_floor", "p_value_holm", "minimum_detectable", "verdict", "reason"),
+    *("num_seeds", "n", "std", "image_error", "skewness"),
+)
+
+
+def csv_files(record: Record) -> dict[str, str]:
+    """Name -> text of the files in `tables/`."""
+    return {"comparisons": _comparisons(record), "scores": _scores(record), "runs": _runs(record)}
+
+
+def _comparisons(record: Record) -> str:
+    known, rows = chances(record), []
+    for one in record["comparisons"]:
+        row = {key: one[key] for key in ("task", "fraction", "arm", "baseline")}
+        row |= _ends("difference", one["difference"]) | _ends("difference_holm", one["difference_holm"])
+        row |= {"level_holm": one["difference_holm"]["level"]} | {key: one[key] for key in COMPARISON_KEYS}
+        row |= _ends("arm_score", one["arm_score"]) | _ends("baseline_score", one["baseline_score"])
+        rows.append(row | _ends("chance", chance_of(one, known)))
+    return _csv(rows)
+
+
+def _scores(record: Record) -> str:
+    """A column for each seed."""
+    seeds = sorted({one["seed"] for row in record["scores"] for one in row["by_seed"]})
+    rows = []
+    for row in record["scores"]:
+        values = {one["seed"]: one["value"] for one in row["by_seed"]}
+        flat = {key: row[key] for key in ("task", "fraction", "arm", "num_labelled", "num_seeds")}
+        flat |= _ends("score", row["score"]) | {"n": row["score"]["n"], "num_clusters": row["score"]["num_clusters"]}
+        rows.append(flat | _ends("chance", row["chance"]) | {f"seed_{seed}": values.get(seed) for seed in seeds})
+    return _csv(rows)
+
+
+def _runs(record: Record) -> str:
+    """A column for each task's metric; lists are joined by "; "."""
+    columns = dict.fromkeys(
+        (task, metric) for run in record["runs"] for task, found in run["scores"].items() for metric in found
+    )
+    rows = []
+    for run in record["runs"]:
+        flat = {key: value for key, value in run.items() if key != "scores"}
+        flat |= {key: "; ".join(run[key]) for key in ("arms", "warnings")}
+        rows.append(flat | {f"{task}.{metric}": run["scores"].get(task, {}).get(metric) for task, metric in columns})
+    return _csv(rows)
+
+
+def _ends(name: str, score: Any) -> dict[str, Any]:
+    ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    return {key: None if score is None else score[end] for key, end in ends.items()}
+
+
+def _csv(rows: Sequence[Record]) -> str:
+    """Rows with a header; None is an empty cell, numbers have all their digits. Nothing at all without a row."""
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

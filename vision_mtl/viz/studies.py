@@ -1,0 +1,199 @@
+"""What a study found, one task at a time: scores against labels, and the differences of arms that were run in pairs.
+
+Narrow enough for a phone: names stand above what they name, not beside it.
+"""
+# records are mappings of plain values, as a study's result holds them
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vision_mtl.viz.style import COLOURS, new_figure, quiet
+
+WIDTH = 4.6  # inches: 440 pixels of a page
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.")
+LOG_SPAN = 10  # shares of labels that lie further apart stand on a logarithmic axis
+NAME = 34  # letters of a name that are shown
+GREY = "0.45"
+VERDICTS = {"helps": (COLOURS[0], ">"), "hurts": (COLOURS[1], "<"), "undecided": ("0.35", "o")}
+Score = Mapping[str, Any]
+
+
+def label_curves_figure(
+    scores: Sequence[Mapping[str, Any]], arms: Sequence[str], *, factor: float, label: str
+) -> Figure | None:
+    """Scores of one task against the share of its labels, a line an arm with its 95 % band; dots for a single share.
+
+    A row of `scores` has `fraction`, `arm`, `num_labelled`, `score` and `chance` (or None). `arms` are all of the
+    study's, so that one has the same colour in each figure. Values are drawn times `factor`. None without a score.
+    """
+    fractions = sorted({row["fraction"] for row in scores})
+    if not fractions:
+        return None
+    drawn = [arm for arm in arms if any(row["arm"] == arm for row in scores)]
+    if len(fractions) == 1:
+        return _dots(scores, drawn, arms, factor, label)
+    figure = new_figure(WIDTH, 3.5 + 0.17 * len(drawn))
+    axes = quiet(figure.subplots())
+    for arm in drawn:
+        own = sorted((row for row in scores if row["arm"] == arm), key=lambda row: row["fraction"])
+        _band(axes, own, _style(arm, arms), factor)
+    handles = [Line2D([], [], markersize=5, **_style(arm, arms)) for arm in drawn]
+    chance = _chance(scores, fractions)
+    if chance:
+        axes.plot(list(chance), [value * factor for value in chance.values()], color=GREY, linewidth=1, linestyle="--")
+        handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle="--"))
+    _share_axis(axes, scores, fractions)
+    axes.set_ylabel(_wrapped(label, 44), fontsize=8)
+    names = [*drawn, *(["chance"] if chance else [])]
+    _legend(figure, handles, names)
+    return figure
+
+
+def differences_figure(
+    comparisons: Sequence[Mapping[str, Any]], titles: Sequence[str], *, factor: float, label: str
+) -> Figure | None:
+    """A row for each comparison of one task: the difference, its 95 % interval thick and the deciding one thin.
+
+    `comparisons` have `difference`, `difference_holm` (scores) and `verdict`, which colour and marker tell; `titles`
+    stand above the rows. Values are drawn times `factor`. None without a comparison.
+    """
+    if not comparisons:
+        return None
+    figure = new_figure(WIDTH, 1.15 + 0.42 * len(comparisons))
+    axes = figure.subplots()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.axvline(0, color="0.2", linewidth=1)
+    for row, (one, title) in enumerate(zip(comparisons, titles, strict=True)):
+        colour, marker = VERDICTS[one["verdict"]]
+        _interval(axes, one["difference_holm"], row, factor, color=colour, linewidth=1)
+        _interval(axes, one["difference"], row, factor, color=colour, linewidth=3.2)
+        face = "white" if one["verdict"] == "undecided" else colour
+        axes.plot(one["difference"]["value"] * factor, row, marker, color=colour, markerfacecolor=face, markersize=7)
+        _name_row(axes, row, title)
+    axes.set_ylim(len(comparisons) - 0.6, -0.9)
+    axes.set_yticks([])
+    axes.margins(x=0.08)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel(_wrapped(label, 72), fontsize=8)
+    _verdict_legend(figure)
+    return figure
+
+
+def _dots(
+    scores: Sequence[Mapping[str, Any]], drawn: Sequence[str], arms: Sequence[str], factor: float, label: str
+) -> Figure:
+    figure = new_figure(WIDTH, 1.05 + 0.42 * len(drawn))
+    axes = figure.subplots()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    chance = _chance(scores, [scores[0]["fraction"]])
+    for value in chance.values():
+        axes.axvline(value * factor, color=GREY, linewidth=1, linestyle="--")
+        handle = Line2D([], [], color=GREY, linewidth=1, linestyle="--")
+        figure.legend([handle], ["chance"], fontsize=8, frameon=False, loc="outside lower center")
+    for row, arm in enumerate(drawn):
+        score = next(one["score"] for one in scores if one["arm"] == arm)
+        style = {**_style(arm, arms), "linestyle": "none"}
+        _interval(axes, score, row, factor, color=style["color"], linewidth=2)
+        axes.plot(score["value"] * factor, row, markersize=6, **style)
+        _name_row(axes, row, arm)
+    axes.set_ylim(len(drawn) - 0.6, -0.9)
+    axes.set_yticks([])
+    axes.margins(x=0.08)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel(_wrapped(f"{label}, 95 % interval", 72), fontsize=8)
+    return figure
+
+
+def _band(axes: Axes, rows: Sequence[Mapping[str, Any]], style: Mapping[str, Any], factor: float) -> None:
+    fractions = [row["fraction"] for row in rows]
+    ends = [[_known(row["score"][end]) * factor for row in rows] for end in ("low", "high")]
+    axes.fill_between(fractions, *ends, color=style["color"], alpha=0.13, linewidth=0)
+    for fraction, low, high in zip(fractions, *ends, strict=True):  # the ends are seen where bands overlap
+        axes.plot([fraction] * 2, [low, high], color=style["color"], linewidth=0.9, alpha=0.7)
+    axes.plot(fractions, [row["score"]["value"] * factor for row in rows], linewidth=1.6, markersize=5, **style)
+
+
+def _share_axis(axes: Axes, scores: Sequence[Mapping[str, Any]], fractions: Sequence[float]) -> None:
+    if fractions[-1] > LOG_SPAN * fractions[0]:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    counts = {row["fraction"]: row["num_labelled"] for row in scores}
+    axes.set_xticks(fractions, [f"{100 * fraction:.3g} %\n{counts[fraction]:,}" for fraction in fractions])
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("share of the labels, and their number", fontsize=8)
+
+
+def _chance(scores: Sequence[Mapping[str, Any]], fractions: Sequence[float]) -> dict[float, float]:
+    """Fraction -> the mean over arms of what shuffled answers score; without those that have none."""
+    found = {f: [r["chance"]["value"] for r in scores if r["fraction"] == f and r["chance"]] for f in fractions}
+    return {fraction: float(np.mean(values)) for fraction, values in found.items() if values}
+
+
+def _interval(axes: Axes, score: Score, row: int, factor: float, **style: Any) -> None:
+    if score["low"] is not None:
+        axes.plot([score["low"] * factor, score["high"] * factor], [row, row], solid_capstyle="butt", **style)
+
+
+def _name_row(axes: Axes, row: int, name: str) -> None:
+    """The name above the row, on white, for a vertical line may pass behind it."""
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    place = axes.get_yaxis_transform()
+    axes.text(0, row - 0.3, _plain(name, 80), fontsize=7.5, va="bottom", transform=place, zorder=5, bbox=paper)
+
+
+def _style(arm: str, arms: Sequence[str]) -> dict[str, Any]:
+    number = list(arms).index(arm)
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[number % len(LINES)],
+    }
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]) -> None:
+    shown = [_plain(name, NAME) for name in names]
+    columns = 2 if max(map(len, shown)) < 24 else 1
+    figure.legend(handles, shown, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
+
+
+def _verdict_legend(figure: Figure) -> None:
+    handles = [
+        Line2D([], [], color=c, marker=m, linestyle="none", markerfacecolor="white" if v == "undecided" else c)
+        for v, (c, m) in VERDICTS.items()
+    ]
+    handles += [Line2D([], [], color=GREY, linewidth=width) for width in (3.2, 1)]
+    names = [*VERDICTS, "95 % interval", "corrected"]
+    figure.legend(
+        handles,
+        names,
+        fontsize=7.5,
+        frameon=False,
+        loc="outside lower center",
+        ncols=5,
+        columnspacing=1,
+        handlelength=1.3,
+    )
+
+
+def _plain(text: str, letters: int) -> str:
+    """The text as it is, on one line: matplotlib would set what stands between dollars as mathematics."""
+    line = " ".join(text.split())
+    cut = line if len(line) <= letters else f"{line[: letters - 1]}…"
+    return cut.replace("$", r"\$")
+
+
+def _wrapped(text: str, letters: int) -> str:
+    return textwrap.fill(text, letters).replace("$", r"\$")
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value
