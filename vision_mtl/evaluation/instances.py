@@ -78,7 +78,7 @@ def read_instances(folder: Path) -> Instances:
         return Instances({name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS})
     except (OSError, pa.ArrowException, KeyError) as error:
         raise UserError(
-            f"{str(folder / FILE)!r} cannot be read: {error}. Delete the folder to run it again."
+            f"{str(folder / FILE)!r} cannot be read ({error}): delete its folder to run it again."
         ) from error
 
 

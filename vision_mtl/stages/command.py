@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.registry import STAGES
 
+HOW = ("study.num_jobs", "study.backend", "study.address")  # how runs are dealt out changes none of them
 COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
 
 
@@ -109,7 +111,8 @@ def execute(config: RunConfig, folder: Path) -> int:
     if extended:
         run.warn(extended)
     run.say(f"{config.stage} in {folder}")
-    signal.signal(signal.SIGTERM, _interrupt)
+    if threading.current_thread() is threading.main_thread():  # a worker of a cluster may be another one
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         STAGES.get(config.stage)(config, run, **config.own)
     except KeyboardInterrupt:
@@ -135,7 +138,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:
-    """None if the folder is new or holds this very run; text if it is this run with more steps; else `UserError`."""
+    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else `UserError`."""
     path = folder / CONFIG
     if not path.exists():
         strangers = [entry.name for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
@@ -145,16 +148,22 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
             )
         return None
     before, now = _flat(read_config(path)), _flat(yaml.safe_load(config.to_yaml()))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in HOW]
     if not changed:
         return None
     old, new = before.get("optim.steps"), now.get("optim.steps")
     if changed == ["optim.steps"] and old is not None and new is not None and new > old:
         return f"extended from {old} to {new} steps."
+    old, new = before.get("study.seeds"), now.get("study.seeds")
+    if changed == ["study.seeds"] and old == new[: len(old)]:
+        return (
+            f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals hold only if that was not decided by "
+            "what the first ones showed."
+        )
     lines = "\n".join(f"  {key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(changed))
     raise UserError(
         f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
-        "Give the same ones to go on (more --optim.steps extends it), or another --run_dir."
+        "Give the same ones to go on (more --optim.steps extends it, more --study.seeds a study), or another --run_dir."
     )
 
 

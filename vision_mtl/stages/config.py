@@ -51,6 +51,13 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {  # where a stage has other ones th
         "pretexts.downsample.factor": [2, 4, 8],
         "optim.max_seconds": 110.0,
     },
+    "study": {  # its runs are many: each has a core, and keeps little
+        "runtime.num_threads": 1,
+        "track.num_probes": 0,
+        "track.num_pictures": 0,
+        "track.keep_checkpoints": 1,
+        "track.tensorboard": False,
+    },
 }
 SELECTION = "selection"  # --selection FILE, short for the option of this name of the stage
 TYPES = {"Literal": Literal, "Any": Any}

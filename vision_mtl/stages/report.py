@@ -28,6 +28,7 @@ def result_text(result: dict[str, Any]) -> str:
     """The scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
     lines = [*_tasks_text(result.get("stage", ""), metrics), *_skill_text(metrics), *_kinds_text(metrics)]
+    lines += _comparisons_text(metrics)
     if online := metrics.get("online"):
         lines.append("kNN on validation images, frozen features (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
@@ -79,6 +80,23 @@ def _kinds_text(metrics: dict[str, Any]) -> list[str]:
             counts = [str(kinds.count(kind)) for kind in KINDS]
             table.add_row(pretext, scale, _cell(score, with_interval=True, sign="+"), *counts)
     return ["damages of each kind, all images together:", _as_text(table)]
+
+
+def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
+    """A study's arms against their baselines, and where to read more."""
+    if "comparisons" not in metrics:
+        return []
+    table = Table("task", "labels", "arm", "baseline", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("arm's", "baseline's", "difference", "could have seen", "verdict"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in metrics["comparisons"]:
+        seen = row["minimum_detectable"]
+        scores = [_cell(row[name], with_interval=False) for name in ("arm_score", "baseline_score")]
+        cells = [*scores, _cell(row["difference"], with_interval=True, sign="+"), "" if seen is None else f"{seen:.3f}"]
+        table.add_row(row["task"], f"{row['fraction']:.4g}", row["arm"], row["baseline"], *cells, row["verdict"])
+    shown = [_as_text(table)] if metrics["comparisons"] else ["one arm: nothing to compare"]
+    return ["paired differences on test images, with 95 % intervals; verdicts after Holm's correction:", *shown,
+            "the report: report.html, report.md"]  # fmt: skip
 
 
 def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:

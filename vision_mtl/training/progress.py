@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from rich.console import Console
@@ -14,7 +15,8 @@ class ProgressLine:
     PLAIN_SECONDS = 15.0
 
     def __init__(self, shown: bool = True) -> None:
-        self.console = Console()
+        self.file = sys.stdout  # of now: a study's runs have theirs go to a file while this one is shown
+        self.console = Console(file=self.file)
         self.shown, self.last = shown, time.monotonic()
         self.rich: Progress | None = None
         if shown and self.console.is_terminal:
@@ -29,7 +31,7 @@ class ProgressLine:
             self.rich.update(self.task, completed=share, description=text)
         elif self.shown and time.monotonic() - self.last >= self.PLAIN_SECONDS:
             self.last = time.monotonic()
-            print(f"{share:4.0%}  {text}", flush=True)
+            print(f"{share:4.0%}  {text}", file=self.file, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -1,0 +1,40 @@
+"""What a design can show, said before its runs: the smallest difference that each comparison would detect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.power import ALPHA, minimum_detectable
+
+DISAGREEMENT = 0.2  # share of test images on which two arms are expected to differ in being right
+
+
+def before_the_runs(
+    pool: Pool, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], num_seeds: int, expected_std: float
+) -> dict[str, Any]:
+    """`expected_std`, and a row a comparison with the difference that it would show with 80 % power.
+
+    At the level of Holm's first step, all comparisons being one family. Differences are expected to vary by
+    `expected_std` over seeds, and test images to differ in a fifth of cases. None for tasks whose values are no shares,
+    for one seed, and for one test image.
+    """
+    count = len(pairs) * len(fractions) * len(pool.targets)
+    rows = []
+    for arm, baseline in pairs:
+        for fraction in fractions:
+            for task, target in pool.targets.items():
+                clusters = len(np.unique(pool.cluster[pool.indices("test", task=task).numpy()]))
+                known = target.kind in ("single_label", "multi_label") and num_seeds > 1 and clusters > 1
+                smallest = _smallest(expected_std, num_seeds, count, clusters) if known else None
+                row = {"task": task, "fraction": fraction, "arm": arm, "baseline": baseline}
+                rows.append({**row, "minimum_detectable": smallest})
+    return {"expected_std": expected_std, "rows": rows}
+
+
+def _smallest(std: float, num_seeds: int, count: int, clusters: int) -> float:
+    image_error = float(np.sqrt(DISAGREEMENT / clusters))
+    return minimum_detectable(std, num_seeds, alpha=ALPHA / count, image_error=image_error, num_clusters=clusters)

@@ -1,0 +1,144 @@
+"""Which runs a study needs: the arms' recipes at every seed and label fraction, with equal runs merged into one.
+
+A run's key is a hash of all that its result depends on: its resolved options and the keys of the runs that it goes on
+from. So one pretraining serves every arm and fraction that asks for the same, and a finished run is recognised when the
+study goes on, whatever else has been added to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.study.recipes import WEIGHTS, Arm, merge
+
+FRACTION_STAGES = ("finetune", "joint")
+REFERENCE = re.compile(r"\{([a-z_]+)\}")  # in an option's text: the folder of an earlier stage of the arm
+Compose = Callable[[str, Mapping[str, Any]], tuple[dict[str, Any], str]]  # stage, options -> all options, their text
+
+
+@dataclass
+class Node:
+    """One run. `start` is the key of the run whose weights it takes over, `refers` those of others that it reads."""
+
+    key: str
+    stage: str
+    seed: int
+    options: dict[str, Any]  # as in a config file, with references still in them
+    start: str | None
+    refers: dict[str, str]  # stage -> key
+    level: int  # runs of one level do not need each other
+    fraction: float | None
+    arms: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        """Its place in the study's folder."""
+        return f"runs/{self.stage}-s{self.seed}-{self.key}"
+
+    @property
+    def needs(self) -> list[str]:
+        """Keys of the runs that must be finished before."""
+        return [*([self.start] if self.start else []), *self.refers.values()]
+
+
+@dataclass
+class Plan:
+    """Runs by key, in an order that respects their needs; `num_requested` counts them before merging."""
+
+    compose: Compose
+    tasks: Mapping[str, Mapping[str, Any]]
+    fractions: Sequence[float]
+    share: bool = True  # merge equal runs of different arms
+    nodes: dict[str, Node] = field(default_factory=dict)
+    num_requested: int = 0
+
+    def add(self, arm: Arm, fraction: float, seed: int, chosen: Mapping[str, Any] | None = None) -> list[str]:
+        """Plan an arm's runs; returns the keys of those that it is judged by: one, or one for each task."""
+        before: dict[str, str] = {}
+        for stage in arm.stages[:-1]:
+            before[stage] = self._node(arm, stage, fraction, seed, chosen or {}, before)
+        last = arm.stages[-1]
+        if not arm.separate:
+            return [self._node(arm, last, fraction, seed, chosen or {}, before)]
+        own = arm.options.get(last, {}).get("tasks", self.tasks)
+        return [
+            self._node(arm, last, fraction, seed, chosen or {}, before, {"tasks": {task: options}})
+            for task, options in own.items()
+        ]
+
+    def _node(
+        self,
+        arm: Arm,
+        stage: str,
+        fraction: float,
+        seed: int,
+        chosen: Mapping[str, Any],
+        before: Mapping[str, str],
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        options = merge(arm.stage_options(stage, chosen), extra or {})
+        options.setdefault("seed", seed + arm.seed_offset)
+        at = None
+        if stage in FRACTION_STAGES:
+            at, options = fraction, merge(options, {stage: {"label_fraction": fraction}})
+        elif stage == "probe":
+            options = merge(options, {"probe": {"fractions": sorted(set(self.fractions))}})
+        try:
+            full, text = self.compose(stage, options)
+        except UserError as error:
+            raise UserError(f"study arm {arm.name}, stage {stage}: {error}") from error
+        refers = {name: self._earlier(arm, name, before) for name in references(full)}
+        starts = [key for name, key in before.items() if name in WEIGHTS]
+        start = starts[-1] if starts else None
+        salt = None if self.share else [arm.name, fraction]
+        content = [stage, text, start, sorted(refers.items()), salt]
+        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
+        self.num_requested += 1
+        if key not in self.nodes:
+            level = 1 + max((self.nodes[k].level for k in before.values()), default=-1)
+            self.nodes[key] = Node(key, stage, int(full["seed"]), full, start, refers, level, at)
+        if arm.name not in self.nodes[key].arms:
+            self.nodes[key].arms.append(arm.name)
+        return key
+
+    @staticmethod
+    def _earlier(arm: Arm, name: str, before: Mapping[str, str]) -> str:
+        if name not in before:
+            raise UserError(
+                f"study.arms.{arm.name} refers to {{{name}}}, which is no earlier stage of it "
+                f"({', '.join(before) or 'there is none'})."
+            )
+        return before[name]
+
+    def levels(self) -> list[list[Node]]:
+        """The runs by level, the first ones needing nothing."""
+        count = 1 + max((node.level for node in self.nodes.values()), default=-1)
+        return [[node for node in self.nodes.values() if node.level == level] for level in range(count)]
+
+
+def references(options: Any) -> list[str]:
+    """The stages that options refer to as {stage}, each once."""
+    if isinstance(options, Mapping):
+        found = [name for value in options.values() for name in references(value)]
+    elif isinstance(options, list | tuple):
+        found = [name for value in options for name in references(value)]
+    else:
+        found = REFERENCE.findall(options) if isinstance(options, str) else []
+    return list(dict.fromkeys(found))
+
+
+def fill(options: Any, folders: Mapping[str, str]) -> Any:
+    """The options with every {stage} replaced by its folder."""
+    if isinstance(options, Mapping):
+        return {key: fill(value, folders) for key, value in options.items()}
+    if isinstance(options, list | tuple):
+        return [fill(value, folders) for value in options]
+    if isinstance(options, str):
+        return REFERENCE.sub(lambda match: folders.get(match[1], match[0]), options)
+    return options

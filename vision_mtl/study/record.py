@@ -1,0 +1,136 @@
+"""The record of a study, `study.json`: everything that its report says, as plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision_mtl.core.run import RESULT, environment
+from vision_mtl.data.pool import Pool
+from vision_mtl.study.collect import VALUES
+from vision_mtl.study.plan import Node, Plan
+from vision_mtl.study.recipes import Arm, flat
+from vision_mtl.study.runner import Runner, read_clock
+from vision_mtl.study.tuning import Chosen
+
+PICTURES = {  # stage -> figures of its runs that are shown, and what they are
+    "discover": {"maps-grid_mask": "Where a hidden cell can be repaired", "scales": "Skill by scale"},
+    "pretrain": {"repairs": "Repairs of test images"},
+}
+MOST_PICTURES = 4
+
+
+def study_record(
+    asked: Mapping[str, Any],
+    tasks: Mapping[str, Mapping[str, Any]],
+    pool: Pool,
+    arms: Mapping[str, Arm],
+    plan: Plan,
+    runner: Runner,
+    *,
+    chosen: Chosen,
+    scores: Sequence[dict[str, Any]],
+    comparisons: Sequence[dict[str, Any]],
+    before: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What was asked, what came out, and what it took; docs/results.md lists the keys."""
+    rows = [run_row(node, runner.folder) for node in plan.nodes.values()]
+    labels = {
+        (r["fraction"], task): n for r in rows for task, n in r.pop("labels").items() if r["fraction"] is not None
+    }
+    return {
+        **asked,
+        "tasks": {task: task_row(pool, task, str(asked["metric"])) for task in tasks},
+        "arms": {name: arm_row(arm, chosen) for name, arm in arms.items()},
+        "scores": [{**row, "num_labelled": labels.get((row["fraction"], row["task"]))} for row in scores],
+        "comparisons": list(comparisons),
+        "before": dict(before),
+        "runs": rows,
+        "cost": cost(rows, plan, runner),
+        "environment": environment(),
+        "pictures": pictures(plan, runner.folder),
+    }
+
+
+def task_row(pool: Pool, task: str, metric: str) -> dict[str, Any]:
+    """What a task's values are and how many test images it has."""
+    target, indices = pool.targets[task], pool.indices("test", task=task).numpy()
+    balanced = metric == "balanced_accuracy" and target.kind == "single_label"
+    return {
+        "kind": target.kind,
+        "metric": "balanced accuracy" if balanced else VALUES[target.kind],
+        "n": len(indices),
+        "num_clusters": len(np.unique(pool.cluster[indices])),
+        "num_classes": len(target.class_names) or None,
+    }
+
+
+def arm_row(arm: Arm, chosen: Chosen) -> dict[str, Any]:
+    """An arm's recipe, and what its grid was searched for and found."""
+    own = [{"fraction": fraction, **found} for (name, fraction), found in chosen.items() if name == arm.name]
+    return {
+        "stages": list(arm.stages),
+        "note": arm.note,
+        "separate": arm.separate,
+        "seed_offset": arm.seed_offset,
+        "options": {stage: flat(options) for stage, options in arm.options.items()},
+        "chosen": own,
+    }
+
+
+def run_row(node: Node, folder: Path) -> dict[str, Any]:
+    """One finished run: where, for whom, how long, and its scores on test images."""
+    result = json.loads((folder / node.folder / RESULT).read_text("utf-8"))
+    clock = read_clock(folder / node.folder)
+    tasks = result["metrics"].get("tasks", {})
+    return {
+        "folder": node.folder,
+        "stage": node.stage,
+        "arms": node.arms,
+        "fraction": node.fraction,
+        "seed": node.seed,
+        "seconds": result["seconds"],
+        "wall_seconds": clock["wall_seconds"],
+        "images_seen": result["images_seen"],
+        "resumes": max(clock["starts"] - 1, 0),
+        "scores": {task: _scores(row) for task, row in tasks.items()},
+        "labels": {task: row.get("num_labelled") for task, row in tasks.items()},
+        "warnings": result["warnings"],
+    }
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, float]:
+    """A task's metrics as numbers; of a probe those of its linear one."""
+    scores = row.get("linear", row)
+    return {name: value["value"] for name, value in scores.items() if isinstance(value, Mapping) and "value" in value}
+
+
+def cost(rows: Sequence[Mapping[str, Any]], plan: Plan, runner: Runner) -> dict[str, Any]:
+    """What the study took."""
+    return {
+        "num_runs": len(rows),
+        "num_runs_unshared": plan.num_requested,
+        "training_seconds": round(sum(row["seconds"] for row in rows), 1),
+        "wall_seconds": round(sum(row["wall_seconds"] for row in rows), 1),
+        "images_seen": sum(row["images_seen"] for row in rows),
+        "num_jobs": runner.width,
+    }
+
+
+def pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
+    """Pictures of runs: for each recipe of a stage that draws some, those of its first seed."""
+    found: list[dict[str, str]] = []
+    shown: set[tuple[str, tuple[str, ...]]] = set()
+    for node in plan.nodes.values():
+        for figure, title in PICTURES.get(node.stage, {}).items():
+            path = folder / node.folder / "figures" / f"{figure}.png"
+            if (figure, tuple(node.arms)) in shown or not path.is_file() or len(found) >= MOST_PICTURES:
+                continue
+            shown.add((figure, tuple(node.arms)))
+            caption = f"{title}; run {node.folder.rpartition('/')[2]}, of {', '.join(node.arms)}"
+            found.append({"title": title, "caption": caption, "path": str(path)})
+    return found

@@ -1,0 +1,228 @@
+"""Runs a plan: what is finished is left alone, what can run side by side does, and a failure stops only what needs it.
+
+Work is dealt out by joblib: `loky` on one machine, `dask` and `ray` on a cluster whose machines see the same folders.
+What a run is, the runner does not know: it is handed a function that takes a `Job`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from joblib import Parallel, delayed, parallel_config
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_json
+from vision_mtl.core.run import RESULT
+from vision_mtl.study.plan import Node, Plan, fill
+from vision_mtl.training.progress import ProgressLine
+
+Backend = Literal["loky", "dask", "ray"]
+CLOCK = ".clock.json"  # beside a run's folder: how long it took in all, however often it was interrupted
+POLL_SECONDS = 0.5
+SHOWN_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as a worker gets it: a stage, its options as in a config file, and its folder."""
+
+    stage: str
+    options: dict[str, Any]
+    folder: Path
+
+
+RunJob = Callable[[Job], str | None]  # returns what went wrong, in words; None: nothing
+
+
+@dataclass
+class Runner:
+    """Runs plans in `folder`, `num_jobs` at a time (0: one a core)."""
+
+    folder: Path
+    run_job: RunJob
+    num_jobs: int = 0
+    backend: Backend = "loky"
+    address: str | None = None  # of a dask scheduler or a ray cluster; None: a local one
+    shown: bool = True
+
+    @property
+    def width(self) -> int:
+        """Runs at a time."""
+        return self.num_jobs or os.cpu_count() or 1
+
+    def run(self, plan: Plan) -> None:
+        """Run what is not finished. Raises `UserError` with the failed runs after all others are done."""
+        clock = Forecast(plan, self.folder, self.width)
+        failed: dict[str, str] = {}
+        with cluster(self.backend, self.width, self.address):
+            for nodes in plan.levels():
+                ready = [n for n in nodes if not failed.keys() & set(n.needs) and not finished(self.folder / n.folder)]
+                skipped = {n.key: "" for n in nodes if failed.keys() & set(n.needs)}
+                failed |= skipped | self._run_side_by_side(plan, ready, clock)
+        if failed:
+            raise UserError(self._failure(plan, failed))
+
+    def _run_side_by_side(self, plan: Plan, nodes: Sequence[Node], clock: Forecast) -> dict[str, str]:
+        """Run one level; returns what went wrong, by key."""
+        if not nodes:
+            return {}
+        jobs = [self._job(plan, node) for node in nodes]
+        with clock.shown(self.shown):
+            found = Parallel(n_jobs=min(self.width, len(jobs)), batch_size=1)(
+                delayed(timed)(self.run_job, job) for job in jobs
+            )
+        return {node.key: text for node, text in zip(nodes, found, strict=True) if text is not None}
+
+    def _job(self, plan: Plan, node: Node) -> Job:
+        folders = {stage: str(self.folder / plan.nodes[key].folder) for stage, key in node.refers.items()}
+        options = fill(node.options, folders)
+        if node.start:
+            options["init_from"] = str(self.folder / plan.nodes[node.start].folder)
+        return Job(node.stage, options, self.folder / node.folder)
+
+    def _failure(self, plan: Plan, failed: dict[str, str]) -> str:
+        own = {key: text for key, text in failed.items() if text}
+        lines = [
+            f"  {self.folder / plan.nodes[key].folder}: {text}" for key, text in list(own.items())[:SHOWN_FAILURES]
+        ]
+        more = f"\n  and {len(own) - SHOWN_FAILURES} more" if len(own) > SHOWN_FAILURES else ""
+        waiting = len(failed) - len(own)
+        also = f" {waiting} more runs need them." if waiting else ""
+        done = sum(finished(self.folder / node.folder) for node in plan.nodes.values())
+        return (
+            f"{len(own)} of {len(plan.nodes)} runs failed:\n" + "\n".join(lines) + more + f"\n{done} runs are finished "
+            f"and kept.{also} Mend the cause and give the same command again: it goes on from here."
+        )
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has its result."""
+    try:
+        return json.loads((folder / RESULT).read_text("utf-8"))["status"] == "completed"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def timed(run_job: RunJob, job: Job) -> str | None:
+    """Run a job and add the seconds that it took to its clock."""
+    start = time.perf_counter()
+    try:
+        return run_job(job)
+    finally:
+        before = read_clock(job.folder)
+        seconds, starts = before["wall_seconds"] + time.perf_counter() - start, before["starts"] + 1
+        with suppress(UserError):  # a folder that cannot be written has failed the job already
+            atomic_write_json(_clock_file(job.folder), {"wall_seconds": round(seconds, 3), "starts": starts})
+
+
+def read_clock(folder: Path) -> dict[str, Any]:
+    """Seconds that a run has taken and how often it was started."""
+    try:
+        return json.loads(_clock_file(folder).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {"wall_seconds": 0.0, "starts": 0}
+
+
+def _clock_file(folder: Path) -> Path:
+    return folder.with_name(folder.name + CLOCK)
+
+
+class Forecast:
+    """Shows how many runs are done and how long the rest will take, judged by finished runs of the same stage."""
+
+    def __init__(self, plan: Plan, folder: Path, width: int) -> None:
+        self.plan, self.folder, self.width = plan, folder, width
+        self.done = {node.key for node in plan.nodes.values() if finished(folder / node.folder)}
+
+    def text(self) -> str:
+        """For example `12 of 40 runs done, about 4 min left`."""
+        nodes = self.plan.nodes
+        self.done |= {k for k, node in nodes.items() if k not in self.done and finished(self.folder / node.folder)}
+        seconds: dict[str, list[float]] = {}
+        for key in self.done:
+            taken = read_clock(self.folder / nodes[key].folder)["wall_seconds"]
+            seconds.setdefault(nodes[key].stage, []).extend([taken] if taken else [])
+        means = {stage: sum(taken) / len(taken) for stage, taken in seconds.items() if taken}
+        left = [means.get(node.stage) for key, node in nodes.items() if key not in self.done]
+        text = f"{len(self.done)} of {len(nodes)} runs done, {self.width} at a time"
+        if left and None not in left:
+            text += f", about {duration(sum(s for s in left if s is not None) / self.width)} left"
+        return text
+
+    @contextmanager
+    def shown(self, shown: bool) -> Iterator[None]:
+        """Show the text while the block runs. Results are looked for in the folder, so any backend will do."""
+        line, stop = ProgressLine(shown), threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(POLL_SECONDS):
+                text = self.text()
+                line.update(len(self.done) / len(self.plan.nodes), text)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            line.close()
+
+
+def duration(seconds: float) -> str:
+    """For people: `40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def cluster(backend: Backend, width: int, address: str | None) -> Iterator[None]:
+    """joblib's backend for the block. Raises `UserError` if the package that it needs is not installed."""
+    if backend == "loky":
+        with parallel_config("loky", inner_max_num_threads=1):
+            yield
+        return
+    try:
+        importlib.import_module("distributed" if backend == "dask" else "ray")
+    except ImportError as error:
+        raise UserError(
+            f"study.backend {backend} needs a package that is not installed ({error.name or backend}): "
+            f"pip install -r requirements-cluster.txt, or --study.backend loky."
+        ) from error
+    with _dask(width, address) if backend == "dask" else _ray(width, address), parallel_config(backend):
+        yield
+
+
+@contextmanager
+def _dask(width: int, address: str | None) -> Iterator[None]:
+    from distributed import Client, LocalCluster  # an extra
+
+    with ExitStack() as opened:
+        # a process a worker and a thread a process, since PyTorch's settings belong to the process
+        local = {"n_workers": width, "threads_per_worker": 1, "dashboard_address": None}
+        opened.enter_context(Client(address or opened.enter_context(LocalCluster(**local))))
+        yield
+
+
+@contextmanager
+def _ray(width: int, address: str | None) -> Iterator[None]:
+    import ray  # an extra
+    from ray.util.joblib import register_ray
+
+    ray.init(address=address, num_cpus=None if address else width, include_dashboard=False, logging_level="ERROR")
+    register_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
