@@ -86,17 +86,18 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
     """A study's arms against their baselines, and where to read more."""
     if "comparisons" not in metrics:
         return []
-    table = Table("task", "labels", "arm", "baseline", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("arm's", "baseline's", "difference", "could have seen", "verdict"):
+    table = Table("task", "labels", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm - baseline", no_wrap=True)
+    for head in ("difference", "could have seen", "verdict"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in metrics["comparisons"]:
         seen = row["minimum_detectable"]
-        scores = [_cell(row[name], with_interval=False) for name in ("arm_score", "baseline_score")]
-        cells = [*scores, _cell(row["difference"], with_interval=True, sign="+"), "" if seen is None else f"{seen:.3f}"]
-        table.add_row(row["task"], f"{row['fraction']:.4g}", row["arm"], row["baseline"], *cells, row["verdict"])
-    shown = [_as_text(table)] if metrics["comparisons"] else ["one arm: nothing to compare"]
-    return ["paired differences on test images, with 95 % intervals; verdicts after Holm's correction:", *shown,
-            "the report: report.html, report.md"]  # fmt: skip
+        cells = [_cell(row["difference"], with_interval=True, sign="+"), "" if seen is None else f"{seen:.3f}"]
+        name = f"{row['arm']} - {row['baseline']}"
+        table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, row["verdict"])
+    shown = _as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
+    head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
+    return [head, shown, "the report is report.html, and report.md for reading as text"]
 
 
 def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:
