@@ -113,7 +113,7 @@ def test_a_printed_config_reads_back_to_itself(capsys: pytest.CaptureFixture[str
     assert yaml.safe_load(printed)["pretexts"]["blur"]["sigma"] == 1.5
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_configs_resolve_and_open_with_their_command(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(file), "--print_config"]) == 0
     head = file.read_text().splitlines()[0]
