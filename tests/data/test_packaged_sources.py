@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.rendering.canvas import CONTRAST, LUMA, contrasting_colour, random_colour
+from vision_mtl.data.rendering.faces import LOOKS
 from vision_mtl.data.source import open_source
 from vision_mtl.data.sources import bundled
 
 COUNTS = {
     "bundled/digits": (5000, 10),
     "bundled/faces": (200, 2),
-    "rendered/cars": (1600, 8),
-    "rendered/faces": (1200, 12),
-    "rendered/pets": (1200, 3),
+    "rendered/cars": (4800, 8),
+    "rendered/faces": (6000, 12),
+    "rendered/pets": (1800, 3),
 }
 
 
@@ -85,3 +87,17 @@ def test_drawn_pictures_differ_and_use_the_range(name: str) -> None:
     pictures = [source.read(item) for item in source.items()[::97]]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
     assert all(picture.std() > 10 for picture in pictures)
+
+
+def test_colours_are_as_often_dark_as_light() -> None:
+    random = np.random.default_rng(0)
+    for coat in (np.zeros(3), np.full(3, 128.0), np.full(3, 255.0)):
+        assert abs(np.dot(contrasting_colour(random, coat) - coat, LUMA)) > CONTRAST
+    colours = np.stack([random_colour(random) for _ in range(6000)])
+    beside = np.stack([contrasting_colour(random, colour) for colour in colours])
+    assert colours.min() >= 0 and colours.max() <= 255
+    assert np.abs(np.stack((colours.mean(0), beside.mean(0))) - 127.5).max() < 4  # five standard errors
+
+
+def test_no_two_people_look_alike() -> None:
+    assert len(set(LOOKS)) == len(LOOKS)

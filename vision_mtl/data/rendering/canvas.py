@@ -1,7 +1,8 @@
 """A canvas in the object's own coordinates, on a busy background, under uneven light.
 
 Everything that a linear model on pixels could use is random and independent of the class: colours, place, size, tilt,
-side, background, light. Only shape tells.
+side, background, light. Colours are as often dark as light, so that every class has nearly the same mean picture. Only
+shape tells.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 
 SIDE = 96  # pixels of a picture
 FINE = 2  # drawn at twice the size, then averaged down
+LUMA = (0.299, 0.587, 0.114)  # brightness of RGB, ITU-R BT.601
+CONTRAST = 60.0  # of 255, between the brightness of neighbouring parts
 Colour = Sequence[float]  # RGB in [0, 255]
 Point = tuple[float, float]  # x to the right, y down; the object spans about [-1, 1]
 
@@ -63,10 +66,11 @@ class Canvas:
 
 def background(random: np.random.Generator, side: int) -> np.ndarray:
     """(side, side, 3) uint8: soft colours with a few shapes thrown in."""
-    cells = int(random.integers(2, 7))
-    pixels = np.ascontiguousarray((smooth_field(random, side, cells, 3) * 255).astype(np.uint8))
+    cells, contrast = int(random.integers(2, 7)), random.uniform(0.3, 0.9)
+    soft = (smooth_field(random, side, cells, 3) - 0.5) * contrast
+    pixels = np.ascontiguousarray((soft * 255 + 128).astype(np.uint8))
     for _ in range(random.integers(2, 7)):
-        colour = tuple(random.uniform(0, 255, 3).tolist())
+        colour = tuple(random_colour(random).tolist())
         centre = random.uniform(0, side, 2)
         if random.random() < 0.5:
             points = centre + random.normal(0, side / 6, (int(random.integers(3, 6)), 2))
@@ -86,9 +90,18 @@ def smooth_field(random: np.random.Generator, side: int, cells: int, channels: i
 
 
 def random_colour(random: np.random.Generator) -> np.ndarray:
-    """(3,) RGB: any hue, from pale to saturated, from dark to bright."""
-    hue, saturation, value = random.uniform(0, 180), random.uniform(20, 230), random.uniform(50, 250)
-    return cv2.cvtColor(np.uint8([[[hue, saturation, value]]]), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
+    """(3,) RGB: any hue, from pale to saturated; as often dark as light, the mean is mid-grey."""
+    hue, saturation, value = random.uniform(0, 180), random.uniform(20, 200), random.uniform(60, 250)
+    colour = cv2.cvtColor(np.uint8([[[hue, saturation, value]]]), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
+    return colour if random.random() < 0.5 else 255 - colour
+
+
+def contrasting_colour(random: np.random.Generator, colour: Colour) -> np.ndarray:
+    """(3,) RGB: a random colour that is clearly darker or clearly lighter than `colour`."""
+    while True:
+        other = random_colour(random)
+        if abs(float(np.dot(other - np.asarray(colour), LUMA))) > CONTRAST:
+            return other
 
 
 def shade(colour: Colour, factor: float) -> np.ndarray:

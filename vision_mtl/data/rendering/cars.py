@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from vision_mtl.data.rendering.canvas import Canvas, Point, random_colour, shade
+from vision_mtl.data.rendering.canvas import Canvas, Point, contrasting_colour, random_colour, shade
 
 # upper outline from the rear bumper to the front, y down; the body's lower edge is at SILL. The roof's two ends follow.
 OUTLINES: dict[str, tuple[list[Point], tuple[int, int]]] = {
     "convertible": ([(-0.95, -0.02), (-0.5, -0.1), (-0.3, -0.06), (0.2, -0.06), (0.5, -0.06), (0.95, 0.06)], (0, 0)),
     "coupe": ([(-0.95, -0.02), (-0.62, -0.12), (-0.2, -0.38), (0.08, -0.38), (0.42, -0.06), (0.95, 0.06)], (2, 3)),
     "hatchback": ([(-0.72, -0.02), (-0.66, -0.2), (-0.5, -0.46), (0.06, -0.46), (0.36, -0.08), (0.74, 0.02)], (2, 3)),
-    "pickup": ([(-0.97, -0.1), (-0.18, -0.1), (-0.14, -0.5), (0.2, -0.5), (0.4, -0.1), (0.95, -0.04)], (2, 3)),
-    "sedan": ([(-0.95, -0.08), (-0.62, -0.1), (-0.38, -0.42), (0.12, -0.42), (0.42, -0.08), (0.95, 0.03)], (2, 3)),
+    "pickup": ([(-0.97, -0.16), (-0.06, -0.16), (-0.03, -0.6), (0.26, -0.6), (0.46, -0.14), (0.95, -0.08)], (2, 3)),
+    "sedan": ([(-0.95, -0.08), (-0.54, -0.1), (-0.3, -0.44), (0.1, -0.44), (0.38, -0.08), (0.95, 0.03)], (2, 3)),
     "suv": ([(-0.82, -0.16), (-0.8, -0.3), (-0.7, -0.64), (0.16, -0.64), (0.4, -0.2), (0.84, -0.14)], (2, 3)),
     "van": ([(-0.95, 0.0), (-0.95, -0.6), (-0.9, -0.68), (0.5, -0.68), (0.8, -0.14), (0.95, -0.02)], (2, 3)),
-    "wagon": ([(-0.95, -0.04), (-0.93, -0.16), (-0.82, -0.42), (0.12, -0.42), (0.42, -0.08), (0.95, 0.03)], (2, 3)),
+    "wagon": ([(-0.95, -0.02), (-0.95, -0.2), (-0.88, -0.46), (0.14, -0.46), (0.42, -0.08), (0.95, 0.03)], (2, 3)),
 }
 CLASSES = tuple(OUTLINES)
 SILL = 0.28
@@ -24,18 +24,19 @@ JITTER = 0.012  # of each outline point: no two cars of a type are quite alike
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """(96, 96, 3) uint8: one car of the body type `label`."""
-    canvas = Canvas(random, scales=(0.7, 0.98), tilt=9.0)
+    canvas = Canvas(random, scales=(0.75, 0.98), tilt=9.0)
     outline, roof = OUTLINES[label]
     top = [
         (x + dx, y + dy) for (x, y), (dx, dy) in zip(outline, random.normal(0, JITTER, (len(outline), 2)), strict=True)
     ]
-    paint, glass = random_colour(random), shade(random_colour(random), 0.5)
+    paint = random_colour(random)
+    glass = contrasting_colour(random, paint)
     rear, front = top[0][0], top[-1][0]
     canvas.ellipse(((rear + front) / 2, 0.42), ((front - rear) * 0.5, 0.07), (25, 25, 30))
     canvas.polygon([*top, (front, SILL), (rear, SILL)], paint)
     canvas.polygon([(rear, 0.12), (front, 0.14), (front, SILL), (rear, SILL)], shade(paint, 0.75))
     _windows(canvas, label, top, roof, glass, paint)
-    wheel = random.uniform(0.15, 0.17) * (1.2 if label == "suv" else 1.0)
+    wheel = random.uniform(0.15, 0.17) * (1.2 if label in ("pickup", "suv") else 1.0)
     for x in (rear + 0.34, front - 0.34):
         canvas.ellipse((x, SILL), (wheel, wheel), (20, 20, 22))
         canvas.ellipse((x, SILL), (wheel * 0.5, wheel * 0.5), (170, 170, 175))
@@ -48,8 +49,9 @@ def _windows(
     canvas: Canvas, label: str, top: list[Point], roof: tuple[int, int], glass: np.ndarray, paint: np.ndarray
 ) -> None:
     if label == "convertible":
-        canvas.line([(0.22, -0.06), (0.06, -0.34)], 0.05, shade(paint, 0.6))
-        canvas.ellipse((-0.2, -0.12), (0.08, 0.12), shade(glass, 0.8))  # the seat's back
+        canvas.line([(0.26, -0.04), (0.06, -0.36)], 0.06, glass)
+        for x in (-0.3, -0.12):  # the seats' backs
+            canvas.ellipse((x, -0.13), (0.07, 0.15), glass)
         return
     (rear_x, rear_y), (front_x, front_y) = top[roof[0]], top[roof[1]]
     belt = -0.1 if label not in ("suv", "van") else -0.22

@@ -1,4 +1,4 @@
-"""Faces of twelve invented people: proportions, hair and brows are the person's; light, pose and mood vary."""
+"""Faces of twelve invented people: hair, glasses, beard, proportions are the person's; colour, pose and mood vary."""
 
 from __future__ import annotations
 
@@ -6,11 +6,33 @@ from functools import cache
 
 import numpy as np
 
-from vision_mtl.data.rendering.canvas import Canvas, ellipse_points, random_colour, shade
+from vision_mtl.data.rendering.canvas import Canvas, contrasting_colour, ellipse_points, random_colour, shade
 
-CLASSES = tuple(f"person_{number:02d}" for number in range(12))
-HAIR = ("bald", "short", "long", "bun", "fringe", "spikes")
+LOOKS = (  # hair, glasses, beard: no two people share all three
+    ("bald", False, True),
+    ("short", True, False),
+    ("long", False, False),
+    ("bun", False, False),
+    ("fringe", False, False),
+    ("spikes", False, False),
+    ("bald", True, False),
+    ("curls", False, False),
+    ("mohawk", False, False),
+    ("pigtails", False, False),
+    ("short", False, True),
+    ("long", True, False),
+)
+CLASSES = tuple(f"person_{number:02d}" for number in range(len(LOOKS)))
 PERSON_SEED = 7
+HAIRLINES = {  # where hair ends above the face, by style
+    "bun": -0.6,
+    "curls": -0.4,
+    "fringe": -0.2,
+    "long": -0.45,
+    "pigtails": -0.5,
+    "short": -0.5,
+    "spikes": -0.55,
+}
 
 
 @cache
@@ -18,27 +40,29 @@ def person(label: str) -> dict[str, float | str | bool]:
     """The proportions of one person, in units of the head's half height."""
     number = CLASSES.index(label)
     random = np.random.default_rng([PERSON_SEED, number])
+    hair, glasses, beard = LOOKS[number]
     return {
         "width": random.uniform(0.56, 0.82),
         "jaw": random.uniform(0.5, 0.95),  # how square the lower face is
-        "eyes": random.uniform(0.2, 0.36),  # half the distance between them
-        "eye_size": random.uniform(0.07, 0.13),
+        "eyes": random.uniform(0.24, 0.36),  # half the distance between them
+        "eye_size": random.uniform(0.08, 0.13),
         "brow": random.uniform(-18, 18),  # degrees
         "brow_width": random.uniform(0.03, 0.08),
         "nose": random.uniform(0.16, 0.36),
         "mouth": random.uniform(0.14, 0.32),
-        "hair": HAIR[number % len(HAIR)],
-        "glasses": number % 4 == 1,
-        "beard": number % 5 in (2, 3),
+        "hair": hair,
+        "glasses": glasses,
+        "beard": beard,
     }
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """(96, 96, 3) uint8: the person `label` at one moment."""
     who = person(label)
-    canvas = Canvas(random, scales=(0.62, 0.9), tilt=14.0)
+    canvas = Canvas(random, scales=(0.6, 0.85), tilt=14.0)
     turn = random.uniform(-0.1, 0.1)  # looking left or right
-    skin, hair = random_colour(random), shade(random_colour(random), random.uniform(0.3, 0.9))
+    skin = random_colour(random)
+    hair = contrasting_colour(random, skin)
     width = who["width"]
     shoulders = [(-0.95, 1.35), (-0.6, 0.85), (0.6, 0.85), (0.95, 1.35)]
     canvas.polygon(shoulders, random_colour(random))
@@ -48,8 +72,8 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
         canvas.ellipse((side * width, 0.02), (0.1, 0.16), shade(skin, 0.85))
     canvas.polygon(_head(width, who["jaw"]), skin)
     if who["beard"]:
-        chin = [(x, y) for x, y in _head(width * 0.98, who["jaw"]) if y > 0.3]
-        canvas.polygon(chin, shade(hair, 0.9))
+        chin = [(x, y) for x, y in _head(width * 1.02, who["jaw"]) if y > 0.2]
+        canvas.polygon(chin, hair)
     _hair_above(canvas, who["hair"], width, hair)
     _features(canvas, who, turn, skin, hair)
     return canvas.finish()
@@ -64,6 +88,7 @@ def _head(width: float, jaw: float) -> list[tuple[float, float]]:
 def _features(canvas: Canvas, who: dict, turn: float, skin: np.ndarray, hair: np.ndarray) -> None:
     random = canvas.random
     gaze, smile, openness = random.uniform(-0.03, 0.03), random.uniform(-0.12, 0.14), random.uniform(0.6, 1.0)
+    frame = contrasting_colour(random, skin)
     for side in (-1, 1):
         x, y = side * who["eyes"] + turn, -0.1
         canvas.ellipse((x, y), (who["eye_size"] * 1.3, who["eye_size"] * openness), (240, 240, 240))
@@ -71,9 +96,12 @@ def _features(canvas: Canvas, who: dict, turn: float, skin: np.ndarray, hair: np
         tilt = np.deg2rad(who["brow"]) * side
         reach = who["eye_size"] * 1.6
         ends = [(x - reach, y - 0.22 - reach * np.sin(tilt)), (x + reach, y - 0.22 + reach * np.sin(tilt))]
-        canvas.line(ends, who["brow_width"], shade(hair, 0.6))
+        canvas.line(ends, who["brow_width"], hair)
         if who["glasses"]:
-            canvas.line(ellipse_points((x, y), (who["eye_size"] * 2, who["eye_size"] * 1.8)), 0.03, (30, 30, 35))
+            canvas.line(ellipse_points((x, y), (0.22, 0.2)), 0.06, frame)
+            canvas.line([(x + side * 0.22, y), (side * who["width"], y - 0.04)], 0.06, frame)
+    if who["glasses"]:
+        canvas.line([(turn - who["eyes"] + 0.22, -0.1), (turn + who["eyes"] - 0.22, -0.1)], 0.06, frame)
     nose = [(turn * 1.5, -0.05), (turn * 1.5 + 0.09, -0.05 + who["nose"]), (turn * 1.5 - 0.02, -0.03 + who["nose"])]
     canvas.line(nose, 0.035, shade(skin, 0.65))
     mouth = [(turn + x * who["mouth"], 0.5 + smile * (1 - x * x)) for x in np.linspace(-1, 1, 9)]
@@ -82,21 +110,28 @@ def _features(canvas: Canvas, who: dict, turn: float, skin: np.ndarray, hair: np
 
 def _hair_behind(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
     if style == "long":
-        canvas.polygon(
-            [*ellipse_points((0, -0.1), (width * 1.25, 0.95), arc=(180, 360)), (width * 1.3, 0.9), (-width * 1.3, 0.9)],
-            colour,
-        )
+        crown = ellipse_points((0, -0.1), (width * 1.3, 0.95), arc=(180, 360))
+        canvas.polygon([*crown, (width * 1.3 + 0.2, 1.05), (-width * 1.3 - 0.2, 1.05)], colour)
     if style == "bun":
-        canvas.ellipse((0, -1.05), (0.3, 0.26), colour)
+        canvas.ellipse((0, -1.05), (0.38, 0.32), colour)
+    if style == "curls":
+        for degrees in np.linspace(150, 390, 11):
+            t = np.deg2rad(degrees)
+            canvas.ellipse((width * 1.15 * np.cos(t), -0.25 + 0.85 * np.sin(t)), (0.27, 0.27), colour)
+    if style == "pigtails":
+        for side in (-1, 1):
+            canvas.ellipse((side * (width + 0.32), 0.05), (0.24, 0.5), colour, -side * 25)
 
 
 def _hair_above(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
-    if style == "bald":
+    if style == "mohawk":
+        canvas.polygon([(-0.16, -0.45), (-0.2, -1.25), (0, -1.4), (0.2, -1.25), (0.16, -0.45)], colour)
+    if style not in HAIRLINES:
         return
     crown = ellipse_points((0, -0.12), (width * 1.08, 0.86), arc=(180, 360))
-    line = {"fringe": -0.28, "long": -0.45, "bun": -0.6, "short": -0.5, "spikes": -0.55}[style]
+    line = HAIRLINES[style]
     hairline = [(width * x, line - 0.1 * (1 - x * x) * (style != "fringe")) for x in np.linspace(1, -1, 7)]
     canvas.polygon([*crown, *hairline], colour)
     if style == "spikes":
-        for x in np.linspace(-0.8, 0.8, 6):
-            canvas.polygon([(width * (x - 0.16), -0.75), (width * x, -1.2), (width * (x + 0.16), -0.75)], colour)
+        for x in np.linspace(-0.8, 0.8, 5):
+            canvas.polygon([(width * (x - 0.22), -0.7), (width * x * 1.4, -1.3), (width * (x + 0.22), -0.7)], colour)
