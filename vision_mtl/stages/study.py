@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock, Timeout
 
 from vision_mtl.core.errors import UserError, unknown
@@ -56,7 +58,7 @@ def study(
     num_tuning_seeds: int = 1,  # seeds, other than those compared, on which an arm's grid is searched
     expected_std: float = 0.02,  # of paired differences over seeds, for what is said before the runs to be detectable
     share: bool = True,  # run once what several arms have in common; false: each arm on its own
-    num_jobs: int = 0,  # runs at a time; 0: one a core
+    num_jobs: int = 0,  # runs at a time; 0: one a core, or a single one where they train on a GPU
     backend: Literal["loky", "dask", "ray"] = "loky",  # who runs them: this machine, or a cluster that sees its folders
     address: str | None = None,  # of the dask scheduler or ray cluster; null: a local one is started
     keep: Literal["best", "all"] = "best",  # weights of judged runs: best leaves out what they would go on from
@@ -74,7 +76,8 @@ def study(
     before = before_the_runs(pool, pairs, fractions, len(all_seeds), expected_std)
     say_plan(run, plan, before, len(all_seeds))
 
-    runner = Runner(run.folder.absolute(), run_job, num_jobs, backend, address, run.is_main)
+    width = num_jobs or (1 if trains_on_gpu(config.device) else 0)
+    runner = Runner(run.folder.absolute(), run_job, width, backend, address, run.is_main)
     chosen: Chosen = {}
     if trials:
         run.say(f"searching the grids on validation images: {len(plan.nodes)} runs")
@@ -97,7 +100,7 @@ def study(
     }
     found = {"chosen": chosen, "scores": scores, "comparisons": comparisons, "before": before}
     record = study_record(asked, config.tasks, pool, recipes, plan, runner, **found)
-    record |= {"warnings": run.warnings, "config": config.to_yaml()}
+    record |= {"warnings": [*run.warnings, *run_warnings(record["runs"])], "config": config.to_yaml()}
     atomic_write_json(run.folder / "study.json", record)
     write_report(record, run.folder)
     metrics = {"comparisons": comparisons, "scores": scores, "cost": record["cost"]}
@@ -143,6 +146,17 @@ def plan_finals(
         for fraction in fractions
         for seed in seeds
     }
+
+
+def trains_on_gpu(device: str) -> bool:
+    """Whether runs on `device` would share one accelerator's memory."""
+    return device in ("cuda", "mps") or (device == "auto" and torch.cuda.is_available())
+
+
+def run_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the runs warned of that the study did not, each once, with how many did."""
+    counts = Counter(text for row in rows for text in row["warnings"])
+    return [f"{count} of {len(rows)} runs: {text}" for text, count in counts.items()]
 
 
 def say_plan(run: Run, plan: Plan, before: Mapping[str, Any], num_seeds: int) -> None:
