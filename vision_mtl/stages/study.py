@@ -100,7 +100,7 @@ def study(
     }
     found = {"chosen": chosen, "scores": scores, "comparisons": comparisons, "before": before}
     record = study_record(asked, config.tasks, pool, recipes, plan, runner, **found)
-    record |= {"warnings": [*run.warnings, *run_warnings(record["runs"])], "config": config.to_yaml()}
+    record |= {"warnings": [*run.warnings, *run_warnings(record["runs"], run.warnings)], "config": config.to_yaml()}
     atomic_write_json(run.folder / "study.json", record)
     write_report(record, run.folder)
     metrics = {"comparisons": comparisons, "scores": scores, "cost": record["cost"]}
@@ -153,9 +153,9 @@ def trains_on_gpu(device: str) -> bool:
     return device in ("cuda", "mps") or (device == "auto" and torch.cuda.is_available())
 
 
-def run_warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the runs warned of that the study did not, each once, with how many did."""
-    counts = Counter(text for row in rows for text in row["warnings"])
+def run_warnings(rows: Sequence[Mapping[str, Any]], said: Sequence[str]) -> list[str]:
+    """What the runs warned of that the study has not `said`, each once, with how many did."""
+    counts = Counter(text for row in rows for text in row["warnings"] if text not in said)
     return [f"{count} of {len(rows)} runs: {text}" for text, count in counts.items()]
 
 
