@@ -1,7 +1,8 @@
 """Discovery: which damage can be repaired, which is worth learning, and a selection for pretraining.
 
 The images are split in two folds; a network fitted to one, on the mixture of all damages, is scored on the other, and
-the reverse. So every score is of an image that its network was not fitted to, and test images stay unseen.
+the reverse. So every score is of an image that its network was not fitted to, and test images stay unseen. The same
+idea in one run, without verdicts, is `discover_online.py`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def discover(
     online: bool = False,  # instead, one run: a network on all training images whose damages are drawn as often as
     # their learning progress says. No verdicts; the options above are not for it, those below are for it alone
     online_floor: float = 0.25,  # least weight of a damage, as a share of the mixture's own; 1: the mixture as it is.
-    # At 0.1 what other damages teach undoes a damage faster than its few draws can mend
+    # Lower follows progress more closely, and what other damages teach then undoes what is hardly drawn
     online_updates: int = 20,  # times that the weights change, evenly over training
     online_images: int = 48,  # validation images, sources alike, that progress is measured on at each update
 ) -> None:

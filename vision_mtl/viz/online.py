@@ -8,10 +8,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
 LINES = ("-", "--", ":", "-.")
+LOWEST = -1.0  # skill that is still shown: a network may start far below, which would flatten all that follows
 COLUMNS, LONG = (5, 3), 4  # of a legend: for scales, and for names of more letters than these
 
 
@@ -52,6 +54,8 @@ def _course(above: Axes, below: Axes, rows: Sequence[Mapping[str, Any]], number:
 def _dress(above: Axes, below: Axes, pretext: str, columns: int) -> None:
     above.set_ylim(bottom=0)
     above.set_xlim(left=0)
+    above.xaxis.set_major_locator(MaxNLocator(4))
+    below.set_ylim(bottom=max(LOWEST, below.get_ylim()[0]))
     below.set_xlabel("images seen", fontsize=8)
     spacing = {"columnspacing": 1.0, "handlelength": 1.4, "handletextpad": 0.4, "borderaxespad": 0.2}
     where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "alignment": "left"}  # beside the lines, not over them
