@@ -14,6 +14,7 @@ from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
 LINES = ("-", "--", ":", "-.")
 LOWEST = -1.0  # skill that is still shown: a network may start far below, which would flatten all that follows
+HIGHEST = 1.05  # a perfect skill, and its margin
 COLUMNS, LONG = (5, 3), 4  # of a legend: for scales, and for names of more letters than these
 
 
@@ -55,7 +56,8 @@ def _dress(above: Axes, below: Axes, pretext: str, columns: int) -> None:
     above.set_ylim(bottom=0)
     above.set_xlim(left=0)
     above.xaxis.set_major_locator(MaxNLocator(4))
-    below.set_ylim(bottom=max(LOWEST, below.get_ylim()[0]))
+    lowest, highest = below.get_ylim()
+    below.set_ylim(max(LOWEST, lowest), min(HIGHEST, highest))
     below.set_xlabel("images seen", fontsize=8)
     spacing = {"columnspacing": 1.0, "handlelength": 1.4, "handletextpad": 0.4, "borderaxespad": 0.2}
     where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "alignment": "left"}  # beside the lines, not over them
