@@ -62,7 +62,6 @@ def discover(folder: Path, *words: str) -> dict[str, Any]:
         "runtime.precision": "fp32",
         "runtime.num_threads": 1,
         "track.tensorboard": "false",
-        "discover.num_scorings": 0,
         "device": "cpu",
     }
     assert main([word for key, value in options.items() for word in (f"--{key}", str(value))] + list(words)) == 0
@@ -107,3 +106,25 @@ def test_noise_has_nothing_to_learn(tmp_path: Path) -> None:
     kinds = {(p, d): v["kind"] for p, own in metrics["kinds"].items() for d, v in own.items()}
     assert set(kinds.values()) == {"hopeless"} and len(kinds) == 8 + 1 + 2
     assert all(score["value"] < 0.01 for score in metrics["skill"].values())
+
+
+def in_a_row(image: np.ndarray) -> np.ndarray:
+    """(8, 32, 3): the noise, the constant, the pattern and its mirror image."""
+    upper, lower = image[:CELL], image[CELL:]
+    return np.concatenate([upper[:, :CELL], upper[:, 3 * CELL :], lower[:, CELL : 3 * CELL]], 1)
+
+
+def test_what_is_still_being_learned_is_drawn_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise's mean and the constant are learned at once, the patterns for as long as training lasts."""
+    monkeypatch.chdir(tmp_path)  # splits follow the source's name: the same at every call
+    random = np.random.default_rng(2)
+    write([in_a_row(planted(True, random)) for _ in range(400)], Path("images"))
+    words = ["--data.unlabelled", "images/images", "--image_size", f"{CELL},{WIDTH}"]
+    words += ["--pretexts.grid_mask.grid", "1x4", "--pretexts.decolorise.weight", "0"]
+    words += ["--pretexts.downsample.weight", "0", "--optim.steps", "240", "--discover.online", "true"]
+    metrics = discover(Path("."), *words)
+    weights = np.array([row["weight"] for row in metrics["skill_over_time"]]).reshape(-1, 4)
+    noise, constant, patterns = weights[:, 0], weights[:, 1], weights[:, 2:].mean(1)
+    assert patterns[-10:].mean() > 1.15 and patterns[-1] > 1.15
+    assert noise[-5:].max() < 0.7 and constant[-1] < 1.0
+    assert noise[-1] < noise[-5] < noise[-10]

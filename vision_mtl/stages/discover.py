@@ -1,7 +1,8 @@
 """Discovery: which damage can be repaired, which is worth learning, and a selection for pretraining.
 
 The images are split in two folds; a network fitted to one, on the mixture of all damages, is scored on the other, and
-the reverse. So every score is of an image that its network was not fitted to, and test images stay unseen.
+the reverse. So every score is of an image that its network was not fitted to, and test images stay unseen. The same
+idea in one run, without verdicts, is `discover_online.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
-from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.course import errors_by_scale, skill_over_time
 from vision_mtl.discovery.folds import FOLDS, fold_images, sample_images, split_folds
@@ -29,14 +28,13 @@ from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.discover_online import Online, check_mode, check_one_cell, discover_online
 from vision_mtl.stages.discover_outputs import write_figures, write_files
 from vision_mtl.stages.fit import fit, resume
-from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_objective, share_of_batch
+from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_trainer
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.loop import Progress, Trainer
-from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.progress import ProgressLine
-from vision_mtl.training.repair import RepairFeed
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.tracking import Track, Tracker
 
@@ -55,8 +53,17 @@ def discover(
     # learnable in its source; 1 for the instances of most skill; or each instance's own skill
     select_by: Literal["skill", "progress"] = "skill",  # what top and soft go by; progress: skill gained in training
     top_ratio: float = 0.25,  # share of all instances that select=top keeps
+    online: bool = False,  # instead, one run: a network on all training images whose damages are drawn as often as
+    # their learning progress says. No verdicts; the options above are not for it, those below are for it alone
+    online_floor: float = 0.25,  # least weight of a damage, as a share of the mixture's own; 1: the mixture as it is.
+    # Lower follows progress more closely, and what other damages teach then undoes what is hardly drawn
+    online_updates: int = 20,  # times that the weights change, evenly over training
+    online_images: int = 48,  # validation images, sources alike, that progress is measured on at each update
 ) -> None:
     """Fit a network to each fold (optim is for one), score it on the other, judge every damage, select."""
+    check_mode(config.own, online)
+    if online:
+        return discover_online(config, run, Online(online_floor, online_updates, online_images))
     check(config, num_images, top_ratio)
     accelerator = Runtime(**config.runtime).accelerator(config.device)
     pool = build.open_pool(config, run)
@@ -96,11 +103,7 @@ def check(config: RunConfig, num_images: int, top_ratio: float) -> None:
     if num_images < 4:
         raise UserError(f"discover.num_images must be 4 or more; found {num_images}.")
     check_ratio(top_ratio)
-    for name, options in config.pretexts.items():
-        if options.get("hidden", "one") != "one" and options.get("weight", 1.0) > 0:
-            raise UserError(
-                f"discover hides one cell at a time: pretexts.{name}.hidden must be one; found {options['hidden']}."
-            )
+    check_one_cell(config)
 
 
 def about(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretext]) -> dict[str, Any]:
@@ -134,21 +137,6 @@ def suited_pretexts(
     if not kept:
         raise UserError("discover has no damage to measure: no pretext suits these images, or all weights are 0.")
     return kept
-
-
-def build_trainer(
-    config: RunConfig, part: Run, pool: Pool, indices: Tensor, pretexts: dict[str, Pretext], accelerator: Accelerator
-) -> Trainer:
-    """A fresh network and what trains it on one fold."""
-    optim, runtime = Optim(**config.optim), Runtime(**config.runtime)
-    torch.manual_seed(config.seed)
-    model = build.build_model(config, pretexts)
-    objective = build_objective(config, part, pool, pretexts, indices)
-    share = share_of_batch(optim, accelerator.num_processes)
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    feed = RepairFeed(pool, Batches(indices, share, config.seed, **place), config.seed, accelerator.device)
-    layout = runtime.layout(model.backbone)
-    return Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
 
 
 def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tensor, num_scorings: int) -> None:

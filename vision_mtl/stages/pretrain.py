@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
@@ -95,6 +96,28 @@ def build_objective(
     for name in pretexts.keys() - chance.keys():
         run.warn(f"pretext {name} is left out: none of {len(sample)} training images looked at suits it.")
     return PretextObjective(Mixture({name: pretexts[name] for name in pretexts if name in chance}), chance)
+
+
+def build_trainer(
+    config: RunConfig,
+    run: Run,
+    pool: Pool,
+    indices: torch.Tensor,
+    pretexts: dict[str, Pretext],
+    accelerator: Accelerator,
+) -> Trainer:
+    """A network and what trains it on the images `indices`; fresh, or with the weights of `--init_from`."""
+    optim, runtime = Optim(**config.optim), Runtime(**config.runtime)
+    torch.manual_seed(config.seed)
+    model = build.build_model(config, pretexts)
+    if config.init_from:
+        run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+    objective = build_objective(config, run, pool, pretexts, indices)
+    share = share_of_batch(optim, accelerator.num_processes)
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    feed = RepairFeed(pool, Batches(indices, share, config.seed, **place), config.seed, accelerator.device)
+    layout = runtime.layout(model.backbone)
+    return Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
 
 
 def prefer_damages(

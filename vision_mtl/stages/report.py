@@ -29,6 +29,7 @@ def result_text(result: dict[str, Any]) -> str:
     metrics = result.get("metrics", {})
     lines = [*_tasks_text(result.get("stage", ""), metrics), *_skill_text(metrics), *_kinds_text(metrics)]
     lines += _comparisons_text(metrics)
+    lines += _online_text(metrics)
     if online := metrics.get("online"):
         lines.append("kNN on validation images, frozen features (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
@@ -98,6 +99,22 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
     shown = _as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
     return [head, shown, "the report is report.html, and report.md for reading as text"]
+
+
+def _online_text(metrics: dict[str, Any]) -> list[str]:
+    """What a bandit drew: a row a damage."""
+    if "online_weights" not in metrics:
+        return []
+    table = Table("pretext", "damage", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("over the run", "at the end", "skill"):
+        table.add_column(head, justify="right", no_wrap=True)
+    skill = {(row["pretext"], row["damage"]): row["skill"] for row in metrics["skill_over_time"]}  # the last one stays
+    for pretext, weights in metrics["online_weights"].items():
+        for damage, weight in weights.items():
+            mean = metrics["online_weights_mean"][pretext][damage]
+            table.add_row(pretext, damage, f"{mean:.2f}", f"{weight:.2f}", f"{skill[pretext, damage]:+.3f}")
+    head = "drawn so many times as often as the mixture has it; skill on validation images (0: untrained, 1: perfect):"
+    return [head, _as_text(table)]
 
 
 def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:
