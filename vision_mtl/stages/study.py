@@ -68,7 +68,7 @@ def study(
     recipes = read_arms(arms or DEFAULT_ARMS)
     pairs = read_pairs(compare, list(recipes))
     all_seeds = [config.seed + seed for seed in seeds]
-    check(all_seeds, fractions, options, num_tuning_seeds)
+    check(config, all_seeds, fractions, options, num_tuning_seeds)
     pool = build.open_pool(config, run)  # decoded before the runs, which then share it
     plan = Plan(composer(config, options), config.tasks, fractions, share)
     trials = plan_candidates(plan, recipes, fractions, tuning_seeds(all_seeds, num_tuning_seeds))
@@ -107,8 +107,19 @@ def study(
     run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)
 
 
-def check(seeds: Sequence[int], fractions: Sequence[float], options: Mapping[str, Any], num_tuning_seeds: int) -> None:
+def check(
+    config: RunConfig,
+    seeds: Sequence[int],
+    fractions: Sequence[float],
+    options: Mapping[str, Any],
+    num_tuning_seeds: int,
+) -> None:
     """Raise `UserError` for options out of range."""
+    if config.init_from:
+        raise UserError(
+            f"a study's arms say what they start from: give init_from {config.init_from} to a stage, as in "
+            "study.arms.NAME: {stages: [finetune], finetune: {init_from: RUN}}."
+        )
     if not seeds or len(set(seeds)) != len(seeds):
         raise UserError(f"study.seeds must name at least one seed, each once; found {list(seeds)}.")
     if not fractions or not all(0 < f <= 1 for f in fractions) or len(set(fractions)) != len(fractions):
