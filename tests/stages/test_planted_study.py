@@ -68,7 +68,6 @@ def test_help_and_harm_are_called_by_name(images: Path, tmp_path: Path, result) 
         "study": {
             "seeds": [0, 1, 2, 3],
             "fractions": [1.0],
-            "guard_skew": False,  # four seeds tell too little of skewness
             "options": {
                 "pretrain": {"optim": {"steps": 150, "batch_size": 32} | rate, "pretexts": {"decolorise": None}},
                 "finetune": {"optim": {"steps": 120, "batch_size": 16} | rate},

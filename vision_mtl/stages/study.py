@@ -54,7 +54,7 @@ def study(
     fractions: list[float] = [0.1],  # noqa: B006 shares of the training labels, nested, each its own comparison
     compare: list[str] = [],  # noqa: B006 comparisons as "ARM - BASELINE"; none: every arm minus the first
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy",  # of tasks with classes; others keep their own
-    guard_skew: bool = True,  # widen intervals where differences over seeds are skewed (docs/statistics.md)
+    guard_skew: bool = False,  # widen intervals where differences over seeds are skewed (docs/statistics.md)
     num_tuning_seeds: int = 1,  # seeds, other than those compared, on which an arm's grid is searched
     expected_std: float = 0.02,  # of paired differences over seeds, for what is said before the runs to be detectable
     share: bool = True,  # run once what several arms have in common; false: each arm on its own
