@@ -26,11 +26,29 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise disk_error(path, len(data), error) from error
     finally:
         with suppress(OSError):  # not even its folder may be there
             temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new name outlive a loss of power; file systems without this promise are left to their own."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process had begun to write into `folder` under a temporary name."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:

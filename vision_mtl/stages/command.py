@@ -1,12 +1,12 @@
 """The command line: words in, one stage run in a folder, an exit code out.
 
-0: done. 1: a fault of ours (with a traceback). 2: something the user can mend (one message). 130: interrupted; the same
-command goes on from the last checkpoint.
+0: done. 1: a fault of ours (with a traceback). 2: something the user can mend (one message). 130: interrupted by SIGINT
+(Ctrl-C) or SIGTERM; the same command goes on from where it stopped, so a scheduler can start it again.
 """
 
 from __future__ import annotations
 
-import signal
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -15,12 +15,16 @@ from typing import Any
 import yaml
 
 from vision_mtl import __version__
+from vision_mtl.core.claim import HOLDER, LOCK
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.registry import STAGES
 
+OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
+LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
 COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
 
 
@@ -31,6 +35,8 @@ def main(words: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _command(words: list[str]) -> int:
@@ -107,15 +113,16 @@ def execute(config: RunConfig, folder: Path) -> int:
         return 0
     run.open(config.to_yaml())
     if extended:
+        run.extend()
         run.warn(extended)
     run.say(f"{config.stage} in {folder}")
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        STAGES.get(config.stage)(config, run, **config.own)
+        with Interruptions(at_once=True):
+            STAGES.get(config.stage)(config, run, **config.own)
     except KeyboardInterrupt:
         run.write_result("interrupted")
         run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
-        return 130
+        return INTERRUPTED
     except UserError as error:
         run.write_result("failed", error=str(error))
         raise
@@ -130,15 +137,12 @@ def execute(config: RunConfig, folder: Path) -> int:
     return 0
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def check_folder(config: RunConfig, folder: Path) -> str | None:
     """None if the folder is new or holds this very run; text if it is this run with more steps; else `UserError`."""
     path = folder / CONFIG
     if not path.exists():
-        strangers = [entry.name for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        strangers = [name for name in entries if name not in OWN_FILES and not re.fullmatch(LEFTOVER, name)]
         if strangers:
             raise UserError(
                 f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."

@@ -72,6 +72,9 @@ def discover(
         trainer = build_trainer(config, part, pool, folds[number], pretexts, accelerator)
         train(config, part, pool, trainer, few[1 - number], num_scorings)
         trainers.append(trainer)
+        run.warnings += [text for text in part.warnings if text not in run.warnings]
+    run.reached.resumes = max(part.reached.resumes for part in parts)
+    run.reached.repeated_steps = sum(part.reached.repeated_steps for part in parts)
     errors = score(pool, folds, asked, trainers, run)
 
     tables = build_tables(pool, errors)

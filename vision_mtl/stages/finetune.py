@@ -61,7 +61,7 @@ def finetune(
         torch.manual_seed(config.seed)
         model = build.build_task_model(config, tasks.pool, list(tasks.tasks), tasks.train_rows, drop_path_ratio)
         if config.init_from:
-            run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+            build.load_weights(model, config.init_from)
         build.freeze_backbone(model, freeze)
         feed = build_feed(
             tasks,
@@ -113,10 +113,12 @@ def train(
     memory: dict[str, Any] = {"best": {}}
     best = Best(run.checkpoints, keep_best_per_task)
     validation = Validation(trainer, labelled, best, description, memory)
-    resume(trainer, run, memory)
-    best.restore(memory["best"])
+    resume(trainer, run, memory, config.init_from)
+    if best.restore(memory["best"], run.is_main):
+        run.warn("weights of the best evaluation were lost with a checkpoint; the best is chosen anew from here on.")
+    memory["best"] = best.scores
     try:
-        fit(run, trainer, track, description, memory, [(num_evaluations, validation)])
+        fit(run, trainer, track, description, memory, [(num_evaluations, validation)], best.commit)
     finally:
         trainer.feed.close()
     return validation

@@ -70,7 +70,7 @@ def joint(
     own = labelled.pool, list(labelled.tasks), labelled.train_rows
     model = build.build_task_model(config, *own, drop_path_ratio, pretexts)
     if config.init_from:
-        run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+        build.load_weights(model, config.init_from)
     indices = training_images(config, pool)
     repair = build_repair(config, run, pool, pretexts, indices)
     repair = PretextObjective(repair.mixture, repair.chance, weight_schedule(repair_weight, schedule))

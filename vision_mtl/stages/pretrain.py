@@ -60,12 +60,12 @@ def pretrain(
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     batches = Batches(indices, share, config.seed, **place, weights=weights)
     if config.init_from:
-        run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+        build.load_weights(model, config.init_from)
     feed = RepairFeed(pool, batches, config.seed, accelerator.device)
     layout = runtime.layout(model.backbone)
     trainer = Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
     memory = {"chance": objective.chance}
-    resume(trainer, run, memory)
+    resume(trainer, run, memory, config.init_from)
     objective.chance = memory["chance"]
     fit(run, trainer, track, build.describe_model(config, model, pool), memory, watch(trainer, pool, objective, track))
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]

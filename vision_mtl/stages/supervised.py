@@ -183,6 +183,7 @@ def finish(run: Run, validation: Validation) -> SharedModel:
     best.replace(model, step)
     if trainer.accelerator.is_main_process:
         best.flush(validation.description)
+        best.commit()
     return model
 
 

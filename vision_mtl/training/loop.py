@@ -89,14 +89,20 @@ class Trainer:
         """The model to score, picture and export: the averaged one, if there is one."""
         return self.model if self.average is None else self.average.module
 
-    def fit(self, hook: Hook) -> None:
-        """Train to the end of `optim`; `hook` is called after each step, off the training clock."""
+    def fit(self, hook: Hook, stop: Callable[[], bool] = lambda: False) -> None:
+        """Train to the end of `optim`; `hook` is called after each step, off the training clock.
+
+        Where `stop` says so in any process, all of them end with `KeyboardInterrupt` after the same step and its hook.
+        """
         self.model.train()
         while self.optim.progress(self.progress.step, self.progress.seconds) < 1.0:
             start = time.perf_counter()
             record = self._step()
-            self.progress.seconds += self._agree(time.perf_counter() - start)
+            seconds, stopping = self._agree(time.perf_counter() - start, stop)
+            self.progress.seconds += seconds
             hook(self.progress, record)
+            if stopping or (self.accelerator.num_processes == 1 and stop()):
+                raise KeyboardInterrupt
 
     def _step(self) -> StepRecord:
         step = self.progress.step
@@ -150,9 +156,10 @@ class Trainer:
             culprits = [name for name, value in record.parts.items() if not math.isfinite(value)]
             raise NonFiniteLoss(record.step, culprits, self.feed.evidence(record.step))
 
-    def _agree(self, seconds: float) -> float:
-        """The same clock for all processes, or they would stop at different steps."""
+    def _agree(self, seconds: float, stop: Callable[[], bool]) -> tuple[float, bool]:
+        """One clock and one will for all processes, or they would stop at different steps."""
         if self.accelerator.num_processes == 1:
-            return seconds
-        longest = self.accelerator.gather(torch.tensor([seconds], device=self.accelerator.device))
-        return float(longest.max())
+            return seconds, False
+        own = torch.tensor([[seconds, float(stop())]], device=self.accelerator.device)
+        longest = self.accelerator.gather(own).max(0).values.tolist()
+        return longest[0], bool(longest[1])

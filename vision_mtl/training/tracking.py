@@ -54,6 +54,7 @@ class Tracker:
     save: Callable[[], None]
     actions: list[Milestones] = field(default_factory=list)
     is_main: bool = True
+    losses: dict[str, list[float]] = field(default_factory=dict)  # since the last line: one step's scatter too much
 
     def __post_init__(self) -> None:
         share = self.optim.progress(self.progress.step, self.progress.seconds)
@@ -61,7 +62,6 @@ class Tracker:
             milestones.done = int(share * milestones.count + 1e-9)
         self.saved_at = self.progress.seconds
         self.first = Progress(self.progress.step, self.progress.seconds, self.progress.images_seen)
-        self.losses: dict[str, list[float]] = {}  # since the last line: a single step's are too noisy to read
         self.events = self._open_events() if self.track.tensorboard and self.is_main else None
         self.bar = ProgressLine(self.is_main)
 
@@ -125,4 +125,4 @@ class Tracker:
     def _open_events(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # late: it takes a second
 
-        return SummaryWriter(str(self.run.folder), purge_step=self.progress.step or None)
+        return SummaryWriter(str(self.run.folder), purge_step=self.progress.step + 1 if self.progress.step else None)
