@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 
@@ -137,8 +138,8 @@ def test_a_failed_run_says_so_and_keeps_its_batch(
         == 2
     )
     text = capsys.readouterr().err
-    assert "non-finite at step" in text and "failed_batch.pt" in text
-    kept = torch.load(tmp_path / "run" / "failed_batch.pt", weights_only=True)
+    assert "non-finite at step" in text and "failed_batch.safetensors" in text
+    kept = load_file(tmp_path / "run" / "failed_batch.safetensors")
     assert kept["images"].shape == (8, 3, 32, 32)
     assert result(tmp_path / "run")["status"] == "failed" and "non-finite" in result(tmp_path / "run")["error"]
 

@@ -7,9 +7,7 @@ Orientation tags are not looked at: a mask is drawn over the image as it is show
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -22,6 +20,7 @@ from vision_mtl.data.resize import resize_mask
 from vision_mtl.data.source import Item
 from vision_mtl.data.store import Settings
 from vision_mtl.data.targets import IGNORED, Target, class_names_of
+from vision_mtl.data.threads import threads
 
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's names for one number a pixel
 OUTSIDE = -1  # of a padded border, before classes are numbered
@@ -80,7 +79,7 @@ def read_masks(
         mask = resize_mask(_decode(name, *pair), settings.image_size, settings.fit, OUTSIDE)
         return np.unique(mask, return_inverse=True)
 
-    with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with threads(num_workers) as pool:
         for row, (values, numbers) in enumerate(pool.map(decode, pairs)):
             table = [codes.setdefault(int(value), len(codes)) for value in values]
             if len(codes) > MAX_CLASSES + 2:

@@ -15,7 +15,6 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.resize import Fit, resize, to_channels
 from vision_mtl.data.source import Item, Source
+from vision_mtl.data.threads import threads
 
 FORMAT = 1  # raise when the store's files change meaning
 BLOCK = 1 << 24  # bytes a checksum
@@ -161,7 +161,7 @@ def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Pro
         known = {path: (status, value) for path, status, value in memory.execute("SELECT * FROM contents")}
         found = {p: known[str(p)][1] for p in stats if known.get(str(p), ("",))[0] == stats[p]}
         fresh = [path for path in stats if path not in found]
-        with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+        with threads(num_workers) as pool:
             for done, (path, value) in enumerate(zip(fresh, pool.map(_content, fresh), strict=True), start=1):
                 found[path] = value
                 report(f"looking at {name}", done, len(fresh))
@@ -259,7 +259,7 @@ def _decode_into(
         return None
 
     reasons = []
-    with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with threads(num_workers) as pool:
         for done, reason in enumerate(pool.map(decode, range(len(items))), start=1):
             reasons.append(reason)
             report(f"decoding {name}", done, len(items))

@@ -160,7 +160,8 @@ def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tenso
 
     def measure(progress: Progress, tracker: Tracker) -> None:
         found = errors_by_scale(judged, few)
-        tracker.run.log({"kind": "skill", "errors": found, **vars(progress)})
+        when = {"step": progress.step, "seconds": progress.seconds, "images_seen": progress.images_seen}
+        tracker.run.log({"kind": "skill", "errors": found, **when})
 
     part.folder.mkdir(parents=True, exist_ok=True)
     memory: dict[str, Any] = {"chance": trainer.objective.chance}

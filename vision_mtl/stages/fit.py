@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors.torch import save as safetensors
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.files import remove_leftovers
+from vision_mtl.core.files import atomic_write_bytes, remove_leftovers
 from vision_mtl.core.interruptions import Interruptions
 from vision_mtl.core.run import Run
 from vision_mtl.training.checkpoint import (
@@ -21,11 +21,13 @@ from vision_mtl.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from vision_mtl.training.guards import LossWatch
 from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
 from vision_mtl.training.tracking import Milestones, Track, Tracker
 
 Action = tuple[int, Callable[[Progress, Tracker], None]]  # how often over the run, and what
 LOSSES = "losses"  # in a checkpoint: the steps' losses since the last line of metrics.jsonl
+WATCH = "watch"  # in a checkpoint: the early losses that later ones are held against
 
 
 def resume(trainer: Trainer, run: Run, memory: dict[str, Any], init_from: str | None = None) -> None:
@@ -36,7 +38,7 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], init_from: str | 
     path = newest_checkpoint(run.checkpoints, lambda damaged, why: _pass_over(run, damaged, why))
     if run.is_main:
         remove_leftovers(run.checkpoints)
-    memory[LOSSES] = {}
+    memory |= {LOSSES: {}, WATCH: {}}
     if path is None:
         _begin(run, init_from)
         return
@@ -98,7 +100,7 @@ def fit(
             average = None if trainer.average is None else trainer.average.module
             save_checkpoint(
                 run.checkpoints,
-                {**description, **memory, **own, LOSSES: tracker.losses},
+                {**description, **memory, **own, LOSSES: tracker.losses, WATCH: vars(tracker.watch)},
                 trainer.model,
                 trainer.optimiser,
                 average,
@@ -108,8 +110,8 @@ def fit(
             saved()
 
     milestones = [Milestones(count, lambda p, act=act: act(p, tracker)) for count, act in actions] if main else []
-    losses = memory.get(LOSSES, {})
-    tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, losses)
+    past = memory.get(LOSSES, {}), LossWatch(**memory.get(WATCH, {}))
+    tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
     with Interruptions() as asked:
 
         def hook(progress: Progress, record: StepRecord) -> None:
@@ -123,14 +125,16 @@ def fit(
             trainer.fit(hook, lambda: asked.stop)
             save()
         except NonFiniteLoss as error:
-            where = run.folder / "failed_batch.pt"
-            torch.save({"step": error.step, **error.evidence}, where)
+            where = run.folder / "failed_batch.safetensors"
+            atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
             raise UserError(f"{error} Its images are kept in {where}.") from error
         except KeyboardInterrupt:
             save()
             raise
         finally:
             tracker.close()
+    if trainer.progress.skipped:
+        run.warn(f"{trainer.progress.skipped} of {trainer.progress.step} steps were skipped: they became non-finite.")
     if asked.stop:
         raise KeyboardInterrupt
 

@@ -23,6 +23,7 @@ from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.fit import Action, fit, resume, write_result
+from vision_mtl.stages.guards import measure_rank, remember_images
 from vision_mtl.stages.pictures import repair_figure
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.loop import Progress, Trainer
@@ -53,6 +54,7 @@ def pretrain(
     model = build.build_model(config, pretexts)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
+    remember_images(run, pool, indices, config.init_from)
 
     objective = build_objective(config, run, pool, pretexts, indices)
     weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
@@ -124,10 +126,11 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
     """The online probe and the pictures, as often as `track` says."""
 
     def probe(progress: Progress, tracker: Tracker) -> None:
-        found = online_probe(trainer.scored_model.backbone, pool, trainer.accelerator.autocast)
-        if found:
-            tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found})
-            tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
+        backbone, autocast = trainer.scored_model.backbone, trainer.accelerator.autocast
+        found = online_probe(backbone, pool, autocast)
+        rank = measure_rank(tracker.run, backbone, pool, progress.step, autocast)
+        tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found, "rank": rank})
+        tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
 
     def picture(progress: Progress, tracker: Tracker) -> None:
         figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")

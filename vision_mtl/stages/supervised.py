@@ -59,6 +59,11 @@ class Labelled:
         return Labelled(self.pool, *picked)
 
     @property
+    def train_indices(self) -> Tensor:
+        """(n,) the images that are trained on, each once."""
+        return torch.cat(list(self.train.values())).unique()
+
+    @property
     def train_rows(self) -> np.ndarray:
         """(N,) bool: training images, for the statistics of labels."""
         rows = np.zeros(len(self.pool), bool)
