@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from vision_mtl.data.store import Progress, Settings
 from vision_mtl.data.targets import Target
 
 RESIDENT_BYTES = 4 << 30  # smaller pools are read into memory: gathering is then several times faster
-NEAR_LIMIT = 60_000  # images of a source that near duplicates are looked for in: the search is quadratic
+NEAR_LIMIT = 60_000  # images that near duplicates are looked for among: the search is quadratic
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,23 @@ def read_targets(
 def near_representatives(
     instances: Instances, labels: Mapping[str, np.ndarray], progress: Progress | None
 ) -> np.ndarray:
-    """(N,) int64: the representative of each instance among its source's near duplicates."""
+    """(N,) int64: each instance's representative among its near duplicates, of whatever source.
+
+    Of more than `NEAR_LIMIT` instances, those within one source are looked for, in sources below that limit.
+    """
+    if len(instances) <= NEAR_LIMIT:
+        images = [instances.loaded[s].images[i] for s, i in instances.first]
+        return near_duplicates(images, labels, _reported("all images", progress))
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         if len(row) > NEAR_LIMIT:
             continue
-        report = None if progress is None else (lambda d, n, s=source: progress(f"near duplicates in {s.name}", d, n))
-        representative = near_duplicates(source.images, {t: values[row] for t, values in labels.items()}, report)
+        own = {task: values[row] for task, values in labels.items()}
+        representative = near_duplicates(source.images, own, _reported(source.name, progress))
         moved = representative != np.arange(len(row))
         found[row[moved]] = row[representative[moved]]
     return found
+
+
+def _reported(where: str, progress: Progress | None) -> Callable[[int, int], None] | None:
+    return None if progress is None else (lambda done, total: progress(f"near duplicates in {where}", done, total))

@@ -138,7 +138,7 @@ def build_pool(
     near = near_representatives(instances, _single_labels(targets), progress)
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
     split = drop_leaks(draw_sides(data, instances, unit, targets), exact, instances, warnings)
-    warnings += report_copies(data.unlabelled or [], exact, split, targets, instances)
+    warnings += report_copies(data.unlabelled or [], split, targets, instances)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
         "near_duplicates": report_near(near, exact, groups, split, instances, warnings),

@@ -86,22 +86,21 @@ def report_near(
 
 
 def report_copies(
-    unlabelled: Sequence[str],
-    exact: np.ndarray,
-    split: np.ndarray,
-    targets: Mapping[str, Target],
-    instances: Instances,
+    unlabelled: Sequence[str], split: np.ndarray, targets: Mapping[str, Target], instances: Instances
 ) -> list[str]:
-    """Say which sources without labels hold copies, under other names, of images that tasks are judged by."""
+    """Say which sources without labels hold copies, in other files, of images that tasks are judged by."""
     labelled = np.zeros(len(split), bool)
     for target in targets.values():
         labelled |= target.labelled
     judged = labelled & ((split == TEST) | (split == VAL))
-    contents = {int(exact[n]): instances.item(int(n)).path for n in np.flatnonzero(judged)}
+    files: dict[int, set[object]] = {}  # content -> the files that a task's source calls it by
+    for source, row in zip(instances.loaded, instances.rows, strict=True):
+        for i in np.flatnonzero(judged[row]) if source.name not in unlabelled else ():
+            files.setdefault(int(source.hashes[i]), set()).add(source.items[i].path)
     found = []
     for source in (s for s in instances.loaded if s.name in unlabelled):
         pairs = zip(source.items, source.hashes.tolist(), strict=True)
-        copies = [i.identity for i, h in pairs if h in contents and (i.path is None or i.path != contents[h])]
+        copies = [i.identity for i, h in pairs if h in files and (i.path is None or i.path not in files[h])]
         if copies:
             found.append(
                 f"{len(copies)} images of {source.name} are copies of test or validation images of a task "
