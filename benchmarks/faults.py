@@ -8,6 +8,9 @@ killed. `late` counts kills past half of the steps.
 
     python benchmarks/faults.py --kills 500
 
+With `--full`, the runs stand on a small disk (tmpfs: only root may mount one) that something else fills up to a random
+rest, then to a larger one, and so on until they end: every time one clear error (exit code 2), never a lost checkpoint.
+
 Lives are forked from one process that has imported everything and computed nothing. Two cores: about a second a kill.
 """
 
@@ -19,6 +22,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -191,10 +195,40 @@ def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> dict[s
     return row
 
 
+def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> dict[str, Any]:
+    """Runs on a disk with too little room, which grows after each error."""
+    disk, row = root / "disk", {"moments": 0, "errors": 0, "identical": 0}
+    if live(command(stage, root, root / f"{stage}-plain", 0.0), None) != 0:
+        raise SystemExit(f"{stage} fails on a disk with room")
+    whole = outcome(root / f"{stage}-plain")
+    needed = sum(file.stat().st_size for file in (root / f"{stage}-plain").rglob("*") if file.is_file())
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * needed}", "tmpfs", str(disk)], check=True)
+    try:
+        for _ in range(moments):
+            run, room, code = disk / stage, dice.choice([dice.randrange(needed), dice.randrange(20_000)]), None
+            while code != 0:
+                with (disk / "ballast").open("wb") as ballast:
+                    os.posix_fallocate(ballast.fileno(), 0, max(shutil.disk_usage(disk).free - room, 1))
+                code = live(command(stage, root, run, 0.0), None)
+                (disk / "ballast").unlink()
+                if code not in (0, 2):
+                    raise SystemExit(f"{stage} on a full disk ended with exit code {code}")
+                row["errors"] += code == 2
+                room += needed // 4
+            row["moments"] += 1
+            row["identical"] += outcome(run) == whole
+            shutil.rmtree(run)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    return row
+
+
 def ask() -> int:
     """Kill, compare, print; exit code 0 if every run ended as it should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=500, help="lives taken in all, over the stages")
+    parser.add_argument("--full", type=int, default=0, help="runs on a disk that fills, of each stage")
     parser.add_argument("--stages", nargs="+", default=list(OPTIONS), choices=list(OPTIONS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name} beside the other results")
@@ -206,12 +240,15 @@ def ask() -> int:
         root = Path(folder)
         (root / "images").mkdir()
         write_images(root / "images")
-        rows = {s: try_stage(s, root, -(-given.kills // len(given.stages)), dice) for s in given.stages}
-    found = {"seed": given.seed, "stages": rows, "seconds": round(time.perf_counter() - start)}
+        share = -(-given.kills // len(given.stages))
+        rows = {s: try_stage(s, root, share, dice) for s in given.stages} if share else {}
+        full = {s: fill_disk(s, root, given.full, dice) for s in given.stages} if given.full else {}
+    found = {"seed": given.seed, "stages": rows, "full": full, "seconds": round(time.perf_counter() - start)}
     print(json.dumps(found, indent=1))
     if given.write:
         RESULT.write_text(json.dumps({**environment(), **found}, indent=1) + "\n")
-    return int(any(row["identical"] < row["runs"] for row in rows.values()))
+    lost = [row["identical"] < row["runs"] for row in rows.values()]
+    return int(any(lost + [row["identical"] < row["moments"] for row in full.values()]))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_written_is_no_missing_lock(tmp_path: Path, monk
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(FileLock, "acquire", acquire)
-    with pytest.raises(UserError, match="Read-only file system"):
+    with pytest.raises(UserError, match="the file system is read-only"):
         Claim(tmp_path)
 
 

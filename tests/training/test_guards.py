@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.memory import is_out_of_memory
 from vision_mtl.core.run import Run
 from vision_mtl.stages.fit import fit, resume
-from vision_mtl.training.guards import LossWatch, broken_images
+from vision_mtl.training.guards import LossWatch, broken_images, what_fits
 from vision_mtl.training.loop import NonFiniteLoss, Trainer
 from vision_mtl.training.objective import StepLoss
 from vision_mtl.training.supervised import TaskObjective
@@ -127,3 +129,62 @@ def test_a_loss_that_blows_up_is_said_once_and_remembered() -> None:
 def test_a_loss_of_zero_at_the_start_is_no_measure() -> None:
     watch = LossWatch()
     assert [watch.look(step, {"a": value}) for step, value in enumerate((0.0, 0.0, 0.0, 5.0))] == [[]] * 4
+
+
+@pytest.mark.parametrize(("largest", "parts"), [(6, 2), (3, 4), (1, 12)])
+def test_the_parts_that_fit_are_found_by_trying(
+    make_task_trainer, monkeypatch: pytest.MonkeyPatch, largest: int, parts: int
+) -> None:
+    """A GPU that holds so many images of the twelve."""
+    trainer = make_task_trainer(tasks=("letter",))
+    original = type(trainer.model).forward
+
+    def forward(self, images: torch.Tensor, *others: object) -> object:
+        if len(images) > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+        return original(self, images, *others)
+
+    monkeypatch.setattr(type(trainer.model), "forward", forward)
+    said = what_fits(trainer, 0)
+    if parts == 12:
+        assert "not even one image at a time fits" in said or "--optim.accumulate 8" in said
+    else:
+        assert f"{12 // parts} images at a time fit. Give --optim.accumulate {parts}" in said
+        assert f"--optim.batch_size {12 // parts}" in said
+    assert all(p.grad is None for p in trainer.model.parameters())
+    trainer.feed.close()
+
+
+def test_a_step_that_lacks_memory_is_saved_and_what_was_learned_is_kept(
+    make_task_trainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = make_task_trainer("resnet10t", ("letter",), steps=6)
+    original = type(trainer.model).forward
+
+    def forward(self, images: torch.Tensor, *others: object) -> object:
+        found = original(self, images, *others)  # running means have changed by then
+        if trainer.progress.step == 2 and len(images) > 6:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory")
+        return found
+
+    monkeypatch.setattr(type(trainer.model), "forward", forward)
+    before: list[dict[str, torch.Tensor]] = []
+
+    def remember(progress, _) -> None:
+        before.append(state(trainer))
+
+    run = Run(tmp_path, "finetune")
+    with pytest.raises(UserError, match=r"out of memory at step 2, which is saved\. Measured just now: 6 images"):
+        fit(run, trainer, Track(tensorboard=False), {}, {}, [(6, remember)])
+    trainer.feed.close()
+    monkeypatch.undo()
+    again = make_task_trainer("resnet10t", ("letter",), steps=6)
+    resume(again, run, {})
+    assert again.progress.step == 2
+    assert all(torch.equal(value, before[-1][name]) for name, value in state(again).items())
+    again.feed.close()
+
+
+def test_other_errors_are_no_lack_of_memory() -> None:
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError("out of memory"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +44,12 @@ class Reached:
         return repeated
 
     def to(self, step: int) -> None:
-        """Another step has been taken."""
+        """Another step has been taken. A file that cannot be written costs the count, never the run."""
         self.step = step
         values = {"step": step, "resumes": self.resumes, "repeated_steps": self.repeated_steps}
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            os.pwrite(handle, json.dumps(values).ljust(LENGTH - 1).encode() + b"\n", 0)
-        finally:
-            os.close(handle)
+        with suppress(OSError):
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.pwrite(handle, json.dumps(values).ljust(LENGTH - 1).encode() + b"\n", 0)
+            finally:
+                os.close(handle)

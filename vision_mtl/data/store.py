@@ -8,6 +8,7 @@ concurrent runs decode once; it is verified on open, and rebuilt if damaged.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -247,6 +248,7 @@ def _decode_into(
 ) -> tuple[np.ndarray, list[str | None]]:
     """Write every item's pixels to `file`; returns ((N,) uint64 pixel hashes, why each could not be read or None)."""
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
+    _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
 
     def decode(number: int) -> str | None:
@@ -273,6 +275,17 @@ def _require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise UserError(f"the disk is full: {str(folder.parent)!r} has {free:,} bytes free and needs {needed:,}. "
                         "Free space, or choose another --data.root.")  # fmt: skip
+
+
+def _reserve(file: Path) -> None:
+    """Take the file's room on the disk now, so that another process cannot while it is written through memory."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            try:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                    raise
 
 
 def pixel_hash(image: np.ndarray) -> int:

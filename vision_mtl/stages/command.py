@@ -17,7 +17,9 @@ import yaml
 from vision_mtl import __version__
 from vision_mtl.core.claim import HOLDER, LOCK
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.files import MACHINE, disk_error
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
+from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
@@ -120,21 +122,40 @@ def execute(config: RunConfig, folder: Path) -> int:
         with Interruptions(at_once=True):
             STAGES.get(config.stage)(config, run, **config.own)
     except KeyboardInterrupt:
-        run.write_result("interrupted")
+        record_end(run, "interrupted")
         run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
         return INTERRUPTED
-    except UserError as error:
-        run.write_result("failed", error=str(error))
-        raise
     except Exception as error:
-        run.write_result("failed", error=f"{type(error).__name__}: {error}")
-        raise
+        known = mendable(error, folder)
+        record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
+        if known is None or known is error:
+            raise
+        raise known from error
     finally:
         run.close()
     if (result := run.result()) is not None:
         run.say(result_text(result))
     run.say(f"results: {folder}")
     return 0
+
+
+def record_end(run: Run, status: str, error: str | None = None) -> None:
+    """Write the result of a run that did not end well; the disk that ended it may refuse even that."""
+    try:
+        run.write_result(status, error=error)
+    except UserError as failed:
+        run.say(f"result.json could not be written: {failed}")
+
+
+def mendable(error: Exception, folder: Path) -> UserError | None:
+    """The error as one that the user can act on, if it is: of memory, of the disk, of the limits of the machine."""
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory("outside of training; what was trained is saved")
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return disk_error(Path(error.filename or folder), 0, error)
+    return None
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 from safetensors.torch import save as safetensors
@@ -11,6 +13,7 @@ from safetensors.torch import save as safetensors
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes, remove_leftovers
 from vision_mtl.core.interruptions import Interruptions
+from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import Run
 from vision_mtl.training.checkpoint import (
     find_checkpoint,
@@ -21,7 +24,7 @@ from vision_mtl.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from vision_mtl.training.guards import LossWatch
+from vision_mtl.training.guards import LossWatch, what_fits
 from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
 from vision_mtl.training.tracking import Milestones, Track, Tracker
 
@@ -125,11 +128,21 @@ def fit(
             trainer.fit(hook, lambda: asked.stop)
             save()
         except NonFiniteLoss as error:
+            save()
             where = run.folder / "failed_batch.safetensors"
             atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
             raise UserError(f"{error} Its images are kept in {where}.") from error
         except KeyboardInterrupt:
             save()
+            raise
+        except Exception as error:
+            if trainer.failed_cleanly:
+                with suppress(UserError):  # the disk may be what failed
+                    save()
+            if trainer.failed_cleanly and is_out_of_memory(error):
+                step = trainer.progress.step
+                clear_frames(error.__traceback__)  # they hold the activations of the step that failed
+                raise out_of_memory(f"at step {step}, which is saved", what_fits(trainer, step)) from error
             raise
         finally:
             tracker.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vision_mtl.core.memory import is_out_of_memory
 from vision_mtl.training.objective import Feed, Objective, Together, TogetherFeed, step_loss
 
 if TYPE_CHECKING:
@@ -45,6 +46,45 @@ class LossWatch:
                     "start. Lower --optim.learning_rate, or raise --optim.warmup_ratio."
                 )
         return found
+
+
+def what_fits(trainer: Trainer, step: int) -> str:
+    """After a step ran out of memory: in how many parts it would not have, found by trying; with what to do."""
+    size, parts = trainer.optim.batch_size, trainer.optim.accumulate * 2
+    while parts <= size:
+        if _fits(trainer, step, parts):
+            return (
+                f"Measured just now: {-(-size // parts)} images at a time fit. Give --optim.accumulate {parts}, which "
+                f"computes the same step in parts, or --optim.batch_size {size // parts}, in a new --run_dir "
+                "(--init_from this one keeps what it has learned)."
+            )
+        parts *= 2
+    return (
+        "Measured just now: not even one image at a time fits. Lower --image_size, take a smaller --backbone.name, or "
+        "free memory."
+    )
+
+
+def _fits(trainer: Trainer, step: int, parts: int) -> bool:
+    """Whether the first of so many parts of the step goes forward and backward, beside the optimiser's memory."""
+    trainer.optimiser.zero_grad(set_to_none=True)
+    if trainer.accelerator.device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        wanting = [p for p in trainer.model.parameters() if p.requires_grad and p not in trainer.optimiser.state]
+        reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
+        batch, _ = trainer.feed.at(step, parts)[0]
+        with trainer.accelerator.autocast():
+            loss = step_loss(trainer.model, trainer.objective, batch, trainer.layout)
+        loss.total.backward()
+        del reserved
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        trainer.optimiser.zero_grad(set_to_none=True)
+    return True
 
 
 def broken_images(trainer: Trainer, step: int) -> str:

@@ -76,6 +76,7 @@ class Trainer:
     compiled: bool = False
     balancing: Balancing | None = None  # how several losses become one gradient; None: their sum
     progress: Progress = field(default_factory=Progress)
+    failed_cleanly: bool = False  # a step broke off with an error before it changed anything
 
     def __post_init__(self) -> None:
         self.model.to(self.accelerator.device, memory_format=self.layout)
@@ -116,6 +117,23 @@ class Trainer:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
         statistics = self._statistics()
+        try:
+            losses = self._accumulate(step, progress)
+        except Exception:
+            self._put_back(statistics)
+            self.failed_cleanly = True  # nothing has changed: a checkpoint of now is one of before the step
+            raise
+        record = self._guarded(self._record(step, losses, rate), statistics)
+        if record.skipped is None:
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update(self.model, step=step)
+        self.progress.step += 1
+        self.progress.images_seen += self.feed.images_per_step
+        return record
+
+    def _accumulate(self, step: int, progress: float) -> list[StepLoss]:
+        """The step's losses, part by part, and the gradients they leave."""
         losses: list[StepLoss] = []
         parts = self.feed.at(step, self.optim.accumulate)
         for i, (batch, share) in enumerate(parts):
@@ -127,14 +145,7 @@ class Trainer:
             losses.append(loss)
         if self.balancing is not None:
             self.balancing.finish()
-        record = self._guarded(self._record(step, losses, rate), statistics)
-        if record.skipped is None:
-            self.optimiser.step()
-            if self.average is not None:
-                self.average.update(self.model, step=step)
-        self.progress.step += 1
-        self.progress.images_seen += self.feed.images_per_step
-        return record
+        return losses
 
     def _syncs(self, last: bool) -> bool:
         return last and not (self.balancing is not None and self.balancing.averages_gradients)
@@ -160,6 +171,11 @@ class Trainer:
         modules = {"model": self.model} | ({} if self.balancing is None else {"balancing": self.balancing})
         return {f"{n}.{k}": v.clone() for n, m in modules.items() for k, v in m.named_buffers()}
 
+    def _put_back(self, statistics: dict[str, Tensor]) -> None:
+        for name, value in statistics.items():
+            owner, _, key = name.partition(".")
+            getattr(self, owner).get_buffer(key).copy_(value)
+
     def _guarded(self, record: StepRecord, statistics: dict[str, Tensor]) -> StepRecord:
         """The record; of a step that is no number, `statistics` are put back and it is marked, or the run ends."""
         # of several processes each has a loss of its own, but all have the gradient's norm in common
@@ -167,9 +183,7 @@ class Trainer:
         if math.isfinite(record.gradient_norm) and (shared or math.isfinite(record.loss)):
             self.progress.skipped_in_a_row = 0
             return record
-        for name, value in statistics.items():
-            owner, _, key = name.partition(".")
-            getattr(self, owner).get_buffer(key).copy_(value)
+        self._put_back(statistics)
         culprits = [name for name, value in record.parts.items() if not math.isfinite(value)]
         named = ", ".join(culprits) if culprits else "no single one (the gradient overflowed)"
         what = f"loss of: {named}; {broken_images(self, record.step)}"

@@ -20,7 +20,7 @@ import numpy as np
 from braceexpand import UnbalancedBracesError, braceexpand
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import SUFFIXES, decode_bytes
+from vision_mtl.data.decode import SUFFIXES, decode_bytes, unless_unreadable
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
@@ -58,7 +58,11 @@ class Wds:
     def read(self, item: Item) -> np.ndarray:
         shard, _, stem = item.identity.partition(":")
         path = self._by_name[shard]
-        return decode_bytes(_bytes(_image(self._index[path][stem])), item.identity)
+        try:
+            data = _bytes(_image(self._index[path][stem]))
+        except OSError as error:
+            raise unless_unreadable(path, error) from error
+        return decode_bytes(data, item.identity)
 
     @cached_property
     def _by_name(self) -> dict[str, Path]:
