@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "sc
 def environment() -> dict[str, Any]:
     """What a result depends on beside its config: command, commit, versions, machine. Imports nothing heavy."""
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *(word.replace(str(Path.home()), "~") for word in sys.argv[1:])],
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import io
-import struct
 import warnings
 from pathlib import Path
 
@@ -42,6 +41,8 @@ SUFFIXES = frozenset(
         ".avif",
     }
 )  # files that are meant to be images; any other file is passed over
+# what a file of those names may be, whatever its name says: Pillow would hand an EPS file to Ghostscript, a program
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: it would take a gigabyte to decode
 GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)  # a disk or server
 DIRECT_FORMATS = frozenset({"JPEG", "WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
@@ -85,13 +86,15 @@ def decode_bytes(data: bytes, name: Path | str) -> np.ndarray:
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             if header.width * header.height > MAX_PIXELS:
                 raise UnreadableImage(name, f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
             return _decode(data, header)
+    except (UnreadableImage, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableImage(name, "not an image, whatever its name says") from error
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError, cv2.error) as error:
+    except Exception as error:  # damaged bytes find every way out of a decoder: AVIF's is RuntimeError
         raise UnreadableImage(name, f"damaged: {error}") from error
 
 

@@ -26,6 +26,7 @@ from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
 
 Place = tuple[Path, int, int]  # shard, offset, bytes
+LABEL_BYTES = 1 << 20  # of a label file; a larger one is no label
 LABEL_SUFFIXES = (".cls", ".txt", ".json")
 
 
@@ -123,10 +124,12 @@ def _labels(members: dict[str, Place], where: str) -> dict[str, str]:
     for suffix, place in members.items():
         if suffix not in LABEL_SUFFIXES:
             continue
+        if place[2] > LABEL_BYTES:
+            raise UserError(f"{where}{suffix} has {place[2]:,} bytes; a label has {LABEL_BYTES:,} at most.")
         try:
             text = _bytes(place).decode("utf-8").strip()
             values = json.loads(text) if suffix == ".json" else {suffix[1:]: text}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{where}{suffix} is not {'JSON' if suffix == '.json' else 'UTF-8 text'}: {error}."
             ) from error
