@@ -27,6 +27,13 @@ from vision_mtl.stages.registry import STAGES
 
 OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
 LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
+LOST_PROCESS = (
+    "gloo",
+    "NCCL",
+    "DistBackendError",
+    "DistNetworkError",
+    "Connection closed by peer",
+)  # as PyTorch says it
 COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
 
 
@@ -153,6 +160,11 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
         return error
     if is_out_of_memory(error):
         return out_of_memory("outside of training; what was trained is saved")
+    if isinstance(error, RuntimeError) and any(sign in f"{type(error).__name__} {error}" for sign in LOST_PROCESS):
+        return UserError(
+            "another process of this run has ended, or cannot be reached: see its own message above. The last "
+            f"checkpoint is whole, and the same command goes on from it ({' '.join(str(error).split())[:200]})."
+        )
     if isinstance(error, OSError) and error.errno in MACHINE:
         return disk_error(Path(error.filename or folder), 0, error)
     return None
