@@ -57,6 +57,12 @@ OPTIONS = {
 }
 
 
+Act = Callable[..., None]
+
+
+def nothing(*_: object) -> None: ...
+
+
 def die() -> None:
     """End this process as a power cut would."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -69,9 +75,7 @@ def arm(place: str, count: int) -> None:
     def now() -> bool:
         return next(left, None) == 0
 
-    def around(
-        owner: Any, name: str, before: Callable[..., None], after: Callable[..., None] = lambda *_: None
-    ) -> None:
+    def around(owner: Any, name: str, before: Act = nothing, after: Act = nothing) -> None:
         original = getattr(owner, name)
 
         def wrapped(*given: Any, **options: Any) -> Any:
@@ -80,7 +84,7 @@ def arm(place: str, count: int) -> None:
                 before(*given)
             result = original(*given, **options)
             if last:
-                after(given)
+                after(*given)
             return result
 
         setattr(owner, name, wrapped)
@@ -95,15 +99,13 @@ def arm(place: str, count: int) -> None:
             file.write(json.dumps(record)[:20])
         die()
 
-    def nothing(*_: object) -> None: ...
-
     {
         "step": lambda: around(Trainer, "_record", lambda *_: die()),
         "line": lambda: around(Run, "log", half_a_line),
         "bytes": lambda: around(os, "fsync", half_a_file),
-        "flushed": lambda: around(os, "fsync", nothing, lambda _: die()),
+        "flushed": lambda: around(os, "fsync", after=lambda *_: die()),
         "rename": lambda: around(os, "replace", lambda *_: die()),
-        "renamed": lambda: around(os, "replace", nothing, lambda _: die()),
+        "renamed": lambda: around(os, "replace", after=lambda *_: die()),
     }[place]()
 
 
