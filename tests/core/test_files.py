@@ -3,12 +3,13 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.files import atomic_write_bytes, atomic_write_json, disk_error
+from vision_mtl.core.files import atomic_write_bytes, atomic_write_json, disk_error, remove_leftovers
 
 
 def test_a_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -47,6 +48,27 @@ def test_json_is_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         atomic_write_json(tmp_path / "a.json", {"x": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text("utf-8"))["ä"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"the disk is full: 1,234 bytes were to be written to '.*a'. Free space"),
+        (errno.EDQUOT, "your quota is used up; 1,234 bytes"),
+        (errno.EFBIG, r"may not grow so large here \(ulimit -f\)"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EMFILE, r"too many open files: .*ulimit -n 4096.*--data\.num_workers"),
+    ],
+)
+def test_what_the_machine_refuses_is_said_with_what_to_do(number: int, said: str) -> None:
+    assert re.search(said, str(disk_error(Path("a"), 1234, OSError(number, os.strerror(number)))))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    atomic_write_bytes(tmp_path / "kept", b"x")
+    (tmp_path / ".kept.1a2b.tmp").write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
 
 def test_other_faults_keep_their_reason(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The record of a run: one writer, lines that survive a crash, a result that is always JSON."""
 
 import json
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -25,12 +27,13 @@ def test_a_folder_holds_config_and_environment(run: Run) -> None:
 
 def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
     other = Run(run.folder, "pretrain")
-    with pytest.raises(UserError, match="another process is running in"):
+    named = rf"another process is running in .* \(process {os.getpid()} on {platform.node()}, started 20"
+    with pytest.raises(UserError, match=named):
         other.open("")
     run.close()
     other.open("again")
     other.close()
-    assert not (run.folder / ".lock").exists()
+    assert not (run.folder / ".holder.json").exists()
 
 
 def test_records_outlive_a_line_cut_off(run: Run) -> None:

@@ -120,6 +120,52 @@ def test_near_duplicates_are_reported_and_kept_together_on_request(photo_folder:
     assert not any("near duplicates lie" in w for w in kept.warnings)
 
 
+def test_near_duplicates_are_found_across_sources(photo_folder: Path, tmp_path: Path, picture) -> None:
+    """A pile of unlabelled pictures that holds the task's own, saved again at another quality."""
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    for number in range(24):
+        file = pile / f"scraped {number:02d}.jpg"
+        cv2.imwrite(str(file), picture(number)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])
+    pool = pool_of(tmp_path, [f"images/{pile}"], size=(40, 60), kind=f"folder/{photo_folder}")
+    assert pool.details["near_duplicates"] == 24
+    assert any("near duplicates lie on two sides" in warning for warning in pool.warnings)
+    together = {"keep_near_duplicates_together": True}
+    kept = pool_of(tmp_path, [f"images/{pile}"], size=(40, 60), data=together, kind=f"folder/{photo_folder}")
+    assert not any("near duplicates lie" in warning for warning in kept.warnings)
+    for number in range(24):
+        pair = number_of(kept, f"image {number:02d}.png"), number_of(kept, f"scraped {number:02d}.jpg")
+        assert kept.split[pair[0]] == kept.split[pair[1]]
+
+
+def test_copies_of_test_images_in_the_pile_are_said_and_stay_away(photo_folder: Path, tmp_path: Path, picture) -> None:
+    pile = tmp_path / "pile"
+    pile.mkdir()
+    for number in range(24):
+        Image.fromarray(picture(number)).save(pile / f"scraped {number:02d}.bmp")
+    pool = pool_of(tmp_path, [f"images/{pile}"], kind=f"folder/{photo_folder}")
+    judged = {n for n in range(24) if pool.split[number_of(pool, f"scraped {n:02d}.bmp")] > 0}
+    assert len(pool) == 24 and (pool.labels["kind"] >= 0).all()
+    (warning,) = (w for w in pool.warnings if "are copies of test or validation images" in w)
+    assert warning.startswith(f"{len(judged)} images of images/") and "kept out of training" in warning
+    contents = {int(pool.content[number_of(pool, f"scraped {n:02d}.bmp")]) for n in judged}
+    assert judged and contents.isdisjoint(pool.content[pool.indices("train").numpy()].tolist())
+
+
+def test_a_folder_named_twice_is_no_copy(photo_folder: Path, tmp_path: Path) -> None:
+    pool = pool_of(tmp_path, [f"images/{photo_folder}"], kind=f"folder/{photo_folder}")
+    assert not any("are copies" in warning for warning in pool.warnings)
+
+
+def test_a_label_that_counts_the_files_is_said(photo_folder: Path, tmp_path: Path) -> None:
+    rows = "".join(f"{'cats' if i < 12 else 'dögs'}/image {i:02d}.png,{i},{i * 7 % 5}\n" for i in range(24))
+    (photo_folder / "g.csv").write_text("file,id,age\n" + rows)
+    source = f"csv/{photo_folder}/g.csv"
+    tasks = {label: Task(source=source, label=label, kind="regression") for label in ("id", "age")}
+    (warning,) = (w for w in pool_of(tmp_path, **tasks).warnings if "its label" in w)
+    assert warning.startswith("task 'id': its label only counts the files in their order")
+
+
 def test_groups_stay_together_and_are_clusters(photo_folder: Path, tmp_path: Path) -> None:
     rows = "".join(f"{'cats' if i < 12 else 'dögs'}/image {i:02d}.png,{i % 2},p{i // 3}\n" for i in range(24))
     (photo_folder / "g.csv").write_text("file,label,person\n" + rows)

@@ -1,6 +1,8 @@
 """The decoded store: shared, atomic, verified, content-keyed; nothing readable is lost to a bad neighbour."""
 
+import errno
 import multiprocessing
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -127,6 +129,42 @@ def test_a_full_disk_is_said_before_writing(
     with pytest.raises(UserError, match=r"the disk is full: .* has 100 bytes free and needs 27,648.*--data\.root"):
         opened(photo_folder, tmp_path)
     assert stores(tmp_path) == []
+
+
+def test_room_that_cannot_be_reserved_is_said_before_a_pixel_is_written(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota, which the free space of the disk does not show: writing through memory would end the process."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(UserError, match=r"your quota is used up; 27,648 bytes .*--data\.root"):
+        opened(photo_folder, tmp_path)
+    assert stores(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ESTALE, "has vanished while it was read"), (errno.EMFILE, "too many open files")]
+)
+def test_a_source_that_vanishes_is_no_unreadable_file(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """Else the rest of its files would be left out of a store that looks whole."""
+    original = Path.read_bytes
+
+    def vanish(self: Path) -> bytes:
+        if self.name == "image 07.png":
+            raise OSError(number, os.strerror(number))
+        return original(self)
+
+    monkeypatch.setattr(Path, "read_bytes", vanish)
+    with pytest.raises(UserError, match=said):
+        opened(photo_folder, tmp_path)
+    assert stores(tmp_path) == []
+    monkeypatch.undo()
+    assert len(opened(photo_folder, tmp_path).kept) == 24
 
 
 def test_unreadable_files_are_listed_and_the_rest_is_kept(photo_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -109,18 +111,18 @@ def supervise(root: Path) -> Command:
 
 @pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Have training interrupted before a step, as by Ctrl-C; None: no longer."""
+    """Have Ctrl-C come while training takes the last of so many steps; None: no longer."""
     from vision_mtl.training.loop import Trainer
 
     original = Trainer._step
 
-    def arm(step: int | None) -> None:
-        def stopped(self: Trainer) -> object:
-            if self.progress.step == step:
-                raise KeyboardInterrupt
+    def arm(step: int | None, number: signal.Signals = signal.SIGINT) -> None:
+        def signalled(self: Trainer) -> object:
+            if self.progress.step + 1 == step:
+                os.kill(os.getpid(), number)
             return original(self)
 
-        monkeypatch.setattr(Trainer, "_step", stopped)
+        monkeypatch.setattr(Trainer, "_step", signalled)
 
     return arm
 

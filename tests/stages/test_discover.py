@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +80,7 @@ def test_the_same_command_again_shows_the_result(train, folder: Path, capsys: py
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(
-    train, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train, result, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vision_mtl.training.loop import Trainer
 
@@ -87,13 +89,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 
     def interrupted(self):
         if next(calls) == 6:  # in the second fold
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return original(self)
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
     assert train(tmp_path / "run", *words()) == 130
     monkeypatch.undo()
     assert train(tmp_path / "run", *words()) == 0
+    assert result(tmp_path / "run")["resumes"] == 1 and result(tmp_path / "run")["repeated_steps"] == 0
     found = [pq.read_table(where / "instances.parquet").to_pandas() for where in (folder, tmp_path / "run")]
     np.testing.assert_array_equal(found[0]["error_model"], found[1]["error_model"])
 
@@ -113,25 +116,15 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
         assert read_rule(folder / f"selection-{control}.parquet") == control
 
 
-def test_pretraining_on_a_selection_goes_on_to_the_same_end(
-    train, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pretraining_on_a_selection_goes_on_to_the_same_end(train, folder: Path, tmp_path: Path, interrupt_at) -> None:
     from vision_mtl.training.checkpoint import checkpoints, read_tensors
-    from vision_mtl.training.loop import Trainer
 
     train(folder, *words())
     selection = ["--selection", str(folder / "selection.parquet"), "--runtime.num_threads", "1"]
     assert train(tmp_path / "whole", *selection) == 0
-    original = Trainer._step
-
-    def interrupted(self):
-        if self.progress.step == 2:
-            raise KeyboardInterrupt
-        return original(self)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    interrupt_at(2)
     assert train(tmp_path / "run", *selection) == 130
-    monkeypatch.undo()
+    interrupt_at(None)
     assert train(tmp_path / "run", *selection) == 0
     states = [read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("whole", "run")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 
@@ -65,23 +66,12 @@ def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(tra
     assert train(tmp_path / "run", "--optim.steps", "3") == 2
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(
-    train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result
-) -> None:
-    from vision_mtl.training.loop import Trainer
-
+def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, interrupt_at, result) -> None:
     assert train(tmp_path / "whole") == 0
-    original = Trainer._step
-
-    def interrupted(self):
-        if self.progress.step == 2:
-            raise KeyboardInterrupt
-        return original(self)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    interrupt_at(2)
     assert train(tmp_path / "run") == 130
     assert result(tmp_path / "run")["status"] == "interrupted"
-    monkeypatch.undo()
+    interrupt_at(None)
     assert train(tmp_path / "run") == 0
     states = [read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("whole", "run")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -148,8 +138,8 @@ def test_a_failed_run_says_so_and_keeps_its_batch(
         == 2
     )
     text = capsys.readouterr().err
-    assert "non-finite at step" in text and "failed_batch.pt" in text
-    kept = torch.load(tmp_path / "run" / "failed_batch.pt", weights_only=True)
+    assert "non-finite at step" in text and "failed_batch.safetensors" in text
+    kept = load_file(tmp_path / "run" / "failed_batch.safetensors")
     assert kept["images"].shape == (8, 3, 32, 32)
     assert result(tmp_path / "run")["status"] == "failed" and "non-finite" in result(tmp_path / "run")["error"]
 

@@ -27,6 +27,7 @@ def offered(folder: Path, per_task: bool = True) -> Best:
     for step, scores in SCORES.items():
         best.offer(model_at(step), step, scores)
         best.flush({"names": ["ä"]})
+        best.commit()
     return best
 
 
@@ -83,6 +84,8 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     best.offer(model_at(9), 9, {"a": 0.95, "b": 0.0})
     best.flush({})
+    assert [path.name for path in tmp_path.iterdir()] == ["waiting-best-a.safetensors"]
+    best.commit()
     assert [path.name for path in tmp_path.iterdir()] == ["best-a.safetensors"]
 
 
@@ -92,8 +95,9 @@ def test_going_on_equals_never_having_stopped(tmp_path: Path) -> None:
     for step in (1, 2):
         first.offer(model_at(step), step, SCORES[step])
         first.flush({})
+        first.commit()
     second = Best(tmp_path / "parts")
-    second.restore(first.scores)
+    assert second.restore(first.scores) == []
     for step in (3, 4):
         second.offer(model_at(step), step, SCORES[step])
     assert second.scores == whole.scores and second.scores is not first.scores
@@ -101,10 +105,53 @@ def test_going_on_equals_never_having_stopped(tmp_path: Path) -> None:
         assert all(torch.equal(value, second.weights[name][key]) for key, value in tensors.items())
 
 
+def stopped(folder: Path, at_checkpoint: int, killed_after: int, committed: bool) -> tuple[Best, dict]:
+    """A run with a checkpoint of step `at_checkpoint`, killed later; returns its Best and what the checkpoint says."""
+    best, memory = Best(folder), {}
+    for step in range(1, killed_after + 1):
+        best.offer(model_at(step), step, SCORES[step])
+        best.flush({})
+        if step == at_checkpoint:
+            memory = {name: dict(score) for name, score in best.scores.items()}
+            if committed:
+                best.commit()
+    return best, memory
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_files_are_never_newer_than_the_checkpoint(tmp_path: Path, committed: bool) -> None:
+    """Killed after evaluations that no checkpoint knows of, and right between a checkpoint and the files' renaming."""
+    _, memory = stopped(tmp_path, 1, 2 if committed else 1, committed)
+    second = Best(tmp_path)
+    assert second.restore(memory) == [] and second.scores == memory
+    for name in memory:
+        assert second.weights[name]["weight"].tolist() == [1, 1]
+        assert read_tensors(second.path(name), "model")["weight"].tolist() == [1, 1]
+    assert not list(tmp_path.glob("waiting-*"))
+
+
+def test_weights_that_are_lost_are_said_and_chosen_anew(tmp_path: Path) -> None:
+    """The checkpoint that knew of the files was damaged; the one before it remembers others."""
+    first, memory = stopped(tmp_path, 1, 3, True)
+    first.commit()
+    second = Best(tmp_path)
+    assert second.restore(memory) == [ALL, "b"]  # a is best at 1 still
+    assert set(second.scores) == {"a"} and not second.path("b").exists()
+    assert second.offer(model_at(2), 2, SCORES[2]) == [ALL, "b"]
+
+
+def test_one_process_of_several_reads_without_moving(tmp_path: Path) -> None:
+    _, memory = stopped(tmp_path, 1, 2, True)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert Best(tmp_path).restore(memory, tidy=False) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 def test_weights_put_in_their_place_keep_the_score(tmp_path: Path) -> None:
     best = offered(tmp_path)
     best.replace(model_at(7), 2)
     best.flush({})
+    best.commit()
     state = read_state(tmp_path / "best.safetensors")
     assert state["best"] == {"score": pytest.approx(0.7), "step": 2}
     assert read_tensors(tmp_path / "best.safetensors", "model")["weight"].tolist() == [7, 7]

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.checkpoint import (
+    UNKNOWN,
+    check,
     checkpoints,
     find_checkpoint,
     load_optimiser,
@@ -15,6 +19,7 @@ from vision_mtl.training.checkpoint import (
     read_state,
     read_tensors,
     save_checkpoint,
+    set_aside,
 )
 
 
@@ -68,6 +73,61 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, damage: bytes | None) -> N
     assert newest_checkpoint(tmp_path) == paths[0]
     with pytest.raises(UserError, match=r"step-00000002\.safetensors' is not a checkpoint"):
         read_state(paths[1])
+
+
+def corrupt(data: bytes, random: np.random.Generator) -> bytes:
+    """A bit flipped, a range overwritten, zeroed, cut out or repeated, or the end missing."""
+    start, stop = sorted(random.integers(0, len(data) + 1, 2).tolist())
+    stop = max(stop, start + 1) if start < len(data) else stop
+    kind = random.integers(6)
+    if kind == 0:
+        at = int(random.integers(len(data)))
+        return data[:at] + bytes([data[at] ^ 1 << int(random.integers(8))]) + data[at + 1 :]
+    noise = random.integers(0, 256, stop - start, dtype=np.uint8).tobytes()
+    middle = {1: noise, 2: bytes(stop - start), 3: b"", 4: data[start:stop] * 2}.get(int(kind), b"")
+    return data[:start] if kind == 5 else data[:start] + middle + data[stop:]
+
+
+def test_no_corruption_is_ever_loaded(tmp_path: Path) -> None:
+    """300 random ones, everywhere in the file: found each time, named, and the checkpoint before is used."""
+    random, (model, optimiser) = np.random.default_rng(0), trained()
+    older, newer = (save_checkpoint(tmp_path, {"step": step}, model, optimiser) for step in (1, 2))
+    sound, seen = newer.read_bytes(), []
+    check(newer)
+    for _ in range(300):
+        data = corrupt(sound, random)
+        if data == sound:  # a range of zeros that were there
+            continue
+        newer.write_bytes(data)
+        named = []
+        assert newest_checkpoint(tmp_path, lambda path, why, named=named: named.append((path, why))) == older
+        assert named[0][0] == newer and "damaged" in named[0][1]
+        with pytest.raises(UserError, match="damaged"):
+            find_checkpoint(newer)
+        seen.append(data)
+    assert len(seen) > 280
+
+
+def test_every_byte_of_the_header_counts(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, {"step": 1, "checksum": UNKNOWN}, nn.Linear(1, 1))
+    sound = path.read_bytes()
+    check(path)
+    for at in range(len(sound)):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises(UserError, match="damaged"):
+            check(path)
+
+
+def test_one_from_before_the_checksums_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000003.safetensors"
+    save_file({"model.a": torch.ones(2)}, path, metadata={"vision_mtl": '{"step": 3}'})
+    assert newest_checkpoint(tmp_path) == path
+
+
+def test_a_damaged_one_set_aside_no_longer_counts(tmp_path: Path) -> None:
+    paths = [save_checkpoint(tmp_path, {"step": step}, trained()[0]) for step in (1, 2)]
+    set_aside(paths[1])
+    assert checkpoints(tmp_path) == paths[:1] and (tmp_path / "step-00000002.safetensors.damaged").exists()
 
 
 def test_a_checkpoint_is_found_by_run_folder_or_file(tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def test_a_loss_that_is_no_number_names_its_pretext_and_keeps_the_weights(make_t
     before = weights(trainer)
     trainer.objective.chance["rotation"] = float("nan")
     with pytest.raises(
-        NonFiniteLoss, match=r"non-finite at step 0; loss of: rotation\. Lower --optim\.learning_rate"
+        NonFiniteLoss,
+        match=r"at step 0; loss of: rotation; images: bundled/photos::.*\. Lower --optim",
     ) as caught:
         trainer.fit(lambda *_: None)
     after = weights(trainer)

@@ -12,6 +12,10 @@ from typing import Any
 
 from vision_mtl.core.errors import UserError
 
+TOO_MANY = (errno.EMFILE, errno.ENFILE)
+# what the machine refuses, whichever file it was: no fault of the program that asked
+MACHINE = (*TOO_MANY, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`; after a crash at any moment `path` holds its old content or all of the new.
@@ -26,11 +30,29 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise disk_error(path, len(data), error) from error
     finally:
         with suppress(OSError):  # not even its folder may be there
             temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new name outlive a loss of power; file systems without this promise are left to their own."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process had begun to write into `folder` under a temporary name."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -45,9 +67,23 @@ def atomic_write_json(path: Path, value: Any) -> None:
 
 def disk_error(path: Path, needed: int, error: OSError) -> UserError:
     """What a failed write means, in words that name the path, the bytes needed and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"the disk is full: {needed:,} bytes were to be written to {str(path)!r}. Free space there, or choose "
-            "another place with --run_dir (results) or --data.root (images), and run the same command again."
-        )
-    return UserError(f"cannot write {str(path)!r}: {error.strerror or error}.")
+    wanted = f"{needed:,} bytes were to be written to {str(path)!r}" if needed else f"{str(path)!r} cannot be written"
+    elsewhere = "choose another place with --run_dir (results) or --data.root (images), and run the same command again"
+    meaning = {
+        errno.ENOSPC: f"the disk is full: {wanted}. Free space there, or {elsewhere}.",
+        errno.EDQUOT: f"the disk is full, for you: your quota is used up; {wanted}. Free space there, or {elsewhere}.",
+        errno.EFBIG: f"a file may not grow so large here (ulimit -f): {wanted}. Raise the limit, or {elsewhere}.",
+        errno.EROFS: f"cannot write {str(path)!r}: the file system is read-only. Mount it for writing, or {elsewhere}.",
+        errno.EACCES: f"{str(path)!r} may not be opened: {error.strerror}. Change its rights, or {elsewhere}.",
+    }
+    if error.errno in TOO_MANY:
+        return too_many_files(path)
+    return UserError(meaning.get(error.errno, f"cannot write {str(path)!r}: {error.strerror or error}."))
+
+
+def too_many_files(path: Path | str) -> UserError:
+    """The process may not open another file: nothing is wrong with the one that it met."""
+    return UserError(
+        f"too many open files: {str(path)!r} could not be opened. Raise the limit (ulimit -n 4096), or lower "
+        "--data.num_workers, and run the same command again."
+    )

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from vision_mtl.core.errors import UserError
-from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error
+from vision_mtl.core.claim import Claim
+from vision_mtl.core.environment import environment
+from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error, remove_leftovers
+from vision_mtl.core.reached import Reached
 
 RESULT, CONFIG, METRICS, ENVIRONMENT = "result.json", "config.yaml", "metrics.jsonl", "environment.json"
-PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "scikit-learn", "opencv-python-headless")
 
 
 def is_main_process() -> bool:
@@ -39,7 +34,16 @@ class Run:
     seed: int = 0
     warnings: list[str] = field(default_factory=list)
     is_main: bool = field(default_factory=is_main_process)
-    _lock: FileLock | None = field(default=None, repr=False)
+    extends: bool = False  # more steps for a completed run: to go on from its checkpoint is then no resume
+    _claim: Claim | None = field(default=None, repr=False)
+    _reached: Reached | None = field(default=None, repr=False)
+
+    @property
+    def reached(self) -> Reached:
+        """How far the run has got, in this process and in those before it."""
+        if self._reached is None:
+            self._reached = Reached.read(self.folder)
+        return self._reached
 
     @property
     def checkpoints(self) -> Path:
@@ -60,23 +64,18 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(self.folder, 0, error) from error
-        self._lock = FileLock(self.folder / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            self._lock = None
-            raise UserError(
-                f"another process is running in {str(self.folder)!r}; wait for it, or give another --run_dir."
-            ) from error
+        self._claim = Claim(self.folder)
+        if self._claim.stale:
+            self.say(f"note: {self._claim.stale}")
+        remove_leftovers(self.folder)
         atomic_write_text(self.folder / CONFIG, config_text)
         atomic_write_json(self.folder / ENVIRONMENT, environment())
 
     def close(self) -> None:
         """Let another process use the folder."""
-        if self._lock is not None:
-            self._lock.release()
-            (self.folder / ".lock").unlink(missing_ok=True)
-            self._lock = None
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     def say(self, text: str) -> None:
         """Print a line for people."""
@@ -98,6 +97,13 @@ class Run:
                 file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
         except OSError as error:
             raise disk_error(self.folder / METRICS, 200, error) from error
+
+    def flush(self) -> None:
+        """Make what was logged outlive a loss of power, before a checkpoint says that it was."""
+        path = self.folder / METRICS
+        if self.is_main and path.exists():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a last line cut off by a crash is passed over."""
@@ -124,6 +130,12 @@ class Run:
         except (OSError, ValueError):
             return None
 
+    def extend(self) -> None:
+        """Delete `result.json`: it is of a shorter run than the one that begins, which may be killed before its end."""
+        self.extends = True
+        if self.is_main:
+            (self.folder / RESULT).unlink(missing_ok=True)
+
     def write_result(
         self,
         status: str,
@@ -146,48 +158,12 @@ class Run:
             "images_seen": images_seen,
             "images_per_second": round(images_per_second, 2),
             "data": data or {},
+            "resumes": self.reached.resumes,
+            "repeated_steps": self.reached.repeated_steps,
             "warnings": self.warnings,
             "metrics": metrics or {},
         }
         atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on beside its config: command, commit, versions, machine. Imports nothing heavy."""
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "device": _device(),
-    }
-
-
-def _device() -> str:
-    torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The source's commit, with `+changes` if files differ from it; None outside a git checkout."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "") if head.returncode == 0 else None
 
 
 def _finite(value: Any) -> Any:

@@ -8,14 +8,17 @@ palettes are looked up, CMYK is converted, and the EXIF orientation is applied.
 
 from __future__ import annotations
 
+import errno
 import io
-import struct
 import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import TOO_MANY, too_many_files
 
 SUFFIXES = frozenset(
     {
@@ -38,7 +41,10 @@ SUFFIXES = frozenset(
         ".avif",
     }
 )  # files that are meant to be images; any other file is passed over
+# what a file of those names may be, whatever its name says: Pillow would hand an EPS file to Ghostscript, a program
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: it would take a gigabyte to decode
+GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)  # a disk or server
 DIRECT_FORMATS = frozenset({"JPEG", "WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
 DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
 
@@ -59,8 +65,20 @@ def decode_file(path: Path) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UnreadableImage(path, error.strerror or str(error)) from error
+        raise unless_unreadable(path, error) from error
     return decode_bytes(data, path)
+
+
+def unless_unreadable(path: Path | str, error: OSError) -> Exception:
+    """What a failed read means: a fault of this one file, or of the machine, which says nothing of the file."""
+    if error.errno in TOO_MANY:
+        return too_many_files(path)
+    if error.errno in GONE:
+        return UserError(
+            f"the place of {str(path)!r} has vanished while it was read: {error.strerror}. What was decoded before is "
+            "not lost; run the same command again when it is back."
+        )
+    return UnreadableImage(path, error.strerror or str(error))
 
 
 def decode_bytes(data: bytes, name: Path | str) -> np.ndarray:
@@ -68,13 +86,15 @@ def decode_bytes(data: bytes, name: Path | str) -> np.ndarray:
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             if header.width * header.height > MAX_PIXELS:
                 raise UnreadableImage(name, f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
             return _decode(data, header)
+    except (UnreadableImage, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableImage(name, "not an image, whatever its name says") from error
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError, cv2.error) as error:
+    except Exception as error:  # damaged bytes find every way out of a decoder: AVIF's is RuntimeError
         raise UnreadableImage(name, f"damaged: {error}") from error
 
 

@@ -9,7 +9,7 @@ chains; and images with different labels of one task are never joined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -23,9 +23,9 @@ BLOCK = 2048  # images compared at a time
 
 
 def near_duplicates(
-    images: np.ndarray, labels: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None
+    images: Sequence[np.ndarray], labels: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None
 ) -> np.ndarray:
-    """(N, H, W, C) uint8, task -> (N,) int64 with -1 for none -> (N,) int64: each image's representative, or itself.
+    """N images (H, W, C) uint8, task -> (N,) int64, -1 for none -> (N,) int64: each image's representative, or itself.
 
     A representative represents itself; every image's pixels are confirmed against its representative's.
     """
@@ -46,7 +46,7 @@ def near_duplicates(
     return representative
 
 
-def _small_greys(images: np.ndarray) -> np.ndarray:
+def _small_greys(images: Sequence[np.ndarray]) -> np.ndarray:
     """(N, DETAIL_SIDE, DETAIL_SIDE) float32 in grey levels."""
     found = np.empty((len(images), DETAIL_SIDE, DETAIL_SIDE), np.float32)
     for number, image in enumerate(images):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vision_mtl.data.store import NEAR_FILES, Progress, Settings
 from vision_mtl.data.targets import Target
 
 RESIDENT_BYTES = 4 << 30  # smaller pools are read into memory: gathering is then several times faster
-NEAR_LIMIT = 60_000  # images of a source that near duplicates are looked for in: the search is quadratic
+NEAR_LIMIT = 60_000  # images that near duplicates are looked for among: the search is quadratic
 NEAR_FORMAT = 1  # raise when `duplicates.py` finds others
 
 
@@ -117,32 +117,50 @@ def read_targets(
 def near_representatives(
     instances: Instances, labels: Mapping[str, np.ndarray], settings: Settings, root: Path, progress: Progress | None
 ) -> np.ndarray:
-    """(N,) int64: the representative of each instance among its source's near duplicates.
+    """(N,) int64: each instance's representative among its near duplicates, of whatever source.
 
-    They are looked for once and kept beside the store, for every run on the same images and labels asks again.
+    Of more than `NEAR_LIMIT` instances, those within one source are looked for, in sources below that limit. What was
+    found is kept beside the store, for every run on the same images and labels asks again.
     """
+    if len(instances) <= NEAR_LIMIT:
+        images = [instances.loaded[s].images[i] for s, i in instances.first]
+        return _near(images, instances.contents(), labels, settings, root, "all images", progress)
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         if len(row) > NEAR_LIMIT:
             continue
         own = {task: values[row] for task, values in labels.items()}
-        kept = root / "store" / f"{NEAR_FILES}{_near_key(source, own, settings)}.npy"
-        representative = _recall(kept, len(row))
-        if representative is None:
-            report = (
-                None if progress is None else (lambda d, n, s=source: progress(f"near duplicates in {s.name}", d, n))
-            )
-            representative = near_duplicates(source.images, own, report)
-            _keep(kept, representative)
+        representative = _near(source.images, source.hashes, own, settings, root, source.name, progress)
         moved = representative != np.arange(len(row))
         found[row[moved]] = row[representative[moved]]
     return found
 
 
-def _near_key(source: Loaded, labels: Mapping[str, np.ndarray], settings: Settings) -> str:
-    """A hash of all that the near duplicates of a source depend on."""
+def _near(
+    images: np.ndarray | Sequence[np.ndarray],
+    contents: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    settings: Settings,
+    root: Path,
+    where: str,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Near duplicates among n images with `contents` (n,), from the file of an earlier search or by a new one."""
+    file = root / "store" / f"{NEAR_FILES}{_near_key(contents, labels, settings)}.npy"
+    found = _recall(file, len(images))
+    if found is None:
+        report = None if progress is None else (lambda done, n: progress(f"near duplicates in {where}", done, n))
+        found = near_duplicates(images, labels, report)
+        buffer = io.BytesIO()
+        np.save(buffer, found.astype(np.int64))
+        atomic_write_bytes(file, buffer.getvalue())
+    return found
+
+
+def _near_key(contents: np.ndarray, labels: Mapping[str, np.ndarray], settings: Settings) -> str:
+    """A hash of all that near duplicates depend on."""
     digest = hashlib.blake2b(f"{NEAR_FORMAT} {settings}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(source.hashes).tobytes())
+    digest.update(np.ascontiguousarray(contents).tobytes())
     for values in sorted(np.ascontiguousarray(own, np.int64).tobytes() for own in labels.values()):
         digest.update(values)
     return digest.hexdigest()
@@ -155,9 +173,3 @@ def _recall(file: Path, count: int) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     return found if found.shape == (count,) and found.dtype == np.int64 else None
-
-
-def _keep(file: Path, representative: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, representative.astype(np.int64))
-    atomic_write_bytes(file, buffer.getvalue())

@@ -7,21 +7,21 @@ Orientation tags are not looked at: a mask is drawn over the image as it is show
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.decode import FORMATS, MAX_PIXELS
 from vision_mtl.data.files import find_images
 from vision_mtl.data.options import Task
 from vision_mtl.data.resize import resize_mask
 from vision_mtl.data.source import Item
 from vision_mtl.data.store import Settings
 from vision_mtl.data.targets import IGNORED, Target, class_names_of
+from vision_mtl.data.threads import threads
 
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's names for one number a pixel
 OUTSIDE = -1  # of a padded border, before classes are numbered
@@ -80,7 +80,7 @@ def read_masks(
         mask = resize_mask(_decode(name, *pair), settings.image_size, settings.fit, OUTSIDE)
         return np.unique(mask, return_inverse=True)
 
-    with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with threads(num_workers) as pool:
         for row, (values, numbers) in enumerate(pool.map(decode, pairs)):
             table = [codes.setdefault(int(value), len(codes)) for value in values]
             if len(codes) > MAX_CLASSES + 2:
@@ -111,7 +111,9 @@ def _number_classes(name: str, task: Task, masks: np.ndarray, codes: dict[int, i
 def _decode(name: str, item: Item, file: Path) -> np.ndarray:
     """(H, W) int32: the file's own values."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels exceed {MAX_PIXELS:,}")
             if image.mode not in MODES or image.format == "JPEG":
                 kind = "JPEG, which changes values" if image.format == "JPEG" else f"{image.format}, {image.mode}"
                 raise UserError(
@@ -119,7 +121,9 @@ def _decode(name: str, item: Item, file: Path) -> np.ndarray:
                     f"class, kept without loss (PNG); found {kind}."
                 )
             mask = np.asarray(image).astype(np.int32)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # as in decode.py
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
         raise UserError(f"task {name!r}: the mask {str(file)!r} of {item.identity!r}: {reason}.") from error
     _check_shape(name, item, file, mask.shape)
@@ -130,7 +134,7 @@ def _check_shape(name: str, item: Item, file: Path, found: tuple[int, int]) -> N
     """A mask may be smaller or larger than its image, but not of another shape: rounding to a pixel is let through."""
     if item.path is None:
         return
-    with Image.open(item.path) as image:
+    with Image.open(item.path, formats=FORMATS) as image:
         width, height = image.size[::-1] if image.getexif().get(0x0112) in TURNED else image.size
     if abs(found[0] * width - found[1] * height) > max(height, width):
         raise UserError(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.assemble import load_source
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.sides import check_tasks, draw_sides, drop_leaks, report_near
+from vision_mtl.data.sides import check_tasks, draw_sides, drop_leaks, report_copies, report_near, report_order
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.splits import units
 from vision_mtl.data.store import Progress, Settings
@@ -42,6 +42,7 @@ class Pool:
     targets: dict[str, Target]
     warnings: list[str]
     details: dict[str, Any]
+    content: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (N,) equal for equal pictures
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -132,10 +133,12 @@ def build_pool(
     instances = unite([load_source(name, data, tasks, settings, progress) for name in names])
     warnings = [warning for source in instances.loaded for warning in source.warnings]
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
+    warnings += report_order(tasks, targets, instances)
     exact, groups = instances.contents(), instances.groups()
     near = near_representatives(instances, _single_labels(targets), settings, Path(data.root).expanduser(), progress)
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
     split = drop_leaks(draw_sides(data, instances, unit, targets), exact, instances, warnings)
+    warnings += report_copies(data.unlabelled or [], split, targets, instances)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
         "near_duplicates": report_near(near, exact, groups, split, instances, warnings),
@@ -166,6 +169,7 @@ def _pool(
         targets=targets,
         warnings=warnings,
         details=details,
+        content=instances.contents(),
     )
 
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.instances import Instances
-from vision_mtl.data.options import Data
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.order import order_warning
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.splits import DROPPED, TEST, TRAIN, UNSET, VAL, assign_sides, return_classes_to_train
 from vision_mtl.data.targets import Target
@@ -82,6 +83,43 @@ def report_near(
             "--data.keep_near_duplicates_together keeps them on one."
         )
     return len(pairs)
+
+
+def report_copies(
+    unlabelled: Sequence[str], split: np.ndarray, targets: Mapping[str, Target], instances: Instances
+) -> list[str]:
+    """Say which sources without labels hold copies, in other files, of images that tasks are judged by."""
+    labelled = np.zeros(len(split), bool)
+    for target in targets.values():
+        labelled |= target.labelled
+    judged = labelled & ((split == TEST) | (split == VAL))
+    files: dict[int, set[object]] = {}  # content -> the files that a task's source calls it by
+    for source, row in zip(instances.loaded, instances.rows, strict=True):
+        for i in np.flatnonzero(judged[row]) if source.name not in unlabelled else ():
+            files.setdefault(int(source.hashes[i]), set()).add(source.items[i].path)
+    found = []
+    for source in (s for s in instances.loaded if s.name in unlabelled):
+        pairs = zip(source.items, source.hashes.tolist(), strict=True)
+        copies = [i.identity for i, h in pairs if h in files and (i.path is None or i.path not in files[h])]
+        if copies:
+            found.append(
+                f"{len(copies)} images of {source.name} are copies of test or validation images of a task "
+                f"({', '.join(copies[:SHOWN])}): they are kept out of training."
+            )
+    return found
+
+
+def report_order(tasks: Mapping[str, Task], targets: Mapping[str, Target], instances: Instances) -> list[str]:
+    """Say which tasks' labels are only the order of their files or folders."""
+    numbers = {source.name: number for number, source in enumerate(instances.loaded)}
+    found = []
+    for name, task in tasks.items():
+        number = numbers[task.source]
+        target, row = targets[name], instances.rows[number]
+        identities = [item.identity for item in instances.loaded[number].items]
+        own = Target(target.kind, target.class_names, target.values[row], target.masks)
+        found.append(order_warning(name, own, identities))
+    return [warning for warning in found if warning is not None]
 
 
 def check_tasks(targets: Mapping[str, Target], split: np.ndarray) -> None:

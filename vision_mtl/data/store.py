@@ -8,6 +8,7 @@ concurrent runs decode once; it is verified on open, and rebuilt if damaged.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,6 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.resize import Fit, resize, to_channels
 from vision_mtl.data.source import Item, Source
+from vision_mtl.data.threads import threads
 
 NEAR_FILES = "near-"  # beside the stores: which of a source's images are near duplicates
 FORMAT = 1  # raise when the store's files change meaning
@@ -162,7 +163,7 @@ def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Pro
         known = {path: (status, value) for path, status, value in memory.execute("SELECT * FROM contents")}
         found = {p: known[str(p)][1] for p in stats if known.get(str(p), ("",))[0] == stats[p]}
         fresh = [path for path in stats if path not in found]
-        with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+        with threads(num_workers) as pool:
             for done, (path, value) in enumerate(zip(fresh, pool.map(_content, fresh), strict=True), start=1):
                 found[path] = value
                 report(f"looking at {name}", done, len(fresh))
@@ -248,6 +249,7 @@ def _decode_into(
 ) -> tuple[np.ndarray, list[str | None]]:
     """Write every item's pixels to `file`; returns ((N,) uint64 pixel hashes, why each could not be read or None)."""
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
+    _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
 
     def decode(number: int) -> str | None:
@@ -260,7 +262,7 @@ def _decode_into(
         return None
 
     reasons = []
-    with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
+    with threads(num_workers) as pool:
         for done, reason in enumerate(pool.map(decode, range(len(items))), start=1):
             reasons.append(reason)
             report(f"decoding {name}", done, len(items))
@@ -274,6 +276,17 @@ def _require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise UserError(f"the disk is full: {str(folder.parent)!r} has {free:,} bytes free and needs {needed:,}. "
                         "Free space, or choose another --data.root.")  # fmt: skip
+
+
+def _reserve(file: Path) -> None:
+    """Take the file's room on the disk now, so that another process cannot while it is written through memory."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            try:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                    raise
 
 
 def pixel_hash(image: np.ndarray) -> int:

@@ -19,6 +19,7 @@ from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.finetune import train
 from vision_mtl.stages.fit import write_result
+from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
@@ -63,6 +64,7 @@ def add_task(
 
     trained = [*new, *old] if rehearsal else new
     learnt = open_labels(replace(config, tasks={n: config.tasks[n] for n in trained}), run, pool, label_fraction)
+    remember_images(run, pool, learnt.train_indices, config.init_from)
     torch.manual_seed(config.seed)
     for name, answer in task_answers({n: learnt.pool.targets[n] for n in new}, learnt.train_rows).items():
         model.add_task(name, answer)

@@ -21,6 +21,7 @@ from vision_mtl.models.shared import Answer, SharedModel
 from vision_mtl.models.task_heads import TaskAnswer
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.guards import warn_of_seen
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
 from vision_mtl.training.progress import DataProgress
 from vision_mtl.training.repair import answers
@@ -37,6 +38,7 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
         )
     for warning in pool.warnings:
         run.warn(warning)
+    warn_of_seen(run, pool, config.init_from)
     return pool
 
 

@@ -1,14 +1,13 @@
 """The command line: words in, one stage run in a folder, an exit code out.
 
-0: done. 1: a fault of ours (with a traceback). 2: something the user can mend (one message). 130: interrupted; the same
-command goes on from the last checkpoint.
+0: done. 1: a fault of ours (with a traceback). 2: something the user can mend (one message). 130: interrupted by SIGINT
+(Ctrl-C) or SIGTERM; the same command goes on from where it stopped, so a scheduler can start it again.
 """
 
 from __future__ import annotations
 
-import signal
+import re
 import sys
-import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,26 @@ from typing import Any
 import yaml
 
 from vision_mtl import __version__
+from vision_mtl.core.claim import HOLDER, LOCK
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.files import MACHINE, disk_error
+from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
+from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.registry import STAGES
 
 HOW = ("study.num_jobs", "study.backend", "study.address")  # how runs are dealt out changes none of them
+OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
+LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
+LOST_PROCESS = (
+    "gloo",
+    "NCCL",
+    "DistBackendError",
+    "DistNetworkError",
+    "Connection closed by peer",
+)  # as PyTorch says it
 COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
 
 
@@ -33,6 +45,8 @@ def main(words: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _command(words: list[str]) -> int:
@@ -109,22 +123,22 @@ def execute(config: RunConfig, folder: Path) -> int:
         return 0
     run.open(config.to_yaml())
     if extended:
+        run.extend()
         run.warn(extended)
     run.say(f"{config.stage} in {folder}")
-    if threading.current_thread() is threading.main_thread():  # a worker of a cluster may be another one
-        signal.signal(signal.SIGTERM, _interrupt)
     try:
-        STAGES.get(config.stage)(config, run, **config.own)
+        with Interruptions(at_once=True):
+            STAGES.get(config.stage)(config, run, **config.own)
     except KeyboardInterrupt:
-        run.write_result("interrupted")
+        record_end(run, "interrupted")
         run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
-        return 130
-    except UserError as error:
-        run.write_result("failed", error=str(error))
-        raise
+        return INTERRUPTED
     except Exception as error:
-        run.write_result("failed", error=f"{type(error).__name__}: {error}")
-        raise
+        known = mendable(error, folder)
+        record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
+        if known is None or known is error:
+            raise
+        raise known from error
     finally:
         run.close()
     if (result := run.result()) is not None:
@@ -133,15 +147,36 @@ def execute(config: RunConfig, folder: Path) -> int:
     return 0
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def record_end(run: Run, status: str, error: str | None = None) -> None:
+    """Write the result of a run that did not end well; the disk that ended it may refuse even that."""
+    try:
+        run.write_result(status, error=error)
+    except UserError as failed:
+        run.say(f"result.json could not be written: {failed}")
+
+
+def mendable(error: Exception, folder: Path) -> UserError | None:
+    """The error as one that the user can act on, if it is: of memory, of the disk, of the limits of the machine."""
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory("outside of training; what was trained is saved")
+    if isinstance(error, RuntimeError) and any(sign in f"{type(error).__name__} {error}" for sign in LOST_PROCESS):
+        return UserError(
+            "another process of this run has ended, or cannot be reached: see its own message above. The last "
+            f"checkpoint is whole, and the same command goes on from it ({' '.join(str(error).split())[:200]})."
+        )
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return disk_error(Path(error.filename or folder), 0, error)
+    return None
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:
     """None if the folder is new or holds this very run; text if this run with more steps or seeds; else `UserError`."""
     path = folder / CONFIG
     if not path.exists():
-        strangers = [entry.name for entry in folder.iterdir() if entry.name != ".lock"] if folder.is_dir() else []
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        strangers = [name for name in entries if name not in OWN_FILES and not re.fullmatch(LEFTOVER, name)]
         if strangers:
             raise UserError(
                 f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."

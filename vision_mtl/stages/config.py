@@ -251,11 +251,19 @@ def _checked(table: Mapping[str, Option], written: Mapping[str, Any], given: Map
     for key, words in given.items():
         option, _, inner = _mapping_option(table, key)
         if inner:
-            values[option] = {**(values.get(option) or {}), inner: yaml.safe_load(" ".join(words))}
+            values[option] = {**(values.get(option) or {}), inner: _yaml_value(key, " ".join(words))}
         else:
             known = _known(table, key)
             values[key] = convert(known, _from_words(known, words))
     return values
+
+
+def _yaml_value(key: str, text: str) -> Any:
+    """What `text` means in YAML; raises `UserError` if it is none."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"the value of --{key} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _mapping_option(table: Mapping[str, Option], key: str) -> tuple[str, str, str]:

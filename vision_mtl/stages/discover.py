@@ -79,6 +79,9 @@ def discover(
         trainer = build_trainer(config, part, pool, folds[number], pretexts, accelerator)
         train(config, part, pool, trainer, few[1 - number], num_scorings)
         trainers.append(trainer)
+        run.warnings += [text for text in part.warnings if text not in run.warnings]
+    run.reached.resumes = max(part.reached.resumes for part in parts)
+    run.reached.repeated_steps = sum(part.reached.repeated_steps for part in parts)
     errors = score(pool, folds, asked, trainers, run)
 
     tables = build_tables(pool, errors)
@@ -145,7 +148,8 @@ def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tenso
 
     def measure(progress: Progress, tracker: Tracker) -> None:
         found = errors_by_scale(judged, few)
-        tracker.run.log({"kind": "skill", "errors": found, **vars(progress)})
+        when = {"step": progress.step, "seconds": progress.seconds, "images_seen": progress.images_seen}
+        tracker.run.log({"kind": "skill", "errors": found, **when})
 
     part.folder.mkdir(parents=True, exist_ok=True)
     memory: dict[str, Any] = {"chance": trainer.objective.chance}

@@ -11,6 +11,7 @@ from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.fit import fit, resume, write_result
+from vision_mtl.stages.guards import rank_action, remember_images, warn_of_few, warn_of_starved
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.single import transfer
 from vision_mtl.stages.supervised import (
@@ -55,13 +56,14 @@ def finetune(
     accelerator = runtime.accelerator(config.device)
     pool = build.open_pool(config, run)
     labelled = open_labels(config, run, pool, label_fraction)
+    remember_images(run, pool, labelled.train_indices, config.init_from)
     mixing = Mixing(mixup_alpha=mixup, cutmix_alpha=cutmix)
 
     def trainer_of(tasks: Labelled, fitted: Optim) -> Trainer:
         torch.manual_seed(config.seed)
         model = build.build_task_model(config, tasks.pool, list(tasks.tasks), tasks.train_rows, drop_path_ratio)
         if config.init_from:
-            run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+            build.load_weights(model, config.init_from)
         build.freeze_backbone(model, freeze)
         feed = build_feed(
             tasks,
@@ -111,13 +113,18 @@ def train(
 ) -> Validation:
     """Fit the trainer, going on from a checkpoint if there is one; returns its validation, which holds the best."""
     description = build.describe_model(config, trainer.model, labelled.pool)
+    warn_of_few(run, labelled.pool, trainer.feed, list(labelled.tasks))
     memory: dict[str, Any] = {"best": {}}
     best = Best(run.checkpoints, keep_best_per_task)
     validation = Validation(trainer, labelled, best, description, memory)
-    resume(trainer, run, memory)
-    best.restore(memory["best"])
+    resume(trainer, run, memory, config.init_from)
+    if best.restore(memory["best"], run.is_main):
+        run.warn("weights of the best evaluation were lost with a checkpoint; the best is chosen anew from here on.")
+    memory["best"] = best.scores
     try:
-        fit(run, trainer, track, description, memory, [(num_evaluations, validation)])
+        actions = [(num_evaluations, validation), (1, rank_action(trainer, labelled.pool))]
+        fit(run, trainer, track, description, memory, actions, best.commit)
     finally:
         trainer.feed.close()
+    warn_of_starved(run, validation.epochs())
     return validation

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
-import torch
+from safetensors.torch import save as safetensors
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_bytes, remove_leftovers
+from vision_mtl.core.interruptions import Interruptions
+from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import Run
-from vision_mtl.training.checkpoint import load_optimiser, newest_checkpoint, read_state, read_tensors, save_checkpoint
-from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
+from vision_mtl.training.checkpoint import (
+    find_checkpoint,
+    load_optimiser,
+    newest_checkpoint,
+    read_state,
+    read_tensors,
+    save_checkpoint,
+    set_aside,
+)
+from vision_mtl.training.guards import LossWatch, what_fits
+from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
 from vision_mtl.training.tracking import Milestones, Track, Tracker
 
 Action = tuple[int, Callable[[Progress, Tracker], None]]  # how often over the run, and what
+LOSSES = "losses"  # in a checkpoint: the steps' losses since the last line of metrics.jsonl
+WATCH = "watch"  # in a checkpoint: the early losses that later ones are held against
 
 
-def resume(trainer: Trainer, run: Run, memory: dict[str, Any]) -> None:
-    """Go on from the run's newest checkpoint, if it has one; `memory` gets the values saved under its keys."""
-    path = newest_checkpoint(run.checkpoints)
+def resume(trainer: Trainer, run: Run, memory: dict[str, Any], init_from: str | None = None) -> None:
+    """Go on from the run's newest whole checkpoint, if it has one; `memory` gets the values saved under its keys.
+
+    Says which of the two happened: going on with this run, or a new one, and with which weights.
+    """
+    path = newest_checkpoint(run.checkpoints, lambda damaged, why: _pass_over(run, damaged, why))
+    if run.is_main:
+        remove_leftovers(run.checkpoints)
+    memory |= {LOSSES: {}, WATCH: {}}
     if path is None:
-        run.rewind(0)
+        _begin(run, init_from)
         return
     state = read_state(path)
     trainer.model.load_state_dict(read_tensors(path, "model"))
@@ -29,10 +52,32 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any]) -> None:
     if trainer.balancing is not None:
         trainer.balancing.load_state_dict(read_tensors(path, "balancing"))
     load_optimiser(trainer.optimiser, read_tensors(path, "optimiser"))
-    memory.update({key: state[key] for key in memory})
+    memory.update({key: state.get(key, memory[key]) for key in memory})
     trainer.progress = Progress(**state["progress"])
-    run.rewind(trainer.progress.step)
-    run.say(f"resumed from {path.name}, step {trainer.progress.step}")
+    run.warnings += [text for text in state.get("warnings", []) if text not in run.warnings]
+    _go_on(run, path, trainer.progress.step, init_from)
+
+
+def _pass_over(run: Run, damaged: Path, why: str) -> None:
+    run.warn(f"checkpoint {damaged.name} is passed over: {why}")
+    if run.is_main:
+        set_aside(damaged)
+
+
+def _begin(run: Run, init_from: str | None) -> None:
+    """A run without a checkpoint: a new one, or one that was killed before its first."""
+    run.rewind(0)
+    if run.is_main and run.reached.step:
+        run.say(f"begun again, not resumed: there is no checkpoint yet; {run.reached.go_on(0)} steps are repeated.")
+    if init_from:
+        run.say(f"initialised from {find_checkpoint(Path(init_from).expanduser())}: a new run, at step 0")
+
+
+def _go_on(run: Run, path: Path, step: int, init_from: str | None) -> None:
+    run.rewind(step)
+    repeated = 0 if run.extends or not run.is_main else run.reached.go_on(step)
+    unused = f"; --init_from {init_from} counted for step 0 only" if init_from else ""
+    run.say(f"resumed this run from {path}, step {step} ({repeated} steps are repeated){unused}")
 
 
 def fit(
@@ -42,41 +87,69 @@ def fit(
     description: dict[str, Any],
     memory: dict[str, Any],
     actions: Sequence[Action],
+    saved: Callable[[], None] = lambda: None,
 ) -> None:
     """Train to the end with records, checkpoints and `actions`; a checkpoint holds `description` and `memory`.
 
-    An interrupted run is saved where it stands. Raises `UserError` if the loss is not a number, its batch kept.
+    `saved` is called after each checkpoint. A run that is asked to stop (Ctrl-C, SIGTERM) finishes its step, is saved
+    there, and raises `KeyboardInterrupt`. Raises `UserError` if the loss is not a number, its batch kept.
     """
     main = trainer.accelerator.is_main_process
 
     def save() -> None:
         if main:
-            own = {"step": trainer.progress.step, "progress": vars(trainer.progress)}
+            run.flush()
+            own = {"step": trainer.progress.step, "progress": vars(trainer.progress), "warnings": run.warnings}
             average = None if trainer.average is None else trainer.average.module
             save_checkpoint(
                 run.checkpoints,
-                {**description, **memory, **own},
+                {**description, **memory, **own, LOSSES: tracker.losses, WATCH: vars(tracker.watch)},
                 trainer.model,
                 trainer.optimiser,
                 average,
                 trainer.balancing,
                 keep=track.keep_checkpoints,
             )
+            saved()
 
     milestones = [Milestones(count, lambda p, act=act: act(p, tracker)) for count, act in actions] if main else []
-    tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main)
-    try:
-        trainer.fit(tracker)
-    except KeyboardInterrupt:
-        save()
-        raise
-    except NonFiniteLoss as error:
-        where = run.folder / "failed_batch.pt"
-        torch.save({"step": error.step, **error.evidence}, where)
-        raise UserError(f"{error} Its images are kept in {where}.") from error
-    finally:
-        tracker.close()
-    save()
+    past = memory.get(LOSSES, {}), LossWatch(**memory.get(WATCH, {}))
+    tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
+    with Interruptions() as asked:
+
+        def hook(progress: Progress, record: StepRecord) -> None:
+            tracker(progress, record)
+            if main:
+                run.reached.to(progress.step)
+            if asked.take_save():
+                save()
+
+        try:
+            trainer.fit(hook, lambda: asked.stop)
+            save()
+        except NonFiniteLoss as error:
+            save()
+            where = run.folder / "failed_batch.safetensors"
+            atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
+            raise UserError(f"{error} Its images are kept in {where}.") from error
+        except KeyboardInterrupt:
+            save()
+            raise
+        except Exception as error:
+            if trainer.failed_cleanly:
+                with suppress(UserError):  # the disk may be what failed
+                    save()
+            if trainer.failed_cleanly and is_out_of_memory(error):
+                step = trainer.progress.step
+                clear_frames(error.__traceback__)  # they hold the activations of the step that failed
+                raise out_of_memory(f"at step {step}, which is saved", what_fits(trainer, step)) from error
+            raise
+        finally:
+            tracker.close()
+    if trainer.progress.skipped:
+        run.warn(f"{trainer.progress.skipped} of {trainer.progress.step} steps were skipped: they became non-finite.")
+    if asked.stop:
+        raise KeyboardInterrupt
 
 
 def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:

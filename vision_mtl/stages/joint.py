@@ -18,6 +18,7 @@ from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.finetune import train
 from vision_mtl.stages.fit import write_result
+from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.pretrain import build_objective as build_repair
 from vision_mtl.stages.pretrain import share_of_batch, training_images
 from vision_mtl.stages.registry import STAGES
@@ -70,8 +71,9 @@ def joint(
     own = labelled.pool, list(labelled.tasks), labelled.train_rows
     model = build.build_task_model(config, *own, drop_path_ratio, pretexts)
     if config.init_from:
-        run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+        build.load_weights(model, config.init_from)
     indices = training_images(config, pool)
+    remember_images(run, pool, indices, config.init_from)
     repair = build_repair(config, run, pool, pretexts, indices)
     repair = PretextObjective(repair.mixture, repair.chance, weight_schedule(repair_weight, schedule))
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}

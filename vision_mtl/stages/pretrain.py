@@ -24,6 +24,7 @@ from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.fit import Action, fit, resume, write_result
+from vision_mtl.stages.guards import measure_rank, remember_images
 from vision_mtl.stages.pictures import repair_figure
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.loop import Progress, Trainer
@@ -54,6 +55,7 @@ def pretrain(
     model = build.build_model(config, pretexts)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
+    remember_images(run, pool, indices, config.init_from)
 
     objective = build_objective(config, run, pool, pretexts, indices)
     weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
@@ -61,12 +63,12 @@ def pretrain(
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     batches = Batches(indices, share, config.seed, **place, weights=weights)
     if config.init_from:
-        run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+        build.load_weights(model, config.init_from)
     feed = RepairFeed(pool, batches, config.seed, accelerator.device)
     layout = runtime.layout(model.backbone)
     trainer = Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
     memory = {"chance": objective.chance}
-    resume(trainer, run, memory)
+    resume(trainer, run, memory, config.init_from)
     objective.chance = memory["chance"]
     fit(run, trainer, track, build.describe_model(config, model, pool), memory, watch(trainer, pool, objective, track))
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
@@ -147,10 +149,11 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
     """The online probe and the pictures, as often as `track` says."""
 
     def probe(progress: Progress, tracker: Tracker) -> None:
-        found = online_probe(trainer.scored_model.backbone, pool, trainer.accelerator.autocast)
-        if found:
-            tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found})
-            tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
+        backbone, autocast = trainer.scored_model.backbone, trainer.accelerator.autocast
+        found = online_probe(backbone, pool, autocast)
+        rank = measure_rank(tracker.run, backbone, pool, progress.step, autocast)
+        tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found, "rank": rank})
+        tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
 
     def picture(progress: Progress, tracker: Tracker) -> None:
         figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")

@@ -17,8 +17,10 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
+from vision_mtl.core.claim import LOCK
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.files import atomic_write_json
+from vision_mtl.core.interruptions import INTERRUPTED
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.families import family
 from vision_mtl.stages import build
@@ -185,7 +187,10 @@ def say_plan(run: Run, plan: Plan, before: Mapping[str, Any], num_seeds: int) ->
 
 
 def run_job(job: Job) -> str | None:
-    """One run of the plan in a worker, its output in a log; returns what went wrong."""
+    """One run of the plan in a worker, its output in a log; returns what went wrong.
+
+    Raises `KeyboardInterrupt` if the run was asked to stop: then the whole study is.
+    """
     from vision_mtl.stages.command import execute  # late: the command runs stages, this one among them
 
     try:
@@ -198,7 +203,9 @@ def run_job(job: Job) -> str | None:
             except Exception:
                 traceback.print_exc()
                 raise
-        return None if code == 0 else f"interrupted (exit code {code})"
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        return None
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -208,7 +215,7 @@ def run_job(job: Job) -> str | None:
 def wait_for(folder: Path) -> None:
     """Wait while another process, left behind by a study that was killed, still ends its work in the folder."""
     if folder.is_dir():
-        with suppress(Timeout), FileLock(folder / ".lock", timeout=ORPHAN_SECONDS):
+        with suppress(Timeout), FileLock(folder / LOCK, timeout=ORPHAN_SECONDS):
             pass
 
 

@@ -59,6 +59,11 @@ class Labelled:
         return Labelled(self.pool, *picked)
 
     @property
+    def train_indices(self) -> Tensor:
+        """(n,) the images that are trained on, each once."""
+        return torch.cat(list(self.train.values())).unique()
+
+    @property
     def train_rows(self) -> np.ndarray:
         """(N,) bool: training images, for the statistics of labels."""
         rows = np.zeros(len(self.pool), bool)
@@ -186,6 +191,7 @@ def finish(run: Run, validation: Validation) -> SharedModel:
     best.replace(model, step)
     if trainer.accelerator.is_main_process:
         best.flush(validation.description)
+        best.commit()
     return model
 
 

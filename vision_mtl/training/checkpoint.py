@@ -1,15 +1,20 @@
 """Checkpoints: one safetensors file each, everything a run needs to go on, and nothing that can execute.
 
+A file is written beside its name, flushed and renamed, and its metadata holds a checksum of all its other bytes: one
+that was cut off, or of which a single bit has changed since, is never loaded.
+
 Tensors are named `model.*`, `average.*` (the averaged weights, if any), `balancing.*` (what balances several losses, if
 it has any memory) and `optimiser.N.*` (N-th parameter of the optimiser's groups in order). The file's metadata holds
-one JSON text: step, training seconds, images seen, what the stage remembers (chance losses, best scores), and what
+one more JSON text: step, training seconds, images seen, what the stage remembers (chance losses, best scores), and what
 builds the model (backbone, decoder, heads, image size, normalisation, class names).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,10 @@ from vision_mtl.core.files import atomic_write_bytes
 
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"  # weights chosen on validation images, where a run chooses: what others start from
-METADATA = "vision_mtl"  # the one metadata key
+METADATA = "vision_mtl"  # the metadata key of the state
+DAMAGED = ".damaged"  # appended to the name of a file that is not to be read again
+CHECKSUM_BYTES = 16
+UNKNOWN = "0" * (2 * CHECKSUM_BYTES)  # stands for the checksum while it is computed
 
 
 def save_checkpoint(
@@ -55,8 +63,29 @@ def save_weights(path: Path, state: dict[str, Any], weights: Mapping[str, Tensor
 def _write(path: Path, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
     # own storage for each: safetensors refuses tensors that share memory, as channels_last views and tied weights do
     owned = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(path, save(owned, metadata={METADATA: json.dumps(state)}))
+    data = save(owned, metadata={METADATA: json.dumps(state), "checksum": UNKNOWN})
+    atomic_write_bytes(path, data.replace(_field(UNKNOWN), _field(_checksum(data)), 1))
+
+
+def _field(checksum: str) -> bytes:
+    """How a checksum stands in a file's header; a quote inside the state is escaped, so nothing else looks like it."""
+    return f'"checksum":"{checksum}"'.encode()
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=CHECKSUM_BYTES).hexdigest()
+
+
+def check(path: Path) -> None:
+    """Raise `UserError` if a checkpoint cannot be read, or if its bytes are not those that were written."""
+    read_state(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    if metadata.keys() == {METADATA}:
+        return  # written before there were checksums: safetensors' own look at its form is all there is
+    data, checksum = path.read_bytes(), metadata.get("checksum", "")
+    if len(checksum) != len(UNKNOWN) or _checksum(data.replace(_field(checksum), _field(UNKNOWN), 1)) != checksum:
+        raise UserError(f"{str(path)!r} is damaged: its bytes are not those that were written (checksum).")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -64,27 +93,38 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"step-*{SUFFIX}"))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read, or None; a damaged one is passed over."""
+def newest_checkpoint(folder: Path, damaged: Callable[[Path, str], None] = lambda path, why: None) -> Path | None:
+    """The newest checkpoint that is whole, or None; a damaged one is passed over, and `damaged` told which and why."""
     for path in reversed(checkpoints(folder)):
         try:
-            read_state(path)
-        except UserError:
+            check(path)
+        except UserError as error:
+            damaged(path, str(error))
             continue
         return path
     return None
 
 
-def find_checkpoint(where: Path) -> Path:
-    """The weights that `where` means: a file, a run folder or its checkpoints folder. Raises `UserError` if none.
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, so that it neither counts among the newest nor is read again."""
+    with suppress(OSError):  # a folder that cannot be written keeps it: it is then passed over once more
+        path.replace(path.with_name(path.name + DAMAGED))
 
-    Of a folder: the best on validation images, where the run chose, else the newest.
+
+def find_checkpoint(where: Path) -> Path:
+    """The weights that `where` means: a file, a run folder or its checkpoints folder.
+
+    Of a folder: the best on validation images, where the run chose, else the newest whole one. Raises `UserError` if
+    there is none, or if it is damaged.
     """
     if where.is_file():
+        check(where)
         return where
     for folder in (where / "checkpoints", where):
-        found = folder / BEST if (folder / BEST).is_file() else newest_checkpoint(folder)
-        if found is not None:
+        if (folder / BEST).is_file():
+            check(folder / BEST)
+            return folder / BEST
+        if (found := newest_checkpoint(folder)) is not None:
             return found
     raise UserError(
         f"no checkpoint in {str(where)!r}: give a run folder, or a file {where}/checkpoints/step-*{SUFFIX}."

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.balancing.contract import Balancing
+from vision_mtl.training.guards import broken_images
 from vision_mtl.training.objective import Feed, Objective, StepLoss, mean_parts, step_loss
 from vision_mtl.training.optimiser import Optim, build_optimiser
 
@@ -30,6 +31,8 @@ class Progress:
     step: int = 0
     seconds: float = 0.0  # of training alone
     images_seen: int = 0  # over all processes
+    skipped: int = 0  # steps without an update, because their loss or gradient was no number
+    skipped_in_a_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,17 @@ class StepRecord:
     gradient_norm: float
     learning_rate: float
     balance: dict[str, float] = field(default_factory=dict)  # weights and cosines of a balancing, if there is one
+    skipped: str | None = None  # why the step was skipped, if it was
 
 
 class NonFiniteLoss(UserError):
     """The loss or the gradient is not a number. `evidence` holds the batch's images and their indices in the pool."""
 
-    def __init__(self, step: int, culprits: list[str], evidence: dict[str, Tensor]) -> None:
-        self.step, self.culprits, self.evidence = step, culprits, evidence
-        named = ", ".join(culprits) if culprits else "no single one (the gradient overflowed)"
+    def __init__(self, step: int, what: str, evidence: dict[str, Tensor]) -> None:
+        self.step, self.evidence = step, evidence
         super().__init__(
-            f"training became non-finite at step {step}; loss of: {named}. Lower --optim.learning_rate, "
-            "or use --runtime.precision fp32."
+            f"training became non-finite at step {step}; {what}. Lower --optim.learning_rate, use "
+            "--runtime.precision fp32, or leave such steps out with --optim.non_finite skip."
         )
 
 
@@ -73,6 +76,7 @@ class Trainer:
     compiled: bool = False
     balancing: Balancing | None = None  # how several losses become one gradient; None: their sum
     progress: Progress = field(default_factory=Progress)
+    failed_cleanly: bool = False  # a step broke off with an error before it changed anything
 
     def __post_init__(self) -> None:
         self.model.to(self.accelerator.device, memory_format=self.layout)
@@ -89,14 +93,20 @@ class Trainer:
         """The model to score, picture and export: the averaged one, if there is one."""
         return self.model if self.average is None else self.average.module
 
-    def fit(self, hook: Hook) -> None:
-        """Train to the end of `optim`; `hook` is called after each step, off the training clock."""
+    def fit(self, hook: Hook, stop: Callable[[], bool] = lambda: False) -> None:
+        """Train to the end of `optim`; `hook` is called after each step, off the training clock.
+
+        Where `stop` says so in any process, all of them end with `KeyboardInterrupt` after the same step and its hook.
+        """
         self.model.train()
         while self.optim.progress(self.progress.step, self.progress.seconds) < 1.0:
             start = time.perf_counter()
             record = self._step()
-            self.progress.seconds += self._agree(time.perf_counter() - start)
+            seconds, stopping = self._agree(time.perf_counter() - start, stop)
+            self.progress.seconds += seconds
             hook(self.progress, record)
+            if stopping or (self.accelerator.num_processes == 1 and stop()):
+                raise KeyboardInterrupt
 
     def _step(self) -> StepRecord:
         step = self.progress.step
@@ -106,6 +116,24 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
+        statistics = self._statistics()
+        try:
+            losses = self._accumulate(step, progress)
+        except Exception:
+            self._put_back(statistics)
+            self.failed_cleanly = True  # nothing has changed: a checkpoint of now is one of before the step
+            raise
+        record = self._guarded(self._record(step, losses, rate), statistics)
+        if record.skipped is None:
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update(self.model, step=step)
+        self.progress.step += 1
+        self.progress.images_seen += self.feed.images_per_step
+        return record
+
+    def _accumulate(self, step: int, progress: float) -> list[StepLoss]:
+        """The step's losses, part by part, and the gradients they leave."""
         losses: list[StepLoss] = []
         parts = self.feed.at(step, self.optim.accumulate)
         for i, (batch, share) in enumerate(parts):
@@ -117,14 +145,7 @@ class Trainer:
             losses.append(loss)
         if self.balancing is not None:
             self.balancing.finish()
-        record = self._record(step, losses, rate)
-        self._guard(record)
-        self.optimiser.step()
-        if self.average is not None:
-            self.average.update(self.model, step=step)
-        self.progress.step += 1
-        self.progress.images_seen += self.feed.images_per_step
-        return record
+        return losses
 
     def _syncs(self, last: bool) -> bool:
         return last and not (self.balancing is not None and self.balancing.averages_gradients)
@@ -145,14 +166,40 @@ class Trainer:
         figures = {} if self.balancing is None else self.balancing.figures()
         return StepRecord(step, float(total), mean_parts(losses), float(norm), rate, figures)
 
-    def _guard(self, record: StepRecord) -> None:
-        if not math.isfinite(record.loss) or not math.isfinite(record.gradient_norm):
-            culprits = [name for name, value in record.parts.items() if not math.isfinite(value)]
-            raise NonFiniteLoss(record.step, culprits, self.feed.evidence(record.step))
+    def _statistics(self) -> dict[str, Tensor]:
+        """Copies of what a step changes without the optimiser: running means, a balancing's memory. Small tensors."""
+        modules = {"model": self.model} | ({} if self.balancing is None else {"balancing": self.balancing})
+        return {f"{n}.{k}": v.clone() for n, m in modules.items() for k, v in m.named_buffers()}
 
-    def _agree(self, seconds: float) -> float:
-        """The same clock for all processes, or they would stop at different steps."""
+    def _put_back(self, statistics: dict[str, Tensor]) -> None:
+        for name, value in statistics.items():
+            owner, _, key = name.partition(".")
+            getattr(self, owner).get_buffer(key).copy_(value)
+
+    def _guarded(self, record: StepRecord, statistics: dict[str, Tensor]) -> StepRecord:
+        """The record; of a step that is no number, `statistics` are put back and it is marked, or the run ends."""
+        # of several processes each has a loss of its own, but all have the gradient's norm in common
+        shared = self.accelerator.num_processes > 1
+        if math.isfinite(record.gradient_norm) and (shared or math.isfinite(record.loss)):
+            self.progress.skipped_in_a_row = 0
+            return record
+        self._put_back(statistics)
+        culprits = [name for name, value in record.parts.items() if not math.isfinite(value)]
+        named = ", ".join(culprits) if culprits else "no single one (the gradient overflowed)"
+        what = f"loss of: {named}; {broken_images(self, record.step)}"
+        if self.optim.non_finite == "stop" or self.progress.skipped_in_a_row >= self.optim.max_skipped:
+            row = self.progress.skipped_in_a_row
+            what += f", after {row} skipped steps in a row" if row else ""
+            raise NonFiniteLoss(record.step, what, self.feed.evidence(record.step))
+        self.progress.skipped_in_a_row += 1
+        self.progress.skipped += 1
+        self.optimiser.zero_grad(set_to_none=True)
+        return replace(record, skipped=what)
+
+    def _agree(self, seconds: float, stop: Callable[[], bool]) -> tuple[float, bool]:
+        """One clock and one will for all processes, or they would stop at different steps."""
         if self.accelerator.num_processes == 1:
-            return seconds
-        longest = self.accelerator.gather(torch.tensor([seconds], device=self.accelerator.device))
-        return float(longest.max())
+            return seconds, False
+        own = torch.tensor([[seconds, float(stop())]], device=self.accelerator.device)
+        longest = self.accelerator.gather(own).max(0).values.tolist()
+        return longest[0], bool(longest[1])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.pool import Pool
 from vision_mtl.models.shared import Request
 
 Predictions = Mapping[str, list[Tensor]]
@@ -69,7 +70,12 @@ class Objective(Protocol):
 
 
 class Feed(Protocol):
-    """The batches of a run: a pure function of the step, so that a resumed run sees what an uninterrupted one would."""
+    """The batches of a run: a pure function of the step, so that a resumed run sees what an uninterrupted one would.
+
+    `pool` holds the images, to name them.
+    """
+
+    pool: Pool
 
     def at(self, step: int, num_parts: int) -> list[tuple[Any, float]]:
         """The step's batch in `num_parts` parts on the device, and each part's share of it."""
@@ -164,6 +170,11 @@ class TogetherFeed:
         columns = [feed.at(step, num_parts) for feed in self.members.values()]
         rows = zip(*columns, strict=True)
         return [(dict(zip(self.members, (batch for batch, _ in row), strict=True)), row[0][1]) for row in rows]
+
+    @property
+    def pool(self) -> Pool:
+        """The members have one pool."""
+        return next(iter(self.members.values())).pool
 
     @property
     def images_per_step(self) -> int:

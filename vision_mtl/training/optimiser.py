@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.optim import param_groups_layer_decay
@@ -34,6 +34,9 @@ class Optim:
     warmup_ratio: float = 0.1  # share of training in which the rate rises from 0; then it falls to 0 as a cosine
     clip_norm: float = 1.0  # largest norm of the gradient; 0: no clipping
     layer_decay: float = 1.0  # rate of each backbone layer relative to the next deeper one; 1: all alike
+    non_finite: Literal["stop", "skip"] = "stop"  # what a loss or gradient that is no number does: end the run, or skip
+    # the step, its weights and statistics untouched
+    max_skipped: int = 3  # skipped steps in a row that are put up with; one more ends the run
     ema_decay: float = 0.0  # decay of the averaged weights that are scored and exported, for example 0.999; 0: none
 
     def __post_init__(self) -> None:
@@ -48,6 +51,7 @@ class Optim:
             "warmup_ratio": (0 <= self.warmup_ratio < 1, "in [0, 1)"),
             "clip_norm": (self.clip_norm >= 0, "0 or more"),
             "layer_decay": (0 < self.layer_decay <= 1, "in (0, 1]"),
+            "max_skipped": (self.max_skipped >= 0, "0 or more"),
             "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
         }
         for name, (holds, rule) in rules.items():

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vision_mtl.data.loader import LabelledBatch, TaskLoader
 from vision_mtl.data.options import Task
+from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
 from vision_mtl.models.shared import Request
 from vision_mtl.models.task_heads import TaskAnswer
@@ -124,6 +125,11 @@ class TaskFeed:
             parts.append((TaskBatch(part, own, counts), len(part) / len(images)))
             start += len(part)
         return parts
+
+    @property
+    def pool(self) -> Pool:
+        """The labelled images and all others."""
+        return self.loader.pool
 
     @property
     def images_per_step(self) -> int:

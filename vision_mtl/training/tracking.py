@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vision_mtl.core.run import Run
+from vision_mtl.training.guards import LossWatch
 from vision_mtl.training.loop import Progress, StepRecord
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.progress import ProgressLine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SAID = 3  # skipped steps that are described one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ class Tracker:
     save: Callable[[], None]
     actions: list[Milestones] = field(default_factory=list)
     is_main: bool = True
+    losses: dict[str, list[float]] = field(default_factory=dict)  # since the last line: one step's scatter too much
+    watch: LossWatch = field(default_factory=LossWatch)
 
     def __post_init__(self) -> None:
         share = self.optim.progress(self.progress.step, self.progress.seconds)
@@ -61,13 +66,14 @@ class Tracker:
             milestones.done = int(share * milestones.count + 1e-9)
         self.saved_at = self.progress.seconds
         self.first = Progress(self.progress.step, self.progress.seconds, self.progress.images_seen)
-        self.losses: dict[str, list[float]] = {}  # since the last line: a single step's are too noisy to read
         self.events = self._open_events() if self.track.tensorboard and self.is_main else None
         self.bar = ProgressLine(self.is_main)
 
     def __call__(self, progress: Progress, record: StepRecord) -> None:
         """Called after each step."""
         share = self.optim.progress(progress.step, progress.seconds)
+        if record.skipped is not None:
+            self._say_skipped(progress, record)
         for name, value in {"loss": record.loss, **{f"loss.{n}": v for n, v in record.parts.items()}}.items():
             self.losses.setdefault(name, []).append(value)
         if progress.step % self.track.log_every_steps == 0 or share >= 1.0 or progress.step == 1:
@@ -111,11 +117,19 @@ class Tracker:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(self.speed(progress), 1),
         }
+        parts = {n.partition(".")[2]: sum(v) / len(v) for n, v in self.losses.items() if n != "loss"}
+        for warning in self.watch.look(progress.step, parts):
+            self.run.warn(warning)
         self.losses.clear()
         if self.is_main:
             self.run.log(line)
         numbers = {f"train/{k}": v for k, v in line.items() if isinstance(v, float)}
         self.scalars(progress.step, numbers)
+
+    def _say_skipped(self, progress: Progress, record: StepRecord) -> None:
+        if progress.skipped <= SAID:
+            more = " Later ones are counted only." if progress.skipped == SAID else ""
+            self.run.warn(f"step {record.step} was skipped, it became non-finite: {record.skipped}.{more}")
 
     def _line(self, progress: Progress, record: StepRecord, share: float) -> str:
         parts = "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
@@ -125,4 +139,4 @@ class Tracker:
     def _open_events(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # late: it takes a second
 
-        return SummaryWriter(str(self.run.folder), purge_step=self.progress.step or None)
+        return SummaryWriter(str(self.run.folder), purge_step=self.progress.step + 1 if self.progress.step else None)

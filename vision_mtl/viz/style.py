@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+rcParams["text.parse_math"] = False  # names of classes and files are text: a $ in one is no formula, and no error
 
 # Okabe and Ito, "Color universal design", 2008, without yellow, which is pale on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -20,12 +20,13 @@ import numpy as np
 from braceexpand import UnbalancedBracesError, braceexpand
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import SUFFIXES, decode_bytes
+from vision_mtl.data.decode import SUFFIXES, decode_bytes, unless_unreadable
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
 
 Place = tuple[Path, int, int]  # shard, offset, bytes
+LABEL_BYTES = 1 << 20  # of a label file; a larger one is no label
 LABEL_SUFFIXES = (".cls", ".txt", ".json")
 
 
@@ -58,7 +59,11 @@ class Wds:
     def read(self, item: Item) -> np.ndarray:
         shard, _, stem = item.identity.partition(":")
         path = self._by_name[shard]
-        return decode_bytes(_bytes(_image(self._index[path][stem])), item.identity)
+        try:
+            data = _bytes(_image(self._index[path][stem]))
+        except OSError as error:
+            raise unless_unreadable(path, error) from error
+        return decode_bytes(data, item.identity)
 
     @cached_property
     def _by_name(self) -> dict[str, Path]:
@@ -119,10 +124,12 @@ def _labels(members: dict[str, Place], where: str) -> dict[str, str]:
     for suffix, place in members.items():
         if suffix not in LABEL_SUFFIXES:
             continue
+        if place[2] > LABEL_BYTES:
+            raise UserError(f"{where}{suffix} has {place[2]:,} bytes; a label has {LABEL_BYTES:,} at most.")
         try:
             text = _bytes(place).decode("utf-8").strip()
             values = json.loads(text) if suffix == ".json" else {suffix[1:]: text}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{where}{suffix} is not {'JSON' if suffix == '.json' else 'UTF-8 text'}: {error}."
             ) from error

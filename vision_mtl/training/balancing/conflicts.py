@@ -25,10 +25,14 @@ def cosines(matrix: Tensor) -> Tensor:
     return (gram / torch.outer(norms, norms)).clamp(-1, 1)
 
 
-class Conflicts:
-    """Measures every `every_steps` steps (0: never) and keeps the last measurement, `latest` (T, T) or None."""
+class Conflicts(nn.Module):
+    """Measures every `every_steps` steps (0: never) and keeps the last measurement, `latest` (T, T) or None.
+
+    A module only so that a checkpoint holds that measurement: the lines that follow it repeat it.
+    """
 
     def __init__(self, names: Sequence[str], shared: Sequence[nn.Parameter], every_steps: int = 0) -> None:
+        super().__init__()
         self.names, self.shared, self.every_steps = list(names), list(shared), every_steps
         self.latest: Tensor | None = None
         self._rows: Rows | None = None
@@ -54,6 +58,14 @@ class Conflicts:
     def record(self, rows: Rows) -> None:
         """Keep the cosines of rows that were needed anyway."""
         self.latest = cosines(rows.matrix).cpu()
+
+    def get_extra_state(self) -> Tensor:
+        """The last measurement, or an empty tensor."""
+        return torch.empty(0) if self.latest is None else self.latest
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take a measurement over."""
+        self.latest = state if state.numel() else None
 
     def figures(self) -> dict[str, float]:
         """`cosine.A.B` for each pair of objectives that were both present."""

@@ -1,0 +1,183 @@
+"""A run that stopped, however it stopped, goes on to the same end, and says what it did."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
+from vision_mtl.training.loop import Trainer
+
+ROOT = Path(__file__).parents[2]
+CLOCK = ("seconds", "images_per_second")
+
+
+def lines(folder: Path) -> list[dict]:
+    """`metrics.jsonl` without its clock."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    last = checkpoints(folder / "checkpoints")[-1]
+    parts = ("model", "average", "optimiser", "balancing")
+    return {f"{part}.{name}": value for part in parts for name, value in read_tensors(last, part).items()}
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = tensors(one), tensors(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def fail_at(monkeypatch: pytest.MonkeyPatch):
+    """Have the process fail in the middle of a step, as by a fault of the machine; None: no longer."""
+    original = Trainer._record
+
+    def arm(step: int | None) -> None:
+        def failing(self: Trainer, number: int, *others: object) -> object:
+            if number == step:
+                raise SystemExit(9)
+            return original(self, number, *others)
+
+        monkeypatch.setattr(Trainer, "_record", failing)
+
+    return arm
+
+
+def test_killed_at_random_moments_it_ends_the_same() -> None:
+    command = [sys.executable, "benchmarks/faults.py", "--kills", "12", "--seed", "5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads(done.stdout)["stages"].values()
+    assert len(rows) == 3 and all(row["identical"] == row["runs"] >= 1 for row in rows)
+    assert sum(row["kills"] for row in rows) >= 12 and sum(row["late"] for row in rows) >= 1
+    assert sum(row["bytes"] + row["flushed"] + row["rename"] + row["renamed"] for row in rows) >= 3
+
+
+def test_lines_and_memory_go_on_in_the_middle_of_what_they_average(
+    supervise, table_tasks, interrupt_at, tmp_path: Path, result
+) -> None:
+    """Stopped between two lines, two cosines and two windows of the balancing; averaged weights, threads that load."""
+    words = [*table_tasks("letter", "size"), "--optim.steps", 9, "--track.log_every_steps", 4, "--optim.ema_decay", 0.8]
+    words += ["--balance.name", "dwa", "--balance.kwargs.window", 4, "--balance.conflicts_every_steps", 5]
+    assert supervise("finetune", tmp_path / "whole", *words) == 0
+    for number, step in ((signal.SIGINT, 3), (signal.SIGTERM, 6)):
+        interrupt_at(step, number)
+        assert supervise("finetune", tmp_path / "parts", *words) == 130
+        assert read_state(checkpoints(tmp_path / "parts" / "checkpoints")[-1])["step"] == step
+    interrupt_at(None)
+    assert supervise("finetune", tmp_path / "parts", *words) == 0
+    assert same(tmp_path / "whole", tmp_path / "parts") and lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    found = result(tmp_path / "parts")
+    assert found["metrics"] == result(tmp_path / "whole")["metrics"]
+    assert (found["resumes"], found["repeated_steps"]) == (2, 0)
+
+
+def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
+    train, fail_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(step: int, *words: str) -> str:
+        fail_at(step)
+        with pytest.raises(SystemExit):
+            train(tmp_path / "run", *words)
+        return capsys.readouterr().out
+
+    every_step, never = ["--track.checkpoint_every_seconds", "0"], ["--track.checkpoint_every_seconds", "1e9"]
+    assert "resumed this run" not in fails(2, *never)
+    assert "begun again, not resumed: there is no checkpoint yet; 2 steps are repeated" in fails(1, *never)
+    (tmp_path / "run" / "config.yaml").write_text(
+        (tmp_path / "run" / "config.yaml").read_text().replace("1000000000.0", "0.0")
+    )
+    fails(3, *every_step)
+    fail_at(None)
+    assert train(tmp_path / "run", *every_step) == 0
+    path = tmp_path / "run" / "checkpoints" / "step-00000003.safetensors"
+    assert f"resumed this run from {path}, step 3 (0 steps are repeated)" in capsys.readouterr().out
+    found = result(tmp_path / "run")
+    assert (found["resumes"], found["repeated_steps"]) == (3, 3)  # 2 of the first life, 1 of the second
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
+    train, interrupt_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--optim.ema_decay", "0.5", "--track.checkpoint_every_seconds", "0"]
+    assert train(tmp_path / "whole", *words) == 0
+    interrupt_at(3)
+    assert train(tmp_path / "run", *words) == 130
+    newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 4
+    newest.write_bytes(data)
+    interrupt_at(None)
+    assert train(tmp_path / "run", *words) == 0
+    assert same(tmp_path / "whole", tmp_path / "run") and lines(tmp_path / "whole") == lines(tmp_path / "run")
+    found = result(tmp_path / "run")
+    assert any("step-00000003.safetensors is passed over" in warning for warning in found["warnings"])
+    assert found["repeated_steps"] == 1 and "step 2 (1 steps are repeated)" in capsys.readouterr().out
+
+
+def test_resumed_and_initialised_are_never_confused(
+    train, interrupt_at, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "first") == 0
+    start = ["--init_from", str(tmp_path / "first")]
+    interrupt_at(2)
+    capsys.readouterr()
+    assert train(tmp_path / "run", *start) == 130
+    text = capsys.readouterr().out
+    last = tmp_path / "first" / "checkpoints" / "step-00000004.safetensors"
+    assert f"initialised from {last}: a new run, at step 0" in text and "resumed this run" not in text
+    interrupt_at(None)
+    assert train(tmp_path / "run", *start) == 0
+    text = capsys.readouterr().out
+    assert "initialised from" not in text
+    assert f"step 2 (0 steps are repeated); --init_from {tmp_path / 'first'} counted for step 0 only" in text
+
+
+def test_a_wish_to_save_is_met_and_training_goes_on(train, interrupt_at, result, tmp_path: Path) -> None:
+    interrupt_at(2, signal.SIGUSR1)
+    assert train(tmp_path / "run", "--track.checkpoint_every_seconds", "1e9") == 0
+    steps = [read_state(path)["step"] for path in checkpoints(tmp_path / "run" / "checkpoints")]
+    assert steps == [2, 4] and result(tmp_path / "run")["status"] == "completed"
+
+
+def test_a_wish_to_stop_at_the_last_step_is_not_lost(train, interrupt_at, result, tmp_path: Path) -> None:
+    interrupt_at(4)
+    assert train(tmp_path / "run") == 130
+    interrupt_at(None)
+    assert train(tmp_path / "run") == 0 and result(tmp_path / "run")["images_seen"] == 32
+
+
+def test_an_extension_that_was_killed_is_not_the_shorter_run(train, fail_at, result, tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--optim.steps", "2") == 0
+    fail_at(3)
+    with pytest.raises(SystemExit):
+        train(tmp_path / "run", "--optim.steps", "4")
+    fail_at(None)
+    assert train(tmp_path / "run", "--optim.steps", "4") == 0
+    assert result(tmp_path / "run")["images_seen"] == 32
+
+
+def test_the_training_clock_goes_on(
+    train, interrupt_at, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step takes a second by this clock, so six of them fill the six seconds, wherever the run was cut."""
+    ticks = iter(range(1000))
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr("vision_mtl.training.loop.time", clock)
+    words = ["--optim.max_seconds", "6", "--optim.steps", "null"]
+    assert train(tmp_path / "whole", *words) == 0
+    interrupt_at(4)
+    assert train(tmp_path / "run", *words) == 130
+    interrupt_at(None)
+    assert train(tmp_path / "run", *words) == 0
+    assert result(tmp_path / "run")["seconds"] == 6 and result(tmp_path / "run")["images_seen"] == 48
+    assert same(tmp_path / "whole", tmp_path / "run") and lines(tmp_path / "whole") == lines(tmp_path / "run")
