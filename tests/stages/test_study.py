@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from vision_mtl.discovery.selection import Selection
+from vision_mtl.discovery.selection import controls as selection_controls
 from vision_mtl.stages.command import main
 
 ROOT = Path(__file__).parents[2]
@@ -178,12 +181,24 @@ def test_tasks_alone_and_a_grid(study: Study, tmp_path: Path, result) -> None:
     assert {row["arm"] for row in result(tmp_path / "run")["metrics"]["comparisons"]} == {"shared"}
 
 
-def test_the_downstream_test_of_a_selection(study: Study, tmp_path: Path, result) -> None:
+def test_the_downstream_test_of_a_selection(
+    study: Study, tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One discovery serves the arms; each pretrains by its file of weights."""
+    from vision_mtl.stages import discover
+
+    def all_of_it(selection: Selection) -> dict[str, Selection]:
+        found = selection_controls(selection)
+        return {
+            name: replace(one, columns={**one.columns, "weight": one.columns["weight"] * 0 + 1})
+            for name, one in found.items()
+        }
+
+    monkeypatch.setattr(discover, "controls", all_of_it)  # what two steps say of eight images is luck
     selected = {
         "stages": ["discover", "pretrain", "finetune"],
         "discover": {"seed": 0, "pretexts": {"decolorise": None}},
-        "pretrain": {"selection": "{discover}/selection-hopeless.parquet"},  # two steps learn nothing
+        "pretrain": {"selection": "{discover}/selection-hopeless.parquet"},
     }
     longer = {"extends": "hopeless", "pretrain": {"optim": {"steps": 4}}}
     arms = {"none": ["finetune"], "hopeless": selected, "longer": longer}
