@@ -163,3 +163,11 @@ def test_order_sign_and_shift(values: np.ndarray, number: int, guard: bool) -> N
     assert moved == pytest.approx((low, high), abs=1e-9)
     assert spread(-values, clusters).interval(guard_skew=guard) == pytest.approx((-high, -low), abs=1e-9)
     assert spread(values + 2.5, clusters).interval(guard_skew=guard) == pytest.approx((low + 2.5, high + 2.5), abs=1e-9)
+
+
+def test_a_guarded_interval_that_holds_0_at_any_level_has_p_1() -> None:
+    seeds = np.array([-0.01, -0.01, -0.01, -0.01, 0.0399])[
+        :, None
+    ]  # the mean is a hundredth of its error, the skew large
+    found = spread(seeds + np.zeros((5, 20)), np.arange(20))
+    assert found.p_value(guard_skew=True) == 1.0 and 0.9 < found.p_value() < 1.0

@@ -56,15 +56,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_and_harm_are_called_by_name(images: Path, tmp_path: Path, result) -> None:
+def test_help_and_harm_are_called_by_name(
+    images: Path, tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)  # splits go by names, and a temporary folder's is another each time
     rate = {"learning_rate": 0.05}
     config: dict[str, Any] = {
         "stage": "study",
         "image_size": SIDE,
         "device": "cpu",
         "backbone": {"name": "test_resnet"},
-        "tasks": {"shape": {"source": f"folder/{images}/task", "augment": "none"}},
-        "data": {"unlabelled": [f"images/{images}/pile"], "root": str(tmp_path / "root"), "test_ratio": 0.5},
+        "tasks": {"shape": {"source": "folder/task", "augment": "none"}},
+        "data": {"unlabelled": ["images/pile"], "root": str(tmp_path / "root"), "test_ratio": 0.5},
         "study": {
             "seeds": [0, 1, 2, 3],
             "fractions": [1.0],

@@ -62,6 +62,8 @@ class Spread:
             below, above = self._reach(alpha / 2, guard_skew)
             return abs(mean) - float(below if mean > 0 else above)
 
+        if margin(1.0) <= 0:  # a guarded interval of no level still has a width, and it holds 0
+            return 1.0
         return 0.0 if margin(SMALLEST) >= 0 else float(brentq(margin, SMALLEST, 1.0, xtol=1e-16, rtol=1e-10))
 
     def _reach(self, tail: float, guard_skew: bool) -> tuple[np.ndarray, np.ndarray]:
