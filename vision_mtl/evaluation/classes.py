@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,17 @@ def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[s
     return rows
 
 
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as CSV with a header; None is an empty cell, numbers have six digits."""
+def csv_text(rows: Sequence[Mapping[str, Any]], digits: int | None = 6) -> str:
+    """Rows of equal keys as CSV with a header, or nothing without a row; None is an empty cell.
+
+    Numbers have so many significant `digits`, or with None all that they need to be read back as they are.
+    """
+    if not rows:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        short = digits is not None
+        writer.writerow({k: f"{v:.{digits}g}" if short and isinstance(v, float) else v for k, v in row.items()})
     return text.getvalue()

@@ -24,6 +24,7 @@ from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.registry import STAGES
+from vision_mtl.study.recipes import flat
 
 HOW = ("study.num_jobs", "study.backend", "study.address")  # how runs are dealt out changes none of them
 OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
@@ -182,7 +183,7 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
                 f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."
             )
         return None
-    before, now = _flat(read_config(path)), _flat(yaml.safe_load(config.to_yaml()))
+    before, now = flat(read_config(path)), flat(yaml.safe_load(config.to_yaml()))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in HOW]
     if not changed:
         return None
@@ -200,13 +201,3 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
         f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
         "Give the same ones to go on (more --optim.steps extends it, more --study.seeds a study), or another --run_dir."
     )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            k: v
-            for key, inner in value.items()
-            for k, v in _flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: value}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,7 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.discover_online import Online, check_mode, check_one_cell, discover_online
-from vision_mtl.stages.discover_outputs import write_figures, write_files
+from vision_mtl.stages.discover_outputs import about_selection, write_figures, write_files
 from vision_mtl.stages.fit import fit, resume
 from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_trainer
 from vision_mtl.stages.registry import STAGES
@@ -86,7 +86,7 @@ def discover(
 
     tables = build_tables(pool, errors)
     instances = describe_instances(pool, errors, tables)
-    chosen = select_instances(instances, about(config, pool, pretexts), select, top_ratio, select_by)
+    chosen = select_instances(instances, about_selection(config, pool, pretexts), select, top_ratio, select_by)
     if not chosen.columns["weight"].any():
         run.warn(f"the selection is empty: no instance has a weight above 0 by discover.select={select}.")
     course = skill_over_time([skill_records(part) for part in parts], few, errors)
@@ -107,15 +107,6 @@ def check(config: RunConfig, num_images: int, top_ratio: float) -> None:
         raise UserError(f"discover.num_images must be 4 or more; found {num_images}.")
     check_ratio(top_ratio)
     check_one_cell(config)
-
-
-def about(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretext]) -> dict[str, Any]:
-    """What a selection says of the images and the damage that it was made of."""
-    return {
-        "image_size": [pool.shape[1], pool.shape[2], pool.shape[0]],
-        "sources": pool.sources,
-        "pretexts": {name: config.pretexts[name] for name in pretexts},
-    }
 
 
 def skill_records(part: Run) -> list[dict[str, Any]]:

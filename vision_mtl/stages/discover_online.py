@@ -27,6 +27,7 @@ from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.discover_outputs import about_selection
 from vision_mtl.stages.fit import fit, resume, write_result
 from vision_mtl.stages.pretrain import build_trainer, draw, training_images, watch
 from vision_mtl.training.loop import Progress, Trainer
@@ -74,9 +75,7 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
     skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, accelerator.autocast)
     metrics = {**skills, "online": probes[-1] if probes else {}, **syllabus.metrics()}
-    about = {"image_size": [pool.shape[1], pool.shape[2], pool.shape[0]], "sources": pool.sources}
-    about["pretexts"] = {name: config.pretexts[name] for name in trainer.objective.mixture.pretexts}
-    syllabus.write(about)
+    syllabus.write(about_selection(config, pool, trainer.objective.mixture.pretexts))
     draw(run, trainer, pool, trainer.objective, metrics)
     write_result(run, trainer, metrics, pool.summary())
 

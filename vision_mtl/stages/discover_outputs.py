@@ -21,6 +21,8 @@ from vision_mtl.discovery.tables import Group, Tables
 from vision_mtl.evaluation.classes import csv_text
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.scores import divide
+from vision_mtl.pretext.contract import Pretext
+from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.extremes import extremes_figure
 from vision_mtl.viz.discovery import course_figure, scales_figure
 from vision_mtl.viz.skill_maps import SkillMap, skill_maps_figure
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
 CELL = re.compile(r"(\d+)x(\d+)/r(\d+)c(\d+)")  # a damage that is one cell of a grid
 NUM_PICTURES = 6  # single images with maps of their own
 SHOWN_ERROR = 1e-3  # mean squared error (8 grey levels) below which a single cell's skill says nothing
+
+
+def about_selection(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretext]) -> dict[str, Any]:
+    """What a selection says of the images and the damage that it was made of."""
+    return {
+        "image_size": [pool.shape[1], pool.shape[2], pool.shape[0]],
+        "sources": pool.sources,
+        "pretexts": {name: config.pretexts[name] for name in pretexts},
+    }
 
 
 def write_files(

@@ -10,7 +10,6 @@ import torch
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
-from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.predictions import predict_split
@@ -20,7 +19,7 @@ from vision_mtl.stages.finetune import train
 from vision_mtl.stages.fit import write_result
 from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.pretrain import build_objective as build_repair
-from vision_mtl.stages.pretrain import share_of_batch, training_images
+from vision_mtl.stages.pretrain import repair_feed, training_images
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import (
     Labelled,
@@ -36,7 +35,7 @@ from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import Together, TogetherFeed
 from vision_mtl.training.optimiser import Optim
-from vision_mtl.training.repair import REPAIR, PretextObjective, RepairFeed
+from vision_mtl.training.repair import REPAIR, PretextObjective
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.tracking import Track
 
@@ -76,8 +75,7 @@ def joint(
     remember_images(run, pool, indices, config.init_from)
     repair = build_repair(config, run, pool, pretexts, indices)
     repair = PretextObjective(repair.mixture, repair.chance, weight_schedule(repair_weight, schedule))
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    batches = Batches(indices, share_of_batch(damaged, accelerator.num_processes), config.seed, **place)
+    damaged_feed = repair_feed(config, pool, indices, damaged, accelerator)
     workers = config.data["num_workers"]
     tasks_feed = build_feed(
         labelled, with_labels, accelerator, config.seed, temperature=temperature, num_workers=workers
@@ -85,7 +83,7 @@ def joint(
     trainer = Trainer(
         model,
         Together({REPAIR: repair, "tasks": build_objective(labelled)}),
-        TogetherFeed({REPAIR: RepairFeed(pool, batches, config.seed, accelerator.device), "tasks": tasks_feed}),
+        TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed}),
         Optim(**config.optim),
         accelerator,
         runtime.layout(model.backbone),

@@ -59,12 +59,9 @@ def pretrain(
 
     objective = build_objective(config, run, pool, pretexts, indices)
     weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
-    share = share_of_batch(optim, accelerator.num_processes)
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    batches = Batches(indices, share, config.seed, **place, weights=weights)
     if config.init_from:
         build.load_weights(model, config.init_from)
-    feed = RepairFeed(pool, batches, config.seed, accelerator.device)
+    feed = repair_feed(config, pool, indices, optim, accelerator, weights)
     layout = runtime.layout(model.backbone)
     trainer = Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
     memory = {"chance": objective.chance}
@@ -115,11 +112,24 @@ def build_trainer(
     if config.init_from:
         run.say(f"initialised from {build.load_weights(model, config.init_from)}")
     objective = build_objective(config, run, pool, pretexts, indices)
-    share = share_of_batch(optim, accelerator.num_processes)
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    feed = RepairFeed(pool, Batches(indices, share, config.seed, **place), config.seed, accelerator.device)
+    feed = repair_feed(config, pool, indices, optim, accelerator)
     layout = runtime.layout(model.backbone)
     return Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
+
+
+def repair_feed(
+    config: RunConfig,
+    pool: Pool,
+    indices: torch.Tensor,
+    optim: Optim,
+    accelerator: Accelerator,
+    weights: torch.Tensor | None = None,
+) -> RepairFeed:
+    """Batches of the images `indices` (n,) for this process, drawn by `weights` (n,) where some are given."""
+    share = share_of_batch(optim, accelerator.num_processes)
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    batches = Batches(indices, share, config.seed, **place, weights=weights)
+    return RepairFeed(pool, batches, config.seed, accelerator.device)
 
 
 def prefer_damages(

@@ -10,7 +10,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.stages.config import LABELLED_ONLY, RunConfig, resolve
 from vision_mtl.stages.registry import sections
 from vision_mtl.study.plan import Compose, references
-from vision_mtl.study.recipes import merge
+from vision_mtl.study.recipes import flat, merge
 
 DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {  # of every arm; budgets are steps, as seconds depend on the other runs
     "discover": {"optim": {"steps": 300}},
@@ -42,7 +42,7 @@ def composer(config: RunConfig, options: Mapping[str, Any]) -> Compose:
         without_seed = json.dumps({**full, "seed": 0}, sort_keys=True)
         if without_seed not in texts:  # resolving takes a while, and seeds are many
             texts[without_seed] = resolve(stage, _without_references({**full, "seed": 0}), {}).to_yaml()
-        referring = _flat_references(full)
+        referring = {key: value for key, value in flat(full).items() if references(value)}
         return full, f"{texts[without_seed]}seed {full['seed']} {json.dumps(referring, sort_keys=True)}"
 
     return compose
@@ -55,13 +55,3 @@ def _without_references(options: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in options.items()
         if isinstance(value, Mapping) or not references(value)
     }
-
-
-def _flat_references(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            found |= _flat_references(value, f"{prefix}{key}.")
-        elif references(value):
-            found[f"{prefix}{key}"] = value
-    return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from vision_mtl.evaluation.classes import csv_text
 from vision_mtl.study.tables import chance_of, chances
 
 Record = Mapping[str, Any]
@@ -29,7 +28,7 @@ def _comparisons(record: Record) -> str:
         row |= {"level_holm": one["difference_holm"]["level"]} | {key: one[key] for key in COMPARISON_KEYS}
         row |= _ends("arm_score", one["arm_score"]) | _ends("baseline_score", one["baseline_score"])
         rows.append(row | _ends("chance", chance_of(one, known)))
-    return _csv(rows)
+    return csv_text(rows, digits=None)
 
 
 def _scores(record: Record) -> str:
@@ -41,7 +40,7 @@ def _scores(record: Record) -> str:
         flat = {key: row[key] for key in ("task", "fraction", "arm", "num_labelled", "num_seeds")}
         flat |= _ends("score", row["score"]) | {"n": row["score"]["n"], "num_clusters": row["score"]["num_clusters"]}
         rows.append(flat | _ends("chance", row["chance"]) | {f"seed_{seed}": values.get(seed) for seed in seeds})
-    return _csv(rows)
+    return csv_text(rows, digits=None)
 
 
 def _runs(record: Record) -> str:
@@ -54,20 +53,9 @@ def _runs(record: Record) -> str:
         flat = {key: value for key, value in run.items() if key != "scores"}
         flat |= {key: "; ".join(run[key]) for key in ("arms", "warnings")}
         rows.append(flat | {f"{task}.{metric}": run["scores"].get(task, {}).get(metric) for task, metric in columns})
-    return _csv(rows)
+    return csv_text(rows, digits=None)
 
 
 def _ends(name: str, score: Any) -> dict[str, Any]:
     ends = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
     return {key: None if score is None else score[end] for key, end in ends.items()}
-
-
-def _csv(rows: Sequence[Record]) -> str:
-    """Rows with a header; None is an empty cell, numbers have all their digits. Nothing at all without a row."""
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
