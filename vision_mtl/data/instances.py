@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,29 +115,37 @@ def read_targets(
 
 
 def near_representatives(
-    instances: Instances, labels: Mapping[str, np.ndarray], settings: Settings, root: Path, progress: Progress | None
+    instances: Instances,
+    contents: np.ndarray,
+    labels: Mapping[str, np.ndarray],
+    settings: Settings,
+    root: Path,
+    progress: Progress | None,
 ) -> np.ndarray:
-    """(N,) int64: each instance's representative among its near duplicates, of whatever source.
+    """(N,) int64: each instance's representative among its near duplicates, of whatever source; `contents` are (N,).
 
     Of more than `NEAR_LIMIT` instances, those within one source are looked for, in sources below that limit. What was
     found is kept beside the store, for every run on the same images and labels asks again.
     """
     if len(instances) <= NEAR_LIMIT:
-        images = [instances.loaded[s].images[i] for s, i in instances.first]
-        return _near(images, instances.contents(), labels, settings, root, "all images", progress)
+
+        def every_image() -> list[np.ndarray]:
+            return [instances.loaded[s].images[i] for s, i in instances.first]
+
+        return _near(every_image, contents, labels, settings, root, "all images", progress)
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         if len(row) > NEAR_LIMIT:
             continue
         own = {task: values[row] for task, values in labels.items()}
-        representative = _near(source.images, source.hashes, own, settings, root, source.name, progress)
+        representative = _near(lambda s=source: s.images, source.hashes, own, settings, root, source.name, progress)
         moved = representative != np.arange(len(row))
         found[row[moved]] = row[representative[moved]]
     return found
 
 
 def _near(
-    images: np.ndarray | Sequence[np.ndarray],
+    images: Callable[[], Sequence[np.ndarray]],
     contents: np.ndarray,
     labels: Mapping[str, np.ndarray],
     settings: Settings,
@@ -145,12 +153,15 @@ def _near(
     where: str,
     progress: Progress | None,
 ) -> np.ndarray:
-    """Near duplicates among n images with `contents` (n,), from the file of an earlier search or by a new one."""
+    """Near duplicates among n images with `contents` (n,), from the file of an earlier search or by a new one.
+
+    `images` are asked for by a new one only.
+    """
     file = root / "store" / f"{NEAR_FILES}{_near_key(contents, labels, settings)}.npy"
-    found = _recall(file, len(images))
+    found = _recall(file, len(contents))
     if found is None:
         report = None if progress is None else (lambda done, n: progress(f"near duplicates in {where}", done, n))
-        found = near_duplicates(images, labels, report)
+        found = near_duplicates(images(), labels, report)
         buffer = io.BytesIO()
         np.save(buffer, found.astype(np.int64))
         atomic_write_bytes(file, buffer.getvalue())

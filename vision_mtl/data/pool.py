@@ -135,7 +135,9 @@ def build_pool(
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
     warnings += report_order(tasks, targets, instances)
     exact, groups = instances.contents(), instances.groups()
-    near = near_representatives(instances, _single_labels(targets), settings, Path(data.root).expanduser(), progress)
+    near = near_representatives(
+        instances, exact, _single_labels(targets), settings, Path(data.root).expanduser(), progress
+    )
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
     split = drop_leaks(draw_sides(data, instances, unit, targets), exact, instances, warnings)
     warnings += report_copies(data.unlabelled or [], split, targets, instances)
@@ -146,11 +148,12 @@ def build_pool(
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
     }
     check_tasks(targets, split)
-    return _pool(instances, split, units([exact, groups, near]), targets, warnings, details)
+    return _pool(instances, exact, split, units([exact, groups, near]), targets, warnings, details)
 
 
 def _pool(
     instances: Instances,
+    content: np.ndarray,
     split: np.ndarray,
     cluster: np.ndarray,
     targets: dict[str, Target],
@@ -169,7 +172,7 @@ def _pool(
         targets=targets,
         warnings=warnings,
         details=details,
-        content=instances.contents(),
+        content=content,
     )
 
 

@@ -9,6 +9,7 @@ asks for no distribution. The interval decides, for 5 seeds cannot give a p-valu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -58,7 +59,7 @@ class Comparison:
         """The standard error that only more test images lower; None where one seed or one cluster does not tell it."""
         return float(self.spread.image_error) if np.isfinite(self.spread.image_error) else None
 
-    @property
+    @cached_property
     def minimum_detectable(self) -> float | None:
         """The smallest true difference that this design shows at `level` with 80 % power.
 

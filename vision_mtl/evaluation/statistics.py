@@ -35,7 +35,7 @@ def permutation_baseline(pred: np.ndarray, true: np.ndarray) -> Score:
     if pred.shape != true.shape or len(true) == 0:
         raise ValueError(f"need equal shapes and an instance; found {pred.shape} and {true.shape}")
     columns = [column.reshape(len(true), -1).T for column in (pred, true)]
-    value = float(np.mean([_agreement_of_marginals(p, t) for p, t in zip(*columns, strict=True)]))
+    value = float(np.mean([expected_agreement(p, t) for p, t in zip(*columns, strict=True)]))
     random = np.random.default_rng(SEED)
     count = max(1, CHUNK // true.size)
     rows = [min(count, RESAMPLES - start) for start in range(0, RESAMPLES, count)]
@@ -45,7 +45,8 @@ def permutation_baseline(pred: np.ndarray, true: np.ndarray) -> Score:
     return Score(value, min(float(low), value), max(float(high), value), len(true), len(true))
 
 
-def _agreement_of_marginals(pred: np.ndarray, true: np.ndarray) -> float:
+def expected_agreement(pred: np.ndarray, true: np.ndarray) -> float:
+    """sum_k p_k q_k of (n,) int64 classes: their mean agreement over all shuffles of one of them."""
     size = int(max(pred.max(), true.max())) + 1
     return float(np.bincount(pred, minlength=size) @ np.bincount(true, minlength=size) / len(true) ** 2)
 

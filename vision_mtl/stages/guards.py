@@ -17,7 +17,6 @@ from vision_mtl.evaluation.features import extract_features, spread_evenly, with
 from vision_mtl.evaluation.linear_probe import FEW_VALIDATION
 from vision_mtl.evaluation.rank import COLLAPSED, effective_rank
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.training.checkpoint import find_checkpoint
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.objective import Feed, TogetherFeed
 from vision_mtl.training.tracking import Tracker
@@ -38,8 +37,9 @@ def remember_images(run: Run, pool: Pool, indices: Tensor, init_from: str | None
 
 def images_seen(where: str) -> np.ndarray:
     """(n,) uint64 hashes of the images that a run and its ancestors trained on; none if it did not write them down."""
-    path = find_checkpoint(Path(where).expanduser())
-    for folder in (path.parent, path.parent.parent):
+    path = Path(where).expanduser()
+    place = path.parent if path.is_file() else path
+    for folder in (place,) if (place / "checkpoints").is_dir() else (place, place.parent):
         if (folder / SEEN).is_file():
             return np.load(folder / SEEN, allow_pickle=False)
     return np.zeros(0, np.uint64)

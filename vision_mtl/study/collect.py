@@ -19,7 +19,7 @@ from vision_mtl.data.splits import units
 from vision_mtl.evaluation.comparisons import Comparison, arm_score, compare
 from vision_mtl.evaluation.instances import Instances, read_instances
 from vision_mtl.evaluation.scores import Score
-from vision_mtl.evaluation.statistics import permutation_baseline
+from vision_mtl.evaluation.statistics import expected_agreement
 from vision_mtl.study.plan import Plan
 
 Metric = Literal["accuracy", "balanced_accuracy"]
@@ -34,12 +34,12 @@ VALUES = {  # kind of task -> what a value is the mean of
 
 @dataclass(frozen=True)
 class Sample:
-    """One arm on one task at one fraction: `values` (S, n), the images' names and clusters (n,), chance by seed."""
+    """One arm on one task at one fraction: `values` (S, n), the images' names and clusters (n,), rows by seed."""
 
     values: np.ndarray
     identities: np.ndarray
     clusters: np.ndarray
-    chance: float | None
+    rows: list[Instances]
 
 
 class Collection:
@@ -48,6 +48,7 @@ class Collection:
     def __init__(self, plan: Plan, finals: Finals, folder: Path, seeds: Sequence[int], metric: Metric) -> None:
         self.plan, self.finals, self.folder, self.seeds, self.metric = plan, finals, folder, seeds, metric
         self._read: dict[str, Instances] = {}
+        self._samples: dict[tuple[str, float, str], Sample | None] = {}
 
     def tasks_of(self, arm: str, fraction: float) -> list[str]:
         """The tasks that the arm is judged on."""
@@ -56,6 +57,12 @@ class Collection:
 
     def sample(self, arm: str, fraction: float, task: str) -> Sample | None:
         """The arm's values, or None where it has no test image of the task."""
+        key = arm, fraction, task
+        if key not in self._samples:
+            self._samples[key] = self._sample(*key)
+        return self._samples[key]
+
+    def _sample(self, arm: str, fraction: float, task: str) -> Sample | None:
         found = [self._of(arm, fraction, seed, task) for seed in self.seeds]
         if not len(found[0]):
             return None
@@ -66,7 +73,7 @@ class Collection:
             np.stack([self._values(one) for one in found]),
             found[0].columns["identity"],
             units(links),
-            self._chance(found),
+            found,
         )
 
     def _of(self, arm: str, fraction: float, seed: int, task: str) -> Instances:
@@ -87,8 +94,9 @@ class Collection:
         _, inverse, counts = np.unique(true.astype(str), return_inverse=True, return_counts=True)
         return values * (len(values) / (len(counts) * counts[inverse]))
 
-    def _chance(self, found: Sequence[Instances]) -> float | None:
+    def chance(self, sample: Sample) -> float | None:
         """The permutation baseline of a task with classes, averaged over seeds."""
+        found = sample.rows
         if found[0].columns["true"][0] is None:
             return None
         names = np.unique(np.concatenate([one.columns["true"].astype(str) for one in found]))
@@ -98,7 +106,7 @@ class Collection:
         for one in found:
             both = np.concatenate([one.columns["said"].astype(str), one.columns["true"].astype(str)])
             said, true = np.split(np.unique(both, return_inverse=True)[1], 2)
-            chances.append(permutation_baseline(said, true).value)
+            chances.append(expected_agreement(said, true))
         return float(np.mean(chances))
 
 
@@ -133,7 +141,7 @@ def score_rows(
                 if sample is None:
                     continue
                 by_seed = zip(collection.seeds, sample.values.mean(1).tolist(), strict=True)
-                count, chance = len(sample.identities), sample.chance
+                count, chance = len(sample.identities), collection.chance(sample)
                 baseline = None if chance is None else Score(chance, None, None, count, count).to_json()
                 rows.append(
                     {

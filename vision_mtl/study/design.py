@@ -23,18 +23,19 @@ def before_the_runs(
     for one seed, and for one test image.
     """
     count = len(pairs) * len(fractions) * len(pool.targets)
-    rows = []
-    for arm, baseline in pairs:
-        for fraction in fractions:
-            for task, target in pool.targets.items():
-                clusters = len(np.unique(pool.cluster[pool.indices("test", task=task).numpy()]))
-                known = target.kind in ("single_label", "multi_label") and num_seeds > 1 and clusters > 1
-                smallest = _smallest(expected_std, num_seeds, count, clusters) if known else None
-                row = {"task": task, "fraction": fraction, "arm": arm, "baseline": baseline}
-                rows.append({**row, "minimum_detectable": smallest})
+    smallest = {task: _smallest(pool, task, num_seeds, count, expected_std) for task in pool.targets} if count else {}
+    rows = [
+        {"task": task, "fraction": fraction, "arm": arm, "baseline": baseline, "minimum_detectable": found}
+        for arm, baseline in pairs
+        for fraction in fractions
+        for task, found in smallest.items()
+    ]
     return {"expected_std": expected_std, "rows": rows}
 
 
-def _smallest(std: float, num_seeds: int, count: int, clusters: int) -> float:
+def _smallest(pool: Pool, task: str, num_seeds: int, count: int, std: float) -> float | None:
+    clusters = len(np.unique(pool.cluster[pool.indices("test", task=task).numpy()]))
+    if pool.targets[task].kind not in ("single_label", "multi_label") or num_seeds < 2 or clusters < 2:
+        return None
     image_error = float(np.sqrt(DISAGREEMENT / clusters))
     return minimum_detectable(std, num_seeds, alpha=ALPHA / count, image_error=image_error, num_clusters=clusters)

@@ -141,15 +141,16 @@ class Forecast:
 
     def __init__(self, plan: Plan, folder: Path, width: int) -> None:
         self.plan, self.folder, self.width = plan, folder, width
-        self.done = {node.key for node in plan.nodes.values() if finished(folder / node.folder)}
+        self.done: dict[str, float] = {}  # key of a finished run -> its seconds, 0 until its clock is written
 
     def text(self) -> str:
         """For example `12 of 40 runs done, about 4 min left`."""
         nodes = self.plan.nodes
-        self.done |= {k for k, node in nodes.items() if k not in self.done and finished(self.folder / node.folder)}
+        for key, node in nodes.items():
+            if not self.done.get(key) and (key in self.done or finished(self.folder / node.folder)):
+                self.done[key] = read_clock(self.folder / node.folder)["wall_seconds"]
         seconds: dict[str, list[float]] = {}
-        for key in self.done:
-            taken = read_clock(self.folder / nodes[key].folder)["wall_seconds"]
+        for key, taken in self.done.items():
             seconds.setdefault(nodes[key].stage, []).extend([taken] if taken else [])
         means = {stage: sum(taken) / len(taken) for stage, taken in seconds.items() if taken}
         left = [means.get(node.stage) for key, node in nodes.items() if key not in self.done]
@@ -161,7 +162,10 @@ class Forecast:
     @contextmanager
     def shown(self, shown: bool) -> Iterator[None]:
         """Show the text while the block runs. Results are looked for in the folder, so any backend will do."""
-        line, stop = ProgressLine(shown), threading.Event()
+        if not shown:
+            yield
+            return
+        line, stop = ProgressLine(), threading.Event()
 
         def watch() -> None:
             while not stop.wait(POLL_SECONDS):
