@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from vision_mtl.stages.discover_online import Syllabus
+from vision_mtl.stages.guards import images_seen
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import Trainer
 
@@ -132,12 +133,14 @@ def test_pretraining_takes_the_selection(train, result, folder: Path, tmp_path: 
     assert result(tmp_path / "run")["images_seen"] == 32
 
 
-def test_the_checkpoint_is_a_pretraining_runs(train, result, folder: Path, tmp_path: Path) -> None:
+def test_the_checkpoint_is_a_pretraining_runs(train, result, folder: Path, tmp_path: Path, capsys) -> None:
     train(folder, *words())
     start = ["--init_from", str(folder), "--data.val_ratio", "0.2"]
     assert train(tmp_path / "tuned", "--stage", "finetune", *start) == 0
     assert "shape" in result(tmp_path / "tuned")["metrics"]["tasks"]
     assert train(tmp_path / "more", *words(), "--init_from", str(folder)) == 0
+    assert f"initialised from {folder}/checkpoints" in capsys.readouterr().out
+    assert set(images_seen(str(folder))) <= set(images_seen(str(tmp_path / "more"))) and len(images_seen(str(folder)))
 
 
 MISTAKES = [

@@ -29,6 +29,7 @@ from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.discover_outputs import about_selection
 from vision_mtl.stages.fit import fit, resume, write_result
+from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.pretrain import build_trainer, draw, training_images, watch
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.runtime import Runtime
@@ -63,9 +64,10 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     check_run(config, accelerator.num_processes)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
+    remember_images(run, pool, indices, config.init_from)
     trainer = build_trainer(config, run, pool, indices, build.build_pretexts(config), accelerator)
     memory: dict[str, Any] = {"chance": trainer.objective.chance, RECORD: None}
-    resume(trainer, run, memory)
+    resume(trainer, run, memory, config.init_from)
     trainer.objective.chance = memory["chance"]
     syllabus = Syllabus(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
     syllabus.begin()

@@ -110,7 +110,7 @@ def build_trainer(
     torch.manual_seed(config.seed)
     model = build.build_model(config, pretexts)
     if config.init_from:
-        run.say(f"initialised from {build.load_weights(model, config.init_from)}")
+        build.load_weights(model, config.init_from)
     objective = build_objective(config, run, pool, pretexts, indices)
     feed = repair_feed(config, pool, indices, optim, accelerator)
     layout = runtime.layout(model.backbone)
