@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.measure import BATCH, Judged, damage_names
+from vision_mtl.discovery.measure import BATCH, Judged, damage_names, mean_by_image
 from vision_mtl.discovery.selection import Selection
 from vision_mtl.discovery.skill import SCORE_SEED
 from vision_mtl.pretext.contract import Pretext, Shape
@@ -56,7 +56,7 @@ def build_arms(pretexts: Mapping[str, Pretext], shape: Shape) -> list[Arm]:
     found, start = [], 0
     for pretext, it in pretexts.items():
         names = it.damages(shape)
-        is_question = it.output == "logits"
+        is_question = not it.repairs
         groups: dict[str, list[int]] = {}
         for number, name in enumerate(names):
             arm = "all" if is_question else name if single else name.partition("/")[0]
@@ -119,9 +119,9 @@ def _losses(judged: Judged, arm: Arm, batch: Tensor, untrained: bool) -> np.ndar
     pretext = judged.mixture.pretexts[arm.pretext]
     keys = Keys(SCORE_SEED, 0, batch.to(images.device))
     which = None  # a question draws its answer itself
-    if pretext.output == "pixels":
+    if pretext.repairs:
         which = arm.numbers.to(images.device)[keys.fold(f"arm/{arm.name}").choice(arm.shares)]
     part, damaged = judged.mixture.prepare_all(arm.pretext, images, keys, which)
-    prediction = zero_prediction(pretext, images) if untrained else judged.predict(part, damaged)
-    loss = pretext.loss(prediction, images, part.draw).double()
+    prediction = zero_prediction(pretext, part.images) if untrained else judged.predict(part, damaged)
+    loss = mean_by_image(pretext.loss(prediction, part.images, part.draw), part, len(images)).double()
     return torch.where(pretext.usable(images), loss, torch.nan).cpu().numpy()

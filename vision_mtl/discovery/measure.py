@@ -1,8 +1,8 @@
 """Errors of a network's repairs and of every rule, for each image under each damage.
 
 Damage by damage: rules are fitted to the fold's training images under that damage, then all held-out images are
-repaired under it. A question (rotation, neighbour) is one damage, `all`: its answers' losses are averaged by their
-shares, or a network that always gives one answer would look learned on that answer's instances.
+repaired under it. A question (rotation, neighbour, contrast) is one damage, `all`: its answers' losses are averaged
+by their shares, or a network that always gives one answer would look learned on that answer's instances.
 """
 # n images, D damages, B images of a batch, C channels, H W pixels
 
@@ -85,12 +85,12 @@ class DamageErrors:
 
 def damage_names(pretext: Pretext, shape: Shape) -> list[str]:
     """What is scored apart: the pretext's damages, or the one name of a question."""
-    return ["all"] if pretext.output == "logits" else pretext.damages(shape)
+    return pretext.damages(shape) if pretext.repairs else ["all"]
 
 
 def scored_shares(pretext: Pretext, shape: Shape) -> np.ndarray:
     """(D,) of sum 1: how often each of `damage_names` is drawn."""
-    return np.ones(1) if pretext.output == "logits" else pretext.damage_shares(shape).double().numpy()
+    return pretext.damage_shares(shape).double().numpy() if pretext.repairs else np.ones(1)
 
 
 def measure_damages(
@@ -112,9 +112,8 @@ def measure_damages(
     judged.model.eval()
     for number, damage in enumerate(names):
         seen(f"scoring {name} {damage}")
-        is_question = pretext.output == "logits"
         columns.append(
-            _question(judged, name, indices) if is_question else _damage(judged, name, number, indices, training)
+            _damage(judged, name, number, indices, training) if pretext.repairs else _question(judged, name, indices)
         )
     table = {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}  # (n, D) or (n, D, C)
     fields = {key: table.pop(key) for key in FIELDS}
@@ -128,7 +127,7 @@ def model_errors(judged: Judged, name: str, indices: Tensor) -> np.ndarray:
     indices = suited(judged.pool, pretext, indices)
     training = judged.model.training
     judged.model.eval()
-    if pretext.output == "logits":
+    if not pretext.repairs:
         found = [_question(judged, name, indices)["model"]]
     else:
         count = len(damage_names(pretext, judged.pool.shape))
@@ -146,7 +145,14 @@ def suited(pool: Pool, pretext: Pretext, indices: Tensor) -> Tensor:
 def one_damage(mixture: Mixture, name: str, number: int, images: Tensor, indices: Tensor) -> tuple[Part, Tensor]:
     """Damage number `number` of pretext `name` on images (B, C, H, W): the part, and the damaged images."""
     which = torch.full((len(images),), number, device=images.device)
-    return mixture.prepare_all(name, images, Keys(SCORE_SEED, 0, indices.to(images.device)), which)
+    drawn = mixture.pretexts[name].output == "embedding"  # one view of an image has nothing to be compared with
+    return mixture.prepare_all(name, images, Keys(SCORE_SEED, 0, indices.to(images.device)), None if drawn else which)
+
+
+def mean_by_image(values: Tensor, part: Part, count: int) -> Tensor:
+    """(b,) of a part's instances -> (count,): the mean of each image's."""
+    sums = values.new_zeros(count).index_add(0, part.source_rows, values)
+    return sums / part.source_rows.bincount(minlength=count).clamp(min=1)
 
 
 FIELDS = ("model", "untrained", "first", "second")
@@ -203,13 +209,14 @@ def _question(judged: Judged, name: str, indices: Tensor) -> Column:
     shares = pretext.damage_shares(judged.pool.shape).tolist()
     for batch in indices.split(BATCH):
         images = judged.images(batch)
-        sums = {key: images.new_zeros(len(images)) for key in ("model", "untrained", CHANCE)}
+        sums = {key: images.new_zeros(len(images)) for key in ("model", CHANCE)}
         for number, share in enumerate(shares):
             part, damaged = one_damage(judged.mixture, name, number, images, batch)
-            chance = pretext.loss(zero_prediction(pretext, images), images, part.draw)
-            loss = pretext.loss(judged.predict(part, damaged), images, part.draw)
-            for key, value in (("model", loss), ("untrained", chance), (CHANCE, chance)):
-                sums[key] = sums[key] + share * value
+            answers = {"model": judged.predict(part, damaged), CHANCE: zero_prediction(pretext, part.images)}
+            for key, answer in answers.items():
+                loss = mean_by_image(pretext.loss(answer, part.images, part.draw), part, len(images))
+                sums[key] = sums[key] + share * loss
+        sums["untrained"] = sums[CHANCE]
         nothing = images.new_zeros(len(images), images.shape[1])  # a question has no target of pixels
         found.append(sums | {"first": nothing, "second": nothing})
     return _collected(found)

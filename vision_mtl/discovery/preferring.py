@@ -74,7 +74,7 @@ def _columns(pretexts: Mapping[str, Pretext], shape: tuple[int, int, int]) -> di
     for name, pretext in pretexts.items():
         damages = pretext.damages(shape)
         found |= {(name, damage): [start + number] for number, damage in enumerate(damages)}
-        if pretext.output == "logits":
+        if not pretext.repairs:
             found[name, "all"] = list(range(start, start + len(damages)))
         start += len(damages)
     return found

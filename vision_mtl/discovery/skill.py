@@ -2,7 +2,7 @@
 
 `skill = 1 - sum(error_model) / sum(error_reference)`, squared error on pixels in [0, 1] over the scored ones. 0 is the
 classic repair (OpenCV inpainting, the grey image, bicubic), 1 a perfect one, below 0 worse than the classic. Questions
-(rotation, neighbour) are scored by 1 - loss / chance loss in the same way.
+(rotation, neighbour, contrast) are scored by 1 - loss / chance loss in the same way.
 """
 # n instances, B images in a batch, C channels, H W pixels
 
@@ -107,7 +107,7 @@ def _errors(part: Part, damaged: Tensor, prediction: Tensor) -> Iterable[Tensor]
     """(model's, untrained, reference's) error of each image."""
     pretext, images, draw = part.pretext, part.images, part.draw
     zeros = zero_prediction(pretext, images)
-    if pretext.output == "logits":
+    if not pretext.repairs:
         return (pretext.loss(p, images, draw) for p in (prediction, zeros, zeros))
     scored = pretext.scored(images, draw)
     repairs = (

@@ -98,6 +98,23 @@ class LogitHead(nn.Module):
         return self.project(self.norm(last_map.mean(dim=(2, 3))))
 
 
+class EmbeddingHead(nn.Module):
+    """The last map, averaged over positions -> an embedding, by one hidden layer (Chen et al., 2020, sec. 4.2).
+
+    Layer normalisation where the paper has batch normalisation: an embedding does not depend on the rest of the batch.
+    """
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(num_features)
+        self.hidden = nn.Linear(num_features, num_features)
+        self.project = nn.Linear(num_features, num_outputs)
+
+    def forward(self, last_map: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, K)."""
+        return self.project(F.gelu(self.hidden(self.norm(last_map.mean(dim=(2, 3))))))
+
+
 def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.trunc_normal_(layer.weight, std=1e-3)  # 1e-3: loss within 1 % of chance, gradients far above rounding
     nn.init.zeros_(layer.bias)

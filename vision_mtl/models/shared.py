@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.models.decoder import Decoder, LogitHead, PixelHead
+from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
 from vision_mtl.models.task_heads import TaskAnswer, build_task_head
 from vision_mtl.models.visible import hidden_tokens
 
@@ -27,9 +27,10 @@ NAME_RULE = "letters, digits, - and _ only"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a pretext's head must give: K maps at full resolution, or K logits; and whether its fill is learned."""
+    """What a pretext's head must give: K maps at full resolution, K logits or an embedding of K numbers; and whether
+    its fill is learned."""
 
-    kind: Literal["pixels", "logits"]
+    kind: Literal["pixels", "logits", "embedding"]
     num_outputs: int
     learned_fill: bool = False
 
@@ -175,8 +176,9 @@ class SharedModel(nn.Module):
         return hidden if bool(hidden.any()) else None
 
     def _head(self, answer: Answer) -> nn.ModuleList:
-        if answer.kind == "logits":
-            return nn.ModuleList([LogitHead(self.backbone.num_features, answer.num_outputs)])
+        if answer.kind != "pixels":
+            head = LogitHead if answer.kind == "logits" else EmbeddingHead
+            return nn.ModuleList([head(self.backbone.num_features, answer.num_outputs)])
         size = self.backbone.image_size
         return nn.ModuleList(
             PixelHead(width, answer.num_outputs, stride, size) for width, stride in self.decoder.readouts

@@ -1,12 +1,15 @@
 """What a pretext task is. Chance and effect are apart: `sample` draws, everything else is a pure function of the draw.
 
 A pretext is a frozen dataclass in a file of its own name, registered under that name; its fields are its options in
-YAML and on the command line. To add one, copy `blur.py` (it repairs pixels) or `rotation.py` (it answers a question).
+YAML and on the command line. To add one, copy `blur.py` (it repairs pixels), `rotation.py` (it answers a question) or
+`contrast.py` (it compares images).
 
-Two kinds of answer:
+Three kinds of answer:
 
 - `output = "pixels"`: the decoder's head gives (B, K, H, W), K = `num_outputs(C)`; `repair` turns it into an image;
-- `output = "logits"`: a head on pooled features gives (B, K).
+- `output = "logits"`: a head on pooled features gives (B, K);
+- `output = "embedding"`: a small network on pooled features gives (B, K), and `loss` compares the batch's rows with
+  each other. The draw says which rows belong together; the loss is already in units of chance.
 
 An all-zero prediction is the pretext's *chance answer*: heads start at zero, so a loss starts at its chance loss, and
 training divides by that loss so that no pretext drowns another.
@@ -34,8 +37,13 @@ class Pretext:
 
     weight: float = 1.0  # share of a batch's images that get this pretext, relative to the others'; 0 leaves it out
 
-    output: ClassVar[Literal["pixels", "logits"]] = "pixels"
+    output: ClassVar[Literal["pixels", "logits", "embedding"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # what the K logits mean, for pictures; none for pixels
+
+    @property
+    def repairs(self) -> bool:
+        """Whether the answer is a picture; else it is a question's, judged by its loss and scored as one damage."""
+        return self.output == "pixels"
 
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be used (not square, no colour, too small for the grid)."""

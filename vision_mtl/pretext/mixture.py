@@ -84,8 +84,7 @@ class Mixture:
             if len(rows) == 0:
                 continue
             # a question draws for itself: its preferred answers would give it away
-            asks = self.pretexts[name].output == "logits"
-            fixed = None if damage is None or asks else damage[rows]
+            fixed = None if damage is None or not self.pretexts[name].repairs else damage[rows]
             part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
             moved = slice(start, start + len(seen))
             parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))

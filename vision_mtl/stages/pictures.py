@@ -52,12 +52,15 @@ def repair_panel(
     model.eval()
     with torch.no_grad():
         part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
-        part, damaged, prediction = _first_instances(part, damaged, prediction)
         title = _title(name, score)
-        if part.pretext.output == "logits":
-            panel = _answer_panel(title, part, prediction)
+        if part.pretext.output == "embedding":
+            panel = _views_panel(title, part, damaged, prediction)
         else:
-            panel = Panel(title, repair_rows(part, damaged, prediction))
+            part, damaged, prediction = _first_instances(part, damaged, prediction)
+            if part.pretext.repairs:
+                panel = Panel(title, repair_rows(part, damaged, prediction))
+            else:
+                panel = _answer_panel(title, part, prediction)
     model.train(training)
     return panel
 
@@ -100,6 +103,18 @@ def _answer_panel(title: str, part: Part, prediction: Tensor) -> Panel:
     captions = [names[a] if a == b else f"{names[a]}\nnot {names[b]}" for a, b in zip(said, true, strict=True)]
     shown = [("original", _pixels(part.images)), ("shown", _pixels(part.pretext.picture(part.images, part.draw)))]
     return Panel(title, shown, captions)
+
+
+def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+    """An embedding's panel: two views of each image, and whether the first finds the second among all others."""
+    count = int(part.source_rows.max()) + 1
+    first, second = (part.source_rows == torch.arange(count, device=damaged.device)[:, None]).int().topk(2, 1).indices.T
+    unit = torch.nn.functional.normalize(prediction, dim=1)
+    similar = (unit @ unit.T).fill_diagonal_(-1.0)[first]
+    rank = (similar > similar.gather(1, second[:, None])).sum(1) + 1
+    captions = ["found" if place == 1 else f"{place - 1} nearer" for place in rank.tolist()]
+    rows = [("original", part.images[first]), ("one view", damaged[first]), ("another view", damaged[second])]
+    return Panel(title, [(label, _pixels(images)) for label, images in rows], captions)
 
 
 def _title(name: str, score: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,118 @@
+"""Two views of one image agree, strangers do not; the loss is NT-Xent in units of chance."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from skimage.data import astronaut
+from torch.nn import functional as F
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.colour import luma
+from vision_mtl.pretext.contrast import Contrast
+from vision_mtl.pretext.mixture import Mixture
+
+SHAPE = (3, 32, 32)
+
+
+def photographs(count: int = 8) -> torch.Tensor:
+    picture = torch.from_numpy(astronaut()).permute(2, 0, 1).float() / 255
+    return torch.stack([F.avg_pool2d(picture[:, i : i + 96, 200 : 200 + 96], 3) for i in range(0, 20 * count, 20)])
+
+
+def test_the_loss_is_the_papers_over_the_log_of_the_others() -> None:
+    torch.manual_seed(0)
+    image = torch.arange(6).repeat_interleave(2)
+    vectors = torch.randn(12, 16)
+    found = Contrast(temperature=0.5).loss(vectors, torch.zeros(12, *SHAPE), {"image": image})
+    for i in range(12):
+        partner = i ^ 1
+        cosine = [torch.cosine_similarity(vectors[i], vectors[j], dim=0).item() / 0.5 for j in range(12)]
+        others = sum(math.exp(cosine[j]) for j in range(12) if j != i)
+        assert found[i].item() == pytest.approx(-math.log(math.exp(cosine[partner]) / others) / math.log(11), rel=1e-5)
+
+
+def test_agreeing_embeddings_cost_little_and_equal_ones_chance() -> None:
+    image = torch.arange(8).repeat_interleave(2)
+    apart = torch.eye(8)[image]
+    loss = Contrast().loss
+    assert loss(apart, torch.zeros(16, *SHAPE), {"image": image}).max() < 0.05
+    torch.testing.assert_close(loss(torch.ones(16, 8), torch.zeros(16, *SHAPE), {"image": image}), torch.ones(16))
+
+
+def test_a_view_alone_carries_no_loss() -> None:
+    vectors = torch.randn(5, 8, requires_grad=True)
+    image = torch.tensor([0, 0, 1, 1, 2])
+    loss = Contrast().loss(vectors, torch.zeros(5, *SHAPE), {"image": image})
+    assert loss[4] == 0 and bool((loss[:4] > 0).all())
+    alone = Contrast().loss(vectors[:2], torch.zeros(2, *SHAPE), {"image": image[:2]})
+    assert torch.equal(alone, torch.zeros(2))
+
+
+def test_a_mixture_gives_two_views_side_by_side() -> None:
+    images = photographs()
+    part, views = Mixture({"contrast": Contrast()}).prepare_all("contrast", images, Keys(0, 0, torch.arange(8) + 50))
+    assert len(views) == 16 and part.source_rows.tolist() == [i for i in range(8) for _ in range(2)]
+    assert part.draw["image"].tolist() == [50 + i for i in range(8) for _ in range(2)]
+    assert bool(((views[0::2] - views[1::2]).abs().mean((1, 2, 3)) > 0.01).all())
+
+
+def test_without_changes_a_view_is_the_image() -> None:
+    plain = Contrast(smallest_crop=1.0, colour=0.0, grey=0.0, mirror=False)
+    images = photographs()
+    draw = plain.sample(Keys(0, 0, torch.arange(8)), SHAPE)
+    torch.testing.assert_close(plain.corrupt(images, draw), images, atol=1e-5, rtol=0)
+
+
+def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
+    images = photographs(1)
+    plain = {
+        "image": torch.zeros(1, dtype=torch.int64),
+        "window": torch.tensor([[1.0, 0.0, 0.0]]),
+        "mirrored": torch.tensor([True]),
+        "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]]),
+    }
+    torch.testing.assert_close(Contrast().corrupt(images, plain), images.flip(3), atol=1e-5, rtol=0)
+    corner = plain | {"window": torch.tensor([[0.5, -0.5, 0.5]]), "mirrored": torch.tensor([False])}
+    expected = F.interpolate(images[:, :, :16, 16:], size=32, mode="bilinear", align_corners=False)
+    # all but the rim: there the window sees its neighbours' pixels
+    found = Contrast().corrupt(images, corner)
+    torch.testing.assert_close(found[:, :, :31, 1:], expected[:, :, :31, 1:], atol=1e-5, rtol=0)
+
+
+def test_hue_and_saturation_keep_the_luma_and_grey_loses_the_colours() -> None:
+    images = 0.3 + 0.3 * photographs()  # away from the rims of the range, where colours are clipped
+    draw = Contrast(smallest_crop=1.0, mirror=False).sample(Keys(0, 0, torch.arange(8)), SHAPE)
+    turned = draw | {"light": torch.tensor([[1.0, 1.0, 0.5, 0.6]]).expand(8, -1)}
+    found = Contrast().corrupt(images, turned)
+    torch.testing.assert_close(luma(found), luma(images), atol=2e-3, rtol=0)
+    assert (found - images).abs().mean() > 0.01
+    grey = Contrast().corrupt(images, draw | {"light": torch.tensor([[1.0, 1.0, 0.0, 0.6]]).expand(8, -1)})
+    assert grey.std(1).max() < 2e-3
+
+
+def test_views_follow_the_instance_and_never_leave_the_image() -> None:
+    keys = Keys(0, 0, torch.arange(1000))
+    first = Contrast().sample(replace(keys, instance=torch.zeros(1000, dtype=torch.int64)), SHAPE)
+    second = Contrast().sample(replace(keys, instance=torch.ones(1000, dtype=torch.int64)), SHAPE)
+    assert not torch.equal(first["window"], second["window"])
+    side, offset = first["window"][:, 0], first["window"][:, 1:]
+    assert side.min() >= math.sqrt(0.3) and side.max() <= 1
+    assert bool((offset.abs() + side[:, None] <= 1 + 1e-6).all())
+    assert (first["light"][:, 2] == 0).float().mean() == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "contrast.temperature must be above 0; found 0.0"),
+        ({"smallest_crop": 0.0}, r"contrast.smallest_crop must lie in \(0, 1\]; found 0.0"),
+        ({"grey": 1.5}, r"contrast.grey must lie in \[0, 1\]; found 1.5"),
+        ({"width": 1}, "contrast.width must be 2 or more; found 1"),
+    ],
+)
+def test_bad_options_are_named(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Contrast(**options)

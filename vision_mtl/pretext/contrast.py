@@ -1,0 +1,139 @@
+"""Instance discrimination: tell which two damaged views show the same image, by embeddings that agree.
+
+Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), 2020,
+https://arxiv.org/abs/2002.05709, sec. 2: a random crop, a mirror image, changed and lost colours; normalised
+embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
+
+Differs from the paper: the loss is in units of its chance value, log(n - 1) for n views, so that it does not change
+with the batch; crops keep their aspect ratio; saturation and hue are one linear map of the colours, hue a rotation of
+the chroma plane; there is no blur, which at small sizes only hides detail; in a mixture, or with several processes, an
+image is compared with the views of its own part of the batch.
+"""
+# B views, N images, C channels, H W pixels, K embedding width
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.pretext.colour import LUMA
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+
+VIEWS = 2  # of each image, as in the paper
+HUE = 0.1  # of a full turn, at most, at strength 0.5: the paper's ratio of hue to brightness
+
+
+@PRETEXTS.register("contrast")
+@dataclass(frozen=True, kw_only=True)
+class Contrast(Pretext):
+    """Embeds two views of each image so that each is nearest to the other; a step needs two images or more."""
+
+    temperature: float = 0.2  # divides cosine similarities, above 0; smaller looks at the hardest strangers only
+    smallest_crop: float = 0.3  # smallest share of the image's area that a view shows, in (0, 1]
+    colour: float = 0.5  # strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none
+    grey: float = 0.2  # share of views without colour, in [0, 1]
+    mirror: bool = True  # whether half of the views are mirrored; false where left and right mean something
+    width: int = 128  # numbers in an embedding
+
+    output: ClassVar[Literal["pixels", "logits", "embedding"]] = "embedding"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UserError(f"contrast.temperature must be above 0; found {self.temperature}.")
+        if not 0 < self.smallest_crop <= 1:
+            raise UserError(f"contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
+        for name in ("colour", "grey"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
+        if self.width < 2:
+            raise UserError(f"contrast.width must be 2 or more; found {self.width}.")
+
+    def num_outputs(self, channels: int) -> int:
+        return self.width
+
+    def num_instances(self, shape: Shape) -> int:
+        return VIEWS
+
+    def sample(self, keys: Keys, shape: Shape) -> Draw:
+        """`image` (B,) int64: equal for views of one image. `window` (B, 3): side of the crop as a share of the
+        image's, and its centre's offset from the image's, in half images. `mirrored` (B,) bool. `light` (B, 4):
+        factors of brightness, contrast and saturation, and the hue's turn in radians."""
+        side = keys.uniform(low=self.smallest_crop).sqrt()
+        offset = keys.uniform(2, -1.0, 1.0) * (1 - side)[:, None]
+        mirrored = keys.integers(2).bool() & self.mirror
+        factors = 1 + self.colour * keys.uniform(3, -1.0, 1.0)
+        turn = keys.uniform(low=-1.0) * (2 * math.pi * HUE * 2 * self.colour)
+        coloured = (keys.uniform() >= self.grey).float()
+        light = torch.cat((factors[:, :2], (factors[:, 2] * coloured)[:, None], turn[:, None]), dim=1)
+        window = torch.cat((side[:, None], offset), dim=1)
+        return {"image": keys.index, "window": window, "mirrored": mirrored, "light": light}
+
+    def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        return self._coloured(self._cropped(images, draw), draw["light"])
+
+    def target(self, images: Tensor, draw: Draw) -> Tensor:
+        """(B,) int64: views of one image have one number."""
+        return draw["image"]
+
+    def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        """NT-Xent in units of chance. A view without another of its image carries none."""
+        image = draw["image"]
+        if len(image) <= VIEWS:  # nobody to be mistaken for
+            return prediction.float().sum(1) * 0.0
+        unit = F.normalize(prediction.float(), dim=1)
+        itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
+        similar = (unit @ unit.T / self.temperature).masked_fill(itself, float("-inf"))
+        same = (image[:, None] == image) & ~itself
+        surprise = -similar.log_softmax(1).masked_fill(~same, 0.0).sum(1)
+        return surprise / same.sum(1).clamp(min=1) / math.log(len(image) - 1)
+
+    def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
+        """One view that stands for all, as there are endlessly many: the middle, half as large, in plain colours."""
+        device = images.device
+        draw = {
+            "image": torch.zeros(1, dtype=torch.int64, device=device),
+            "window": torch.tensor([[0.5, 0.0, 0.0]], device=device),
+            "mirrored": torch.zeros(1, dtype=torch.bool, device=device),
+            "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]], device=device),
+        }
+        return images[:1], draw
+
+    def damages(self, shape: Shape) -> list[str]:
+        """`views`: all of them."""
+        return ["views"]
+
+    def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
+        """Each view's window of its image, at the image's size, bilinear; a window is never larger than the image."""
+        side, down, across = draw["window"].unbind(1)
+        flip = torch.where(draw["mirrored"], -side, side)
+        zero = torch.zeros_like(side)
+        rows = torch.stack((torch.stack((flip, zero, across), 1), torch.stack((zero, side, down), 1)), 1)  # (B, 2, 3)
+        grid = F.affine_grid(rows.to(images.dtype), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def _coloured(self, views: Tensor, light: Tensor) -> Tensor:
+        """Brightness, contrast about the view's mean, saturation and hue; of grey views, brightness and contrast."""
+        brightness, contrast, saturation, turn = light.to(views.dtype)[:, :, None, None].unbind(1)  # (B, 1, 1) each
+        views = views * brightness[:, None]
+        if views.shape[1] == 3:
+            views = torch.einsum("bdc,bchw->bdhw", _colour_map(saturation, turn), views)
+        mean = views.mean((1, 2, 3), keepdim=True)
+        return (mean + (views - mean) * contrast[:, None]).clamp(0, 1)
+
+
+def _colour_map(saturation: Tensor, turn: Tensor) -> Tensor:
+    """(B, 3, 3): RGB -> RGB of the same luma, its chroma times `saturation` and turned by `turn` radians, (B, 1, 1)."""
+    like = {"dtype": turn.dtype, "device": turn.device}
+    # the YIQ space of NTSC television (SMPTE 170M): luma, and two axes of chroma at right angles
+    to_yiq = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], **like)
+    cosine, sine = (saturation * wave(turn) for wave in (torch.cos, torch.sin))
+    one, zero = torch.ones_like(turn), torch.zeros_like(turn)
+    rows = [torch.cat(row, 2) for row in ((one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine))]
+    return torch.linalg.inv(to_yiq) @ torch.cat(rows, 1) @ to_yiq
