@@ -79,6 +79,15 @@ def test_other_images_are_refused(pretrained: LoadedRun, given: object, says: st
         pretrained.images(given)
 
 
+def test_a_runs_own_images_are_held_out_ones(pretrained: LoadedRun) -> None:
+    found = pretrained.samples(3)
+    held_out = pretrained.pool.gather(pretrained.pool.indices("test"))
+    assert found.shape == (3, 3, 32, 32) and all((held_out == one).flatten(1).all(1).any() for one in found)
+    assert torch.equal(pretrained.images(found), found)
+    with pytest.raises(UserError, match="Did you mean 'test'"):
+        pretrained.samples(split="tests")
+
+
 def test_an_unreadable_file_is_named(pretrained: LoadedRun, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"1 of 1 images cannot be read:\n.*broken\.png: not an image"):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 100  # of figures within a page: a repair's picture is then 90 pixels wide
+QUALITY = 80  # of JPEG: at 70 letters begin to fray
 LEFT = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
 
 
@@ -42,8 +43,18 @@ def facts(about: Mapping[str, Any]) -> Markup:
 
 
 def image(picture: Image.Image, alt: str) -> Markup:
-    """A picture within the page, at most 900 pixels wide and 200 kB."""
-    kind, data = reduced(picture)
+    """A plot within the page, at most 900 pixels wide and 200 kB."""
+    return _embedded(*reduced(picture), alt)
+
+
+def photograph(picture: Image.Image, alt: str) -> Markup:
+    """A figure of photographs within the page, as it is: a palette would turn smooth errors into steps."""
+    data = io.BytesIO()
+    picture.convert("RGB").save(data, format="JPEG", quality=QUALITY, optimize=True)
+    return _embedded("image/jpeg", data.getvalue(), alt)
+
+
+def _embedded(kind: str, data: bytes, alt: str) -> Markup:
     encoded = base64.b64encode(data).decode()
     return Markup(f'<img style="max-width:100%" alt="{escape(alt)}" src="data:{kind};base64,{encoded}"/>')
 

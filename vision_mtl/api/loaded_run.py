@@ -23,17 +23,17 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import CONFIG, RESULT
 from vision_mtl.core.run import Run as Record
 from vision_mtl.data.files import missing_path
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.pretext.contract import Pretext
-from vision_mtl.pretext.grid import parse_grids
-from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.stages import build
 from vision_mtl.stages.command import read_config
 from vision_mtl.stages.given_images import Given, read_given
 from vision_mtl.stages.predict import Answerer
 from vision_mtl.stages.predict_inputs import Frame
 from vision_mtl.stages.predict_outputs import read_questions
-from vision_mtl.stages.repairs import asked_pretext, damage_number
+from vision_mtl.stages.repairs import asked_pretext, cell_damage, damage_number
 from vision_mtl.training.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -133,6 +133,21 @@ class LoadedRun:
         """
         return read_given(images, self.frame)[1]
 
+    @cached_property
+    def pool(self) -> Pool:
+        """The images that the run's config names, decoded again (or read from its store), with sides and labels."""
+        data, tasks = self.config.get("data") or {}, self.config.get("tasks") or {}
+        frame = self.frame
+        built = {name: Task(**options) for name, options in tasks.items()}
+        return build_pool(Data(**data), built, image_size=frame.size, channels=frame.channels)
+
+    def samples(self, count: int = 8, split: str = "test", source: str | None = None) -> Tensor:
+        """Some of the run's own images, at even steps: (count, C, H, W), or fewer where there are fewer.
+
+        `split` is train, val or test (which no training has seen); `source` one of `run.pool.sources`.
+        """
+        return self.pool.gather(spread_evenly(self.pool.indices(split, source=source), count))
+
     def reconstruct(
         self,
         images: Given,
@@ -156,7 +171,9 @@ class LoadedRun:
         asked = asked_pretext(self.model, pretext, self.state["pretexts"], options)
         names, pixels = read_given(images, self.frame)
         shape = (self.model.backbone.in_chans, *self.model.backbone.image_size)
-        wanted = damage if cell is None else _cell_name(asked, cell, damage)
+        if cell is not None and damage is not None:
+            raise UserError(f"cell and damage name the same thing: give one; found {cell} and {damage!r}.")
+        wanted = damage if cell is None else cell_damage(asked, cell)
         number = None if wanted is None else damage_number(asked, wanted, shape)
         return reconstruct(self.model, pretext, asked, pixels, names, seed, number)
 
@@ -224,18 +241,3 @@ class LoadedRun:
             "runs within": len(self.runs) or None,
         }
         return Markup(facts(about) + (Result.read(found).scores_html() if found else ""))
-
-
-def _cell_name(pretext: Pretext, cell: tuple[int, int], damage: str | None) -> str:
-    """`4x4/r0c2` for cell (0, 2) of the one grid that was asked for."""
-    if damage is not None:
-        raise UserError(f"cell and damage name the same thing: give one; found {cell} and {damage!r}.")
-    if not isinstance(pretext, GridMask):
-        raise UserError("cell is for grid_mask, whose grids have cells; name other damage by damage=...")
-    sizes = parse_grids(pretext.grid)
-    if len(sizes) > 1:
-        raise UserError(f"cell needs one grid: give grid=4, for example; found {pretext.grid}.")
-    (rows, columns), (row, column) = sizes[0], cell
-    if not (0 <= row < rows and 0 <= column < columns):
-        raise UserError(f"cell must lie in a grid of {rows} x {columns}, rows and columns from 0; found {cell}.")
-    return f"{rows}x{columns}/r{row}c{column}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from vision_mtl.api.html import Markup, escape, figure_image, image, table
+from vision_mtl.api.html import Markup, escape, figure_image, photograph, table
 from vision_mtl.core.errors import unknown
 from vision_mtl.stages.predict import Answerer, caption, make_cell
 from vision_mtl.stages.predict_outputs import Question, read_answer
@@ -79,7 +79,7 @@ class Predictions(Sequence[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         more = f"<br/>the first {SHOWN} of {len(self)} images are shown" if len(self) > SHOWN else ""
-        return Markup(image(figure_image(self.figure()), repr(self)) + self._table() + more)
+        return Markup(photograph(figure_image(self.figure()), repr(self)) + self._table() + more)
 
     def _table(self) -> Markup:
         """A row an image, a column a task: the answers as text, for copying and for readers of the page aloud."""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vision_mtl.api.html import Markup, figure_image, image, to_pictures
+from vision_mtl.api.html import Markup, figure_image, photograph, to_pictures
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
@@ -81,7 +81,7 @@ class Reconstruction:
     def _repr_html_(self) -> str:
         left_out = len(self) - MOST_COLUMNS
         more = f"<br/>the first {MOST_COLUMNS} of {len(self)} instances are shown" if left_out > 0 else ""
-        return Markup(image(figure_image(self.figure()), repr(self)) + more)
+        return Markup(photograph(figure_image(self.figure()), repr(self)) + more)
 
 
 def reconstruct(

@@ -79,6 +79,9 @@ class Report:
         text = html.escape(self.html.read_text("utf-8"))
         return Markup(f'<iframe style="width:100%;border:0" height="{int(height)}" srcdoc="{text}"></iframe>')
 
+    def __repr__(self) -> str:
+        return f"Report({str(self.html)!r}: {self.headline})"
+
     def _repr_html_(self) -> str:
         listed = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.sentences)
         return Markup(

@@ -16,6 +16,8 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.discovery.skill import squared_error
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
+from vision_mtl.pretext.grid import parse_grids
+from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.stages.config import convert
 from vision_mtl.training.repair import requests
@@ -92,6 +94,22 @@ def damage_number(pretext: Pretext, damage: str, shape: tuple[int, int, int]) ->
     if damage not in names:
         raise unknown("damage", damage, names)
     return names.index(damage)
+
+
+def cell_damage(pretext: Pretext, cell: tuple[int, int]) -> str:
+    """The name `4x4/r0c2` of cell (0, 2), row and column from 0, of a pretext that hides cells of one grid.
+
+    Raises `UserError` for another pretext, for several grids, and for a cell outside of the grid.
+    """
+    if not isinstance(pretext, GridMask):
+        raise UserError("cell is for grid_mask, whose grids have cells; name other damage by damage=...")
+    sizes = parse_grids(pretext.grid)
+    if len(sizes) > 1:
+        raise UserError(f"cell needs one grid: give grid=4, for example; found {pretext.grid}.")
+    (rows, columns), (row, column) = sizes[0], cell
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise UserError(f"cell must lie in a grid of {rows} x {columns}, rows and columns from 0; found {cell}.")
+    return f"{rows}x{columns}/r{row}c{column}"
 
 
 def damage_images(
