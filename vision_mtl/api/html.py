@@ -16,8 +16,8 @@ from vision_mtl.study.pictures import reduced
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 100  # of figures within a page: a repair's picture is then 90 pixels wide
-QUALITY = 80  # of JPEG: at 70 letters begin to fray
+DPI = 90  # of figures within a page: a picture of a repair is then 81 pixels wide
+QUALITY = 75  # of JPEG: below it letters begin to fray
 LEFT = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
 
 
