@@ -23,6 +23,7 @@ from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.registry import STAGES
 
 HOW = ("study.num_jobs", "study.backend", "study.address")  # how runs are dealt out changes none of them
+LOOKS_ONLY = ("explore",)  # stages that write no run: --run_dir names the one that is looked at, as --init_from does
 COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
 
 
@@ -51,10 +52,14 @@ def _command(words: list[str]) -> int:
         raise UserError(f"which stage? Give --stage NAME:\n{stage_list()}")
     if stage not in STAGES.names():
         raise unknown("stage", str(stage), STAGES.names())
+    if stage in LOOKS_ONLY and "run_dir" in own:
+        given["init_from"] = [_looked_at(str(_one(own, "run_dir")), given.get("init_from") or [file.get("init_from")])]
     config = resolve(stage, file, given)
     if "print_config" in own:
         print(config.to_yaml(), end="")
         return 0
+    if stage in LOOKS_ONLY:
+        return look(config)
     folder = _one(own, "run_dir") or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}"
     return execute(config, Path(folder).expanduser())
 
@@ -111,8 +116,7 @@ def execute(config: RunConfig, folder: Path) -> int:
     if extended:
         run.warn(extended)
     run.say(f"{config.stage} in {folder}")
-    if threading.current_thread() is threading.main_thread():  # a worker of a cluster may be another one
-        signal.signal(signal.SIGTERM, _interrupt)
+    _end_by_signal()
     try:
         STAGES.get(config.stage)(config, run, **config.own)
     except KeyboardInterrupt:
@@ -131,6 +135,33 @@ def execute(config: RunConfig, folder: Path) -> int:
         run.say(result_text(result))
     run.say(f"results: {folder}")
     return 0
+
+
+def look(config: RunConfig) -> int:
+    """Run a stage that looks at a run and writes none."""
+    run = Run(Path(config.init_from or "."), config.stage, config.seed)
+    _end_by_signal()
+    try:
+        STAGES.get(config.stage)(config, run, **config.own)
+    except KeyboardInterrupt:
+        run.say("ended.")
+        return 130
+    return 0
+
+
+def _looked_at(folder: str, init_from: list[str | None]) -> str:
+    """The run that `--run_dir` names; raises `UserError` if `--init_from` names another."""
+    if init_from[-1] is not None and Path(init_from[-1]).expanduser().resolve() != Path(folder).expanduser().resolve():
+        raise UserError(
+            f"--run_dir {folder} and --init_from {init_from[-1]} name two runs, and this stage writes none: "
+            "give the one to look at."
+        )
+    return folder
+
+
+def _end_by_signal() -> None:
+    if threading.current_thread() is threading.main_thread():  # a worker of a cluster may be another one
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(number: int, frame: object) -> None:

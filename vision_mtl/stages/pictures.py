@@ -74,22 +74,33 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
     """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
+    pictures = repair_pictures(part, part.pretext.repair(prediction, damaged, part.draw))
+    labels = {
+        "prediction": "prediction alone",
+        "repaired": "repaired, visible\npixels put back" if "prediction" in pictures else "repaired",
+        "classic": "classic repair",
+        "classic_error": "error of the\nclassic repair",
+    }
+    return [(labels.get(key, key), picture) for key, picture in pictures.items()]
+
+
+def repair_pictures(part: Part, raw: Tensor) -> dict[str, np.ndarray]:
+    """A part whose repair is `raw` (b, C, H, W): pictures (b, H, W, C) in [0, 1].
+
+    `original`, `damaged`, `prediction` (raw, where some pixels are not scored), `repaired` (those put back), `classic`,
+    `error`, `classic_error`.
+    """
     pretext, images, draw = part.pretext, part.images, part.draw
-    raw = pretext.repair(prediction, damaged, draw)
     scored = pretext.scored(images, draw)
     repaired = torch.where(scored, raw, images)
     classic = torch.where(scored, pretext.reference(images, draw), images)
-    rows = [("original", images), ("damaged", pretext.picture(images, draw))]
+    tensors = {"original": images, "damaged": pretext.picture(images, draw)}
     if not bool(scored.all()):
-        rows.append(("prediction alone", raw))
-    rows += [
-        ("repaired" if bool(scored.all()) else "repaired, visible\npixels put back", repaired),
-        ("classic repair", classic),
-    ]
-    drawn = [(label, _pixels(value)) for label, value in rows]
-    original = _pixels(images)
-    errors = [("error", repaired), ("error of the\nclassic repair", classic)]
-    return drawn + [(label, error_map(_pixels(value), original)) for label, value in errors]
+        tensors["prediction"] = raw
+    tensors |= {"repaired": repaired, "classic": classic}
+    drawn = {key: _pixels(value) for key, value in tensors.items()}
+    errors = {"error": "repaired", "classic_error": "classic"}
+    return drawn | {key: error_map(drawn[of], drawn["original"]) for key, of in errors.items()}
 
 
 def _answer_panel(title: str, part: Part, prediction: Tensor) -> Panel:

@@ -55,6 +55,10 @@ class Frame:
                 pixels = decode_file(file.path)
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
+        return self.bring(pixels)
+
+    def bring(self, pixels: np.ndarray) -> Decoded:
+        """(H, W, C) uint8 of any size, brought to the frame."""
         shape = (pixels.shape[0], pixels.shape[1])
         return Decoded(resize(to_channels(pixels, self.channels), self.size, self.fit), shape)
 
