@@ -62,9 +62,7 @@ def open_site(
 ) -> Site:
     """The run's network and images as what a page may ask."""
     if not config.init_from:
-        raise UserError(
-            "explore needs a trained run: give --init_from RUN, for example runs/pretrain-..."
-        )
+        raise UserError("explore needs a trained run: give --init_from RUN, for example runs/pretrain-...")
     model, state = build.restore_model(config.init_from)
     ask = Answerer(model, Runtime(**config.runtime), config.device)
     model.to(ask.device)

@@ -51,7 +51,7 @@ export async function pictures(found) {
 
 const percent = (p) => (p >= 0.9995 ? "100 %" : p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(1)} %`);
 
-function table(views, rows) {
+function table(views, rows, drawn = []) {
   const head = element("tr", {}, element("th", { scope: "col" }, element("span", { className: "hidden", textContent: "answer" })));
   head.append(...views.map((view) => element("th", { scope: "col", textContent: VIEWS[view] })));
   const body = rows.map(([name, cells]) => {
@@ -63,6 +63,10 @@ function table(views, rows) {
     }
     return row;
   });
+  if (drawn.length) {
+    const cells = drawn.map((canvas) => element("td", {}, canvas));
+    body.unshift(element("tr", { className: "masks" }, element("th", { scope: "row", textContent: "where" }), ...cells));
+  }
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
@@ -91,11 +95,8 @@ export async function head(task, views) {
     name,
     answers.map((answer, k) => ({ text: percent(sharesOf[k][name]), share: sharesOf[k][name], said: says(answer, name, sharesOf[k][name]) })),
   ]);
-  if (task.pictures) {
-    const drawn = await Promise.all(views.map((view) => pictureOf(task.pictures[view], `${task.name}, classes over the ${VIEWS[view]} image`)));
-    made.append(element("div", { className: "masks" }, element("span"), ...drawn));
-  }
-  made.append(table(views, rows));
+  const over = (view) => pictureOf(task.pictures[view], `${task.name}, classes over the ${VIEWS[view]} image`);
+  made.append(table(views, rows, task.pictures ? await Promise.all(views.map(over)) : []));
   const left = task.classes.length - rows.length;
   if (left > 0) made.append(element("p", { className: "quiet", textContent: `and ${left} more classes below these` }));
   return made;

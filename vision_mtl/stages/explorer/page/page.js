@@ -75,7 +75,8 @@ async function show(found) {
 function showSkill(scores) {
   const skill = scores?.skill ?? null;
   $("skill").dataset.sign = skill === null ? "" : skill > 0.005 ? "better" : skill < -0.005 ? "worse" : "level";
-  $("skill-value").textContent = skill === null ? "–" : `${skill < 0 ? "−" : "+"}${Math.abs(skill).toFixed(2)}`;
+  $("skill-value").hidden = skill === null;
+  $("skill-value").textContent = skill === null ? "" : `${skill < 0 ? "−" : "+"}${Math.abs(skill).toFixed(2)}`;
   if (!scores) {
     $("skill-words").textContent = "Skill: 1 is a perfect repair, 0 the classic one.";
     $("skill-numbers").textContent = "";
@@ -337,11 +338,13 @@ function build() {
   }));
   $("grey-row").hidden = !run.has_colour;
   if (heads.includes("decolorise")) $("grey").nextElementSibling.textContent += "•";
-  $("trained").textContent = heads.length ? "• what this run was trained to repair." : "This run has no head that repairs: give --explore.repair_with RUN to take another run's.";
+  const borrow = ["This run has no head that repairs. Another run's can: ", element("code", { textContent: "--explore.repair_with RUN" })];
+  $("trained").replaceChildren(...(heads.length ? ["• what the run was trained to repair"] : borrow));
   $("other-row").hidden = run.others.length === 0;
   $("other").replaceChildren(element("option", { value: "", textContent: "by hand, above" }), ...run.others.map(({ name, asks }) => element("option", { value: name, textContent: asks ? `${name} (a question)` : name })));
   $("no-heads").hidden = run.tasks.length > 0;
-  $("no-heads").textContent = `This run has no head for any task. Train some: --stage finetune --init_from ${about.run}`;
+  const train = element("code", { textContent: `--stage finetune --init_from ${about.run}` });
+  $("no-heads").replaceChildren("This run has no head for any task. Train some: ", train);
   $("note").hidden = !about.note;
   $("note").textContent = about.note ?? "";
   $("near").hidden = run.num_indexed === 0;
@@ -368,6 +371,7 @@ async function start() {
   const [rows, columns] = run.grids[0] ?? [4, 4];
   setGrid(rows, columns);
   if (run.examples.length) await choose({ number: run.examples[0].number });
+  else document.body.setAttribute("aria-busy", "false");
   document.body.dataset.ready = "yes";
 }
 
