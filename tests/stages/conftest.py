@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.core.run import Run
 from vision_mtl.stages import build
 from vision_mtl.stages.command import main
 from vision_mtl.stages.config import resolve
+from vision_mtl.stages.explore import open_site
+from vision_mtl.stages.explorer.server import Server
 from vision_mtl.training.checkpoint import save_weights
 
 Command = Callable[..., int]
-ANSWERS = {
-    "shape": TaskAnswer("single_label", 3),
-    "tags": TaskAnswer("multi_label", 3),
-    "age": TaskAnswer("regression", 1, offset=40.0, scale=10.0),
-    "layout": TaskAnswer("dense", 3),
-}
-CLASS_NAMES = {
-    "shape": ["flat", "round", "square"],
-    "tags": ["big", "old", "red"],
-    "age": [],
-    "layout": ["0", "7", "200"],
-}
 
 
 @pytest.fixture(scope="session")
@@ -156,42 +145,44 @@ def train(image_folder: Path, root: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def many_headed() -> Callable[..., Path]:
-    """Writes a run folder with a head of every kind (or of some tasks), whose answers differ from image to image."""
-
-    def write(
-        folder: Path,
-        *,
-        backbone: str = "resnet10t",
-        kwargs: dict[str, Any] | None = None,
-        size: str = "32,48",
-        tasks: tuple[str, ...] = tuple(ANSWERS),
-        fit: str = "stretch",
-        chans: int = 3,
-    ) -> Path:
-        options = {t: {"source": "folder/private/place", "kind": ANSWERS[t].kind} for t in tasks}
-        file = {
-            "image_size": size,
-            "backbone": {"name": backbone, "kwargs": kwargs or {}, "in_chans": chans},
-            "data": {"fit": fit},
-        }
-        config = resolve("finetune", file | ({"tasks": options} if tasks else {}), {})
-        config = config if tasks else replace(config, tasks={})
-        torch.manual_seed(0)
-        model = build.build_model(config, {}, {t: ANSWERS[t] for t in tasks}).eval()
-        for task in tasks:
-            torch.nn.init.normal_(model.task_head(task).project.weight, std=0.3)
-            torch.nn.init.normal_(model.task_head(task).project.bias)
-            if hasattr(model.task_head(task), "temperature"):
-                model.task_head(task).temperature.fill_(1.7)
-        names = SimpleNamespace(class_names={t: CLASS_NAMES[t] for t in tasks})
-        state = build.describe_model(config, model, names) | {"step": 3}
-        save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
-        return folder
-
-    return write
+def result() -> Callable[[Path], dict[str, Any]]:
+    return lambda folder: json.loads((folder / "result.json").read_text())
 
 
 @pytest.fixture(scope="session")
-def result() -> Callable[[Path], dict[str, Any]]:
-    return lambda folder: json.loads((folder / "result.json").read_text())
+def explorable(
+    supervise: Command, table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of joint on the table, with four heads of three kinds and heads that repair and that answer a question.
+
+    A few steps leave them near zero, so they are redrawn: what they say then differs from image to image.
+    """
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    tasks = table_tasks("letter", "shade", "size", "seen")
+    assert supervise("joint", folder, *tasks, "--pretexts.rotation.weight", 1, "--optim.steps", 2) == 0
+    model, state = build.restore_model(str(folder))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if name.startswith(("heads.", "task_heads.")):
+            torch.nn.init.normal_(weight, std=0.3 if name.startswith("task_heads.") else 0.05)
+    save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_page() -> Iterator[Callable[..., Server]]:
+    """Serves a run's page (words as on the command line) from a thread of its own, until the tests end."""
+    servers = []
+
+    def serve(run: Path, **options: Any) -> Server:
+        config = resolve("explore", {}, {"init_from": [str(run)], "device": ["cpu"], "runtime.precision": ["fp32"]})
+        wanted = {"split": "test", "num_examples": 6, "num_neighbours": 4, "max_indexed": 25, "repair_with": None}
+        server = Server(open_site(config, Run(run, "explore"), **(wanted | options)))
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

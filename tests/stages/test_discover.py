@@ -22,6 +22,7 @@ SMALL = {
     "pretexts.grid_mask.grid": "2",
     "pretexts.downsample.factor": "4",
     "pretexts.rotation.weight": "1",
+    "pretexts.contrast.weight": "1",
     "discover.num_images": "12",
     "discover.num_scorings": "2",
     "discover.select": "soft",
@@ -45,7 +46,8 @@ def test_a_run_leaves_everything_it_promises(train, result, folder: Path, capsys
     assert train(folder, *words()) == 0
     metrics = result(folder)["metrics"]
     assert set(metrics["kinds"]["grid_mask"]) == {"2x2/r0c0", "2x2/r0c1", "2x2/r1c0", "2x2/r1c1"}
-    assert set(metrics["kinds"]["rotation"]) == {"all"} and metrics["kinds"]["rotation"]["all"]["reference"] == "chance"
+    for question in ("rotation", "contrast"):
+        assert set(metrics["kinds"][question]) == {"all"} and metrics["kinds"][question]["all"]["reference"] == "chance"
     for verdict in (v for own in metrics["kinds"].values() for v in own.values()):
         assert verdict["kind"] in ("trivial", "learnable", "hopeless") and verdict["skill"]["n"] == 12
     assert set(metrics["kinds_by_class"]["shape"]) == {"round", "square"}
@@ -54,7 +56,7 @@ def test_a_run_leaves_everything_it_promises(train, result, folder: Path, capsys
     for name in ("maps-grid_mask", "maps-grid_mask-images", "repairs", "scales", "training"):
         with Image.open(folder / "figures" / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5
-    assert len(pq.read_table(folder / "instances.parquet")) == 12 * (4 + 1 + 1 + 1)
+    assert len(pq.read_table(folder / "instances.parquet")) == 12 * (4 + 1 + 1 + 1 + 1)
     assert (folder / "tables" / "damages.csv").read_text().startswith("images,name,level,pretext,damage,kind,skill")
     text = capsys.readouterr().out
     assert "damages of each kind" in text and "the best rule without a network" in text
@@ -107,7 +109,7 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
     assert train(tmp_path / "run", *selection) == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["pretrain"]["selection"].endswith("selection.parquet")
-    assert list(config["pretexts"]) == ["grid_mask", "decolorise", "downsample", "rotation"]
+    assert list(config["pretexts"]) == ["grid_mask", "decolorise", "downsample", "rotation", "contrast"]
     assert config["pretexts"]["grid_mask"]["grid"] == 2
     assert result(tmp_path / "run")["images_seen"] == 32
     again = resolve("pretrain", config, {})

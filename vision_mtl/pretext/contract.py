@@ -39,6 +39,7 @@ class Pretext:
 
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # what the K logits mean, for pictures; none for pixels
+    meaning: ClassVar[tuple[str, ...]] = ()  # options that say what the prediction means: a trained head keeps them
 
     @property
     def repairs(self) -> bool:

@@ -16,6 +16,7 @@ from vision_mtl.discovery.skill import SCORE_SEED, predict
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
+from vision_mtl.stages.repairs import Repairs, repairs_of
 from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
 
 if TYPE_CHECKING:
@@ -52,17 +53,20 @@ def repair_panel(
     model.eval()
     with torch.no_grad():
         part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
-        title = _title(name, score)
-        if part.pretext.output == "embedding":
-            panel = _views_panel(title, part, damaged, prediction)
-        else:
+        if part.pretext.output != "embedding":  # which compares an image's instances
             part, damaged, prediction = _first_instances(part, damaged, prediction)
-            if part.pretext.repairs:
-                panel = Panel(title, repair_rows(part, damaged, prediction))
-            else:
-                panel = _answer_panel(title, part, prediction)
+        panel = part_panel(_title(name, score), part, damaged, prediction)
     model.train(training)
     return panel
+
+
+def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+    """A damaged part and what a model predicted for it, as a panel: pictures of repairs, a question's answers, or which
+    views were taken for which."""
+    if part.pretext.repairs:
+        return Panel(title, repair_rows(part, damaged, prediction))
+    panel = _answer_panel if part.pretext.output == "logits" else _views_panel
+    return panel(title, part, damaged, prediction)
 
 
 def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
@@ -77,25 +81,27 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
     """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
-    pretext, images, draw = part.pretext, part.images, part.draw
-    raw = pretext.repair(prediction, damaged, draw)
-    scored = pretext.scored(images, draw)
-    repaired = torch.where(scored, raw, images)
-    classic = torch.where(scored, pretext.reference(images, draw), images)
-    rows = [("original", images), ("damaged", pretext.picture(images, draw))]
-    if not bool(scored.all()):
-        rows.append(("prediction alone", raw))
-    rows += [
-        ("repaired" if bool(scored.all()) else "repaired, visible\npixels put back", repaired),
-        ("classic repair", classic),
-    ]
-    drawn = [(label, _pixels(value)) for label, value in rows]
-    original = _pixels(images)
-    errors = [("error", repaired), ("error of the\nclassic repair", classic)]
-    return drawn + [(label, error_map(_pixels(value), original)) for label, value in errors]
+    pictures = repair_pictures(repairs_of(part, part.pretext.repair(prediction, damaged, part.draw)))
+    labels = {
+        "prediction": "prediction alone",
+        "repaired": "repaired, visible\npixels put back" if "prediction" in pictures else "repaired",
+        "classic": "classic repair",
+        "classic_error": "error of the\nclassic repair",
+    }
+    return [(labels.get(key, key), picture) for key, picture in pictures.items()]
 
 
-def _answer_panel(title: str, part: Part, prediction: Tensor) -> Panel:
+def repair_pictures(found: Repairs) -> dict[str, np.ndarray]:
+    """Pictures (b, H, W, C) in [0, 1] by name, `prediction` only where some pixels are not judged."""
+    names = ["original", "damaged", "prediction", "repaired", "classic"]
+    if bool(found.scored.all()):
+        names.remove("prediction")
+    drawn = {name: _pixels(getattr(found, name)) for name in names}
+    errors = {"error": "repaired", "classic_error": "classic"}
+    return drawn | {key: error_map(drawn[of], drawn["original"]) for key, of in errors.items()}
+
+
+def _answer_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
     """A question's panel: the picture shown, and under it what the model said and what was true."""
     said = prediction.argmax(1).tolist()
     true = part.pretext.target(part.images, part.draw).tolist()
