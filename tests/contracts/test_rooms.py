@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "vision_mtl"
 # from the top down: a room may import those below it
-ORDER = ["stages", "study", "discovery", "training", "evaluation", "pretext", "models", "data", "viz", "core"]
+ORDER = ["api", "stages", "study", "discovery", "training", "evaluation", "pretext", "models", "data", "viz", "core"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {"utils", "util", "misc", "common", "helpers", "helper"}
 

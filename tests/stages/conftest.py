@@ -6,35 +6,16 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from vision_mtl.models.task_heads import TaskAnswer
-from vision_mtl.stages import build
 from vision_mtl.stages.command import main
-from vision_mtl.stages.config import resolve
-from vision_mtl.training.checkpoint import save_weights
 
 Command = Callable[..., int]
-ANSWERS = {
-    "shape": TaskAnswer("single_label", 3),
-    "tags": TaskAnswer("multi_label", 3),
-    "age": TaskAnswer("regression", 1, offset=40.0, scale=10.0),
-    "layout": TaskAnswer("dense", 3),
-}
-CLASS_NAMES = {
-    "shape": ["flat", "round", "square"],
-    "tags": ["big", "old", "red"],
-    "age": [],
-    "layout": ["0", "7", "200"],
-}
 
 
 @pytest.fixture(scope="session")
@@ -153,43 +134,6 @@ def train(image_folder: Path, root: Path) -> Command:
         return main([word for key, value in options.items() for word in (f"--{key}", str(value))] + list(words))
 
     return run
-
-
-@pytest.fixture(scope="session")
-def many_headed() -> Callable[..., Path]:
-    """Writes a run folder with a head of every kind (or of some tasks), whose answers differ from image to image."""
-
-    def write(
-        folder: Path,
-        *,
-        backbone: str = "resnet10t",
-        kwargs: dict[str, Any] | None = None,
-        size: str = "32,48",
-        tasks: tuple[str, ...] = tuple(ANSWERS),
-        fit: str = "stretch",
-        chans: int = 3,
-    ) -> Path:
-        options = {t: {"source": "folder/private/place", "kind": ANSWERS[t].kind} for t in tasks}
-        file = {
-            "image_size": size,
-            "backbone": {"name": backbone, "kwargs": kwargs or {}, "in_chans": chans},
-            "data": {"fit": fit},
-        }
-        config = resolve("finetune", file | ({"tasks": options} if tasks else {}), {})
-        config = config if tasks else replace(config, tasks={})
-        torch.manual_seed(0)
-        model = build.build_model(config, {}, {t: ANSWERS[t] for t in tasks}).eval()
-        for task in tasks:
-            torch.nn.init.normal_(model.task_head(task).project.weight, std=0.3)
-            torch.nn.init.normal_(model.task_head(task).project.bias)
-            if hasattr(model.task_head(task), "temperature"):
-                model.task_head(task).temperature.fill_(1.7)
-        names = SimpleNamespace(class_names={t: CLASS_NAMES[t] for t in tasks})
-        state = build.describe_model(config, model, names) | {"step": 3}
-        save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
-        return folder
-
-    return write
 
 
 @pytest.fixture(scope="session")

@@ -111,10 +111,10 @@ def _decode(data: bytes, header: Image.Image) -> np.ndarray:
         if image is not None and image.dtype in (np.uint8, np.uint16):
             pixels = _colour_order(_eight_bits(image), grey=header.mode == "LA")
             return pixels if header.format == "TIFF" else _oriented(pixels, header)  # OpenCV turns TIFF files itself
-    return _by_pillow(header)
+    return pixels_of(header)
 
 
-def _by_pillow(image: Image.Image) -> np.ndarray:
+def pixels_of(image: Image.Image) -> np.ndarray:
     """Any mode that Pillow knows -> (H, W, 1 or 3); raises `OSError` for a truncated file."""
     image.load()
     if image.mode.startswith(("I", "F")):

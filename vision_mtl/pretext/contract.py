@@ -36,6 +36,7 @@ class Pretext:
 
     output: ClassVar[Literal["pixels", "logits"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # what the K logits mean, for pictures; none for pixels
+    meaning: ClassVar[tuple[str, ...]] = ()  # options that say what the prediction means: a trained head keeps them
 
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be used (not square, no colour, too small for the grid)."""

@@ -10,7 +10,7 @@ which squared error on pixels (our skill) rewards; bins are assigned hard, and t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class Decolorise(Pretext):
     input: Literal["luma", "lab"] = "luma"  # the grey image: Rec. 601 luma, or the grey of equal Lab lightness
     answer: Literal["regress", "classify"] = "regress"  # a and b by Huber's loss, or their bin by cross-entropy
     delta: float = 1.0  # Huber: errors above it, in units of 110 ab, count linearly; 1 is quadratic nearly everywhere
+
+    meaning: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __post_init__(self) -> None:
         if self.delta <= 0:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class GridMask(Pretext):
     fill: Literal["mean", "zero", "noise", "learned"] = "mean"  # what stands in hidden pixels: mean of the visible ones
     instances_per_image: int | Literal["all"] = 1  # how many of its one-cell instances an image gives in an epoch
     residual: bool = True  # predict the difference to a smooth interpolation; else to the mean of the visible pixels
+
+    meaning: ClassVar[tuple[str, ...]] = ("residual",)
 
     def __post_init__(self) -> None:
         sizes = parse_grids(self.grid)

@@ -16,6 +16,7 @@ from vision_mtl.discovery.skill import SCORE_SEED, predict
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
+from vision_mtl.stages.repairs import repairs_of
 from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
 
 if TYPE_CHECKING:
@@ -53,13 +54,16 @@ def repair_panel(
     with torch.no_grad():
         part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
         part, damaged, prediction = _first_instances(part, damaged, prediction)
-        title = _title(name, score)
-        if part.pretext.output == "logits":
-            panel = _answer_panel(title, part, prediction)
-        else:
-            panel = Panel(title, repair_rows(part, damaged, prediction))
+        panel = part_panel(_title(name, score), part, damaged, prediction)
     model.train(training)
     return panel
+
+
+def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+    """A damaged part and what a model predicted for it, as a panel: pictures of repairs, or a question's answers."""
+    if part.pretext.output == "logits":
+        return _answer_panel(title, part, prediction)
+    return Panel(title, repair_rows(part, damaged, prediction))
 
 
 def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
@@ -74,21 +78,18 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
     """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
-    pretext, images, draw = part.pretext, part.images, part.draw
-    raw = pretext.repair(prediction, damaged, draw)
-    scored = pretext.scored(images, draw)
-    repaired = torch.where(scored, raw, images)
-    classic = torch.where(scored, pretext.reference(images, draw), images)
-    rows = [("original", images), ("damaged", pretext.picture(images, draw))]
-    if not bool(scored.all()):
-        rows.append(("prediction alone", raw))
+    found = repairs_of(part, damaged, prediction)
+    whole = bool(found.scored.all())
+    rows = [("original", found.original), ("damaged", found.damaged)]
+    if not whole:
+        rows.append(("prediction alone", found.prediction))
     rows += [
-        ("repaired" if bool(scored.all()) else "repaired, visible\npixels put back", repaired),
-        ("classic repair", classic),
+        ("repaired" if whole else "repaired, visible\npixels put back", found.repaired),
+        ("classic repair", found.classic),
     ]
     drawn = [(label, _pixels(value)) for label, value in rows]
-    original = _pixels(images)
-    errors = [("error", repaired), ("error of the\nclassic repair", classic)]
+    original = _pixels(found.original)
+    errors = [("error", found.repaired), ("error of the\nclassic repair", found.classic)]
     return drawn + [(label, error_map(_pixels(value), original)) for label, value in errors]
 
 

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
@@ -104,9 +105,12 @@ class Answerer:
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """(B, H, W, C) uint8 -> task -> float32 (B, K), (B, 1) or (B, K, H, W)."""
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255)  # (B, C, H, W)
+        return self.answer(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
+
+    def answer(self, images: Tensor) -> dict[str, np.ndarray]:
+        """The same of images (B, C, H, W) in [0, 1]."""
         with torch.inference_mode(), self.autocast():
-            found = self.model(pixels.contiguous(memory_format=self.layout))
+            found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
         return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}
 
 

@@ -55,8 +55,11 @@ class Frame:
                 pixels = decode_file(file.path)
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
-        shape = (pixels.shape[0], pixels.shape[1])
-        return Decoded(resize(to_channels(pixels, self.channels), self.size, self.fit), shape)
+        return Decoded(self.bring(pixels), (pixels.shape[0], pixels.shape[1]))
+
+    def bring(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, 1 or 3) uint8 of any size -> (*size, channels) uint8."""
+        return resize(to_channels(pixels, self.channels), self.size, self.fit)
 
 
 def find_inputs(given: Sequence[str]) -> list[ImageFile]:

@@ -45,7 +45,7 @@ def read_plates(pictures: Sequence[Mapping[str, Any]]) -> tuple[list[Plate], lis
     for number, picture in enumerate(pictures, 1):
         try:
             with Image.open(picture["path"]) as image:
-                kind, data = _reduced(image)
+                kind, data = reduced(image)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             missing.append(f"the picture {picture['title']!r} is left out: {type(error).__name__} on reading its file")
             continue
@@ -59,7 +59,7 @@ def slug(text: str) -> str:
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "x"
 
 
-def _reduced(image: Image.Image) -> tuple[str, bytes]:
+def reduced(image: Image.Image) -> tuple[str, bytes]:
     """The media type and bytes of the picture on white: a palette PNG or a JPEG, whichever is smaller."""
     rgba = image.convert("RGBA")
     rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -16,6 +16,7 @@ from vision_mtl.viz.style import new_figure
 GAP = 3  # white pixels between pictures, after enlarging
 CELL = 128  # pixels a side that small pictures are enlarged to, without smoothing
 PICTURE, LABELS, TITLE, CAPTION, MARGIN = 0.9, 1.35, 0.32, 0.32, 0.08  # inches
+LETTER = 0.082  # inches, a letter of a title
 BRIGHTEST_ERROR = 0.3  # mean absolute difference drawn in the map's last colour
 
 
@@ -40,7 +41,8 @@ def reconstruction_figure(panels: Sequence[Panel]) -> Figure:
         raise ValueError("no panel to draw")
     columns = max(len(panel.rows[0][1]) for panel in panels)
     heights = [TITLE + _picture_height(panel) * len(panel.rows) + _caption_height(panel) for panel in panels]
-    width, height = LABELS + columns * PICTURE + MARGIN, sum(heights) + MARGIN
+    longest = LETTER * max(len(panel.title) for panel in panels)
+    width, height = LABELS + max(columns * PICTURE, longest) + MARGIN, sum(heights) + MARGIN
     figure = new_figure(width, height, layout="none")
     top = height
     for panel, room in zip(panels, heights, strict=True):

@@ -54,7 +54,8 @@ def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
     for place, grid in zip(axes[0], grids, strict=True):
         place.set_title(grid, fontsize=8)
     bar = figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.02, extend="both")
-    bar.set_label("skill (0: best rule without a network, 1: perfect)", fontsize=8)
+    broken = "\n" if len(maps) == 1 else " "  # beside one row there is no room for one line
+    bar.set_label(f"skill (0: best rule{broken}without a network,{broken}1: perfect)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=9)
     if any(kind is not None for one in maps for kind in one.kinds):

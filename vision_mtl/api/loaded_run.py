@@ -1,0 +1,243 @@
+"""`load_run`: a run's folder as an object. Everything is read when it is first asked for."""
+# B images, C channels, D feature width, H W pixels
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vision_mtl.api.files import Figures, Tables
+from vision_mtl.api.html import Markup, facts
+from vision_mtl.api.predictions import BATCH, Predictions, predict
+from vision_mtl.api.reconstruction import Reconstruction, reconstruct
+from vision_mtl.api.result import Result
+from vision_mtl.api.study import Report, comparisons_table
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import CONFIG, RESULT
+from vision_mtl.core.run import Run as Record
+from vision_mtl.data.files import missing_path
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.stages import build
+from vision_mtl.stages.command import read_config
+from vision_mtl.stages.given_images import Given, read_given
+from vision_mtl.stages.predict import Answerer
+from vision_mtl.stages.predict_inputs import Frame
+from vision_mtl.stages.predict_outputs import read_questions
+from vision_mtl.stages.repairs import asked_pretext, cell_damage, damage_number
+from vision_mtl.training.runtime import Runtime
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDY = "study.json"
+
+
+def load_run(path: str | PathLike[str], device: str = "auto") -> LoadedRun:
+    """A run's folder, or a checkpoint file of one, as an object; `device` is where its model works.
+
+    Raises `UserError` for a path that is not there (naming the nearest) or holds no run.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise missing_path(folder)
+    if folder.is_dir() and not any((folder / name).exists() for name in (CONFIG, RESULT, "checkpoints")):
+        raise UserError(f"{str(folder)!r} holds no run: there is neither {CONFIG}, {RESULT} nor checkpoints in it.")
+    return LoadedRun(folder, device)
+
+
+class LoadedRun:
+    """A finished (or running) run. Arithmetic is float32; the weights are those that `--init_from` would take."""
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        self.folder, self.device = folder, device
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, as `config.yaml` has it; of a checkpoint alone, what it says of its model."""
+        path = self.folder / CONFIG
+        return read_config(path) if path.exists() else dict(self.state)
+
+    @property
+    def stage(self) -> str | None:
+        """The stage that made the run; None of a checkpoint alone."""
+        return self.config.get("stage")
+
+    @property
+    def result(self) -> Result:
+        """What the run found, read anew each time; raises `UserError` if it has not ended yet."""
+        found = Record(self.folder, self.stage or "").result()
+        if found is None:
+            raise UserError(f"{str(self.folder)!r} has no {RESULT} yet: its run has not ended, or was never begun.")
+        return Result.read(found)
+
+    @property
+    def figures(self) -> Figures:
+        """The run's figures by name."""
+        return Figures(self.folder / "figures")
+
+    @property
+    def tables(self) -> Tables:
+        """The run's CSV and parquet files by name, as data frames."""
+        return Tables(self.folder)
+
+    @property
+    def runs(self) -> dict[str, LoadedRun]:
+        """The runs within: those of a study, the two folds of a discovery; none of other stages."""
+        inner = [*sorted(self.folder.glob("fold-*")), *sorted((self.folder / "runs").glob("*"))]
+        return {found.name: LoadedRun(found, self.device) for found in inner if found.is_dir()}
+
+    @property
+    def model(self) -> SharedModel:
+        """The network with its weights and all its heads, in evaluation mode, on the device.
+
+        Raises `UserError` where there are no weights, and for a study or a discovery, whose `runs` have models.
+        """
+        return self._restored[0]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the model's checkpoint says of it: backbone, decoder, pretexts, tasks, class names."""
+        return self._restored[1]
+
+    @cached_property
+    def _restored(self) -> tuple[SharedModel, dict[str, Any]]:
+        if self.runs and not (self.folder / "checkpoints").is_dir():
+            names = list(self.runs)
+            raise UserError(
+                f"{str(self.folder)!r} holds {len(names)} runs and no model of its own: take one of run.runs, for "
+                f"example run.runs[{names[0]!r}].model."
+            )
+        model, state = build.restore_model(str(self.folder))
+        return model.to(Runtime().accelerator(self.device).device), state
+
+    @property
+    def frame(self) -> Frame:
+        """The size, channels and fit that every image is brought to."""
+        return Frame(self.model.backbone.image_size, self.model.backbone.in_chans, self.state["data"]["fit"])
+
+    def images(self, images: Given) -> Tensor:
+        """Images as the model takes them: float32 (B, C, H, W) in [0, 1] on the CPU.
+
+        `images` is a path (file, folder or glob), a PIL image, a uint8 array (H, W), (H, W, C) or (B, H, W, C), a float
+        tensor (B, C, H, W) of the model's size, or a list of these. Raises `UserError` for anything else.
+        """
+        return read_given(images, self.frame)[1]
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The images that the run's config names, decoded again (or read from its store), with sides and labels."""
+        data, tasks = self.config.get("data") or {}, self.config.get("tasks") or {}
+        frame = self.frame
+        built = {name: Task(**options) for name, options in tasks.items()}
+        return build_pool(Data(**data), built, image_size=frame.size, channels=frame.channels)
+
+    def samples(self, count: int = 8, split: str = "test", source: str | None = None) -> Tensor:
+        """Some of the run's own images, at even steps: (count, C, H, W), or fewer where there are fewer.
+
+        `split` is train, val or test (which no training has seen); `source` one of `run.pool.sources`.
+        """
+        return self.pool.gather(spread_evenly(self.pool.indices(split, source=source), count))
+
+    def reconstruct(
+        self,
+        images: Given,
+        pretext: str,
+        *,
+        cell: tuple[int, int] | None = None,
+        damage: str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Reconstruction:
+        """Damage images, repair them, measure: `run.reconstruct("cat.jpg", "grid_mask", grid=6, cell=(2, 3))`.
+
+        `images` as in `images`. `options` are the pretext's own and change how it was trained: `grid`, `hidden`,
+        `ratio` of grid_mask, `factor` of downsample, `sigma` of blur. `cell` (row, column from 0) hides that one of
+        grid_mask's; `damage` names any damage (`"4x4/r0c2"`, `"x4"`); else it is drawn from `seed` and the image's
+        place among them.
+        Raises `UserError` for a pretext that the model has no head for, and for damage that does not fit.
+        """
+        if pretext == "grid_mask" and (cell is not None or damage is not None):
+            options["hidden"] = "one"
+        asked = asked_pretext(self.model, pretext, self.state["pretexts"], options)
+        names, pixels = read_given(images, self.frame)
+        shape = (self.model.backbone.in_chans, *self.model.backbone.image_size)
+        if cell is not None and damage is not None:
+            raise UserError(f"cell and damage name the same thing: give one; found {cell} and {damage!r}.")
+        wanted = damage if cell is None else cell_damage(asked, cell)
+        number = None if wanted is None else damage_number(asked, wanted, shape)
+        return reconstruct(self.model, pretext, asked, pixels, names, seed, number)
+
+    def embed(self, images: Given) -> Tensor:
+        """(B, D) float32 on the CPU: the backbone's last map, averaged over positions; `images` as in `images`.
+
+        BatchNorm uses the run's own statistics; `--stage probe` re-estimates them on clean images first.
+        """
+        device = next(self.model.parameters()).device
+        with torch.no_grad():
+            found = [self.model.backbone.embed(batch.to(device)).cpu() for batch in self.images(images).split(BATCH)]
+        return torch.cat(found)
+
+    def predict(self, images: Given) -> Predictions:
+        """Every head's answer for every image, as `--stage predict` gives it; `images` as in `images`.
+
+        Raises `UserError` if the run has no head for any task.
+        """
+        if not self.model.task_answers:
+            raise UserError(
+                f"{str(self.folder)!r} has no head for any task, only a pretrained backbone. Train heads first: "
+                f"--stage finetune --init_from {self.folder}, then load that run."
+            )
+        names, pixels = read_given(images, self.frame)
+        return predict(self._answerer, read_questions(self.model.task_answers, self.state), pixels, names)
+
+    @cached_property
+    def _answerer(self) -> Answerer:
+        return Answerer(self.model, Runtime(precision="fp32"), self.device)
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """A study's comparisons, a row each; raises `UserError` for a run of another stage."""
+        return comparisons_table(self._study["comparisons"])
+
+    @property
+    def report(self) -> Report:
+        """A study's report; raises `UserError` for a run of another stage."""
+        return Report.of(self.folder, self._study)
+
+    @property
+    def _study(self) -> Mapping[str, Any]:
+        path = self.folder / STUDY
+        if not path.is_file():
+            why = "has not ended yet" if self.stage == "study" else f"is no study but a run of {self.stage}"
+            raise UserError(f"{str(self.folder)!r} {why}: there is no {STUDY} in it.")
+        return json.loads(path.read_text("utf-8"))
+
+    def __repr__(self) -> str:
+        return f"LoadedRun({str(self.folder)!r}, stage {self.stage})"
+
+    def _repr_html_(self) -> str:
+        found = Record(self.folder, "").result()
+        backbone = self.config.get("backbone") or {}
+        about = {
+            "run": self.folder,
+            "stage": self.stage,
+            "status": found["status"] if found else "not ended",
+            "backbone": backbone.get("name"),
+            "image size": " x ".join(map(str, self.config.get("image_size", []))),
+            "images seen": f"{found['images_seen']:,}" if found and found["images_seen"] else None,
+            "pretexts": ", ".join(self.config.get("pretexts") or {}),
+            "tasks": ", ".join(self.config.get("tasks") or {}),
+            "figures": ", ".join(self.figures),
+            "runs within": len(self.runs) or None,
+        }
+        return Markup(facts(about) + (Result.read(found).scores_html() if found else ""))
