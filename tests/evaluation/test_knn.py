@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.evaluation.knn import ROWS, TEMPERATURE, knn_accuracy, knn_predict, knn_votes
+from vision_mtl.evaluation.knn import ROWS, TEMPERATURE, knn_accuracy, knn_predict, knn_votes, nearest_neighbours
 
 
 @pytest.mark.parametrize("k", [1, 5, 60])
@@ -34,6 +34,14 @@ def test_votes_are_weighted_means_whatever_the_number_asked() -> None:
     weight = torch.softmax(cosine / TEMPERATURE, dim=1)
     torch.testing.assert_close(found, weight @ values, atol=1e-5, rtol=1e-4)
     assert knn_votes(train, values, asked[:0], k=3).shape == (0, 2)
+
+
+def test_neighbours_are_named_nearest_first() -> None:
+    train = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # of mean 0
+    similarity, rows = nearest_neighbours(train, torch.tensor([[3.0, 1.0]]), k=3)
+    assert rows.tolist() == [[0, 1, 3]]
+    torch.testing.assert_close(similarity, torch.tensor([[3.0, 1.0, -1.0]]) / 10**0.5)
+    assert nearest_neighbours(train, train[:0], k=2)[1].shape == (0, 2)
 
 
 def test_accuracy_and_k() -> None:

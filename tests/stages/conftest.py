@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from vision_mtl.core.run import Run
+from vision_mtl.stages import build
 from vision_mtl.stages.command import main
+from vision_mtl.stages.config import resolve
+from vision_mtl.stages.explore import open_site
+from vision_mtl.stages.explorer.server import Server
+from vision_mtl.training.checkpoint import save_weights
 
 Command = Callable[..., int]
 
@@ -139,3 +147,42 @@ def train(image_folder: Path, root: Path) -> Command:
 @pytest.fixture(scope="session")
 def result() -> Callable[[Path], dict[str, Any]]:
     return lambda folder: json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def explorable(
+    supervise: Command, table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of joint on the table, with four heads of three kinds and heads that repair and that answer a question.
+
+    A few steps leave them near zero, so they are redrawn: what they say then differs from image to image.
+    """
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    tasks = table_tasks("letter", "shade", "size", "seen")
+    assert supervise("joint", folder, *tasks, "--pretexts.rotation.weight", 1, "--optim.steps", 2) == 0
+    model, state = build.restore_model(str(folder))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if name.startswith(("heads.", "task_heads.")):
+            torch.nn.init.normal_(weight, std=0.3 if name.startswith("task_heads.") else 0.05)
+    save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_page() -> Iterator[Callable[..., Server]]:
+    """Serves a run's page (words as on the command line) from a thread of its own, until the tests end."""
+    servers = []
+
+    def serve(run: Path, **options: Any) -> Server:
+        config = resolve("explore", {}, {"init_from": [str(run)], "device": ["cpu"], "runtime.precision": ["fp32"]})
+        wanted = {"split": "test", "num_examples": 6, "num_neighbours": 4, "max_indexed": 25, "repair_with": None}
+        server = Server(open_site(config, Run(run, "explore"), **(wanted | options)))
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

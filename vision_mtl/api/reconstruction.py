@@ -93,7 +93,7 @@ def reconstruct(
     with torch.no_grad():
         if pretext.output == "logits":
             return _answered(name, part, seen, prediction, of)
-        found = repairs_of(part, seen, prediction)
+        found = repairs_of(part, pretext.repair(prediction, seen, part.draw))
         skill, skills = _skills(found.error, found.classic_error)
         pixels = {key: getattr(found, key).cpu() for key in PIXELS if key != "error"}
         error = (found.repaired - found.original).abs().mean(1, keepdim=True).cpu()

@@ -81,14 +81,18 @@ def unless_unreadable(path: Path | str, error: OSError) -> Exception:
     return UnreadableImage(path, error.strerror or str(error))
 
 
-def decode_bytes(data: bytes, name: Path | str) -> np.ndarray:
-    """An encoded image -> (H, W, C) uint8; `name` stands in the error. Raises `UnreadableImage`."""
+def decode_bytes(data: bytes, name: Path | str, max_pixels: int | None = None) -> np.ndarray:
+    """An encoded image of at most `max_pixels` (None: `MAX_PIXELS`) -> (H, W, C) uint8; `name` stands in the error.
+
+    Raises `UnreadableImage`.
+    """
     if not data:
         raise UnreadableImage(name, "the file is empty")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            if header.width * header.height > MAX_PIXELS:
-                raise UnreadableImage(name, f"{header.width} x {header.height} pixels exceed {MAX_PIXELS:,}")
+            if header.width * header.height > most:
+                raise UnreadableImage(name, f"{header.width} x {header.height} pixels exceed {most:,}")
             return _decode(data, header)
     except (UnreadableImage, MemoryError):
         raise

@@ -20,17 +20,24 @@ def knn_votes(train_x: Tensor, votes: Tensor, asked_x: Tensor, *, k: int) -> Ten
 
     One-hot votes give class probabilities. Raises `ValueError` for a k outside 1 to n.
     """
+    similarity, index = nearest_neighbours(train_x, asked_x, k=k)
+    weight = torch.exp((similarity - 1) / TEMPERATURE)  # (m, k)
+    parts = zip(weight.split(ROWS), index.split(ROWS), strict=True)
+    found = [torch.einsum("mk,mkc->mc", w, votes[i].to(w.dtype)) / w.sum(1, keepdim=True) for w, i in parts]
+    return torch.cat(found)
+
+
+def nearest_neighbours(train_x: Tensor, asked_x: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
+    """Features (n, D) and (m, D) -> (m, k) cosine similarities, largest first, and (m, k) int64 rows of `train_x`.
+
+    Raises `ValueError` for a k outside 1 to n.
+    """
     if not 1 <= k <= len(train_x):
         raise ValueError(f"k must be 1 to the {len(train_x)} training images; found {k}")
     mean = train_x.mean(0)
     known = F.normalize(train_x - mean, dim=1)
-    found = []
-    for rows in asked_x.split(ROWS):
-        similarity = F.normalize(rows - mean, dim=1) @ known.T  # (rows, n)
-        nearest, index = similarity.topk(k, dim=1)
-        weight = torch.exp((nearest - 1) / TEMPERATURE)  # (rows, k)
-        found.append(torch.einsum("mk,mkc->mc", weight, votes[index].to(weight.dtype)) / weight.sum(1, keepdim=True))
-    return torch.cat(found) if found else votes.new_zeros(0, votes.shape[1])
+    found = [(F.normalize(rows - mean, dim=1) @ known.T).topk(k, dim=1) for rows in asked_x.split(ROWS)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
 def knn_predict(train_x: Tensor, train_y: Tensor, val_x: Tensor, *, k: int) -> Tensor:

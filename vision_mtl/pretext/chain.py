@@ -57,6 +57,10 @@ class Chain(Pretext):
                 raise UserError(f"chain.steps.{name}: {error}") from error
         return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))
 
+    def step(self, name: str) -> Pretext:
+        """One of the chained pretexts; raises `KeyError` for another name."""
+        return self._steps[name]
+
     def check(self, shape: Shape) -> None:
         for name, pretext in self._steps.items():
             try:

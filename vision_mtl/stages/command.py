@@ -36,6 +36,7 @@ LOST_PROCESS = (
     "DistNetworkError",
     "Connection closed by peer",
 )  # as PyTorch says it
+LOOKS_ONLY = ("explore",)  # stages that write no run: --run_dir names the one that is looked at, as --init_from does
 COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
 
 
@@ -66,10 +67,14 @@ def _command(words: list[str]) -> int:
         raise UserError(f"which stage? Give --stage NAME:\n{stage_list()}")
     if stage not in STAGES.names():
         raise unknown("stage", str(stage), STAGES.names())
+    if stage in LOOKS_ONLY and "run_dir" in own:
+        given["init_from"] = [_looked_at(str(_one(own, "run_dir")), given.get("init_from") or [file.get("init_from")])]
     config = resolve(stage, file, given)
     if "print_config" in own:
         print(config.to_yaml(), end="")
         return 0
+    if stage in LOOKS_ONLY:
+        return look(config)
     folder = _one(own, "run_dir") or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}"
     return execute(config, Path(folder).expanduser())
 
@@ -170,6 +175,28 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
     if isinstance(error, OSError) and error.errno in MACHINE:
         return disk_error(Path(error.filename or folder), 0, error)
     return None
+
+
+def look(config: RunConfig) -> int:
+    """Run a stage that looks at a run and writes none."""
+    run = Run(Path(config.init_from or "."), config.stage, config.seed)
+    try:
+        with Interruptions(at_once=True):
+            STAGES.get(config.stage)(config, run, **config.own)
+    except KeyboardInterrupt:
+        run.say("ended.")
+        return INTERRUPTED
+    return 0
+
+
+def _looked_at(folder: str, init_from: list[str | None]) -> str:
+    """The run that `--run_dir` names; raises `UserError` if `--init_from` names another."""
+    if init_from[-1] is not None and Path(init_from[-1]).expanduser().resolve() != Path(folder).expanduser().resolve():
+        raise UserError(
+            f"--run_dir {folder} and --init_from {init_from[-1]} name two runs, and this stage writes none: "
+            "give the one to look at."
+        )
+    return folder
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:

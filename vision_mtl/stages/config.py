@@ -42,7 +42,7 @@ DEFAULT_TASKS = {
 }
 INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")  # a contradiction is an error
 # stages that look at the images and tasks of the run that they start from, unless others are given
-FROM_ITS_RUN = ("reconstruct", "probe", "finetune", "joint", "add_task")
+FROM_ITS_RUN = ("reconstruct", "probe", "finetune", "joint", "add_task", "explore")
 LABELLED_ONLY = ("probe", "finetune", "add_task")  # stages without a use for unlabelled images
 ADDS_TASKS = ("add_task",)  # given tasks stand beside the run's own
 STAGE_DEFAULTS: dict[str, dict[str, Any]] = {  # where a stage has other ones than the component's own

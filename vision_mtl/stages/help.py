@@ -14,7 +14,8 @@ USAGE = "python train.py --stage STAGE [--config FILE.yaml] [--run_dir DIR] [--d
 COMMAND = {
     "--stage STAGE": "what to do, see above",
     "--config FILE": "YAML file with any of the options below, nested at the dots",
-    "--run_dir DIR": "folder of the run (default: runs/STAGE-TIME); the same command in the same folder goes on",
+    "--run_dir DIR": "folder of the run (default: runs/STAGE-TIME); the same command in the same folder goes on. "
+    "Stage explore writes none: there it names the run to look at, as --init_from does",
     "--print_config": "print the resolved config and end",
     "--help": "with --stage: that stage's options",
 }

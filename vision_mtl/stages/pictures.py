@@ -16,7 +16,7 @@ from vision_mtl.discovery.skill import SCORE_SEED, predict
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
-from vision_mtl.stages.repairs import repairs_of
+from vision_mtl.stages.repairs import Repairs, repairs_of
 from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
 
 if TYPE_CHECKING:
@@ -78,19 +78,29 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
     """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
-    found = repairs_of(part, damaged, prediction)
-    whole = bool(found.scored.all())
-    rows = [("original", found.original), ("damaged", found.damaged)]
-    if not whole:
-        rows.append(("prediction alone", found.prediction))
-    rows += [
-        ("repaired" if whole else "repaired, visible\npixels put back", found.repaired),
-        ("classic repair", found.classic),
-    ]
-    drawn = [(label, _pixels(value)) for label, value in rows]
-    original = _pixels(found.original)
-    errors = [("error", found.repaired), ("error of the\nclassic repair", found.classic)]
-    return drawn + [(label, error_map(_pixels(value), original)) for label, value in errors]
+    pictures = repair_pictures(repairs_of(part, part.pretext.repair(prediction, damaged, part.draw)))
+    labels = {
+        "prediction": "prediction alone",
+        "repaired": "repaired, visible\npixels put back" if "prediction" in pictures else "repaired",
+        "classic": "classic repair",
+        "classic_error": "error of the\nclassic repair",
+    }
+    return [(labels.get(key, key), picture) for key, picture in pictures.items()]
+
+
+def repair_pictures(found: Repairs) -> dict[str, np.ndarray]:
+    """Repairs as pictures (b, H, W, C) in [0, 1], in the order in which they are shown.
+
+    `original`, `damaged`, `prediction` (where some pixels are not scored), `repaired` (with those put back), `classic`,
+    `error`, `classic_error`.
+    """
+    tensors = {"original": found.original, "damaged": found.damaged}
+    if not bool(found.scored.all()):
+        tensors["prediction"] = found.prediction
+    tensors |= {"repaired": found.repaired, "classic": found.classic}
+    drawn = {key: _pixels(value) for key, value in tensors.items()}
+    errors = {"error": "repaired", "classic_error": "classic"}
+    return drawn | {key: error_map(drawn[of], drawn["original"]) for key, of in errors.items()}
 
 
 def _answer_panel(title: str, part: Part, prediction: Tensor) -> Panel:

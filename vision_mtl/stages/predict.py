@@ -108,7 +108,7 @@ class Answerer:
         return self.answer(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
 
     def answer(self, images: Tensor) -> dict[str, np.ndarray]:
-        """The same of images (B, C, H, W) in [0, 1]."""
+        """The same of images (B, C, H, W) float32 in [0, 1]."""
         with torch.inference_mode(), self.autocast():
             found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
         return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}

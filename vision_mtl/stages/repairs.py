@@ -42,10 +42,9 @@ class Repairs:
     classic_error: Tensor
 
 
-def repairs_of(part: Part, damaged: Tensor, prediction: Tensor) -> Repairs:
-    """A part that repairs pixels, what the encoder saw of it, and what its head answered -> the repairs."""
+def repairs_of(part: Part, whole: Tensor) -> Repairs:
+    """A part that repairs pixels, and the whole picture (b, C, H, W) that a network made of it -> the repairs."""
     pretext, images, draw = part.pretext, part.images, part.draw
-    whole = pretext.repair(prediction, damaged, draw)
     scored = pretext.scored(images, draw)
     repaired = torch.where(scored, whole, images)
     classic = torch.where(scored, pretext.reference(images, draw), images)

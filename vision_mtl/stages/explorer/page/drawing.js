@@ -1,0 +1,122 @@
+// Elements from what the network said. Text goes in as text, pictures as pixels: nothing is ever parsed as HTML.
+
+export const VIEWS = { original: "original", damaged: "damaged", repaired: "repaired" };
+const MOST_CLASSES = 5; // rows of a head's table
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export async function bitmap(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/png" }));
+}
+
+export async function draw(canvas, text) {
+  const picture = await bitmap(text);
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+}
+
+async function pictureOf(text, label) {
+  const canvas = element("canvas", { role: "img" });
+  canvas.setAttribute("aria-label", label);
+  await draw(canvas, text);
+  return canvas;
+}
+
+const ORDER = [
+  ["original", "original"],
+  ["repaired", "repaired"],
+  ["classic", "classic repair"],
+  ["damaged", "damaged"],
+  ["error", "error of the repair"],
+  ["classic_error", "error of the classic"],
+];
+
+export async function pictures(found) {
+  const shown = ORDER.filter(([key]) => key in found);
+  return Promise.all(
+    shown.map(async ([key, words]) => {
+      const frame = element("div", { className: "frame" }, await pictureOf(found[key], words));
+      const figure = element("figure", {}, frame, element("figcaption", { textContent: words }));
+      figure.dataset.picture = key;
+      return figure;
+    }),
+  );
+}
+
+const percent = (p) => (p >= 0.9995 ? "100 %" : p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(1)} %`);
+
+function table(views, rows, drawn = []) {
+  const head = element("tr", {}, element("th", { scope: "col" }, element("span", { className: "hidden", textContent: "answer" })));
+  head.append(...views.map((view) => element("th", { scope: "col", textContent: VIEWS[view] })));
+  const body = rows.map(([name, cells]) => {
+    const row = element("tr", {}, element("th", { scope: "row", textContent: name, title: name }));
+    for (const { text, share, said } of cells) {
+      const cell = element("td", { textContent: text, className: said ? "said" : "" });
+      cell.style.setProperty("--p", share);
+      row.append(cell);
+    }
+    return row;
+  });
+  if (drawn.length) {
+    const cells = drawn.map((canvas) => element("td", {}, canvas));
+    body.unshift(element("tr", { className: "masks" }, element("th", { scope: "row", textContent: "where" }), ...cells));
+  }
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+}
+
+// Classes by the largest share that any of the views gives them.
+function ranked(classes, sharesOf) {
+  const best = (name) => Math.max(...sharesOf.map((shares) => shares[name]));
+  return [...classes].sort((a, b) => best(b) - best(a)).slice(0, MOST_CLASSES);
+}
+
+const KINDS = { single_label: "one class", multi_label: "any number of classes", regression: "a number", dense: "a class for each pixel" };
+
+export async function head(task, views) {
+  const answers = views.map((view) => task.answers[view]);
+  const made = element("article", { className: "head" });
+  made.dataset.task = task.name;
+  made.append(element("h3", {}, task.name, " ", element("span", { textContent: `· ${KINDS[task.kind]}` })));
+  if (task.kind === "regression") {
+    const cells = answers.map((answer) => ({ text: String(Number(answer.value.toPrecision(4))), share: 0, said: true }));
+    made.append(table(views, [["value", cells]]));
+    return made;
+  }
+  const sharesOf = answers.map((answer) => answer.probabilities ?? answer.shares);
+  const says = (answer, name, share) =>
+    task.kind === "single_label" ? answer.class === name : task.kind === "multi_label" ? answer.classes.includes(name) : share >= 0.5;
+  const rows = ranked(task.classes, sharesOf).map((name) => [
+    name,
+    answers.map((answer, k) => ({ text: percent(sharesOf[k][name]), share: sharesOf[k][name], said: says(answer, name, sharesOf[k][name]) })),
+  ]);
+  const over = (view) => pictureOf(task.pictures[view], `${task.name}, classes over the ${VIEWS[view]} image`);
+  made.append(table(views, rows, task.pictures ? await Promise.all(views.map(over)) : []));
+  const left = task.classes.length - rows.length;
+  if (left > 0) made.append(element("p", { className: "quiet", textContent: `and ${left} more classes below these` }));
+  return made;
+}
+
+export function question(found) {
+  const rows = Object.entries(found.said).map(([name, p]) => [name, [{ text: percent(p), share: p, said: name === found.true }]]);
+  const made = table(["original"], rows);
+  made.querySelector("thead").remove();
+  const caption = element("figcaption", { textContent: `What the head said; the truth, ${found.true}, is bold.` });
+  return element("figure", { className: "question" }, made, caption);
+}
+
+export function neighbours(view, found) {
+  const items = found.map(({ number, similarity, labels }) => {
+    const words = Object.entries(labels).map(([task, text]) => `${task}: ${text}`);
+    const picture = element("img", { src: `/images/${number}.png`, alt: words.join(", ") || `training image ${number}` });
+    return element("li", {}, picture, element("b", { textContent: similarity.toFixed(2) }), ...words.map((text) => element("small", { textContent: text })));
+  });
+  const row = element("div", { className: "near-row" }, element("h3", { textContent: `to the ${VIEWS[view]}` }), element("ol", {}, ...items));
+  row.dataset.view = view;
+  return row;
+}
