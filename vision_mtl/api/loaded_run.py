@@ -30,7 +30,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.stages import build
 from vision_mtl.stages.command import read_config
 from vision_mtl.stages.given_images import Given, read_given
-from vision_mtl.stages.predict import Answerer
+from vision_mtl.stages.predict import Answerer, require_heads
 from vision_mtl.stages.predict_inputs import Frame
 from vision_mtl.stages.predict_outputs import read_questions
 from vision_mtl.stages.repairs import asked_pretext, cell_damage, damage_number
@@ -192,11 +192,7 @@ class LoadedRun:
 
         Raises `UserError` if the run has no head for any task.
         """
-        if not self.model.task_answers:
-            raise UserError(
-                f"{str(self.folder)!r} has no head for any task, only a pretrained backbone. Train heads first: "
-                f"--stage finetune --init_from {self.folder}, then load that run."
-            )
+        require_heads(self.model, str(self.folder))
         names, pixels = read_given(images, self.frame)
         return predict(self._answerer, read_questions(self.model.task_answers, self.state), pixels, names)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vision_mtl.api.html import Markup, escape, figure_image, photograph, table
 from vision_mtl.core.errors import unknown
 from vision_mtl.stages.predict import Answerer, caption, make_cell
-from vision_mtl.stages.predict_outputs import Question, read_answer
+from vision_mtl.stages.predict_outputs import Question, read_answers
 from vision_mtl.viz.predictions import predictions_figure
 
 if TYPE_CHECKING:
@@ -100,11 +100,4 @@ def predict(ask: Answerer, questions: dict[str, Question], images: Tensor, names
     """Ask every head about images (B, C, H, W) in [0, 1]."""
     found = [ask.answer(batch) for batch in images.split(BATCH)]
     numbers = {task: np.concatenate([one[task] for one in found]) for task in questions}
-    answers = []
-    for row in range(len(images)):
-        own = {task: read_answer(question, numbers[task][row]) for task, question in questions.items()}
-        for task, question in questions.items():
-            if question.kind == "dense":
-                own[task]["mask"] = question.values[numbers[task][row].argmax(0)]
-        answers.append(own)
-    return Predictions(names, answers, numbers, questions, images)
+    return Predictions(names, read_answers(questions, numbers), numbers, questions, images)

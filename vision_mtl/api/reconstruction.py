@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vision_mtl.api.html import Markup, figure_image, photograph, to_pictures
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.discovery.skill import predict_part
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Part
@@ -91,7 +92,9 @@ def reconstruct(
     model: SharedModel, name: str, pretext: Pretext, images: Tensor, names: Sequence[str], seed: int, damage: int | None
 ) -> Reconstruction:
     """Damage images (B, C, H, W) by the pretext, repair them, and measure; `damage` fixes its number."""
-    part, seen, prediction = damage_images(model, name, pretext, images, seed=seed, damage=damage)
+    images = images.to(next(model.parameters()).device)
+    part, seen = damage_images(name, pretext, images, seed=seed, number=damage)
+    prediction = predict_part(model, part, seen)
     of = [names[row] for row in part.source_rows.tolist()]
     with torch.no_grad():
         if not pretext.repairs:

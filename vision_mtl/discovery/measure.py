@@ -20,11 +20,11 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import first_source
 from vision_mtl.discovery.rules import FoldImages, Rule, fit_rules
-from vision_mtl.discovery.skill import SCORE_SEED, squared_error
+from vision_mtl.discovery.skill import SCORE_SEED, predict_part, squared_error
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext, Shape
 from vision_mtl.pretext.mixture import Mixture, Part
-from vision_mtl.training.repair import requests, zero_prediction
+from vision_mtl.training.repair import zero_prediction
 
 BATCH = 256
 CHANCE = "chance"  # the only rule of a question
@@ -47,8 +47,7 @@ class Judged:
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
         """The first readout's answer, float32, without a gradient."""
-        with torch.no_grad(), self.autocast():
-            return self.model(damaged, requests([part]))[part.name][0].float()
+        return predict_part(self.model, part, damaged, self.autocast)
 
 
 @dataclass(frozen=True)

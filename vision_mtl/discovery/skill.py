@@ -92,9 +92,18 @@ def predict(
 ) -> tuple[Part, Tensor, Tensor]:
     """Damage every image by pretext `name` and predict: the part, the damaged images, the first readout (float32)."""
     part, damaged = mixture.prepare_all(name, images, keys)
-    with autocast():
-        prediction = model(damaged, requests([part]))[name][0]
-    return part, damaged, prediction.float()
+    return part, damaged, predict_part(model, part, damaged, autocast)
+
+
+def predict_part(
+    model: SharedModel,
+    part: Part,
+    damaged: Tensor,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Tensor:
+    """What the first readout says of a damaged part: (b, K, H, W) or (b, K), float32, without a gradient."""
+    with torch.no_grad(), autocast():
+        return model(damaged, requests([part]))[part.name][0].float()
 
 
 def squared_error(repaired: Tensor, images: Tensor, scored: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def _read_files(path: str, frame: Frame) -> tuple[list[str | None], Tensor]:
 
 
 def _brought(pixels: Sequence[np.ndarray], frame: Frame) -> Tensor:
-    return image_tensor(np.stack([frame.bring(image) for image in pixels]))
+    return image_tensor(np.stack([frame.bring(image).pixels for image in pixels]))
 
 
 def _without_alpha(image: np.ndarray) -> np.ndarray:

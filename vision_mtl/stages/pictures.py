@@ -92,11 +92,16 @@ def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[s
 
 
 def repair_pictures(found: Repairs) -> dict[str, np.ndarray]:
-    """Pictures (b, H, W, C) in [0, 1] by name, `prediction` only where some pixels are not judged."""
-    names = ["original", "damaged", "prediction", "repaired", "classic"]
-    if bool(found.scored.all()):
-        names.remove("prediction")
-    drawn = {name: _pixels(getattr(found, name)) for name in names}
+    """Repairs as pictures (b, H, W, C) in [0, 1], in the order in which they are shown.
+
+    `original`, `damaged`, `prediction` (where some pixels are not scored), `repaired` (with those put back), `classic`,
+    `error`, `classic_error`.
+    """
+    tensors = {"original": found.original, "damaged": found.damaged}
+    if not bool(found.scored.all()):
+        tensors["prediction"] = found.prediction
+    tensors |= {"repaired": found.repaired, "classic": found.classic}
+    drawn = {key: _pixels(value) for key, value in tensors.items()}
     errors = {"error": "repaired", "classic_error": "classic"}
     return drawn | {key: error_map(drawn[of], drawn["original"]) for key, of in errors.items()}
 

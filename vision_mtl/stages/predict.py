@@ -34,7 +34,16 @@ from vision_mtl.stages.predict_inputs import (
     require_counts,
     unreadable_text,
 )
-from vision_mtl.stages.predict_outputs import CSV, JSON, MASKS, PredictionFiles, Question, answer_text, read_questions
+from vision_mtl.stages.predict_outputs import (
+    CSV,
+    JSON,
+    MASKS,
+    PredictionFiles,
+    Question,
+    answer_text,
+    read_mask,
+    read_questions,
+)
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.report import WIDTH
 from vision_mtl.training.progress import ProgressLine
@@ -81,12 +90,17 @@ def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
     if not config.init_from:
         raise UserError("predict needs trained heads: give --init_from RUN, for example runs/finetune-...")
     model, state = build.restore_model(config.init_from)
+    require_heads(model, config.init_from)
+    return model, state
+
+
+def require_heads(model: SharedModel, where: str) -> None:
+    """Raises `UserError` unless the model of run or checkpoint `where` has a head for some task."""
     if not model.task_answers:
         raise UserError(
-            f"{config.init_from!r} has no head for any task, only a pretrained backbone. Train heads first: "
-            f"--stage finetune --init_from {config.init_from}, then predict from that run."
+            f"{where!r} has no head for any task, only a pretrained backbone. Train heads first: "
+            f"--stage finetune --init_from {where}, then predict from that run."
         )
-    return model, state
 
 
 class Answerer:
@@ -108,7 +122,7 @@ class Answerer:
         return self.answer(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
 
     def answer(self, images: Tensor) -> dict[str, np.ndarray]:
-        """The same of images (B, C, H, W) in [0, 1]."""
+        """The same of images (B, C, H, W) float32 in [0, 1]."""
         with torch.inference_mode(), self.autocast():
             found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
         return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}
@@ -197,7 +211,7 @@ def make_cell(
         if question.kind != "dense":
             lines.append((caption(task, question, answer), "black"))
             continue
-        pictures.append(overlay(image, question.values[numbers[task].argmax(0)]))
+        pictures.append(overlay(image, read_mask(question, numbers[task])))
         largest = sorted(answer["shares"].items(), key=lambda item: -item[1])[:MAX_SHARES]
         colours = mask_palette()[question.values] / 255
         for name, share in largest:

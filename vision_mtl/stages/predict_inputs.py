@@ -55,11 +55,12 @@ class Frame:
                 pixels = decode_file(file.path)
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
-        return Decoded(self.bring(pixels), (pixels.shape[0], pixels.shape[1]))
+        return self.bring(pixels)
 
-    def bring(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 1 or 3) uint8 of any size -> (*size, channels) uint8."""
-        return resize(to_channels(pixels, self.channels), self.size, self.fit)
+    def bring(self, pixels: np.ndarray) -> Decoded:
+        """(H, W, 1 or 3) uint8 of any size, brought to the frame."""
+        shape = (pixels.shape[0], pixels.shape[1])
+        return Decoded(resize(to_channels(pixels, self.channels), self.size, self.fit), shape)
 
 
 def find_inputs(given: Sequence[str]) -> list[ImageFile]:

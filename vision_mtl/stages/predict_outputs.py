@@ -80,6 +80,24 @@ def read_answer(question: Question, numbers: np.ndarray) -> dict[str, Any]:
     return {"classes": named, "probability": least, "probabilities": probabilities}
 
 
+def read_mask(question: Question, numbers: np.ndarray) -> np.ndarray:
+    """One image's (K, H, W) probabilities -> (H, W) uint8: the numbers that the task's masks hold."""
+    return question.values[numbers.argmax(0)]
+
+
+def read_answers(questions: Mapping[str, Question], numbers: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Every task's numbers of B images -> each image's answers by task; a dense one with its `mask` (H, W) uint8."""
+    count = len(next(iter(numbers.values()))) if numbers else 0
+    found = []
+    for row in range(count):
+        own = {task: read_answer(question, numbers[task][row]) for task, question in questions.items()}
+        for task, question in questions.items():
+            if question.kind == "dense":
+                own[task]["mask"] = read_mask(question, numbers[task][row])
+        found.append(own)
+    return found
+
+
 def answer_text(question: Question, answer: Mapping[str, Any]) -> str:
     """The answer in one cell: a class, several with the task's separator or `none`, a number, or a mask's path."""
     if question.kind == "regression":
@@ -150,7 +168,7 @@ class PredictionFiles:
         self, task: str, question: Question, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
     ) -> str:
         """A palette PNG over the image as its file has it; its path in the run."""
-        mask = restore_mask(question.values[numbers.argmax(0)], shape, self.fit, question.outside)
+        mask = restore_mask(read_mask(question, numbers), shape, self.fit, question.outside)
         picture = Image.fromarray(mask, mode="P")
         picture.putpalette(mask_palette().tobytes())
         path = self.folder / self._mask_name(task, file)

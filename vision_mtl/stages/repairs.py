@@ -20,7 +20,6 @@ from vision_mtl.pretext.grid import parse_grids
 from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.stages.config import convert
-from vision_mtl.training.repair import requests
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Repairs:
 
 
 def repairs_of(part: Part, whole: Tensor) -> Repairs:
-    """A part that repairs pixels, and the network's whole picture (b, C, H, W) of it -> the repairs."""
+    """A part that repairs pixels, and the whole picture (b, C, H, W) that a network made of it -> the repairs."""
     pretext, images, draw = part.pretext, part.images, part.draw
     scored = pretext.scored(images, draw)
     repaired = torch.where(scored, whole, images)
@@ -114,20 +113,15 @@ def cell_damage(pretext: Pretext, cell: tuple[int, int]) -> str:
 
 
 def damage_images(
-    model: SharedModel, name: str, pretext: Pretext, images: Tensor, *, seed: int = 0, damage: int | None = None
-) -> tuple[Part, Tensor, Tensor]:
-    """Images (B, C, H, W) in [0, 1] -> the damaged part, what the encoder sees of it, and the head's prediction.
+    name: str, pretext: Pretext, images: Tensor, *, seed: int = 0, number: int | None = None
+) -> tuple[Part, Tensor]:
+    """Images (B, C, H, W) in [0, 1] -> the part, and the damaged instances (b, C, H, W), on the images' device.
 
-    The draw is that of `seed` and each image's place in the batch; `damage` fixes it to that number of the pretext's.
-    All are on the model's device; no gradient is kept. The model should be in evaluation mode.
+    The draw is that of `seed` and each image's place in the batch; `number` fixes it to that damage of the pretext's.
     """
-    images = images.to(next(model.parameters()).device)
     keys = Keys(seed, 0, torch.arange(len(images), device=images.device))
-    fixed = None if damage is None else torch.full_like(keys.index, damage)
-    with torch.no_grad():
-        part, seen = Mixture({name: replace(pretext, weight=1.0)}).prepare_all(name, images, keys, fixed)
-        prediction = model(seen, requests([part]))[name][0].float()
-    return part, seen, prediction
+    fixed = None if number is None else torch.full_like(keys.index, number)
+    return Mixture({name: replace(pretext, weight=1.0)}).prepare_all(name, images, keys, fixed)
 
 
 def _plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from vision_mtl.stages.explorer.repairing import Repairer
 from vision_mtl.stages.pictures import repair_pictures
 from vision_mtl.stages.predict import Answerer
 from vision_mtl.stages.predict_inputs import Frame
-from vision_mtl.stages.predict_outputs import Question, read_answer
+from vision_mtl.stages.predict_outputs import Question, read_answers
 from vision_mtl.stages.repairs import repairs_of
 from vision_mtl.training.repair import zero_prediction
 from vision_mtl.viz.predictions import overlay
@@ -130,20 +130,18 @@ class Explorer:
         views = {"original": images, "damaged": self.repairer.seen(part, damaged)}
         if pretext.output == "logits":
             return self._asked(part, damaged), views
-        raw, how = self.repairer.repair(part, damaged)
+        whole, how = self.repairer.repair(part, damaged)
         untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-        repairs = repairs_of(part, untrained if raw is None else raw)
-        pictures = repair_pictures(repairs)
-        errors = {
-            "classic": float(repairs.classic_error),
-            "untrained": float(squared_error(untrained, images, repairs.scored)),
-        }
-        if raw is None:
+        found = repairs_of(part, untrained if whole is None else whole)
+        pictures = repair_pictures(found)
+        errors = {"classic": found.classic_error, "untrained": squared_error(untrained, images, found.scored)}
+        if whole is None:
             pictures = {key: pictures[key] for key in ("original", "damaged", "classic", "classic_error")}
         else:
-            errors["repaired"] = float(repairs.error)
-            views["repaired"] = repairs.repaired
-        scores = errors | {"skill": _skill(errors), "scored": float(repairs.scored.float().mean())}
+            errors["repaired"] = found.error
+            views["repaired"] = found.repaired
+        scores = {key: float(error) for key, error in errors.items()}
+        scores |= {"skill": _skill(scores), "scored": float(found.scored.float().mean())}
         shown = {key: _text(png(np.round(picture[0] * 255).astype(np.uint8))) for key, picture in pictures.items()}
         return {"pictures": shown, "scores": scores, "how": how}, views
 
@@ -163,21 +161,17 @@ class Explorer:
         """Every head's answers for images (n, C, H, W), one a view."""
         if not self.questions:
             return []
-        numbers = self.ask.answer(images)
+        answers = dict(zip(views, read_answers(self.questions, self.ask.answer(images)), strict=True))
+        shown = dict(zip(views, images.split(1), strict=True))
         found = []
         for task, question in self.questions.items():
-            own = {view: numbers[task][row] for row, view in enumerate(views)}
-            record = {"name": task, "kind": question.kind, "classes": question.class_names}
-            record["answers"] = {view: read_answer(question, value) for view, value in own.items()}
+            own = {view: said[task] for view, said in answers.items()}
+            record = {"name": task, "kind": question.kind, "classes": question.class_names, "answers": own}
             if question.kind == "dense":
-                rows = enumerate(own.items())
-                record["pictures"] = {v: _text(self._overlay(images[r], n, question)) for r, (v, n) in rows}
+                record["pictures"] = {v: _text(_overlay(shown[v], said["mask"])) for v, said in own.items()}
+                record["answers"] = {v: {k: x for k, x in said.items() if k != "mask"} for v, said in own.items()}
             found.append(record)
         return found
-
-    def _overlay(self, image: Tensor, numbers: np.ndarray, question: Question) -> bytes:
-        mask = question.values[numbers.argmax(0)]
-        return png(np.round(overlay(_unit(image[None]), mask) * 255).astype(np.uint8))
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -201,6 +195,10 @@ def _unit(images: Tensor) -> np.ndarray:
 def _pixels(images: Tensor) -> np.ndarray:
     """(1, C, H, W) -> (H, W, C) uint8."""
     return np.round(_unit(images) * 255).astype(np.uint8)
+
+
+def _overlay(image: Tensor, mask: np.ndarray) -> bytes:
+    return png(np.round(overlay(_unit(image), mask) * 255).astype(np.uint8))
 
 
 def _text(data: bytes) -> str:

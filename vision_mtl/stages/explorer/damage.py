@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.rng import Keys
-from vision_mtl.discovery.measure import one_damage
 from vision_mtl.discovery.skill import SCORE_SEED
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext
-from vision_mtl.pretext.mixture import Mixture, Part
+from vision_mtl.pretext.mixture import Part
+from vision_mtl.stages.repairs import damage_images
 
 MASK, GREY, COARSE, CHAIN = "grid_mask", "decolorise", "downsample", "chain"
 BY_HAND = (MASK, GREY, COARSE)  # in the order in which they are done together
@@ -115,7 +115,7 @@ def own_draw(part: Part, kind: str) -> Draw:
 def _numbered(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -> Part:
     if damage.name not in pretexts:
         raise unknown("pretext of this run", str(damage.name), pretexts)
-    pretext, shape = replace(pretexts[damage.name], weight=1.0), tuple(images.shape[1:])
+    pretext, shape = pretexts[damage.name], tuple(images.shape[1:])
     if pretext.output == "embedding":
         raise UserError(f"{damage.name} compares views of several images: there is nothing to show of one.")
     count = len(pretext.damages(shape))
@@ -123,7 +123,7 @@ def _numbered(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -
         raise UserError(f"damage.number must be 0 to {count - 1}, a damage of {damage.name}; found {damage.number}.")
     if not bool(pretext.usable(images)):
         raise UserError(f"this image does not suit {damage.name}: there is nothing to repair in it.")
-    return one_damage(Mixture({damage.name: pretext}), damage.name, damage.number, images, torch.zeros(1).long())[0]
+    return damage_images(damage.name, pretext, images, seed=SCORE_SEED, number=damage.number)[0]
 
 
 def _chosen(kind: str, damage: Damage, images: Tensor) -> Draw:

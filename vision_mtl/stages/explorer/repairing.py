@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_mtl.discovery.skill import predict_part
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.chain import DEFAULT_STEPS
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
@@ -30,8 +31,7 @@ class Repairer:
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
         """The head's answer, float32."""
-        with torch.no_grad(), self.autocast():
-            return self.model(damaged, requests([part]))[part.name][0].float()
+        return predict_part(self.model, part, damaged, self.autocast)
 
     def seen(self, part: Part, damaged: Tensor) -> Tensor:
         """(1, C, H, W) in [0, 1]: what the encoder gets, with the learned colour where a pretext learns one."""
