@@ -95,8 +95,8 @@ class Explorer:
 
     def open(self, asked: Any) -> dict[str, Any]:
         """`{"data": base64 of a file}` -> the image as the model takes it, and the size that the file has."""
-        pixels = _decoded(_field(asked, "data", str, "an image file in base64"))
-        return {"picture": _text(png(self.frame.bring(pixels))), "shape": list(pixels.shape[:2])}
+        found = self.frame.bring(_decoded(_field(asked, "data", str, "an image file in base64")))
+        return {"picture": _text(png(found.pixels)), "shape": list(found.shape)}
 
     def answer(self, asked: Any) -> dict[str, Any]:
         """`{"image": {"number"} or {"data"}, "damage": {...}}` -> pictures, scores, every head, the neighbours."""
@@ -113,7 +113,7 @@ class Explorer:
     def _image(self, asked: Mapping[str, Any]) -> tuple[np.ndarray, int | None]:
         """(H, W, C) uint8 and its number in the pool, if it is from there."""
         if "number" not in asked:
-            return self.frame.bring(_decoded(_field(asked, "data", str, "an image file in base64"))), None
+            return self.frame.bring(_decoded(_field(asked, "data", str, "an image file in base64"))).pixels, None
         number = _field(asked, "number", int, "the number of an example")
         if self.gallery is None or not self.gallery.shows(number):
             raise UserError(f"there is no example of number {number}: choose one that is shown, or drop in an image.")
