@@ -17,7 +17,7 @@ from vision_mtl.stages.command import main
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve colourful pictures of several sizes."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("photos", numbered=False)
     random = np.random.default_rng(0)
     for number in range(12):
         coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
@@ -31,7 +31,9 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Loaded
     folder = tmp_path_factory.mktemp("run") / "pretrained"
     words = ["--stage", "pretrain", "--run_dir", folder, "--data.root", folder.parent / "data", "--device", "cpu"]
     words += ["--image_size", 32, "--backbone.name", "test_resnet", "--optim.steps", 3, "--optim.batch_size", 8]
-    words += ["--data.unlabelled", f"images/{photos}", "--data.val_ratio", 0.2, "--data.test_ratio", 0.3]
+    words += ["--data.unlabelled", f"images/{photos.name}", "--data.val_ratio", 0.2, "--data.test_ratio", 0.3]
     words += [word for name in PRETEXTS.names() for word in (f"--pretexts.{name}.weight", 1)]
-    assert main([str(word) for word in words]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(photos.parent)  # sides are drawn from the source as it is given
+        assert main([str(word) for word in words]) == 0
     return vision_mtl.load_run(folder, device="cpu")

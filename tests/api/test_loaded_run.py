@@ -79,7 +79,10 @@ def test_other_images_are_refused(pretrained: LoadedRun, given: object, says: st
         pretrained.images(given)
 
 
-def test_a_runs_own_images_are_held_out_ones(pretrained: LoadedRun) -> None:
+def test_a_runs_own_images_are_held_out_ones(
+    pretrained: LoadedRun, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
     found = pretrained.samples(3)
     held_out = pretrained.pool.gather(pretrained.pool.indices("test"))
     assert found.shape == (3, 3, 32, 32) and all((held_out == one).flatten(1).all(1).any() for one in found)

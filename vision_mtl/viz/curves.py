@@ -22,9 +22,8 @@ def curves_figure(records: Sequence[Record]) -> Figure | None:
     train = [r for r in records if r.get("kind") == "train"]
     if not train:
         return None
-    panels = {
-        kind: found for kind in ("probe", "validation") if (found := [r for r in records if r.get("kind") == kind])
-    }
+    told = [r for r in records if r.get("tasks")]  # without labels a probe has nothing to say
+    panels = {kind: found for kind in ("probe", "validation") if (found := [r for r in told if r["kind"] == kind])}
     figure = new_figure(5 + 4 * len(panels), 3.4)
     axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
     _losses(quiet(axes[0]), train, of_tasks="validation" in panels)
