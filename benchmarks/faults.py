@@ -11,12 +11,14 @@ killed. `late` counts kills past half of the steps.
 With `--full`, the runs stand on a small disk (tmpfs: only root may mount one) that something else fills up to a random
 rest, then to a larger one, and so on until they end: every time one clear error (exit code 2), never a lost checkpoint.
 
-Lives are forked from one process that has imported everything and computed nothing. Two cores: about a second a kill.
+Lives are forked from one process that has imported everything that a life imports, and computed nothing. Those that are
+killed draw no pictures, which are made of what is compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -28,6 +30,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 
 import numpy as np
 import torch  # noqa: F401 warm: a life must not spend its first seconds on it
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_mtl.core.environment import environment
@@ -61,7 +65,7 @@ OPTIONS = {
 Act = Callable[..., None]
 
 
-def nothing(*_: object) -> None: ...
+def nothing(*_: object, **__: object) -> None: ...
 
 
 def die() -> None:
@@ -113,8 +117,13 @@ def arm(place: str, count: int) -> None:
 PLACES = {"step": STEPS, "line": 6, "bytes": 24, "flushed": 24, "rename": 12, "renamed": 12}  # at most so often
 
 
-def live(words: list[str], death: tuple[str, int] | None) -> int | None:
-    """Run the command in a process of its own; its exit code, or None if it was killed."""
+def live(
+    words: list[str], death: tuple[str, int] | None, draws: bool = True, modules: Path | None = None
+) -> int | None:
+    """Run the command in a process of its own; its exit code, or None if it was killed.
+
+    What a life imports is written to `modules` and imported here, so that those after it need not.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -122,11 +131,19 @@ def live(words: list[str], death: tuple[str, int] | None) -> int | None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if death is not None:
                 arm(*death)
+            if not draws:
+                Figure.savefig = nothing
             code = main(words)
+            if modules is not None:
+                modules.write_text("\n".join(sys.modules))
         except BaseException:
             traceback.print_exc()
         os._exit(code)
     status = os.waitpid(child, 0)[1]
+    if modules is not None and modules.exists():
+        for name in modules.read_text().splitlines():
+            with suppress(Exception):  # some can only be imported by another
+                importlib.import_module(name)
     return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
@@ -169,7 +186,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> Iterator[dict[str, Any]]:
     """Kill runs of a stage until `kills` lives were taken; the count after each run: how many ended as they should."""
-    if live(command(stage, root, root / f"{stage}-whole", 1e9), None) != 0:
+    if live(command(stage, root, root / f"{stage}-whole", 1e9), None, modules=root / "modules.txt") != 0:
         raise SystemExit(f"{stage} fails even if nobody kills it")
     whole = outcome(root / f"{stage}-whole")
     row = {"kills": 0, "runs": 0, "identical": 0, "resumes": 0, "repeated_steps": 0, "late": 0}
@@ -180,7 +197,7 @@ def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> Iterat
         code = None
         while code is None:
             place = dice.choice(list(PLACES))
-            code = live(words, (place, dice.randint(1, PLACES[place])))
+            code = live(words, (place, dice.randint(1, PLACES[place])), draws=False)
             row["kills"] += code is None
             row[place] += code is None
             row["late"] += code is None and Reached.read(run).step > STEPS / 2
