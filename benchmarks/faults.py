@@ -11,12 +11,14 @@ killed. `late` counts kills past half of the steps.
 With `--full`, the runs stand on a small disk (tmpfs: only root may mount one) that something else fills up to a random
 rest, then to a larger one, and so on until they end: every time one clear error (exit code 2), never a lost checkpoint.
 
-Lives are forked from one process that has imported everything and computed nothing. Two cores: about a second a kill.
+Lives are forked from one process that has imported everything that a life imports, and computed nothing. Those that are
+killed draw no pictures, which are made of what is compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -27,7 +29,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 
 import numpy as np
 import torch  # noqa: F401 warm: a life must not spend its first seconds on it
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vision_mtl.core.environment import environment
+from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.reached import Reached
 from vision_mtl.core.run import Run
 from vision_mtl.stages.command import main
@@ -60,7 +65,7 @@ OPTIONS = {
 Act = Callable[..., None]
 
 
-def nothing(*_: object) -> None: ...
+def nothing(*_: object, **__: object) -> None: ...
 
 
 def die() -> None:
@@ -112,8 +117,13 @@ def arm(place: str, count: int) -> None:
 PLACES = {"step": STEPS, "line": 6, "bytes": 24, "flushed": 24, "rename": 12, "renamed": 12}  # at most so often
 
 
-def live(words: list[str], death: tuple[str, int] | None) -> int | None:
-    """Run the command in a process of its own; its exit code, or None if it was killed."""
+def live(
+    words: list[str], death: tuple[str, int] | None, draws: bool = True, modules: Path | None = None
+) -> int | None:
+    """Run the command in a process of its own; its exit code, or None if it was killed.
+
+    What a life imports is written to `modules` and imported here, so that those after it need not.
+    """
     child = os.fork()
     if child == 0:
         code = 1
@@ -121,11 +131,19 @@ def live(words: list[str], death: tuple[str, int] | None) -> int | None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             if death is not None:
                 arm(*death)
+            if not draws:
+                Figure.savefig = nothing
             code = main(words)
+            if modules is not None:
+                modules.write_text("\n".join(sys.modules))
         except BaseException:
             traceback.print_exc()
         os._exit(code)
     status = os.waitpid(child, 0)[1]
+    if modules is not None and modules.exists():
+        for name in modules.read_text().splitlines():
+            with suppress(Exception):  # some can only be imported by another
+                importlib.import_module(name)
     return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
@@ -166,9 +184,9 @@ def outcome(run: Path) -> dict[str, Any]:
     return found
 
 
-def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> dict[str, Any]:
-    """Kill runs of a stage until `kills` lives were taken; how many runs ended, and how many as they should."""
-    if live(command(stage, root, root / f"{stage}-whole", 1e9), None) != 0:
+def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> Iterator[dict[str, Any]]:
+    """Kill runs of a stage until `kills` lives were taken; the count after each run: how many ended as they should."""
+    if live(command(stage, root, root / f"{stage}-whole", 1e9), None, modules=root / "modules.txt") != 0:
         raise SystemExit(f"{stage} fails even if nobody kills it")
     whole = outcome(root / f"{stage}-whole")
     row = {"kills": 0, "runs": 0, "identical": 0, "resumes": 0, "repeated_steps": 0, "late": 0}
@@ -179,7 +197,7 @@ def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> dict[s
         code = None
         while code is None:
             place = dice.choice(list(PLACES))
-            code = live(words, (place, dice.randint(1, PLACES[place])))
+            code = live(words, (place, dice.randint(1, PLACES[place])), draws=False)
             row["kills"] += code is None
             row[place] += code is None
             row["late"] += code is None and Reached.read(run).step > STEPS / 2
@@ -194,11 +212,11 @@ def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> dict[s
         row["resumes"] += result["resumes"]
         row["repeated_steps"] += result["repeated_steps"]
         shutil.rmtree(run)
-    return row
+        yield row
 
 
-def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> dict[str, Any]:
-    """Runs on a disk with too little room, which grows after each error."""
+def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> Iterator[dict[str, Any]]:
+    """Runs on a disk with too little room, which grows after each error; the count after each run."""
     disk, row = root / "disk", {"moments": 0, "errors": 0, "identical": 0}
     if live(command(stage, root, root / f"{stage}-plain", 0.0), None) != 0:
         raise SystemExit(f"{stage} fails on a disk with room")
@@ -221,9 +239,9 @@ def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> dict
             row["moments"] += 1
             row["identical"] += outcome(run) == whole
             shutil.rmtree(run)
+            yield row
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    return row
 
 
 def ask() -> int:
@@ -233,24 +251,34 @@ def ask() -> int:
     parser.add_argument("--full", type=int, default=0, help="runs on a disk that fills, of each stage")
     parser.add_argument("--stages", nargs="+", default=list(OPTIONS), choices=list(OPTIONS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name} beside the other results")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {RESULT.name} beside the other results, after each run"
+    )
     given = parser.parse_args()
     for stage in given.stages:
         STAGES.get(stage)  # imports it here, once for all lives
-    start, dice = time.perf_counter(), random.Random(given.seed)
+    start, dice, share = time.perf_counter(), random.Random(given.seed), -(-given.kills // len(given.stages))
+    found: dict[str, Any] = {"seed": given.seed, "asked": {"kills": given.kills, "full": given.full}}
+    found |= {"stages": {}, "full": {}}
+
+    def note(kind: str, stage: str, rows: Iterator[dict[str, Any]]) -> None:
+        for row in rows:  # written after each run: a benchmark that breaks off keeps its count
+            found[kind][stage] = row
+            found["seconds"] = round(time.perf_counter() - start)
+            if given.write:
+                atomic_write_bytes(RESULT, (json.dumps({**environment(), **found}, indent=1) + "\n").encode())
+
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "images").mkdir()
         write_images(root / "images")
-        share = -(-given.kills // len(given.stages))
-        rows = {s: try_stage(s, root, share, dice) for s in given.stages} if share else {}
-        full = {s: fill_disk(s, root, given.full, dice) for s in given.stages} if given.full else {}
-    found = {"seed": given.seed, "stages": rows, "full": full, "seconds": round(time.perf_counter() - start)}
+        for stage in given.stages:
+            note("stages", stage, try_stage(stage, root, share, dice))
+        for stage in given.stages if given.full else []:
+            note("full", stage, fill_disk(stage, root, given.full, dice))
     print(json.dumps(found, indent=1))
-    if given.write:
-        RESULT.write_text(json.dumps({**environment(), **found}, indent=1) + "\n")
-    lost = [row["identical"] < row["runs"] for row in rows.values()]
-    return int(any(lost + [row["identical"] < row["moments"] for row in full.values()]))
+    lost = [row["identical"] < row["runs"] for row in found["stages"].values()]
+    return int(any(lost + [row["identical"] < row["moments"] for row in found["full"].values()]))
 
 
 if __name__ == "__main__":

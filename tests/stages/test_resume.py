@@ -81,6 +81,33 @@ def test_lines_and_memory_go_on_in_the_middle_of_what_they_average(
     assert (found["resumes"], found["repeated_steps"]) == (2, 0)
 
 
+def test_a_network_alone_goes_on_where_it_was_stopped_or_killed(
+    supervise, table_tasks, interrupt_at, fail_at, tmp_path: Path, result
+) -> None:
+    words = [*table_tasks("letter"), "--finetune.single_task", "same_images", "--optim.steps", 6]
+    words += ["--track.checkpoint_every_seconds", 0]
+    assert supervise("finetune", tmp_path / "whole", *words) == 0
+    assert supervise("finetune", tmp_path / "parts", *words, "--optim.steps", 5) == 0  # its network is for 5 steps
+    interrupt_at(6)  # of the shared network
+    assert supervise("finetune", tmp_path / "parts", *words) == 130
+    interrupt_at(2)  # of the network alone
+    assert supervise("finetune", tmp_path / "parts", *words) == 130
+    work = tmp_path / "parts" / "single" / "letter" / "6-steps"
+    assert read_state(checkpoints(work / "checkpoints")[-1])["step"] == 2
+    interrupt_at(None)
+    fail_at(4)
+    with pytest.raises(SystemExit):
+        supervise("finetune", tmp_path / "parts", *words)
+    fail_at(None)
+    checkpoints(work / "checkpoints")[-1].unlink()  # as if the last one had not been written yet
+    assert supervise("finetune", tmp_path / "parts", *words) == 0
+    one, other = (read_tensors(tmp_path / run / "single" / "letter.safetensors", "model") for run in ("whole", "parts"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    found = result(tmp_path / "parts")
+    assert found["metrics"] == result(tmp_path / "whole")["metrics"] and found["repeated_steps"] == 1
+    assert not work.exists()
+
+
 def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
     train, fail_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

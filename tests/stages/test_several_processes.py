@@ -1,39 +1,74 @@
-"""Runs beside one another, and one run in several processes of which one dies."""
+"""Runs beside one another, and one run in several processes: the same losses, and what happens if one of them dies."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from vision_mtl.training.checkpoint import check, checkpoints, read_state
+import pytest
+import torch
+
+from vision_mtl.stages.command import main
+from vision_mtl.training.checkpoint import check, checkpoints, read_state, read_tensors
 
 ROOT = Path(__file__).parents[2]
-DYING = """
-import os, signal, sys
+STEPS = 20
+CLOCK = ("seconds", "images_per_second")
+# several runs one after the other, because the start takes longest; in the last one the second process is killed
+PROGRAM = """
+import json, os, signal, sys
 from vision_mtl.stages.command import main
 from vision_mtl.training.loop import Trainer
+
 original = Trainer._step
+
 def step(self):
-    if os.environ["RANK"] == "1" and self.progress.step == 3:
+    if os.environ["RANK"] == "1" and self.progress.step == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self)
-Trainer._step = step
-sys.exit(main(sys.argv[1:]))
+
+for words, dies in json.loads(sys.argv[1]):
+    Trainer._step = step if dies else original
+    code = main(words)
+    if code:
+        sys.exit(code)
 """
 
 
-def words_of(folder: Path, images: Path, root: Path, **options: object) -> list[str]:
+def words_of(folder: Path, root: Path, **options: object) -> list[str]:
     given = {"stage": "pretrain", "run_dir": folder, "data.root": root, "image_size": 32, "optim.batch_size": 8}
-    given |= {"backbone.name": "test_resnet", "device": "cpu", "data.unlabelled": f"images/{images}"}
-    given |= {"track.tensorboard": "false", "optim.steps": 2, "runtime.precision": "fp32", **options}
+    given |= {"backbone.name": "test_resnet", "device": "cpu", "track.tensorboard": "false", "optim.steps": 2}
+    given |= {"runtime.precision": "fp32", **options}
     return [str(word) for key, value in given.items() for word in (f"--{key}", value)]
+
+
+def launch(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in two processes."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    options = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True, "timeout": 600}
+    return subprocess.run([*start, *words], cwd=ROOT, **options)
+
+
+def lines(run: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """`metrics.jsonl` without its clock."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in CLOCK} for record in records if record["kind"] == kind]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(checkpoints(run / "checkpoints")[-1], "model")
 
 
 def test_four_runs_at_once_on_an_empty_store_build_it_once(image_folder: Path, tmp_path: Path) -> None:
     folders, options = [tmp_path / f"run-{seed}" for seed in range(4)], {"stderr": subprocess.STDOUT, "text": True}
-    commands = [words_of(run, image_folder, tmp_path / "root", seed=seed) for seed, run in enumerate(folders)]
+    unlabelled = {"data.unlabelled": f"images/{image_folder}"}
+    commands = [words_of(run, tmp_path / "root", seed=seed, **unlabelled) for seed, run in enumerate(folders)]
     runs = [
         subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stdout=subprocess.PIPE, **options)
         for words in commands
@@ -44,15 +79,69 @@ def test_four_runs_at_once_on_an_empty_store_build_it_once(image_folder: Path, t
     assert len([entry for entry in (tmp_path / "root" / "store").iterdir() if entry.is_dir()]) == 1
 
 
-def test_a_worker_that_dies_stops_the_run_and_leaves_a_whole_checkpoint(image_folder: Path, tmp_path: Path) -> None:
-    program = tmp_path / "dying.py"
-    program.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{DYING}")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
-    options = {"optim.steps": 6, "track.checkpoint_every_seconds": 0}
-    words = words_of(tmp_path / "run", image_folder, tmp_path / "root", **options)
-    done = subprocess.run([*launch, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def commands(
+    image_folder: Path, table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], list[str]]:
+    """The words of a run of a stage under a name: a transformer without dropout or batch statistics, every step logged.
+
+    Half of the images carry no label of one of the tasks, so the two processes have unequally many in most steps.
+    """
+    folder = tmp_path_factory.mktemp("processes")
+
+    def words(stage: str, name: str) -> list[str]:
+        options: dict[str, object] = {"backbone.name": "test_vit", "backbone.kwargs.patch_size": 8}
+        options |= {"optim.steps": STEPS, "track.log_every_steps": 1, "stage": stage, "optim.learning_rate": 0.03}
+        options |= {"data.unlabelled": f"images/{image_folder}"} if stage == "pretrain" else {"data.val_ratio": 0.25}
+        options |= {"pretexts.grid_mask.instances_per_image": 2} if stage == "pretrain" else {}
+        found = words_of(folder / name, folder / "root", **options)
+        return found + (table_tasks("letter", "shade", "size") if stage == "finetune" else [])
+
+    words.folder = folder  # type: ignore[attr-defined]
+    return words
+
+
+@pytest.fixture(scope="module")
+def launched(commands: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One run of each stage in one process and in two, and one whose second process dies in its 14th step."""
+    folder = commands.folder
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    for stage in ("pretrain", "finetune"):
+        assert main(commands(stage, f"{stage}-one")) == 0
+    dying = [*commands("pretrain", "dying"), "--track.checkpoint_every_seconds", "0"]
+    runs = [(commands(stage, f"{stage}-two"), False) for stage in ("pretrain", "finetune")]
+    return folder, launch(program, json.dumps([*runs, (dying, True)]))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_two_processes_take_the_steps_of_one(stage: str, launched: Any) -> None:
+    folder, done = launched
+    one, two = lines(folder / f"{stage}-one"), lines(folder / f"{stage}-two")
+    assert len(one) == len(two) == STEPS, done.stderr[-3000:]
+    assert [line.keys() for line in one] == [line.keys() for line in two]
+    parts = sum(key.startswith("loss.") for line in one for key in line)
+    assert parts > 1.5 * STEPS  # of several pretexts or tasks, not each in every step
+    for here, there in zip(one, two, strict=True):
+        assert there == pytest.approx(here, abs=1e-5)
+    found = json.loads((folder / f"{stage}-two" / "result.json").read_text())
+    assert found["status"] == "completed" and found["images_seen"] == STEPS * 8
+    expected = weights(folder / f"{stage}-one")
+    for name, value in weights(folder / f"{stage}-two").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_process_that_dies_stops_the_run_which_then_goes_on_to_the_same_end(launched: Any, commands: Any) -> None:
+    folder, done = launched
     assert done.returncode != 0
     assert re.search("error: another process of this run has ended", done.stderr), done.stderr[-3000:]
-    last = checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    last = checkpoints(folder / "dying" / "checkpoints")[-1]
     check(last)
-    assert read_state(last)["step"] == 3
+    assert read_state(last)["step"] == 13
+    words = [*commands("pretrain", "dying"), "--track.checkpoint_every_seconds", "0"]
+    done = launch(ROOT / "train.py", *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "step 13 (" in done.stdout and json.loads((folder / "dying" / "result.json").read_text())["resumes"] == 1
+    assert lines(folder / "dying") == lines(folder / "pretrain-two")
+    expected = weights(folder / "pretrain-two")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(folder / "dying").items())

@@ -43,6 +43,12 @@ class Reached:
         self.to(step)
         return repeated
 
+    def add_repeated(self, count: int) -> None:
+        """So many steps were taken twice by what the run trains beside."""
+        if count:
+            self.repeated_steps += count
+            self.to(self.step)
+
     def to(self, step: int) -> None:
         """Another step has been taken. A file that cannot be written costs the count, never the run."""
         self.step = step

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -15,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 from vision_mtl.core.errors import unknown
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.batch_norm import copy_for_one
 
 CLEAN_IMAGES = (
     512  # images that BatchNorm statistics are re-estimated on: a channel's mean is then within 5 % of its std
@@ -33,7 +33,7 @@ def with_clean_statistics(
     In pretraining they come from damaged images; frozen features of clean ones would be shifted. Returns an equal copy
     where there is no BatchNorm.
     """
-    clean = copy.deepcopy(backbone)
+    clean = copy_for_one(backbone)
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in clean.modules()):
         device = next(clean.parameters()).device
         batches = [b for b in spread_evenly(indices, CLEAN_IMAGES).split(batch_size) if len(b) > 1]

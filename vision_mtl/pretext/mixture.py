@@ -26,6 +26,7 @@ class Part:
     images: Tensor  # (b, C, H, W), undamaged
     draw: Draw
     mask: Tensor | None  # (b, 1, H, W) bool, True = hidden
+    num_images: int  # that the b instances were made of, as many of each
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Mixture:
         `damage` (B,) fixes each image's damage to that number of the pretext's; every image is then one instance.
         """
         pretext = self.pretexts[name]
-        shape = tuple(images.shape[1:])
+        shape, num_images = tuple(images.shape[1:]), len(images)
         source = torch.arange(len(images), device=images.device)
         count = pretext.num_instances(shape) if damage is None else 1
         if count > 1:
@@ -108,7 +109,8 @@ class Mixture:
             keys = replace(keys.select(source), instance=instance)
         keys = keys.fold(name)
         draw = pretext.sample(keys, shape) if damage is None else pretext.sample_damage(keys, images, damage)
-        part = Part(name, pretext, slice(0, len(images)), source, images, draw, pretext.mask(draw, shape))
+        mask = pretext.mask(draw, shape)
+        part = Part(name, pretext, slice(0, len(images)), source, images, draw, mask, num_images)
         return part, pretext.corrupt(images, draw)
 
     def _drawn(self, images: Tensor, keys: Keys, usable: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -96,7 +97,11 @@ def finetune(
     found = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
     metrics = run_metrics(model, labelled, found, validation, trainer)
     if single_task != "none":
-        metrics |= transfer(run, labelled, found, trainer, trainer_of, single_task, num_evaluations)
+
+        def train_alone(part: Run, alone: Trainer, own: Labelled) -> Validation:
+            return train(config, part, alone, replace(track, tensorboard=False), own, num_evaluations, False)
+
+        metrics |= transfer(run, labelled, found, trainer, trainer_of, train_alone, single_task)
     write_judged(run, labelled, found)
     write_figures(run, model, pool, found, metrics)
     write_result(run, trainer, metrics, pool.summary())

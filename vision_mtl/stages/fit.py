@@ -129,7 +129,8 @@ def fit(
             save()
         except NonFiniteLoss as error:
             save()
-            where = run.folder / "failed_batch.safetensors"
+            rank = "" if main else f"-{trainer.accelerator.process_index}"  # each process has images of its own
+            where = run.folder / f"failed_batch{rank}.safetensors"
             atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
             raise UserError(f"{error} Its images are kept in {where}.") from error
         except KeyboardInterrupt:

@@ -75,7 +75,8 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
     rows = torch.from_numpy(first).to(damaged.device)
     draw = {key: value[rows] for key, value in part.draw.items()}
     mask = None if part.mask is None else part.mask[rows]
-    kept = Part(part.name, part.pretext, slice(0, len(rows)), part.source_rows[rows], part.images[rows], draw, mask)
+    images = part.images[rows]
+    kept = Part(part.name, part.pretext, slice(0, len(rows)), part.source_rows[rows], images, draw, mask, len(rows))
     return kept, damaged[rows], prediction[rows]
 
 

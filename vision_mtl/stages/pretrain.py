@@ -175,6 +175,8 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
 
 def draw(run: Run, trainer: Trainer, pool: Pool, objective: PretextObjective, metrics: dict[str, Any]) -> None:
     """The run's figures: repairs of test images, curves, skill."""
+    if not run.is_main:
+        return
     figures = {
         "repairs": repair_figure(trainer.scored_model, pool, objective.mixture, "test", metrics.get("skill", {})),
         "curves": curves_figure(run.records()),

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from vision_mtl.core.run import Run
-from vision_mtl.evaluation.predictions import TaskPredictions, goodness, instance_values, predict_split
+from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.evaluation.statistics import paired_difference
-from vision_mtl.stages.supervised import Labelled, scores_of
-from vision_mtl.training.best import Best
+from vision_mtl.stages.supervised import Labelled, Validation, scores_of
 from vision_mtl.training.checkpoint import read_state, read_tensors, save_weights
-from vision_mtl.training.loop import Progress, StepRecord, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
-from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.supervised import TaskFeed
-from vision_mtl.training.tracking import Milestones
 
 Budget = Literal["none", "same_images", "same_steps"]
+Train = Callable[[Run, Trainer, Labelled], Validation]  # fits to the end in a folder of its own, or goes on there
 
 
 def transfer(
@@ -29,18 +29,18 @@ def transfer(
     shared: Mapping[str, TaskPredictions],
     trainer: Trainer,
     trainer_of: Callable[[Labelled, Optim], Trainer],
+    train: Train,
     budget: Budget,
-    num_evaluations: int,
 ) -> dict[str, Any]:
     """`transfer`, the shared network's score minus the task's own network's on the same test images, and `single`.
 
     A task's own network starts from the same weights, is chosen on validation in the same way, and gets as many
-    labelled images of the task as the shared one saw (`same_images`), or as many steps (`same_steps`). In
-    `result.json` both are scores by task.
+    labelled images of the task as the shared one saw (`same_images`), or as many steps (`same_steps`). Training it goes
+    on where it stopped as the shared one's does. In `result.json` both are scores by task.
     """
     found: dict[str, Any] = {"transfer": {}, "single": {}}
     for name, together in shared.items():
-        scores, values, steps = _alone(run, labelled, name, trainer, trainer_of, budget, num_evaluations)
+        scores, values, steps = _alone(run, labelled, name, trainer, trainer_of, train, budget)
         clusters = labelled.pool.cluster[together.indices.numpy()]
         found["transfer"][name] = paired_difference(instance_values(together), values, clusters).to_json()
         found["single"][name] = {**scores, "steps": steps}
@@ -62,8 +62,8 @@ def _alone(
     name: str,
     trainer: Trainer,
     trainer_of: Callable[[Labelled, Optim], Trainer],
+    train: Train,
     budget: Budget,
-    num_evaluations: int,
 ) -> tuple[dict[str, Any], np.ndarray, int]:
     """(scores, (n,) values of the test images, steps) of the task's own network, which is kept and trained once."""
     kept = run.folder / "single" / f"{name}.safetensors"
@@ -72,34 +72,30 @@ def _alone(
     alone = trainer_of(own, replace(trainer.optim, steps=steps, max_seconds=None))
     if not kept.is_file() or read_state(kept)["steps"] != steps:  # other ones before the run was extended
         run.say(f"training {name} alone for {steps} steps")
-        best = _fit(run, alone, own, num_evaluations)
-        if best.scores:
-            best.load(alone.scored_model)
+        _fit(run, alone, own, train)
         if run.is_main:
             save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
+            shutil.rmtree(_workplace(run, name))
     else:
         alone.scored_model.load_state_dict(read_tensors(kept, "model"))
-    alone.feed.close()
+        alone.feed.close()
     found = predict_split(alone.scored_model, labelled.pool, "test", [name], trainer.accelerator.autocast)
     return scores_of(alone.scored_model, labelled.pool, found)[name], instance_values(found[name]), steps
 
 
-def _fit(run: Run, alone: Trainer, own: Labelled, num_evaluations: int) -> Best:
-    """Train, keeping the best weights on validation images in memory."""
-    best, line, (name,) = Best(run.checkpoints, per_task=False), ProgressLine(run.is_main), own.tasks
+def _workplace(run: Run, name: str) -> Path:
+    """Where the network of task `name` has its checkpoints until it is done."""
+    return run.folder / "single" / name
 
-    def evaluate(progress: Progress) -> None:
-        found = predict_split(alone.scored_model, own.pool, "val", [name], alone.accelerator.autocast)
-        if found:
-            best.offer(alone.scored_model, progress.step, {name: goodness(found[name])})
 
-    milestones = Milestones(num_evaluations, evaluate)
-
-    def hook(progress: Progress, record: StepRecord) -> None:
-        share = alone.optim.progress(progress.step, progress.seconds)
-        line.update(share, f"{name} alone  step {progress.step}  loss {record.loss:.3f}")
-        milestones.reach(share, progress)
-
-    alone.fit(hook)
-    line.close()
-    return best
+def _fit(run: Run, alone: Trainer, own: Labelled, train: Train) -> None:
+    """Train, or go on from a checkpoint of as many steps; leaves the best weights on validation images in the model."""
+    (name,) = own.tasks
+    folder = _workplace(run, name) / f"{alone.optim.steps}-steps"
+    folder.mkdir(parents=True, exist_ok=True)
+    part = Run(folder, run.stage, run.seed, warnings=list(run.warnings))
+    best = train(part, alone, own).best
+    if best.scores:  # of several processes the first alone
+        best.load(alone.scored_model)
+    run.warnings += [f"{name} alone: {text}" for text in part.warnings if text not in run.warnings]
+    run.reached.add_repeated(part.reached.repeated_steps)

@@ -49,8 +49,13 @@ class LossWatch:
 
 
 def what_fits(trainer: Trainer, step: int) -> str:
-    """After a step ran out of memory: in how many parts it would not have, found by trying; with what to do."""
+    """After a step ran out of memory: in how many parts it would not have, found by trying; with what to do.
+
+    One of several processes cannot try alone: the others are waiting for the step that broke.
+    """
     size, parts = trainer.optim.batch_size, trainer.optim.accumulate * 2
+    if trainer.accelerator.num_processes > 1:
+        return f"Give --optim.accumulate {parts}, or a smaller --optim.batch_size, in a new --run_dir."
     while parts <= size:
         if _fits(trainer, step, parts):
             return (

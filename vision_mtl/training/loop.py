@@ -18,9 +18,11 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.models.batch_norm import synchronise
+from vision_mtl.training.agreement import StepRecord, agree, gather_texts, means
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.guards import broken_images
-from vision_mtl.training.objective import Feed, Objective, StepLoss, mean_parts, step_loss
+from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss, sum_parts
 from vision_mtl.training.optimiser import Optim, build_optimiser
 
 
@@ -33,19 +35,6 @@ class Progress:
     images_seen: int = 0  # over all processes
     skipped: int = 0  # steps without an update, because their loss or gradient was no number
     skipped_in_a_row: int = 0
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one step showed: the loss in all, each pretext's and task's own, the gradient's norm, the rate."""
-
-    step: int
-    loss: float
-    parts: dict[str, float]
-    gradient_norm: float
-    learning_rate: float
-    balance: dict[str, float] = field(default_factory=dict)  # weights and cosines of a balancing, if there is one
-    skipped: str | None = None  # why the step was skipped, if it was
 
 
 class NonFiniteLoss(UserError):
@@ -79,6 +68,8 @@ class Trainer:
     failed_cleanly: bool = False  # a step broke off with an error before it changed anything
 
     def __post_init__(self) -> None:
+        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            synchronise(self.model)
         self.model.to(self.accelerator.device, memory_format=self.layout)
         extra = [] if self.balancing is None else list(self.balancing.to(self.accelerator.device).parameters())
         self.optimiser = build_optimiser(self.model, self.optim, extra)
@@ -102,10 +93,11 @@ class Trainer:
         while self.optim.progress(self.progress.step, self.progress.seconds) < 1.0:
             start = time.perf_counter()
             record = self._step()
-            seconds, stopping = self._agree(time.perf_counter() - start, stop)
-            self.progress.seconds += seconds
-            hook(self.progress, record)
-            if stopping or (self.accelerator.num_processes == 1 and stop()):
+            seconds = time.perf_counter() - start
+            found = agree(self.accelerator, self.objective.shown, seconds, stop(), record.loss, record.sums)
+            self.progress.seconds += found.seconds
+            hook(self.progress, replace(record, loss=found.loss, parts=found.parts))
+            if found.stopping or (self.accelerator.num_processes == 1 and stop()):
                 raise KeyboardInterrupt
 
     def _step(self) -> StepRecord:
@@ -164,7 +156,8 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
         figures = {} if self.balancing is None else self.balancing.figures()
-        return StepRecord(step, float(total), mean_parts(losses), float(norm), rate, figures)
+        sums = sum_parts(losses)
+        return StepRecord(step, float(total), means(sums), float(norm), rate, figures, sums=sums)
 
     def _statistics(self) -> dict[str, Tensor]:
         """Copies of what a step changes without the optimiser: running means, a balancing's memory. Small tensors."""
@@ -186,7 +179,7 @@ class Trainer:
         self._put_back(statistics)
         culprits = [name for name, value in record.parts.items() if not math.isfinite(value)]
         named = ", ".join(culprits) if culprits else "no single one (the gradient overflowed)"
-        what = f"loss of: {named}; {broken_images(self, record.step)}"
+        what = gather_texts(self.accelerator, f"loss of: {named}; {broken_images(self, record.step)}")
         if self.optim.non_finite == "stop" or self.progress.skipped_in_a_row >= self.optim.max_skipped:
             row = self.progress.skipped_in_a_row
             what += f", after {row} skipped steps in a row" if row else ""
@@ -195,11 +188,3 @@ class Trainer:
         self.progress.skipped += 1
         self.optimiser.zero_grad(set_to_none=True)
         return replace(record, skipped=what)
-
-    def _agree(self, seconds: float, stop: Callable[[], bool]) -> tuple[float, bool]:
-        """One clock and one will for all processes, or they would stop at different steps."""
-        if self.accelerator.num_processes == 1:
-            return seconds, False
-        own = torch.tensor([[seconds, float(stop())]], device=self.accelerator.device)
-        longest = self.accelerator.gather(own).max(0).values.tolist()
-        return longest[0], bool(longest[1])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.shared import Request
+from vision_mtl.training.agreement import Sums, means
 
 Predictions = Mapping[str, list[Tensor]]
 
@@ -54,13 +55,17 @@ class StepLoss:
 
     def means(self) -> dict[str, float]:
         """Each part's mean loss."""
-        return mean_parts([self])
+        return means(sum_parts([self]))
 
 
 class Objective(Protocol):
-    """`names` are the losses that a step may have."""
+    """`names` are the losses that a step may have, `shown` the parts."""
 
     names: Sequence[str]
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """The names that `StepLoss.parts` may have, the same ones in every process, in one order."""
 
     def prepare(self, batch: Any) -> Prepared:
         """Damage, or merely gather, the batch's images; say which head answers which rows."""
@@ -104,18 +109,16 @@ def step_loss(
     return objective.measure(predictions, prepared, progress)
 
 
-def mean_parts(losses: Sequence[StepLoss]) -> dict[str, float]:
-    """Each part's mean over the images of several measurements, in one transfer from the device."""
+def sum_parts(losses: Sequence[StepLoss]) -> Sums:
+    """Each part's sum over the images of several measurements and their number, in one transfer from the device."""
     sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for loss in losses:
         for name, entry in loss.parts.items():
             sums.setdefault(name, []).append(entry)
     if not sums:
         return {}
-    means = torch.stack(
-        [sum(s for s, _ in entries).double() / sum(c for _, c in entries).clamp(min=1) for entries in sums.values()]
-    )
-    return dict(zip(sums, means.tolist(), strict=True))
+    totals = [torch.stack([sum(s for s, _ in entries), sum(c for _, c in entries)]) for entries in sums.values()]
+    return {name: (value, count) for name, (value, count) in zip(sums, torch.stack(totals).tolist(), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class Together:
     """Several objectives in one pass: their inputs stand one after the other in one batch.
 
     `members` maps a name to an objective; the batch is a mapping of the same names. Raises `UserError` if two of them
-    have a loss of the same name. A part that another member has as well is shown with its member's name before its own.
+    have a loss of the same name. A part that an earlier member may have as well is shown with its member's name before
+    its own.
     """
 
     members: Mapping[str, Objective]
@@ -149,10 +153,26 @@ class Together:
         """The members' losses side by side."""
         found = [self.members[n].measure(predictions, part, progress) for n, part in prepared.data.items()]
         losses = {name: value for loss in found for name, value in loss.losses.items()}
-        parts: dict[str, tuple[Tensor, Tensor]] = {}
-        for member, loss in zip(prepared.data, found, strict=True):
-            parts |= {f"{member}.{name}" if name in parts else name: value for name, value in loss.parts.items()}
+        labels = self._labels()
+        parts = {
+            labels[member, name]: value
+            for member, loss in zip(prepared.data, found, strict=True)
+            for name, value in loss.parts.items()
+        }
         return StepLoss(losses, parts, sum(loss.rows for loss in found))
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """Every member's parts, as they are called here."""
+        return list(self._labels().values())
+
+    def _labels(self) -> dict[tuple[str, str], str]:
+        """(member, its part) -> what it is called here."""
+        labels: dict[tuple[str, str], str] = {}
+        for member, objective in self.members.items():
+            taken = set(labels.values())
+            labels |= {(member, name): f"{member}.{name}" if name in taken else name for name in objective.shown}
+        return labels
 
 
 def _shifted(rows: slice | Tensor, start: int) -> slice | Tensor:

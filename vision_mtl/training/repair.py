@@ -48,23 +48,32 @@ class PretextObjective:
     ) -> None:
         self.mixture, self.chance, self.weight = mixture, dict(chance), weight
 
+    @property
+    def shown(self) -> Sequence[str]:
+        """The mixture's pretexts."""
+        return list(self.mixture.pretexts)
+
     def prepare(self, batch: RepairBatch) -> Prepared:
         """Every image damaged by the pretext that its key draws, sorted by pretext."""
         mixed = self.mixture.prepare(batch.images, batch.keys)
         return Prepared(mixed.damaged, requests(mixed.parts), spread(batch.keys, mixed), (mixed, batch.share))
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
-        """The mean over damaged instances of the loss relative to chance."""
+        """The mean over images of the loss relative to chance; an image of several damaged instances has their mean.
+
+        So an image counts once, whatever its pretext and whoever else is in its part of the step.
+        """
         mixed, share = prepared.data
         total, parts = mixed.damaged.new_zeros(()), {}
         for part in mixed.parts:
             readouts = predictions[part.name]
             losses = [part.pretext.loss(p.float(), part.images, part.draw) for p in readouts]  # (b,) each
-            total = total + sum(losses).sum() / len(losses) / self.chance[part.name]
+            instances = len(part.images) / part.num_images
+            total = total + sum(losses).sum() / len(losses) / self.chance[part.name] / instances
             count = part.pretext.usable(part.images).sum()
             parts[part.name] = (losses[0].detach().sum() / self.chance[part.name], count)
-        rows = len(mixed.damaged)
-        return StepLoss({REPAIR: total * (self.weight(progress) * share / rows)}, parts, rows)
+        count = sum(part.num_images for part in mixed.parts)
+        return StepLoss({REPAIR: total * (self.weight(progress) * share / count)}, parts, len(mixed.damaged))
 
 
 @dataclass(frozen=True)

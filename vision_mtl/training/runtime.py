@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import is_convolutional
+
+# how long a process waits for the others: validation, pictures and a first decoding are the work of one
+PATIENCE_SECONDS = 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,11 @@ class Runtime:
         # heads without a row in this process's part of the batch get no gradient
         AcceleratorState._reset_state()  # it refuses a second precision in one process, where a study has several runs
         settings = DistributedDataParallelKwargs(find_unused_parameters=True)
+        patience = InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE_SECONDS))
         return Accelerator(
             cpu=chosen == "cpu",
             mixed_precision="bf16" if self.half_precision(chosen) else "no",
-            kwargs_handlers=[settings],
+            kwargs_handlers=[settings, patience],
         )
 
     def half_precision(self, device: str) -> bool:

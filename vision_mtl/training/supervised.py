@@ -79,6 +79,11 @@ class TaskObjective:
         self.losses = dict(losses)
         self.names: Sequence[str] = list(losses)
 
+    @property
+    def shown(self) -> Sequence[str]:
+        """The tasks."""
+        return self.names
+
     def prepare(self, batch: TaskBatch) -> Prepared:
         """The images as they are; each head is asked about the rows that carry its label."""
         requests = [Request(name, labels.rows, is_task=True) for name, labels in batch.labels.items()]
