@@ -54,11 +54,17 @@ class LinearProbe:
         return softmax(scores, axis=1) if self.kind == "single_label" else expit(scores)
 
 
+def feature_statistics(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (D,) float64 of the rows `train` of (N, D); the deviation of a constant feature is inf."""
+    known = np.asarray(features, np.float64)[train]
+    mean, deviation = known.mean(0), known.std(0)
+    return mean, np.where(deviation > 1e-12 * (1 + abs(mean)), deviation, np.inf)
+
+
 def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D) float64 of mean 0 and deviation 1 over the rows `train`; constant features become 0."""
-    known = np.asarray(features, np.float64)
-    mean, deviation = known[train].mean(0), known[train].std(0)
-    return (known - mean) / np.where(deviation > 1e-12 * (1 + abs(mean)), deviation, np.inf)
+    mean, deviation = feature_statistics(features, train)
+    return (np.asarray(features, np.float64) - mean) / deviation
 
 
 def fit_linear_probe(

@@ -66,13 +66,13 @@ def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[
     scores = {}
     for key in ranked:
         x = standardise(candidates[key].numpy(), task.train)
-        scores[key] = _linear(x, task, task.train, strengths=(DEFAULT_STRENGTH,)).val_score
+        scores[key] = fit_probe(x, task, task.train, strengths=(DEFAULT_STRENGTH,)).val_score
     return max(ranked, key=scores.__getitem__), scores
 
 
 def linear_answer(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> Answer:
     """The linear probe on standardised features (N, D), fitted to the training images `rows`."""
-    probe = _linear(features, task, rows)
+    probe = fit_probe(features, task, rows)
     chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
     return Answer(probe.predict(features[task.test]), chosen)
 
@@ -166,7 +166,8 @@ def error_name(kind: str) -> str:
     return "mae" if kind == "regression" else "accuracy"
 
 
-def _linear(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
+def fit_probe(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
+    """The linear probe on standardised features (N, D), fitted to `rows`, its strength chosen on validation images."""
     y = task.values
     return fit_linear_probe(
         task.kind, x[rows], y[rows], x[task.val], y[task.val], num_outputs=task.num_outputs, strengths=strengths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from vision_mtl.core.errors import UserError
@@ -19,6 +19,7 @@ from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.registry import STAGES
+from vision_mtl.stages.report import as_text
 from vision_mtl.training.progress import DataProgress
 from vision_mtl.viz.sheets import sheet_figure
 
@@ -43,8 +44,8 @@ def data(
     if options.clean:
         deleted = clean(Path(options.root).expanduser())
         for folder, size in deleted:
-            run.say(f"deleted {folder} ({size / 1e6:.1f} MB)")
-        run.say(f"{len(deleted)} stores deleted, {sum(size for _, size in deleted) / 1e6:.1f} MB freed")
+            run.show(f"deleted {folder} ({size / 1e6:.1f} MB)")
+        run.show(f"{len(deleted)} stores deleted, {sum(size for _, size in deleted) / 1e6:.1f} MB freed")
         run.write_result("completed", data={"deleted": [str(folder) for folder, _ in deleted]})
         return
     pool = build.open_pool(config, run, channels=channels)
@@ -61,10 +62,10 @@ def pack(config: RunConfig, run: Run, pool: Pool, folder: str, channels: int, sh
     """Write the shards, say what they hold and how they are read; returns what `result.json` says of them."""
     options, tasks = Data(**config.data), {name: Task(**task) for name, task in config.tasks.items()}
     where, settings = Path(folder).expanduser(), Settings(config.image_size, channels, options.fit)
-    with DataProgress(run.is_main) as progress:
+    with DataProgress(run.speaker) as progress:
         shards = write_shards(pool, options, tasks, settings, where, max_bytes=int(shard_mb * 1e6), report=progress)
     samples, size = sum(shard.num_samples for shard in shards), sum(shard.num_bytes for shard in shards)
-    run.say(f"{samples:,} images in {len(shards)} shards, {size / 1e6:.1f} MB; read them with 'wds/{where}/*.tar'")
+    run.show(f"{samples:,} images in {len(shards)} shards, {size / 1e6:.1f} MB; read them with 'wds/{where}/*.tar'")
     return {"shards": {shard.path.name: vars(shard) | {"path": str(shard.path)} for shard in shards}}
 
 
@@ -75,11 +76,11 @@ def show(pool: Pool, run: Run) -> None:
     summary = pool.summary()
     for title, section in (("source", "sources"), ("task", "tasks")):
         if summary[section]:
-            table = Table(title, *SPLITS, *(["classes", "kind"] if section == "tasks" else []))
+            table = Table(title, *SPLITS, *(["classes", "kind"] if section == "tasks" else []), box=SIMPLE_HEAD)
             for name, row in summary[section].items():
                 table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
-            Console().print(table)
-    run.say(
+            run.show(as_text(table))
+    run.show(
         f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "
         f"exact duplicates {summary['exact_duplicates']}, near duplicates {summary['near_duplicates']}, "
         f"unreadable {summary['unreadable']}"

@@ -154,7 +154,7 @@ def score(
     pool: Pool, folds: Sequence[Tensor], asked: Sequence[Tensor], trainers: Sequence[Trainer], run: Run
 ) -> list[DamageErrors]:
     """Every pretext's errors on both folds, each by the network of the other."""
-    line = ProgressLine(run.is_main)
+    line = ProgressLine(run.speaker)
     mixture = trainers[0].objective.mixture
     total = 2 * sum(len(damage_names(pretext, pool.shape)) for pretext in mixture.pretexts.values())
     found: dict[str, DamageErrors] = {}

@@ -15,6 +15,9 @@ COMMAND = {
     "--stage STAGE": "what to do, see above",
     "--config FILE": "YAML file with any of the options below, nested at the dots",
     "--run_dir DIR": "folder of the run (default: runs/STAGE-TIME); the same command in the same folder goes on",
+    "--console auto|plain|quiet|json": "how the run speaks: a progress bar on a terminal, plain lines, the result and "
+    "errors alone, or a JSON object a line; the result goes to standard output, all else to standard error "
+    "(default: auto)",
     "--print_config": "print the resolved config and end",
     "--help": "with --stage: that stage's options",
 }

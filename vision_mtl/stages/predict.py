@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +34,7 @@ from vision_mtl.stages.predict_inputs import (
 )
 from vision_mtl.stages.predict_outputs import CSV, JSON, MASKS, PredictionFiles, Question, answer_text, read_questions
 from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.report import WIDTH
+from vision_mtl.stages.report import as_text
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.viz.predictions import Cell, mask_palette, overlay, predictions_figure
@@ -130,7 +129,7 @@ class Asked:
         self.rows: list[dict[str, Any]] = []
         self.cells: list[Cell] = []
         self.started = time.perf_counter()
-        self.line = ProgressLine(self.run.is_main and len(self.files) > MAX_ROWS)
+        self.line = ProgressLine(self.run.speaker if len(self.files) > MAX_ROWS else None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,7 +161,7 @@ class Asked:
     def show(self) -> None:
         """Print the first answers and draw the contact sheet."""
         if self.rows:
-            Console(width=WIDTH).print(answer_table(self.questions, self.rows))
+            self.run.show(as_text(answer_table(self.questions, self.rows)))
         if self.cells:
             predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
 

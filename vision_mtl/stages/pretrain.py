@@ -16,8 +16,9 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.preferring import prefer
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.discovery.selection import read_selection
-from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.features import Autocast, extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.online import online_probe
+from vision_mtl.models.backbone import Backbone
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.pretext.preference import mixture_shares
@@ -36,6 +37,7 @@ from vision_mtl.viz.curves import curves_figure, skill_figure
 
 SECTIONS = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
 
+PROJECTED_IMAGES = 200  # validation images of a task whose features are shown in TensorBoard
 CHANCE_IMAGES = 512  # training images that chance losses are measured on: their error is then a few per cent
 
 
@@ -164,6 +166,8 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
         rank = measure_rank(tracker.run, backbone, pool, progress.step, autocast)
         tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found, "rank": rank})
         tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
+        if trainer.optim.progress(progress.step, progress.seconds) >= 1.0:
+            project_features(tracker, backbone, pool, progress.step, autocast)
 
     def picture(progress: Progress, tracker: Tracker) -> None:
         figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")
@@ -171,6 +175,19 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
             tracker.figure(progress.step, "repairs", figure)
 
     return [(track.num_probes, probe), (track.num_pictures, picture)]
+
+
+def project_features(tracker: Tracker, backbone: Backbone, pool: Pool, step: int, autocast: Autocast) -> None:
+    """Hand the features of some validation images of each task to whoever shows them (TensorBoard's projector)."""
+    if not tracker.recorders:
+        return
+    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
+    for task, labels in pool.labels.items():
+        chosen = spread_evenly(pool.indices("val", task=task), PROJECTED_IMAGES)
+        if len(chosen):
+            features = extract_features(clean, pool, chosen, autocast=autocast)
+            names = [pool.class_names[task][number] for number in labels[chosen.numpy()]]
+            tracker.embedding(step, f"features_{task}", features, names, pool.gather(chosen))
 
 
 def draw(run: Run, trainer: Trainer, pool: Pool, objective: PretextObjective, metrics: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ def _alone(
 
 def _fit(run: Run, alone: Trainer, own: Labelled, num_evaluations: int) -> Best:
     """Train, keeping the best weights on validation images in memory."""
-    best, line, (name,) = Best(run.checkpoints, per_task=False), ProgressLine(run.is_main), own.tasks
+    best, line, (name,) = Best(run.checkpoints, per_task=False), ProgressLine(run.speaker), own.tasks
 
     def evaluate(progress: Progress) -> None:
         found = predict_split(alone.scored_model, own.pool, "val", [name], alone.accelerator.autocast)
