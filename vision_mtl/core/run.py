@@ -49,6 +49,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of checkpoints; it may not be there yet."""
         return self.folder / "checkpoints"
 
     @property
@@ -102,7 +103,10 @@ class Run:
                 self.console.warn(text)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`. A number that is not finite is written as null, so every line is JSON."""
+        """Append one line to `metrics.jsonl`. A number that is not finite is written as null, so every line is JSON.
+
+        Raises `UserError` if the disk refuses it.
+        """
         if not self.is_main:
             return
         try:

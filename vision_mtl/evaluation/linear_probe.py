@@ -99,6 +99,7 @@ def fit_linear_probe(
 def validation_score(kind: str, prediction: np.ndarray, true: np.ndarray) -> float:
     """What choices are made by, larger is better: accuracy, macro AUROC, or the negative mean absolute error.
 
+    `prediction` is what a probe predicts, (m, K) or (m,); `true` the labels, (m,), or (m, K) for several labels.
     Labels that validation shows on one side only have no AUROC; where all are such, their mean accuracy counts.
     """
     if kind == "single_label":
@@ -112,7 +113,7 @@ def validation_score(kind: str, prediction: np.ndarray, true: np.ndarray) -> flo
 
 
 def validation_warning(kind: str, val_y: np.ndarray, num_outputs: int) -> str | None:
-    """What to say if the validation images are too few to choose by."""
+    """What to say if the validation images, of labels (m,) or (m, K), are too few to choose by."""
     groups = num_outputs if kind == "single_label" else 1
     if len(val_y) == 0:
         return f"no validation image: nothing is chosen, C is {DEFAULT_STRENGTH:g} and k the smallest."

@@ -70,7 +70,10 @@ def build_task_model(
     drop_path_ratio: float = 0.0,
     pretexts: Mapping[str, Pretext] | None = None,
 ) -> SharedModel:
-    """A model with a head for each of `tasks`, in units of the labels of the images `train` (N,) bool."""
+    """A model with a head for each of `tasks`, in units of the labels of the images `train` (N,) bool.
+
+    Raises `UserError`.
+    """
     backbone = dict(config.backbone)
     if drop_path_ratio:
         if not 0 <= drop_path_ratio < 1:

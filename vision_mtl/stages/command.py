@@ -79,7 +79,13 @@ def _command(given: dict[str, list[str]], console: Console) -> int:
 
 
 def split_words(words: list[str]) -> dict[str, list[str]]:
-    """`--a.b 1 2 --c=3 --flag` -> {"a.b": ["1", "2"], "c": ["3"], "flag": []}; the last of a repeated option counts."""
+    """`--a.b 1 2 --c=3 --flag` -> {"a.b": ["1", "2"], "c": ["3"], "flag": []}; the last of a repeated option counts.
+
+    Raises `UserError` for a word that belongs to no option.
+
+    >>> split_words(["--optim.betas", "0.9", "0.95", "--seed=3", "--data.clean"])
+    {'optim.betas': ['0.9', '0.95'], 'seed': ['3'], 'data.clean': []}
+    """
     found: dict[str, list[str]] = {}
     current: list[str] | None = None
     for word in words:
@@ -117,7 +123,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
-    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result."""
+    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result; the exit code.
+
+    Raises `UserError` for what the user can mend, and any other error as it is.
+    """
     run = Run(folder, config.stage, config.seed, console=console)
     extended = check_folder(config, folder)
     result = run.result()
@@ -193,7 +202,8 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:
-    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else `UserError`."""
+    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else raises
+    `UserError`."""
     path = folder / CONFIG
     if not path.exists():
         entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

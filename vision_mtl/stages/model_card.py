@@ -172,7 +172,11 @@ def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any]
 
 
 def escape(text: object) -> str:
-    """Text that Markdown shows as it is, on one line: a name may hold anything."""
+    """Text that Markdown shows as it is, on one line: a name may hold anything.
+
+    >>> print(escape("a_b\\nc"))
+    a\\_b c
+    """
     return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(str(text).split()))
 
 

@@ -184,7 +184,7 @@ class Asked:
 def make_cell(
     questions: Mapping[str, Question], pixels: np.ndarray, record: dict[str, Any], numbers: Mapping[str, np.ndarray]
 ) -> Cell:
-    """One image of the contact sheet: itself, each mask over it, and the answers."""
+    """One image of the contact sheet: itself (H, W, C), each mask over it, and the answers."""
     image = pixels.astype(np.float32) / 255
     pictures, lines = [image if image.shape[2] > 1 else np.repeat(image, 3, axis=2)], []
     for task, question in questions.items():

@@ -79,7 +79,10 @@ def pretrain(
 
 
 def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
-    """(n,) indices that pretraining may see: the training images, and the test images only if the config says so."""
+    """(n,) indices that pretraining may see: the training images, and the test images only if the config says so.
+
+    Raises `UserError` if there is none.
+    """
     indices = pool.indices("train")
     if config.data.get("include_test"):
         indices = torch.cat((indices, pool.indices("val"), pool.indices("test"))).sort().values
@@ -91,7 +94,8 @@ def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
 def build_objective(
     config: RunConfig, run: Run, pool: Pool, pretexts: dict[str, Pretext], indices: torch.Tensor
 ) -> PretextObjective:
-    """The mixture in units of chance; a pretext that no image suits (colour in a grey pool) is left out, and said."""
+    """The mixture in units of chance, measured on `indices` (n,); a pretext that no image suits is left out, and
+    said."""
     sample = spread_evenly(indices, CHANCE_IMAGES)
     chance = chance_losses(Mixture(pretexts), pool.gather(sample), Keys(config.seed, 0, sample))
     for name in pretexts.keys() - chance.keys():
@@ -107,7 +111,7 @@ def build_trainer(
     pretexts: dict[str, Pretext],
     accelerator: Accelerator,
 ) -> Trainer:
-    """A network and what trains it on the images `indices`; fresh, or with the weights of `--init_from`."""
+    """A network and what trains it on the images `indices` (n,); fresh, or with the weights of `--init_from`."""
     optim, runtime = Optim(**config.optim), Runtime(**config.runtime)
     torch.manual_seed(config.seed)
     model = build.build_model(config, pretexts)
@@ -137,7 +141,10 @@ def repair_feed(
 def prefer_damages(
     objective: PretextObjective, selection: str, pool: Pool, config: RunConfig, indices: torch.Tensor
 ) -> torch.Tensor:
-    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn."""
+    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn.
+
+    Raises `UserError` if it weighs none of them.
+    """
     chosen = read_selection(Path(selection).expanduser())
     pretexts = objective.mixture.pretexts
     preference = prefer(chosen, pool, pretexts, config.pretexts)

@@ -85,7 +85,10 @@ def probe(
 
 
 def open_backbone(config: RunConfig, run: Run) -> Backbone:
-    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one."""
+    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one.
+
+    Raises `UserError` without a task.
+    """
     if not config.tasks:
         raise UserError("probe needs a labelled task: give --tasks.NAME.source SOURCE.")
     torch.manual_seed(config.seed)
@@ -103,7 +106,10 @@ def open_backbone(config: RunConfig, run: Run) -> Backbone:
 
 
 def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[str, ProbeTask]]:
-    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out."""
+    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out.
+
+    Raises `UserError` if no task is left.
+    """
     kinds = {name: task["kind"] for name, task in config.tasks.items()}
     for name, kind in kinds.items():
         if kind not in KINDS:
@@ -134,7 +140,7 @@ def draw_subsets(
     tasks: Mapping[str, ProbeTask],
     fractions: list[float],
 ) -> dict[str, dict[str, LabelFraction]]:
-    """Task -> fraction's name -> its training images; kept in `fractions.json`."""
+    """Task -> fraction's name -> its training images among `indices` (n,); kept in `fractions.json`."""
     found: dict[str, dict[str, LabelFraction]] = {}
     kept: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -173,7 +179,7 @@ def feature_sets(
     indices: Tensor,
     maps_of: Callable[[Backbone], tuple[dict[Key, Tensor], Backbone]],
 ) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
-    """Method -> the features that its probe may choose from; random weights are probed once, not twice.
+    """Method -> the features (n, D) that its probe may choose from; random weights are probed once, not twice.
 
     And the backbone that `linear` was measured on.
     """
@@ -227,7 +233,7 @@ def score(
     subsets: Mapping[str, Mapping[str, LabelFraction]],
     answers: Mapping[str, Mapping[str, Mapping[str, Answer]]],
 ) -> dict[str, Any]:
-    """`metrics` of the result; the one place where test labels are read."""
+    """`metrics` of the result, rows being those of `indices` (n,); the one place where test labels are read."""
     metrics: dict[str, Any] = {"tasks": {}, "fractions": {}}
     for name, task in tasks.items():
         clusters = pool.cluster[indices[task.test].numpy()]

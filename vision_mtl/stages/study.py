@@ -134,7 +134,7 @@ def check(
 
 
 def read_pairs(compare: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str]]:
-    """(arm, baseline) of each comparison."""
+    """(arm, baseline) of each comparison. Raises `UserError` for an unknown arm."""
     if not compare:
         return [(arm, arms[0]) for arm in arms[1:]]
     pairs = []

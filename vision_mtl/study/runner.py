@@ -184,7 +184,11 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """For people: `40 s`, `12 min`, `3 h 20 min`."""
+    """For people.
+
+    >>> duration(40), duration(720), duration(12000)
+    ('40 s', '12 min', '3 h 20 min')
+    """
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
