@@ -58,7 +58,7 @@ def test_result_has_its_keys_and_no_number_that_json_lacks(run: Run, capsys: pyt
     assert result["status"] == "completed" and result["seed"] == 5 and result["warnings"] == ["mind this"]
     assert result["metrics"] == {"x": None, "y": [1.5]}
     assert {"stage", "seconds", "images_seen", "images_per_second", "data"} <= result.keys()
-    assert capsys.readouterr().out.count("mind this") == 1
+    assert capsys.readouterr().err.count("mind this") == 1
 
 
 def test_a_damaged_result_counts_as_none(run: Run) -> None:

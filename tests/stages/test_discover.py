@@ -78,7 +78,7 @@ def test_the_same_command_again_shows_the_result(train, folder: Path, capsys: py
     before = (folder / "selection.parquet").read_bytes()
     capsys.readouterr()
     assert train(folder, *words()) == 0
-    assert "is completed" in capsys.readouterr().out and (folder / "selection.parquet").read_bytes() == before
+    assert "is completed" in capsys.readouterr().err and (folder / "selection.parquet").read_bytes() == before
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(

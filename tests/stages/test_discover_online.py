@@ -139,7 +139,7 @@ def test_the_checkpoint_is_a_pretraining_runs(train, result, folder: Path, tmp_p
     assert train(tmp_path / "tuned", "--stage", "finetune", *start) == 0
     assert "shape" in result(tmp_path / "tuned")["metrics"]["tasks"]
     assert train(tmp_path / "more", *words(), "--init_from", str(folder)) == 0
-    assert f"initialised from {folder}/checkpoints" in capsys.readouterr().out
+    assert f"initialised from {folder}/checkpoints" in capsys.readouterr().err
     assert set(images_seen(str(folder))) <= set(images_seen(str(tmp_path / "more"))) and len(images_seen(str(folder)))
 
 

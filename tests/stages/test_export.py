@@ -172,7 +172,8 @@ def small(many_headed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsys, result) -> None:
     start = many_headed(tmp_path / "run", size="32,48", tasks=(), fit="pad")
     assert export(start, tmp_path / "e", "--export.torch_export", "false") == 0
-    text = capsys.readouterr().out
+    said = capsys.readouterr()
+    text = said.err + said.out
     assert "gives 'features', pooled" in text and "largest difference to the run's own answers: timm" in text
     assert set(result(tmp_path / "e")["metrics"]["differences"]) == {"timm", "onnx"}
     images = torch.rand(4, 3, 32, 48)

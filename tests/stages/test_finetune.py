@@ -263,7 +263,7 @@ def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
     before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
     trunk = [name for name in before if name.startswith("backbone.")]
     assert len(trunk) > 20 and all(torch.equal(before[name], after[name]) for name in trunk)
-    assert "initialised from" in capsys.readouterr().out
+    assert "initialised from" in capsys.readouterr().err
     assert supervise("finetune", tmp_path / "third", *words, "--backbone.name", "resnet18", backbone=False) == 2
     assert "--backbone.name resnet18 contradicts --init_from" in capsys.readouterr().err
 

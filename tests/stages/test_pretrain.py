@@ -45,7 +45,7 @@ def test_the_same_command_again_shows_the_result(train, tmp_path: Path, capsys: 
     before = (tmp_path / "run" / "result.json").read_bytes()
     capsys.readouterr()
     assert train(tmp_path / "run") == 0
-    assert "is completed" in capsys.readouterr().out
+    assert "is completed" in capsys.readouterr().err
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 

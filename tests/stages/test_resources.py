@@ -86,7 +86,7 @@ def test_a_disk_that_refuses_even_the_result_hides_no_error(
     )
     assert train(tmp_path / "run") == 2
     text = capsys.readouterr()
-    assert "the disk is full" in text.err and "result.json could not be written" in text.out
+    assert "the disk is full" in text.err and "result.json could not be written" in text.err
     monkeypatch.undo()
     assert train(tmp_path / "run") == 0
 

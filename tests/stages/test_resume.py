@@ -115,7 +115,7 @@ def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
         fail_at(step)
         with pytest.raises(SystemExit):
             train(tmp_path / "run", *words)
-        return capsys.readouterr().out
+        return capsys.readouterr().err
 
     every_step, never = ["--track.checkpoint_every_seconds", "0"], ["--track.checkpoint_every_seconds", "1e9"]
     assert "resumed this run" not in fails(2, *never)
@@ -127,7 +127,7 @@ def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
     fail_at(None)
     assert train(tmp_path / "run", *every_step) == 0
     path = tmp_path / "run" / "checkpoints" / "step-00000003.safetensors"
-    assert f"resumed this run from {path}, step 3 (0 steps are repeated)" in capsys.readouterr().out
+    assert f"resumed this run from {path}, step 3 (0 steps are repeated)" in capsys.readouterr().err
     found = result(tmp_path / "run")
     assert (found["resumes"], found["repeated_steps"]) == (3, 3)  # 2 of the first life, 1 of the second
 
@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
     assert same(tmp_path / "whole", tmp_path / "run") and lines(tmp_path / "whole") == lines(tmp_path / "run")
     found = result(tmp_path / "run")
     assert any("step-00000003.safetensors is passed over" in warning for warning in found["warnings"])
-    assert found["repeated_steps"] == 1 and "step 2 (1 steps are repeated)" in capsys.readouterr().out
+    assert found["repeated_steps"] == 1 and "step 2 (1 steps are repeated)" in capsys.readouterr().err
 
 
 def test_resumed_and_initialised_are_never_confused(
@@ -159,12 +159,12 @@ def test_resumed_and_initialised_are_never_confused(
     interrupt_at(2)
     capsys.readouterr()
     assert train(tmp_path / "run", *start) == 130
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     last = tmp_path / "first" / "checkpoints" / "step-00000004.safetensors"
     assert f"initialised from {last}: a new run, at step 0" in text and "resumed this run" not in text
     interrupt_at(None)
     assert train(tmp_path / "run", *start) == 0
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert "initialised from" not in text
     assert f"step 2 (0 steps are repeated); --init_from {tmp_path / 'first'} counted for step 0 only" in text
 

@@ -27,7 +27,7 @@ def test_test_images_that_pretraining_saw_are_counted(
     assert supervise("finetune", tmp_path / "tuned", *words, backbone=False) == 0
     (warning,) = warned(tmp_path / "tuned", result, "its scores are not held out")
     count = result(tmp_path / "tuned")["data"]["tasks"]["shape"]["test"]
-    assert warning.startswith(f"{count} of {count} test images of task shape") and warning in capsys.readouterr().out
+    assert warning.startswith(f"{count} of {count} test images of task shape") and warning in capsys.readouterr().err
     # its own training images are fewer, but its ancestor's are not forgotten
     assert np.load(tmp_path / "tuned" / SEEN).shape == (80,)
 

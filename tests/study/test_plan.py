@@ -45,7 +45,7 @@ def test_one_pretraining_serves_every_arm_and_fraction() -> None:
     (key,) = finals["slower", 0.1, 1]
     assert plan.nodes[key].start == pretrain.key and plan.nodes[key].level == 1
     assert plan.nodes[key].options["finetune"] == {"label_fraction": 0.1}
-    assert plan.nodes[finals["probe", 0.1, 1][0]].options["probe"] == {"fractions": [0.1, 1.0]}
+    assert plan.nodes[finals["probe", 0.1, 1][0]].options["probe"] == {"fractions": [0.1, 1.0], "heads": False}
     assert [len(level) for level in plan.levels()] == [3 + 6, 12 + 3]
 
 

@@ -9,7 +9,11 @@ class UserError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The entry of `valid` that is most like `name`, or None if none is at all like it."""
+    """The entry of `valid` that is most like `name`, or None if none is at all like it.
+
+    >>> nearest("pretrian", ["pretrain", "probe"])
+    'pretrain'
+    """
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return found[0] if found else None
 

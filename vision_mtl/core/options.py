@@ -44,7 +44,7 @@ def read_options(file: Path, name: str) -> tuple[Option, ...]:
 
 @lru_cache
 def registered_class(file: Path) -> str:
-    """The name of the class or function that carries `.register("<file's name>")` in `file`."""
+    """The name of the class or function that carries `.register("<file's name>")` in `file`; raises `KeyError`."""
     for node in ast.parse(file.read_text("utf-8")).body:
         for decorator in getattr(node, "decorator_list", []):
             if ast.unparse(decorator).endswith(f".register('{file.stem}')"):

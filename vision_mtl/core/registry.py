@@ -25,7 +25,7 @@ class Registry(Generic[Component]):
         self._found: dict[str, Component] = {}
 
     def folder(self) -> Path:
-        """The room's folder, found without importing the room."""
+        """The room's folder, found without importing the room; raises `ImportError` if it is no package."""
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise ImportError(f"{self.package} is not a package")

@@ -55,6 +55,7 @@ class Keys:
 
     @property
     def device(self) -> torch.device:
+        """Where the keys lie, and their draws."""
         return self.index.device
 
     def fold(self, name: str) -> Keys:

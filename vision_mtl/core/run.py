@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vision_mtl.core.claim import Claim
+from vision_mtl.core.console import AUTO, Console
 from vision_mtl.core.environment import environment
 from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error, remove_leftovers
 from vision_mtl.core.reached import Reached
@@ -34,6 +35,7 @@ class Run:
     seed: int = 0
     warnings: list[str] = field(default_factory=list)
     is_main: bool = field(default_factory=is_main_process)
+    console: Console = AUTO
     extends: bool = False  # more steps for a completed run: to go on from its checkpoint is then no resume
     _claim: Claim | None = field(default=None, repr=False)
     _reached: Reached | None = field(default=None, repr=False)
@@ -47,6 +49,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of checkpoints; it may not be there yet."""
         return self.folder / "checkpoints"
 
     @property
@@ -77,19 +80,33 @@ class Run:
             self._claim.release()
             self._claim = None
 
+    @property
+    def speaker(self) -> Console | None:
+        """The console, in the process that speaks; None in the others."""
+        return self.console if self.is_main else None
+
     def say(self, text: str) -> None:
-        """Print a line for people."""
+        """Print a line for people, on standard error."""
         if self.is_main:
-            print(text, flush=True)
+            self.console.say(text)
+
+    def show(self, text: str) -> None:
+        """Print part of the result for people, on standard output."""
+        if self.is_main:
+            self.console.show(text)
 
     def warn(self, text: str) -> None:
         """Print a warning and keep it for `result.json`."""
         if text not in self.warnings:
             self.warnings.append(text)
-            self.say(f"warning: {text}")
+            if self.is_main:
+                self.console.warn(text)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`. A number that is not finite is written as null, so every line is JSON."""
+        """Append one line to `metrics.jsonl`. A number that is not finite is written as null, so every line is JSON.
+
+        Raises `UserError` if the disk refuses it.
+        """
         if not self.is_main:
             return
         try:

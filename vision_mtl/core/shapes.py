@@ -19,7 +19,13 @@ def parse_image_size(value: int | str | list[int] | tuple[int, int]) -> tuple[in
 
 
 def cell_edges(length: int, cells: int) -> list[int]:
-    """Borders of `cells` cells along `length` pixels: they tile it exactly and differ by at most one pixel."""
+    """Borders of `cells` cells along `length` pixels: they tile it exactly and differ by at most one pixel.
+
+    Raises `UserError` for fewer than one cell, or more than pixels.
+
+    >>> cell_edges(10, 4)
+    [0, 3, 5, 8, 10]
+    """
     if not 1 <= cells <= length:
         raise UserError(f"a grid must have 1 to {length} cells along {length} pixels; found {cells}.")
     return [i * length // cells for i in range(cells + 1)]

@@ -36,7 +36,10 @@ class Loaded:
 def load_source(
     name: str, data: Data, tasks: Mapping[str, Task], settings: Settings, progress: Progress | None
 ) -> Loaded:
-    """Open the store of source `name`, and apply what the tasks on it say of labels, splits and groups."""
+    """Open the store of source `name`, and apply what the tasks on it say of labels, splits and groups.
+
+    Raises `UserError`.
+    """
     root = Path(data.root).expanduser()
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, root)

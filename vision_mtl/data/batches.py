@@ -18,7 +18,7 @@ class Batches:
     Batches run on across epochs: none is short and no image is dropped. `batch_size` is this process's share; process
     `rank` of `world_size` takes its slice of the global batch. With `weights` (n,), 0 or more and not all 0, an epoch
     is n images as before, each in proportion to its weight: as often as that says, rounded up or down by chance
-    (systematic sampling: Madow, 1949).
+    (systematic sampling: Madow, 1949). Raises `ValueError` without an image.
     """
 
     def __init__(

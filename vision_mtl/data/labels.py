@@ -20,7 +20,10 @@ IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name",
 
 
 def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") -> list[Item]:
-    """Give each item the first group that `pattern` finds in its path (/ between folders), as column `label`."""
+    """Give each item the first group that `pattern` finds in its path (/ between folders), as column `label`.
+
+    Raises `UserError` for a pattern without a group, and for files that it does not match.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -49,6 +52,7 @@ def apply_split(items: Sequence[Item], split: str, base: Path) -> list[Item]:
     A list file names images, one a line, by path, name or name without suffix; further words on the line are passed
     over, unless the last is a side. A file without such words gives all its images the side in its own name
     (`test.txt`, `trainval.csv`). Items that no list names are left to the other sides: train if a list gave test.
+    Raises `UserError` for what is neither, and for names that the source does not have.
     """
     parts = [part.strip() for part in split.split(",") if part.strip()]
     files = [_find_file(part, base) for part in parts]

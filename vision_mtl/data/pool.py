@@ -64,7 +64,10 @@ class Pool:
         return {task: target.class_names for task, target in self.targets.items()}
 
     def indices(self, split: str, *, source: str | None = None, task: str | None = None) -> Tensor:
-        """(n,) int64 in order: the images of `train`, `val` or `test`; of one source, or labelled for one task."""
+        """(n,) int64 in order: the images of `train`, `val` or `test`; of one source, or labelled for one task.
+
+        Raises `UserError` for an unknown split, source or task, naming the nearest.
+        """
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         rows = self.split == SPLITS.index(split)

@@ -52,7 +52,10 @@ def _smallest_names(instances: Instances) -> list[str]:
 
 
 def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, warnings: list[str]) -> np.ndarray:
-    """Official splits may hold one picture on two sides: it stays where it is judged, and leaves the others."""
+    """Official splits may hold one picture on two sides: it stays where it is judged, and leaves the others.
+
+    `split` and `exact` are (N,); returns the new (N,) sides.
+    """
     _, content = np.unique(exact, return_inverse=True)
     highest = np.full(content.max() + 1, TRAIN, np.int8)
     np.maximum.at(highest, content, split)
@@ -73,7 +76,10 @@ def report_near(
     instances: Instances,
     warnings: list[str],
 ) -> int:
-    """The number of near duplicates that are neither exact nor of one group; a warning if they lie on two sides."""
+    """The number of near duplicates that are neither exact nor of one group; a warning if they lie on two sides.
+
+    All arrays are (N,): representatives, contents, groups and sides.
+    """
     pairs = np.flatnonzero((near != np.arange(len(near))) & (exact != exact[near]) & (groups != groups[near]))
     split_up = pairs[(split[pairs] != split[near[pairs]]) & (split[pairs] != DROPPED)]
     if len(split_up):
@@ -88,7 +94,8 @@ def report_near(
 def report_copies(
     unlabelled: Sequence[str], split: np.ndarray, targets: Mapping[str, Target], instances: Instances
 ) -> list[str]:
-    """Say which sources without labels hold copies, in other files, of images that tasks are judged by."""
+    """Say which sources without labels hold copies, in other files, of images that tasks are judged by; `split` is
+    (N,)."""
     labelled = np.zeros(len(split), bool)
     for target in targets.values():
         labelled |= target.labelled
@@ -123,7 +130,10 @@ def report_order(tasks: Mapping[str, Task], targets: Mapping[str, Target], insta
 
 
 def check_tasks(targets: Mapping[str, Target], split: np.ndarray) -> None:
-    """Raise `UserError` naming a task with nothing to learn from or to be tested on, or with classes never taught."""
+    """Raise `UserError` naming a task with nothing to learn from or to be tested on, or with classes never taught.
+
+    `split` holds the (N,) sides.
+    """
     for task, target in targets.items():
         for side in (TRAIN, TEST):
             if not (target.labelled & (split == side)).any():

@@ -41,6 +41,7 @@ def assign_sides(
     `given` (N,) holds official sides, or `UNSET`. What is not given is drawn: where the source says nothing of test,
     val and test are taken; where it brings a test side but none for validation, val alone is taken out of train; where
     it brings both, nothing. Of three units or more, no side that is asked for stays empty.
+    Raises `UserError` for ratios that leave nothing.
     """
     for name, ratio in (("val_ratio", val_ratio), ("test_ratio", test_ratio)):
         if not 0 <= ratio < 1:

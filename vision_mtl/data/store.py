@@ -46,6 +46,7 @@ class Settings:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a stored image."""
         return (*self.image_size, self.channels)
 
 
@@ -62,6 +63,7 @@ class Store:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of all its pixels."""
         return self.images.nbytes
 
 
@@ -290,7 +292,7 @@ def _reserve(file: Path) -> None:
 
 
 def pixel_hash(image: np.ndarray) -> int:
-    """64 bits of the decoded pixels and their shape."""
+    """64 bits of the decoded pixels (H, W, C) and their shape."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image))
     return int.from_bytes(digest.digest(), "little")

@@ -23,10 +23,10 @@ CYCLE = 1024  # slots: shares are right to a thousandth
 class TaskBatches:
     """`at(step)` is a pure function, so a resumed run sees what an uninterrupted one would.
 
-    `indices` maps a task to the images that are labelled for it; an image may be in several. The share of a task's
+    `indices` maps a task to the images (n,) that are labelled for it; an image may be in several. The share of a task's
     slots is proportional to n ** `temperature`: 1 follows the sizes, 0 treats all tasks alike. Every image of a task is
     seen once in each of the task's epochs. `batch_size` is this process's share; process `rank` of `world_size` takes
-    its slice of the global batch.
+    its slice of the global batch. Raises `UserError` for a temperature outside [0, 1], `ValueError` without an image.
     """
 
     def __init__(

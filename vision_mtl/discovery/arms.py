@@ -94,7 +94,7 @@ def select_arms(
     pool: Pool, arms: Sequence[Arm], weights: np.ndarray, skill: np.ndarray, about: Mapping[str, Any]
 ) -> Selection:
     """A row for each source under each damage with its arm's weight, the largest 1; none for a single image, as
-    nothing was measured of one."""
+    nothing was measured of one. `weights` and `skill` are (A,), a number an arm."""
     rows = [
         (source, arm.pretext, damage, weight, own)
         for source in pool.sources

@@ -16,7 +16,7 @@ Scales = dict[str, dict[str, float]]  # pretext -> scale -> error
 
 
 def errors_by_scale(judged: Judged, indices: Tensor) -> Scales:
-    """The network's total error on the images `indices`, damages weighed by their shares."""
+    """The network's total error on the images `indices` (n,), damages weighed by their shares."""
     found = {}
     for name, pretext in judged.mixture.pretexts.items():
         names, shares = damage_names(pretext, judged.pool.shape), scored_shares(pretext, judged.pool.shape)
@@ -28,7 +28,7 @@ def errors_by_scale(judged: Judged, indices: Tensor) -> Scales:
 def skill_over_time(
     records: Sequence[Sequence[Mapping[str, Any]]], scored: Sequence[Tensor], errors: Sequence[DamageErrors]
 ) -> list[dict[str, Any]]:
-    """Each fold's records (`kind` skill: `images_seen`, `seconds`, `errors`) and the images that they measured ->
+    """Each fold's records (`kind` skill: `images_seen`, `seconds`, `errors`) and the images (n,) that they measured ->
     rows of pretext, scale, images_seen, seconds, skill, both folds together, in order of time.
 
     The reference is the rule that is best for each damage on all scored images.

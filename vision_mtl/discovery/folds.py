@@ -21,7 +21,7 @@ BATCH = 1024
 
 
 def split_folds(pool: Pool, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """The pool's images `indices` in two folds, whole clusters together, each source halved as nearly as they allow.
+    """The pool's images `indices` (n,) in two folds, whole clusters together, each source halved as nearly as can be.
 
     Source by source, clusters come in an order drawn from what their images are and `seed`, and each joins the fold
     that has fewer images of the source so far. Raises `UserError` if all images are one cluster.
@@ -54,7 +54,7 @@ def sample_images(pool: Pool, indices: Tensor, count: int) -> Tensor:
 
 
 def fold_images(pool: Pool, indices: Tensor, device: torch.device) -> FoldImages:
-    """What rules are fitted to: a sample of the fold's images `indices`, and the mean image of each source.
+    """What rules are fitted to: a sample of the fold's images `indices` (n,), and the mean image of each source.
 
     A source without an image in the fold gets the mean of all. On Apple's GPUs, which lack double precision and
     eigenvectors, rules stay on the CPU.

@@ -46,7 +46,7 @@ class Judged:
         return self.pool.gather(indices).to(next(self.model.parameters()).device)
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
-        """The first readout's answer, float32, without a gradient."""
+        """The first readout's answer, (B, K, H, W) or (B, K) float32, to images (B, C, H, W), without a gradient."""
         return predict_part(self.model, part, damaged, self.autocast)
 
 
@@ -100,7 +100,7 @@ def measure_damages(
     fold: int,
     seen: Seen = lambda what: None,
 ) -> DamageErrors:
-    """Pretext `name` under all its damages, on those of the images `indices` that suit it.
+    """Pretext `name` under all its damages, on those of the images `indices` (n,) that suit it.
 
     The images are of `fold`; the network and the rules, fitted here to `training`, have seen the other.
     """
@@ -136,7 +136,7 @@ def model_errors(judged: Judged, name: str, indices: Tensor) -> np.ndarray:
 
 
 def suited(pool: Pool, pretext: Pretext, indices: Tensor) -> Tensor:
-    """Those of the pool's images `indices` that the pretext can be scored on."""
+    """Those of the pool's images `indices` (n,) that the pretext can be scored on."""
     keep = [pretext.usable(pool.gather(batch)) for batch in indices.split(BATCH)]
     return indices[torch.cat(keep)] if keep else indices
 

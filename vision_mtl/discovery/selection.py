@@ -82,7 +82,10 @@ def read_selection(path: Path) -> Selection:
 
 
 def describe_instances(pool: Pool, errors: Sequence[DamageErrors], tables: Tables) -> dict[str, np.ndarray]:
-    """A row for each scored image under each damage, with the best rule and the kind of its first source."""
+    """A row for each scored image under each damage, with the best rule and the kind of its first source.
+
+    Column -> (r,), r = images x damages.
+    """
     parts = [part for own in errors for part in _instances_by_source(pool, own, tables)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -44,7 +44,7 @@ class Errors:
         return Errors(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Errors)))
 
     def select(self, rows: np.ndarray) -> Errors:
-        """Some of the instances."""
+        """Some of the instances: `rows` are numbers (m,) or (n,) bool."""
         return Errors(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
@@ -59,7 +59,8 @@ def measure_errors(
     batch_size: int = 256,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Errors:
-    """Score pretext `name` on the pool's images `indices`, `num_draws` damages each; unusable images are left out."""
+    """Score pretext `name` on the pool's images `indices` (n,), `num_draws` damages each; unusable ones are left
+    out."""
     device = next(model.parameters()).device
     found = []
     training = model.training
@@ -90,7 +91,8 @@ def predict(
     keys: Keys,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Part, Tensor, Tensor]:
-    """Damage every image by pretext `name` and predict: the part, the damaged images, the first readout (float32)."""
+    """Damage images (B, C, H, W) by pretext `name` and predict: the part, the damaged images, the first readout
+    (float32)."""
     part, damaged = mixture.prepare_all(name, images, keys)
     return part, damaged, predict_part(model, part, damaged, autocast)
 

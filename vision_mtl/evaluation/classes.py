@@ -17,7 +17,8 @@ def confusion_matrix(pred: np.ndarray, true: np.ndarray, num_classes: int) -> np
 
 
 def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a class: `n` true instances, precision and recall (None where undefined), and the commonest mistake.
+    """(K, K) counts -> a row a class: `n` true instances, precision and recall (None where undefined), and the
+    commonest mistake.
 
     `most_confused_with` is the class that most of its instances are wrongly taken for, `times` how many; both None
     where none is.

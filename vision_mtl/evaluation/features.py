@@ -28,7 +28,7 @@ Autocast = Callable[[], AbstractContextManager[object]]
 def with_clean_statistics(
     backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int = 128, autocast: Autocast = nullcontext
 ) -> Backbone:
-    """A copy in eval mode whose BatchNorm statistics come from undamaged training images `indices` (a sample of them).
+    """A copy in eval mode whose BatchNorm statistics come from a sample of undamaged training images `indices` (n,).
 
     In pretraining they come from damaged images; frozen features of clean ones would be shifted. Returns an equal copy
     where there is no BatchNorm.
@@ -93,7 +93,7 @@ def pixel_features(pool: Pool, indices: Tensor, *, side: int = PIXEL_SIDE, batch
 
 
 def spread_evenly(indices: Tensor, count: int) -> Tensor:
-    """At most `count` of the indices, at even steps: the same ones every time."""
+    """At most `count` of the indices (n,), at even steps: the same ones every time."""
     if len(indices) <= count:
         return indices
     return indices[torch.linspace(0, len(indices) - 1, count).long()]

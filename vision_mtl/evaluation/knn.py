@@ -46,5 +46,6 @@ def knn_predict(train_x: Tensor, train_y: Tensor, val_x: Tensor, *, k: int) -> T
 
 
 def knn_accuracy(train_x: Tensor, train_y: Tensor, val_x: Tensor, val_y: Tensor, *, k: int) -> float:
-    """Share of the m validation images whose class the neighbours name."""
+    """Share of the m validation images whose class the neighbours name: features (n, D) and (m, D), classes (n,),
+    (m,)."""
     return float((knn_predict(train_x, train_y, val_x, k=k) == val_y).float().mean())

@@ -54,11 +54,17 @@ class LinearProbe:
         return softmax(scores, axis=1) if self.kind == "single_label" else expit(scores)
 
 
+def feature_statistics(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation (D,) float64 of the rows `train` of (N, D); the deviation of a constant feature is inf."""
+    known = np.asarray(features, np.float64)[train]
+    mean, deviation = known.mean(0), known.std(0)
+    return mean, np.where(deviation > 1e-12 * (1 + abs(mean)), deviation, np.inf)
+
+
 def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D) float64 of mean 0 and deviation 1 over the rows `train`; constant features become 0."""
-    known = np.asarray(features, np.float64)
-    mean, deviation = known[train].mean(0), known[train].std(0)
-    return (known - mean) / np.where(deviation > 1e-12 * (1 + abs(mean)), deviation, np.inf)
+    mean, deviation = feature_statistics(features, train)
+    return (np.asarray(features, np.float64) - mean) / deviation
 
 
 def fit_linear_probe(
@@ -93,6 +99,7 @@ def fit_linear_probe(
 def validation_score(kind: str, prediction: np.ndarray, true: np.ndarray) -> float:
     """What choices are made by, larger is better: accuracy, macro AUROC, or the negative mean absolute error.
 
+    `prediction` is what a probe predicts, (m, K) or (m,); `true` the labels, (m,), or (m, K) for several labels.
     Labels that validation shows on one side only have no AUROC; where all are such, their mean accuracy counts.
     """
     if kind == "single_label":
@@ -106,7 +113,7 @@ def validation_score(kind: str, prediction: np.ndarray, true: np.ndarray) -> flo
 
 
 def validation_warning(kind: str, val_y: np.ndarray, num_outputs: int) -> str | None:
-    """What to say if the validation images are too few to choose by."""
+    """What to say if the validation images, of labels (m,) or (m, K), are too few to choose by."""
     groups = num_outputs if kind == "single_label" else 1
     if len(val_y) == 0:
         return f"no validation image: nothing is chosen, C is {DEFAULT_STRENGTH:g} and k the smallest."

@@ -56,7 +56,7 @@ class Answer:
 
 
 def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[Key, dict[Key, float]]:
-    """The layer and pooling that a linear probe at one strength validates best, and the score of each.
+    """The layer and pooling whose features (N, D) a linear probe at one strength validates best; the score of each.
 
     A tie goes to the deeper layer, then to the pooling named first. Without a validation image that is all of them.
     """
@@ -66,13 +66,13 @@ def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[
     scores = {}
     for key in ranked:
         x = standardise(candidates[key].numpy(), task.train)
-        scores[key] = _linear(x, task, task.train, strengths=(DEFAULT_STRENGTH,)).val_score
+        scores[key] = fit_probe(x, task, task.train, strengths=(DEFAULT_STRENGTH,)).val_score
     return max(ranked, key=scores.__getitem__), scores
 
 
 def linear_answer(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> Answer:
     """The linear probe on standardised features (N, D), fitted to the training images `rows`."""
-    probe = _linear(features, task, rows)
+    probe = fit_probe(features, task, rows)
     chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
     return Answer(probe.predict(features[task.test]), chosen)
 
@@ -95,7 +95,8 @@ def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> Answer:
 
 
 def constant_answer(task: ProbeTask, rows: np.ndarray) -> Answer:
-    """The best guess without an image: the commonest class, each label's frequency, or the median number."""
+    """The best guess without an image: the commonest class, each label's frequency, or the median number; `rows`
+    (n,) may be seen."""
     known, count = task.values[rows], len(task.test)
     if task.kind == "single_label":
         commonest = np.bincount(known, minlength=task.num_outputs).argmax()
@@ -109,8 +110,8 @@ def score_task(task: ProbeTask, answers: Mapping[str, Answer], clusters: np.ndar
     """Every method's scores on the test images, and what they are to be held against: method -> metric -> score.
 
     `answers` names `linear`, any further methods, and `majority`, the constant answer. Added are `chance`, by the
-    marginals of `linear`, and `linear_minus_random_init`, unless random weights are what was probed. Reads the test
-    labels.
+    marginals of `linear`, and `linear_minus_random_init`, unless random weights are what was probed. `clusters` (n,)
+    are those of the test images. Reads the test labels.
     """
     learned = {method: answer for method, answer in answers.items() if method != "majority"}
     found = {method: score_answer(task, answer, clusters) for method, answer in learned.items()}
@@ -134,7 +135,8 @@ def score_answer(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[
 
 
 def score_constant(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[str, Score]:
-    """The one metric that means something for a constant answer: its accuracy, or its mean absolute error."""
+    """The one metric that means something for a constant answer: its accuracy, or mean absolute error; `clusters`
+    (n,)."""
     return {error_name(task.kind): mean_score(agreement(task, answer), clusters)}
 
 
@@ -146,7 +148,7 @@ def score_chance(task: ProbeTask, answer: Answer) -> dict[str, Score]:
 
 
 def score_difference(task: ProbeTask, answer: Answer, other: Answer, clusters: np.ndarray) -> dict[str, Score]:
-    """`answer` minus `other` on the same test images: of their accuracy, or of their mean absolute error."""
+    """`answer` minus `other` on the same test images: of their accuracy, or mean absolute error; clusters (n,)."""
     values = agreement(task, answer), agreement(task, other)
     return {error_name(task.kind): paired_difference(*values, clusters)}
 
@@ -166,7 +168,8 @@ def error_name(kind: str) -> str:
     return "mae" if kind == "regression" else "accuracy"
 
 
-def _linear(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
+def fit_probe(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
+    """The linear probe on standardised features (N, D), fitted to `rows`, its strength chosen on validation images."""
     y = task.values
     return fit_linear_probe(
         task.kind, x[rows], y[rows], x[task.val], y[task.val], num_outputs=task.num_outputs, strengths=strengths

@@ -138,13 +138,16 @@ def ratio(numerator: int, denominator: int) -> Statistic:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where the denominator is 0."""
+    """The quotient of arrays of any shape, NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 
 def proportion(correct: np.ndarray) -> Score:
-    """Accuracy of independent instances: (n,) bool. The interval is exact (Clopper and Pearson, 1934)."""
+    """Accuracy of independent instances: (n,) bool. The interval is exact (Clopper and Pearson, 1934).
+
+    Raises `ValueError` without an instance.
+    """
     n, hits = len(correct), int(np.sum(correct))
     if n == 0:
         raise ValueError("accuracy of no instance")

@@ -100,7 +100,10 @@ class Backbone(nn.Module):
 def create_timm_model(
     name: str, pretrained: bool, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
 ) -> nn.Module:
-    """`timm.create_model` without classifier, told the image size if the architecture asks for it."""
+    """`timm.create_model` without classifier, told the image size if the architecture asks for it.
+
+    Raises `UserError`.
+    """
     if not timm.is_model(name.split(".")[0]) and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
         raise unknown("backbone", name, timm.list_models())
     fixed: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "in_chans": in_chans}

@@ -130,7 +130,8 @@ class SharedModel(nn.Module):
         return predictions
 
     def fill_hidden(self, images: Tensor, requests: Sequence[Request]) -> Tensor:
-        """Put the learned colour where a pretext with `fill: learned` hid pixels; the images themselves otherwise."""
+        """(B, C, H, W) with the learned colour where a pretext with `fill: learned` hid pixels; else the images
+        themselves."""
         for request in requests:
             if request.name in self.fills and request.hidden is not None:
                 filled = torch.where(request.hidden, self.fills[request.name].clamp(0, 1), images[request.rows])

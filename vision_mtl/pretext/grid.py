@@ -30,6 +30,7 @@ class Grids:
 
     @property
     def max_cells(self) -> int:
+        """Cells of the finest grid."""
         return max(self.counts)
 
     def cells(self, which: Tensor) -> Tensor:

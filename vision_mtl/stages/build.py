@@ -32,7 +32,7 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
     """Every image that the config names, decoded, with progress shown; its warnings are passed on to the run."""
     tasks = {name: Task(**task) for name, task in config.tasks.items()}
     channels = channels or config.backbone.get("in_chans", 3)
-    with DataProgress(run.is_main) as progress:
+    with DataProgress(run.speaker) as progress:
         pool = build_pool(
             Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress
         )
@@ -70,7 +70,10 @@ def build_task_model(
     drop_path_ratio: float = 0.0,
     pretexts: Mapping[str, Pretext] | None = None,
 ) -> SharedModel:
-    """A model with a head for each of `tasks`, in units of the labels of the images `train` (N,) bool."""
+    """A model with a head for each of `tasks`, in units of the labels of the images `train` (N,) bool.
+
+    Raises `UserError`.
+    """
     backbone = dict(config.backbone)
     if drop_path_ratio:
         if not 0 <= drop_path_ratio < 1:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 
 from vision_mtl import __version__
 from vision_mtl.core.claim import HOLDER, LOCK
+from vision_mtl.core.console import AUTO, Console, silent_libraries
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.files import MACHINE, disk_error
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
@@ -23,6 +23,7 @@ from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
+from vision_mtl.stages.next_steps import steps_text, what_next, where_to_look
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.study.recipes import flat
 
@@ -37,22 +38,25 @@ LOST_PROCESS = (
     "Connection closed by peer",
 )  # as PyTorch says it
 LOOKS_ONLY = ("explore",)  # stages that write no run: --run_dir names the one that is looked at, as --init_from does
-COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "help", "version")
+COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "console", "help", "version")
 
 
 def main(words: list[str]) -> int:
     """Run the command; returns the exit code."""
+    console = AUTO
     try:
-        return _command(words)
+        given = split_words(words)
+        console = Console.of(_one(given, "console") or AUTO.mode)
+        with silent_libraries():
+            return _command(given, console)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.error(str(error), 2)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _command(words: list[str]) -> int:
-    given = split_words(words)
+def _command(given: dict[str, list[str]], console: Console) -> int:
     own = {key: given.pop(key) for key in COMMAND_OPTIONS if key in given}
     if "version" in own:
         print(__version__)
@@ -76,11 +80,17 @@ def _command(words: list[str]) -> int:
     if stage in LOOKS_ONLY:
         return look(config)
     folder = _one(own, "run_dir") or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}"
-    return execute(config, Path(folder).expanduser())
+    return execute(config, Path(folder).expanduser(), console)
 
 
 def split_words(words: list[str]) -> dict[str, list[str]]:
-    """`--a.b 1 2 --c=3 --flag` -> {"a.b": ["1", "2"], "c": ["3"], "flag": []}; the last of a repeated option counts."""
+    """`--a.b 1 2 --c=3 --flag` -> {"a.b": ["1", "2"], "c": ["3"], "flag": []}; the last of a repeated option counts.
+
+    Raises `UserError` for a word that belongs to no option.
+
+    >>> split_words(["--optim.betas", "0.9", "0.95", "--seed=3", "--data.clean"])
+    {'optim.betas': ['0.9', '0.95'], 'seed': ['3'], 'data.clean': []}
+    """
     found: dict[str, list[str]] = {}
     current: list[str] | None = None
     for word in words:
@@ -117,15 +127,17 @@ def read_config(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def execute(config: RunConfig, folder: Path) -> int:
-    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result."""
-    from vision_mtl.stages.report import result_text  # late: --help needs no report
+def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
+    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result; the exit code.
 
-    run = Run(folder, config.stage, config.seed)
+    Raises `UserError` for what the user can mend, and any other error as it is.
+    """
+    run = Run(folder, config.stage, config.seed, console=console)
     extended = check_folder(config, folder)
     result = run.result()
     if result is not None and result["status"] == "completed" and not extended:
-        run.say(f"{folder} is completed:\n{result_text(result)}")
+        run.say(f"{folder} is completed; nothing is left to do (more --optim.steps would extend it).")
+        show_end(run)
         return 0
     run.open(config.to_yaml())
     if extended:
@@ -142,15 +154,32 @@ def execute(config: RunConfig, folder: Path) -> int:
     except Exception as error:
         known = mendable(error, folder)
         record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
+        if known is None:
+            run.say(
+                "this is a fault of vision_mtl, not of yours: please report what follows, with config.yaml and "
+                f"environment.json of {folder}."
+            )
         if known is None or known is error:
             raise
         raise known from error
     finally:
         run.close()
-    if (result := run.result()) is not None:
-        run.say(result_text(result))
-    run.say(f"results: {folder}")
+    show_end(run)
     return 0
+
+
+def show_end(run: Run) -> None:
+    """The result, where to look, and what to do next: the part that goes to standard output."""
+    from vision_mtl.stages.report import result_text  # late: --help needs no report
+
+    result = run.result()
+    if result is None or not run.is_main:
+        return
+    if text := result_text(result):
+        run.show(text)
+    run.show(steps_text(run.stage, run.folder))
+    steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder)}
+    run.console.result({"run_dir": str(run.folder), **result, **steps})
 
 
 def record_end(run: Run, status: str, error: str | None = None) -> None:
@@ -200,7 +229,8 @@ def _looked_at(folder: str, init_from: list[str | None]) -> str:
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:
-    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else `UserError`."""
+    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else raises
+    `UserError`."""
     path = folder / CONFIG
     if not path.exists():
         entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

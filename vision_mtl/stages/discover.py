@@ -123,7 +123,10 @@ def images_to_use(config: RunConfig, pool: Pool) -> Tensor:
 def suited_pretexts(
     run: Run, pool: Pool, pretexts: dict[str, Pretext], samples: Sequence[Tensor]
 ) -> dict[str, Pretext]:
-    """The pretexts that some image of each of `samples` suits; the others are left out, and said."""
+    """The pretexts that some image of each of `samples`, (n,) each, suits; the others are left out, and said.
+
+    Raises `UserError` if none is left.
+    """
     looked_at = [spread_evenly(indices, CHANCE_IMAGES) for indices in samples]  # as many as chance is measured on
     kept = {n: p for n, p in pretexts.items() if all(len(suited(pool, p, indices)) for indices in looked_at)}
     for name in pretexts.keys() - kept.keys():
@@ -134,7 +137,7 @@ def suited_pretexts(
 
 
 def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tensor, num_scorings: int) -> None:
-    """Fit to the end, or go on from the fold's checkpoint; skill on the way is measured on the images `few`."""
+    """Fit to the end, or go on from the fold's checkpoint; skill on the way is measured on the images `few` (n,)."""
     judged = Judged(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
 
     def measure(progress: Progress, tracker: Tracker) -> None:
@@ -153,8 +156,8 @@ def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tenso
 def score(
     pool: Pool, folds: Sequence[Tensor], asked: Sequence[Tensor], trainers: Sequence[Trainer], run: Run
 ) -> list[DamageErrors]:
-    """Every pretext's errors on both folds, each by the network of the other."""
-    line = ProgressLine(run.is_main)
+    """Every pretext's errors on both folds (n,), each by the network of the other."""
+    line = ProgressLine(run.speaker)
     mixture = trainers[0].objective.mixture
     total = 2 * sum(len(damage_names(pretext, pool.shape)) for pretext in mixture.pretexts.values())
     found: dict[str, DamageErrors] = {}

@@ -47,7 +47,10 @@ def about_selection(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretex
 def write_files(
     run: Run, tables: Tables, instances: Mapping[str, np.ndarray], selections: Mapping[str, Selection]
 ) -> None:
-    """`tables/damages.csv`, `instances.parquet`, `selection.parquet` and `selection-NAME.parquet` for its controls."""
+    """`tables/damages.csv`, `instances.parquet`, `selection.parquet` and `selection-NAME.parquet` for its controls.
+
+    `instances`: column -> (r,), as `describe_instances` gives them.
+    """
     if not run.is_main:
         return
     atomic_write_text(run.folder / "tables" / "damages.csv", csv_text(tables.rows()))

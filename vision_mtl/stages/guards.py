@@ -27,7 +27,7 @@ FEWEST_IMAGES = 8  # below which it says nothing
 
 
 def remember_images(run: Run, pool: Pool, indices: Tensor, init_from: str | None) -> None:
-    """Write down which images this run trains on, by content, for the runs that start from it."""
+    """Write down which images (n,) this run trains on, by content, for the runs that start from it."""
     if run.is_main:
         before = np.zeros(0, np.uint64) if init_from is None else images_seen(init_from)
         buffer = io.BytesIO()

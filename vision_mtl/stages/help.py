@@ -16,6 +16,9 @@ COMMAND = {
     "--config FILE": "YAML file with any of the options below, nested at the dots",
     "--run_dir DIR": "folder of the run (default: runs/STAGE-TIME); the same command in the same folder goes on. "
     "Stage explore writes none: there it names the run to look at, as --init_from does",
+    "--console auto|plain|quiet|json": "how the run speaks: a progress bar on a terminal, plain lines, the result and "
+    "errors alone, or a JSON object a line; the result goes to standard output, all else to standard error "
+    "(default: auto)",
     "--print_config": "print the resolved config and end",
     "--help": "with --stage: that stage's options",
 }

@@ -110,7 +110,10 @@ def report(
 
 
 def split_batch(optim: Optim, repair_ratio: float) -> tuple[Optim, Optim]:
-    """The options of the two halves of a step: `batch_size` images together, at least one of each."""
+    """The options of the two halves of a step: `batch_size` images together, at least one of each.
+
+    Raises `UserError`.
+    """
     if not 0 < repair_ratio < 1:
         raise UserError(f"joint.repair_ratio must lie in (0, 1); found {repair_ratio}. For 0 use --stage finetune.")
     if optim.batch_size < 2:
@@ -127,7 +130,7 @@ def split_batch(optim: Optim, repair_ratio: float) -> tuple[Optim, Optim]:
 
 
 def weight_schedule(weight: float, schedule: Schedule) -> Callable[[float], float]:
-    """The repair loss's weight at a share of training."""
+    """The repair loss's weight at a share of training. Raises `UserError` for a weight below 0."""
     if not weight >= 0:
         raise UserError(f"joint.repair_weight must be 0 or more; found {weight}.")
     if schedule == "constant":

@@ -172,7 +172,11 @@ def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any]
 
 
 def escape(text: object) -> str:
-    """Text that Markdown shows as it is, on one line: a name may hold anything."""
+    """Text that Markdown shows as it is, on one line: a name may hold anything.
+
+    >>> print(escape("a_b\\nc"))
+    a\\_b c
+    """
     return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(str(text).split()))
 
 
@@ -209,7 +213,8 @@ def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, in
     tasks = result.get("metrics", {}).get("tasks", {})
     return [
         _row(task, metric, scores[metric])
-        for task, scores in tasks.items()
+        for task, found in tasks.items()
+        for scores in [{"kind": found.get("kind"), **found.get("head", found)}]  # of a probe, the head that it keeps
         for metric in [HEADLINE.get(scores.get("kind"), "")]
         if metric in scores
     ]

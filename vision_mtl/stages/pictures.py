@@ -46,7 +46,7 @@ def repair_figure(
 def repair_panel(
     model: SharedModel, pool: Pool, mixture: Mixture, name: str, indices: Tensor, score: Mapping[str, Any] | None = None
 ) -> Panel:
-    """One pretext's rows for the pool's images `indices`, one damaged instance each."""
+    """One pretext's rows for the pool's images `indices` (n,), one damaged instance each."""
     device = next(model.parameters()).device
     images = pool.gather(indices).to(device)
     training = model.training

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -45,7 +44,7 @@ from vision_mtl.stages.predict_outputs import (
     read_questions,
 )
 from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.report import WIDTH
+from vision_mtl.stages.report import as_text
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.viz.predictions import Cell, mask_palette, overlay, predictions_figure
@@ -148,7 +147,7 @@ class Asked:
         self.rows: list[dict[str, Any]] = []
         self.cells: list[Cell] = []
         self.started = time.perf_counter()
-        self.line = ProgressLine(self.run.is_main and len(self.files) > MAX_ROWS)
+        self.line = ProgressLine(self.run.speaker if len(self.files) > MAX_ROWS else None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,7 +179,7 @@ class Asked:
     def show(self) -> None:
         """Print the first answers and draw the contact sheet."""
         if self.rows:
-            Console(width=WIDTH).print(answer_table(self.questions, self.rows))
+            self.run.show(as_text(answer_table(self.questions, self.rows)))
         if self.cells:
             predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
 
@@ -203,7 +202,7 @@ class Asked:
 def make_cell(
     questions: Mapping[str, Question], pixels: np.ndarray, record: dict[str, Any], numbers: Mapping[str, np.ndarray]
 ) -> Cell:
-    """One image of the contact sheet: itself, each mask over it, and the answers."""
+    """One image of the contact sheet: itself (H, W, C), each mask over it, and the answers."""
     image = pixels.astype(np.float32) / 255
     pictures, lines = [image if image.shape[2] > 1 else np.repeat(image, 3, axis=2)], []
     for task, question in questions.items():

@@ -146,7 +146,8 @@ class PredictionFiles:
             raise disk_error(self.folder / JSON, 0, failed) from failed
 
     def add(self, file: ImageFile, shape: tuple[int, int], numbers: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Write one image's answers, and a mask of `shape` for each dense task; returns its record."""
+        """Write one image's answers, (K,), (1,) or (K, H, W) a task, and a mask of `shape` for each dense one; its
+        record."""
         answers = {task: read_answer(question, numbers[task]) for task, question in self.questions.items()}
         for task, question in self.questions.items():
             if question.kind == "dense":

@@ -16,8 +16,9 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.preferring import prefer
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.discovery.selection import read_selection
-from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.features import Autocast, extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.online import online_probe
+from vision_mtl.models.backbone import Backbone
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.pretext.preference import mixture_shares
@@ -36,6 +37,7 @@ from vision_mtl.viz.curves import curves_figure, skill_figure
 
 SECTIONS = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
 
+PROJECTED_IMAGES = 200  # validation images of a task whose features are shown in TensorBoard
 CHANCE_IMAGES = 512  # training images that chance losses are measured on: their error is then a few per cent
 
 
@@ -77,7 +79,10 @@ def pretrain(
 
 
 def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
-    """(n,) indices that pretraining may see: the training images, and the test images only if the config says so."""
+    """(n,) indices that pretraining may see: the training images, and the test images only if the config says so.
+
+    Raises `UserError` if there is none.
+    """
     indices = pool.indices("train")
     if config.data.get("include_test"):
         indices = torch.cat((indices, pool.indices("val"), pool.indices("test"))).sort().values
@@ -89,7 +94,8 @@ def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
 def build_objective(
     config: RunConfig, run: Run, pool: Pool, pretexts: dict[str, Pretext], indices: torch.Tensor
 ) -> PretextObjective:
-    """The mixture in units of chance; a pretext that no image suits (colour in a grey pool) is left out, and said."""
+    """The mixture in units of chance, measured on `indices` (n,); a pretext that no image suits is left out, and
+    said."""
     sample = spread_evenly(indices, CHANCE_IMAGES)
     chance = chance_losses(Mixture(pretexts), pool.gather(sample), Keys(config.seed, 0, sample))
     for name in pretexts.keys() - chance.keys():
@@ -105,7 +111,7 @@ def build_trainer(
     pretexts: dict[str, Pretext],
     accelerator: Accelerator,
 ) -> Trainer:
-    """A network and what trains it on the images `indices`; fresh, or with the weights of `--init_from`."""
+    """A network and what trains it on the images `indices` (n,); fresh, or with the weights of `--init_from`."""
     optim, runtime = Optim(**config.optim), Runtime(**config.runtime)
     torch.manual_seed(config.seed)
     model = build.build_model(config, pretexts)
@@ -135,7 +141,10 @@ def repair_feed(
 def prefer_damages(
     objective: PretextObjective, selection: str, pool: Pool, config: RunConfig, indices: torch.Tensor
 ) -> torch.Tensor:
-    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn."""
+    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn.
+
+    Raises `UserError` if it weighs none of them.
+    """
     chosen = read_selection(Path(selection).expanduser())
     pretexts = objective.mixture.pretexts
     preference = prefer(chosen, pool, pretexts, config.pretexts)
@@ -164,6 +173,8 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
         rank = measure_rank(tracker.run, backbone, pool, progress.step, autocast)
         tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found, "rank": rank})
         tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
+        if trainer.optim.progress(progress.step, progress.seconds) >= 1.0:
+            project_features(tracker, backbone, pool, progress.step, autocast)
 
     def picture(progress: Progress, tracker: Tracker) -> None:
         figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")
@@ -171,6 +182,19 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
             tracker.figure(progress.step, "repairs", figure)
 
     return [(track.num_probes, probe), (track.num_pictures, picture)]
+
+
+def project_features(tracker: Tracker, backbone: Backbone, pool: Pool, step: int, autocast: Autocast) -> None:
+    """Hand the features of some validation images of each task to whoever shows them (TensorBoard's projector)."""
+    if not tracker.recorders:
+        return
+    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
+    for task, labels in pool.labels.items():
+        chosen = spread_evenly(pool.indices("val", task=task), PROJECTED_IMAGES)
+        if len(chosen):
+            features = extract_features(clean, pool, chosen, autocast=autocast)
+            names = [pool.class_names[task][number] for number in labels[chosen.numpy()]]
+            tracker.embedding(step, f"features_{task}", features, names, pool.gather(chosen))
 
 
 def draw(run: Run, trainer: Trainer, pool: Pool, objective: PretextObjective, metrics: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
-from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
+from vision_mtl.evaluation.features import extract_features, extract_maps, pixel_features, with_clean_statistics
 from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
 from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
 from vision_mtl.evaluation.probing import (
@@ -32,6 +32,7 @@ from vision_mtl.evaluation.probing import (
 from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
+from vision_mtl.stages.probe_heads import fit_heads
 from vision_mtl.stages.probe_outputs import draw, write_judged, write_tables
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.runtime import Runtime
@@ -48,6 +49,7 @@ def probe(
     fractions: list[float] = [0.01, 0.1, 1.0],  # noqa: B006 shares of the training labels; all of them is always there
     poolings: list[Literal["mean", "max"]] = ["mean", "max"],  # noqa: B006 ways of pooling a map, to choose from
     embedding_images: int = 1000,  # most test images on each task's map of features; 0 draws none
+    heads: bool = True,  # keep a linear head a task with the backbone: predict and export then take this run
 ) -> None:
     """Extract features, fit and choose on training and validation images, then score on the test images, once."""
     start = time.perf_counter()
@@ -63,13 +65,17 @@ def probe(
     maps_of = partial(
         clean_maps, pool=pool, indices=indices, poolings=poolings, runtime=runtime, accelerator=accelerator
     )
-    features = feature_sets(config, backbone, pool, indices, maps_of)
+    features, clean = feature_sets(config, backbone, pool, indices, maps_of)
     run.say(f"features of {len(indices):,} images extracted in {time.perf_counter() - start:.0f} s")
     answers: dict[str, dict[str, dict[str, Answer]]] = {}
     shown: dict[str, np.ndarray] = {}
     for name, task in tasks.items():
         answers[name], shown[name] = answer_task(features, task, subsets[name])
         warn_of_steps(run, name, answers[name])
+    if heads:
+        last = extract_features(clean, pool, indices, autocast=accelerator.autocast)
+        for name, answer in fit_heads(run, config, pool, clean, tasks, last).items():
+            answers[name][WHOLE]["head"] = answer
 
     metrics = score(pool, indices, tasks, subsets, answers)
     write_judged(run, pool, indices, tasks, subsets, answers)
@@ -79,7 +85,10 @@ def probe(
 
 
 def open_backbone(config: RunConfig, run: Run) -> Backbone:
-    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one."""
+    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one.
+
+    Raises `UserError` without a task.
+    """
     if not config.tasks:
         raise UserError("probe needs a labelled task: give --tasks.NAME.source SOURCE.")
     torch.manual_seed(config.seed)
@@ -97,7 +106,10 @@ def open_backbone(config: RunConfig, run: Run) -> Backbone:
 
 
 def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[str, ProbeTask]]:
-    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out."""
+    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out.
+
+    Raises `UserError` if no task is left.
+    """
     kinds = {name: task["kind"] for name, task in config.tasks.items()}
     for name, kind in kinds.items():
         if kind not in KINDS:
@@ -128,7 +140,7 @@ def draw_subsets(
     tasks: Mapping[str, ProbeTask],
     fractions: list[float],
 ) -> dict[str, dict[str, LabelFraction]]:
-    """Task -> fraction's name -> its training images; kept in `fractions.json`."""
+    """Task -> fraction's name -> its training images among `indices` (n,); kept in `fractions.json`."""
     found: dict[str, dict[str, LabelFraction]] = {}
     kept: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -153,28 +165,35 @@ def draw_subsets(
 
 def clean_maps(
     backbone: Backbone, *, pool: Pool, indices: Tensor, poolings: list[str], runtime: Runtime, accelerator: Accelerator
-) -> dict[Key, Tensor]:
-    """(layer, pooling) -> features (n, D) of the pool's images `indices`, each seen once."""
+) -> tuple[dict[Key, Tensor], Backbone]:
+    """(layer, pooling) -> features (n, D) of the images `indices`, each seen once; and the copy that gave them."""
     backbone.to(accelerator.device, memory_format=runtime.layout(backbone))
     clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
-    return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast)
+    return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast), clean
 
 
 def feature_sets(
-    config: RunConfig, backbone: Backbone, pool: Pool, indices: Tensor, maps_of: Callable[[Backbone], dict[Key, Tensor]]
-) -> dict[str, dict[Key, Tensor]]:
-    """Method -> the features that its probe may choose from; random weights are probed once, not twice."""
-    found = {"linear": maps_of(backbone)}
+    config: RunConfig,
+    backbone: Backbone,
+    pool: Pool,
+    indices: Tensor,
+    maps_of: Callable[[Backbone], tuple[dict[Key, Tensor], Backbone]],
+) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
+    """Method -> the features (n, D) that its probe may choose from; random weights are probed once, not twice.
+
+    And the backbone that `linear` was measured on.
+    """
+    own, clean = maps_of(backbone)
+    found = {"linear": own}
     if config.init_from or config.backbone["pretrained"]:
         torch.manual_seed(config.seed)
-        found["linear_random_init"] = maps_of(
-            Backbone(**{**config.backbone, "pretrained": False}, image_size=config.image_size)
-        )
+        random = Backbone(**{**config.backbone, "pretrained": False}, image_size=config.image_size)
+        found["linear_random_init"] = maps_of(random)[0]
     else:
         found["linear_random_init"] = found["linear"]
     if is_convolutional(backbone):
         found["pixels"] = {(0, "pixels"): pixel_features(pool, indices)}
-    return found
+    return found, clean
 
 
 def answer_task(
@@ -214,7 +233,7 @@ def score(
     subsets: Mapping[str, Mapping[str, LabelFraction]],
     answers: Mapping[str, Mapping[str, Mapping[str, Answer]]],
 ) -> dict[str, Any]:
-    """`metrics` of the result; the one place where test labels are read."""
+    """`metrics` of the result, rows being those of `indices` (n,); the one place where test labels are read."""
     metrics: dict[str, Any] = {"tasks": {}, "fractions": {}}
     for name, task in tasks.items():
         clusters = pool.cluster[indices[task.test].numpy()]

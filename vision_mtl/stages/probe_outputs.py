@@ -43,7 +43,7 @@ def write_judged(
     subsets: Mapping[str, Mapping[str, LabelFraction]],
     answers: Mapping[str, Mapping[str, Mapping[str, Answer]]],
 ) -> None:
-    """`test_instances.parquet`: every method's answer for each test image, at each fraction of the labels."""
+    """`test_instances.parquet`: every method's answer for each test image of `indices` (n,), by fraction."""
     if run.is_main:
         judged = [
             _judged(name, method, subsets[name][fraction].requested, indices, tasks[name], answer)
@@ -72,7 +72,7 @@ def draw(
     metrics: Mapping[str, Any],
     embedding_images: int,
 ) -> None:
-    """Scores by metric; for each task its confusion matrix and the map of its test images by their features."""
+    """Scores by metric; for each task its confusion matrix and the map of its test images by their features (n, D)."""
     if not run.is_main:
         return
     figures = score_figures(metrics["tasks"])
@@ -100,7 +100,8 @@ def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
 
 
 def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np.ndarray, count: int) -> Figure | None:
-    """The test images by t-SNE of their features; None where there is nothing to see or several labels to colour by."""
+    """The test images by t-SNE of features (n, D); None where there is nothing to see or several labels to colour
+    by."""
     rows = spread_evenly(torch.from_numpy(task.test), max(count, 0)).numpy()
     if task.kind == "multi_label" or (points := embed(features[rows])) is None:
         return None

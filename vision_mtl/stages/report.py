@@ -13,6 +13,7 @@ from vision_mtl.evaluation.metrics import HEADLINE
 
 PROBE_COLUMNS = {  # method -> its column's head
     "linear": "linear probe",
+    "head": "as kept",
     "knn": "kNN",
     "linear_random_init": "random init",
     "pixels": "pixels",
@@ -42,7 +43,7 @@ def result_text(result: dict[str, Any]) -> str:
             f"{result['images_seen']:,} images in {result['seconds']:.0f} s of training, "
             f"{result['images_per_second']:.0f} a second"
         )
-    return "\n".join(lines) or f"status: {result['status']}"
+    return "\n".join(lines)
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
@@ -65,7 +66,7 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
             ]
             table.add_row(source, name, *cells)
     zero = "the best rule without a network" if "kinds" in metrics else "classic repair without learning"
-    return [f"skill on held-out images (0: {zero}, 1: perfect; 95 % interval):", _as_text(table)]
+    return [f"skill on held-out images (0: {zero}, 1: perfect; 95 % interval):", as_text(table)]
 
 
 def _kinds_text(metrics: dict[str, Any]) -> list[str]:
@@ -80,7 +81,7 @@ def _kinds_text(metrics: dict[str, Any]) -> list[str]:
             kinds = [v["kind"] for name, v in metrics["kinds"][pretext].items() if name.partition("/")[0] == scale]
             counts = [str(kinds.count(kind)) for kind in KINDS]
             table.add_row(pretext, scale, _cell(score, with_interval=True, sign="+"), *counts)
-    return ["damages of each kind, all images together:", _as_text(table)]
+    return ["damages of each kind, all images together:", as_text(table)]
 
 
 def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
@@ -96,7 +97,7 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
         cells = [_cell(row["difference"], with_interval=True, sign="+"), "" if seen is None else f"{seen:.3f}"]
         name = f"{row['arm']} - {row['baseline']}"
         table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, row["verdict"])
-    shown = _as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
+    shown = as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
     return [head, shown, "the report is report.html, and report.md for reading as text"]
 
@@ -114,7 +115,7 @@ def _online_text(metrics: dict[str, Any]) -> list[str]:
             mean = metrics["online_weights_mean"][pretext][damage]
             table.add_row(pretext, damage, f"{mean:.2f}", f"{weight:.2f}", f"{skill[pretext, damage]:+.3f}")
     head = "drawn so many times as often as the mixture has it; skill on validation images (0: untrained, 1: perfect):"
-    return [head, _as_text(table)]
+    return [head, as_text(table)]
 
 
 def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:
@@ -143,7 +144,7 @@ def _task_table(metrics: dict[str, Any]) -> str:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
             cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
         table.add_row(task, metric, *cells)
-    return _as_text(table)
+    return as_text(table)
 
 
 def _probe_table(metrics: dict[str, Any]) -> str:
@@ -160,10 +161,11 @@ def _probe_table(metrics: dict[str, Any]) -> str:
             name = task if metric == "accuracy" else f"{task} ({metric})"
             cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
             table.add_row(name, f"{row['num_labelled']:,}", *cells)
-    return _as_text(table)
+    return as_text(table)
 
 
-def _as_text(table: Table) -> str:
+def as_text(table: Table) -> str:
+    """A rich table as lines of at most `WIDTH` characters, without colours."""
     text = io.StringIO()
     Console(file=text, width=WIDTH).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())

@@ -79,7 +79,7 @@ def study(
     say_plan(run, plan, before, len(all_seeds))
 
     width = num_jobs or (1 if trains_on_gpu(config.device) else 0)
-    runner = Runner(run.folder.absolute(), run_job, width, backend, address, run.is_main)
+    runner = Runner(run.folder.absolute(), run_job, width, backend, address, run.speaker)
     chosen: Chosen = {}
     if trials:
         run.say(f"searching the grids on validation images: {len(plan.nodes)} runs")
@@ -134,7 +134,7 @@ def check(
 
 
 def read_pairs(compare: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str]]:
-    """(arm, baseline) of each comparison."""
+    """(arm, baseline) of each comparison. Raises `UserError` for an unknown arm."""
     if not compare:
         return [(arm, arms[0]) for arm in arms[1:]]
     pairs = []

@@ -73,7 +73,10 @@ class Labelled:
 
 
 def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Labelled:
-    """The tasks' training images, a stratified share of them; which ones is kept in `fractions.json`."""
+    """The tasks' training images, a stratified share of them; which ones is kept in `fractions.json`.
+
+    Raises `UserError` without a task.
+    """
     tasks = {name: Task(**options) for name, options in config.tasks.items()}
     if not tasks:
         raise UserError(f"{config.stage} needs a labelled task: give --tasks.NAME.source SOURCE.")

@@ -88,7 +88,7 @@ class Plan:
         if stage in FRACTION_STAGES:
             at, options = fraction, merge(options, {stage: {"label_fraction": fraction}})
         elif stage == "probe":
-            options = merge(options, {"probe": {"fractions": sorted(set(self.fractions))}})
+            options = merge(options, {"probe": {"fractions": sorted(set(self.fractions)), "heads": False}})
         try:
             full, text = self.compose(stage, options)
         except UserError as error:

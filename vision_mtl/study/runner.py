@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from joblib import Parallel, delayed, parallel_config
 
+from vision_mtl.core.console import Console
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import RESULT
@@ -52,7 +53,7 @@ class Runner:
     num_jobs: int = 0
     backend: Backend = "loky"
     address: str | None = None  # of a dask scheduler or a ray cluster; None: a local one
-    shown: bool = True
+    console: Console | None = None
 
     @property
     def width(self) -> int:
@@ -76,7 +77,7 @@ class Runner:
         if not nodes:
             return {}
         jobs = [self._job(plan, node) for node in nodes]
-        with clock.shown(self.shown):
+        with clock.shown(self.console):
             found = Parallel(n_jobs=min(self.width, len(jobs)), batch_size=1)(
                 delayed(timed)(self.run_job, job) for job in jobs
             )
@@ -160,12 +161,12 @@ class Forecast:
         return text
 
     @contextmanager
-    def shown(self, shown: bool) -> Iterator[None]:
+    def shown(self, console: Console | None) -> Iterator[None]:
         """Show the text while the block runs. Results are looked for in the folder, so any backend will do."""
-        if not shown:
+        if console is None:
             yield
             return
-        line, stop = ProgressLine(), threading.Event()
+        line, stop = ProgressLine(console), threading.Event()
 
         def watch() -> None:
             while not stop.wait(POLL_SECONDS):
@@ -183,7 +184,11 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """For people: `40 s`, `12 min`, `3 h 20 min`."""
+    """For people.
+
+    >>> duration(40), duration(720), duration(12000)
+    ('40 s', '12 min', '3 h 20 min')
+    """
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

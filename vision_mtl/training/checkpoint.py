@@ -56,7 +56,10 @@ def save_checkpoint(
 
 
 def save_weights(path: Path, state: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a model's weights alone, in a checkpoint's form: what others start from, not what a run goes on from."""
+    """Write a model's weights alone, in a checkpoint's form: what others start from, not what a run goes on from.
+
+    `weights`: name -> tensor of any shape.
+    """
     _write(path, state, {f"model.{k}": v for k, v in weights.items()})
 
 
@@ -132,7 +135,7 @@ def find_checkpoint(where: Path) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The JSON state of a checkpoint, without reading its tensors."""
+    """The JSON state of a checkpoint, without reading its tensors; raises `UserError` if it is none."""
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {})[METADATA])
@@ -141,14 +144,14 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with `prefix.`, without it."""
+    """The tensors, of any shape, whose names start with `prefix.`, without it."""
     with safe_open(path, framework="pt") as file:
         names = [name for name in file.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 not a dict
         return {name.removeprefix(f"{prefix}."): file.get_tensor(name) for name in names}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state as named tensors; parameters that never had a gradient have none."""
+    """AdamW's state as named tensors of any shape; parameters that never had a gradient have none."""
     named = {}
     for number, state in optimiser.state_dict()["state"].items():
         named |= {f"optimiser.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -156,7 +159,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took, its prefix removed.
+    """Put back what `optimiser_tensors` took, of any shape, its prefix removed.
 
     Each tensor gets its parameter's memory format: the fused AdamW walks through both as they lie in memory.
     """

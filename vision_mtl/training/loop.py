@@ -38,7 +38,10 @@ class Progress:
 
 
 class NonFiniteLoss(UserError):
-    """The loss or the gradient is not a number. `evidence` holds the batch's images and their indices in the pool."""
+    """The loss or the gradient is no number.
+
+    `evidence`: the batch's images (B, C, H, W), their indices (B,) in the pool.
+    """
 
     def __init__(self, step: int, what: str, evidence: dict[str, Tensor]) -> None:
         self.step, self.evidence = step, evidence

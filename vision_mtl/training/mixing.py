@@ -62,7 +62,8 @@ class Mixing:
     def __call__(
         self, images: Tensor, labels: dict[str, Labels], batch: LabelledBatch, seed: int
     ) -> tuple[Tensor, dict[str, Labels]]:
-        """The batch with every image mixed with a partner; masks are cut as the images are, and never blended."""
+        """The batch (B, C, H, W) with every image mixed with a partner; masks are cut as the images are, and never
+        blended."""
         keys = Keys(seed, batch.epochs.to(images.device), batch.indices.to(images.device), name="mixing")
         partner = partners(batch.drawn_for.to(images.device), keys)
         cut = self._cuts(keys)

@@ -50,7 +50,7 @@ class StepLoss:
 
     @property
     def total(self) -> Tensor:
-        """The sum of the losses: what is minimised where nothing balances them."""
+        """The sum of the losses, a scalar: what is minimised where nothing balances them."""
         return torch.stack(list(self.losses.values())).sum()
 
     def means(self) -> dict[str, float]:
@@ -90,7 +90,7 @@ class Feed(Protocol):
         """Images of a step, over all processes."""
 
     def evidence(self, step: int) -> dict[str, Tensor]:
-        """The step's `indices` in the pool and `images` on the CPU, kept if the step breaks."""
+        """The step's `indices` (B,) in the pool and `images` (B, C, H, W) on the CPU, kept if the step breaks."""
 
     def close(self) -> None:
         """End what the feed runs beside the training."""

@@ -5,23 +5,24 @@ from __future__ import annotations
 import sys
 import time
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn
+
+from vision_mtl.core.console import AUTO, Console
 
 
 class ProgressLine:
-    """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`."""
+    """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`; nothing without a console."""
 
     PLAIN_SECONDS = 15.0
 
-    def __init__(self, shown: bool = True) -> None:
-        self.file = sys.stdout  # of now: a study's runs have theirs go to a file while this one is shown
-        self.console = Console(file=self.file)
-        self.shown, self.last = shown, time.monotonic()
+    def __init__(self, console: Console | None = AUTO) -> None:
+        self.console, self.last = console, time.monotonic()
         self.rich: Progress | None = None
-        if shown and self.console.is_terminal:
+        if console is not None and console.has_bar:
             columns = BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f} %  {task.description}")
-            self.rich = Progress(*columns, console=self.console, transient=True)
+            # the stream of now: a study's runs have theirs go to a file while this one is shown
+            self.rich = Progress(*columns, console=RichConsole(file=sys.stderr), transient=True)
             self.task = self.rich.add_task("", total=1.0)
             self.rich.start()
 
@@ -29,9 +30,9 @@ class ProgressLine:
         """Show `text` and a bar filled to `share` in [0, 1]."""
         if self.rich is not None:
             self.rich.update(self.task, completed=share, description=text)
-        elif self.shown and time.monotonic() - self.last >= self.PLAIN_SECONDS:
+        elif self.console is not None and time.monotonic() - self.last >= self.PLAIN_SECONDS:
             self.last = time.monotonic()
-            print(f"{share:4.0%}  {text}", file=self.file, flush=True)
+            self.console.progress(share, text)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -42,12 +43,12 @@ class ProgressLine:
 class DataProgress:
     """A `with` block whose value is the callback (what, done, of how many) that building a pool wants."""
 
-    def __init__(self, shown: bool = True) -> None:
-        self.shown = shown
+    def __init__(self, console: Console | None = AUTO) -> None:
+        self.console = console
         self.what = ""
 
     def __enter__(self) -> DataProgress:
-        self.line = ProgressLine(self.shown)
+        self.line = ProgressLine(self.console)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,6 +57,6 @@ class DataProgress:
     def __call__(self, what: str, done: int, total: int) -> None:
         if what != self.what:
             self.what = what
-            if self.shown and self.line.rich is None and what.startswith(("decoding", "waiting")):
-                print(f"{what} ({total:,} images)" if total else what, flush=True)
+            if self.console is not None and self.line.rich is None and what.startswith(("decoding", "waiting")):
+                self.console.say(f"{what} ({total:,} images)" if total else what)
         self.line.update(done / max(total, 1), what)

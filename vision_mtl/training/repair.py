@@ -131,7 +131,8 @@ def answers(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, Answer]
 
 
 def chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, float]:
-    """Each pretext's loss of an all-zero prediction, averaged over usable images; absent if none is usable."""
+    """Each pretext's loss of an all-zero prediction for images (n, C, H, W), averaged over usable images; absent if
+    none is usable."""
     found = {}
     for name, pretext in mixture.pretexts.items():
         usable = pretext.usable(images)
@@ -147,6 +148,6 @@ def chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, flo
 
 
 def zero_prediction(pretext: Pretext, images: Tensor) -> Tensor:
-    """The chance answer: zeros of the shape that the pretext's head gives."""
+    """The chance answer to images (B, C, H, W): zeros (B, K, H, W) or (B, K), as the pretext's head gives."""
     size = images.shape[-2:] if pretext.output == "pixels" else ()
     return images.new_zeros(len(images), pretext.num_outputs(images.shape[1]), *size)

@@ -186,7 +186,7 @@ def task_losses(tasks: Mapping[str, Task], targets: Mapping[str, Target], train:
 
 
 def task_answers(targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskAnswer]:
-    """The head that each task needs."""
+    """The head that each task needs; the images `train` (N,) bool set the unit of numbers."""
     return {
         name: TaskAnswer(target.kind, target.num_outputs, *label_statistics(target, train))
         for name, target in targets.items()

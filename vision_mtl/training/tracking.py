@@ -1,16 +1,19 @@
-"""What a person sees while a run goes on: a progress line, metrics.jsonl, TensorBoard; and what is kept for later."""
+"""What a person sees while a run goes on: a progress line, metrics.jsonl, recorders; and what is kept for later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
 
 from vision_mtl.core.run import Run
 from vision_mtl.training.guards import LossWatch
 from vision_mtl.training.loop import Progress, StepRecord
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.progress import ProgressLine
+from vision_mtl.training.recorders import Recorder, open_recorders, require_package
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +30,13 @@ class Track:
     num_pictures: int = 2  # pictures of repairs for TensorBoard, evenly over the run; 0: none
     checkpoint_every_seconds: float = 60.0  # training seconds between checkpoints; one more is written at the end
     keep_checkpoints: int = 2  # newest checkpoints kept
-    tensorboard: bool = True  # write TensorBoard events beside metrics.jsonl
+    tensorboard: bool = True  # write TensorBoard events beside metrics.jsonl: numbers, pictures, features, config
+    tracker: Literal["none", "mlflow", "wandb", "trackio"] = "none"  # a service that gets numbers and pictures as well;
+    # it keeps them in the run's folder, unless its own environment variables say otherwise
+    project: str = "vision_mtl"  # what the service calls the experiment or project
+
+    def __post_init__(self) -> None:
+        require_package(self.tracker)
 
 
 @dataclass
@@ -66,8 +75,11 @@ class Tracker:
             milestones.done = int(share * milestones.count + 1e-9)
         self.saved_at = self.progress.seconds
         self.first = Progress(self.progress.step, self.progress.seconds, self.progress.images_seen)
-        self.events = self._open_events() if self.track.tensorboard and self.is_main else None
-        self.bar = ProgressLine(self.is_main)
+        self.recorders: list[Recorder] = []
+        if self.is_main:
+            services = self.track.tensorboard, self.track.tracker, self.track.project
+            self.recorders = open_recorders(self.run.folder, self.progress.step, *services)
+        self.bar = ProgressLine(self.run.console if self.is_main else None)
 
     def __call__(self, progress: Progress, record: StepRecord) -> None:
         """Called after each step."""
@@ -86,20 +98,25 @@ class Tracker:
             self.save()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write numbers to TensorBoard."""
-        for name, value in values.items() if self.events else ():
-            self.events.add_scalar(name, value, step)
+        """Hand on numbers by name."""
+        for recorder in self.recorders:
+            recorder.scalars(step, values)
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
-        """Write a matplotlib figure to TensorBoard."""
-        if self.events:
-            self.events.add_figure(name, figure, step, close=False)
+        """Hand on a matplotlib figure."""
+        for recorder in self.recorders:
+            recorder.figure(step, name, figure)
+
+    def embedding(self, step: int, name: str, features: Tensor, labels: Sequence[str], images: Tensor) -> None:
+        """Hand on features (n, D) of images (n, C, H, W) in [0, 1], with a label each."""
+        for recorder in self.recorders:
+            recorder.embedding(step, name, features, labels, images)
 
     def close(self) -> None:
-        """End the progress line and flush the events."""
+        """End the progress line and what is being recorded."""
         self.bar.close()
-        if self.events:
-            self.events.close()
+        for recorder in self.recorders:
+            recorder.close()
 
     def speed(self, progress: Progress) -> float:
         """Images a second of training since this process started."""
@@ -135,8 +152,3 @@ class Tracker:
         parts = "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
         left = (progress.seconds - self.first.seconds) / max(share, 1e-9) * (1 - share)
         return f"step {progress.step}  {parts}  {self.speed(progress):.0f} images/s  {left:.0f} s left"
-
-    def _open_events(self) -> Any:
-        from torch.utils.tensorboard import SummaryWriter  # late: it takes a second
-
-        return SummaryWriter(str(self.run.folder), purge_step=self.progress.step + 1 if self.progress.step else None)

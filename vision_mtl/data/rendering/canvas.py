@@ -105,7 +105,7 @@ def contrasting_colour(random: np.random.Generator, colour: Colour) -> np.ndarra
 
 
 def shade(colour: Colour, factor: float) -> np.ndarray:
-    """A darker (below 1) or lighter colour."""
+    """A darker (below 1) or lighter colour, (3,) in [0, 1]."""
     return np.clip(np.asarray(colour) * factor, 0, 255)
 
 

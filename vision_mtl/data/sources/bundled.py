@@ -32,7 +32,7 @@ CROP_SEED = 0
 
 @SOURCES.register("bundled")
 class Bundled:
-    """One of the packaged sets."""
+    """One of the packaged sets; raises `UserError` for another name."""
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in _SETS:

@@ -21,7 +21,10 @@ DRAWING_SEED = 1
 
 @SOURCES.register("rendered")
 class Rendered:
-    """One of the drawn sets; an item's picture depends on its class and number alone."""
+    """One of the drawn sets; an item's picture depends on its class and number alone.
+
+    Raises `UserError` for another name.
+    """
 
     version = "2"
 

@@ -36,7 +36,10 @@ MANUAL = {
 
 @SOURCES.register("torch")
 class Torch:
-    """Every image of a torchvision classification dataset; the label's column is called `label`."""
+    """Every image of a torchvision classification dataset; the label's column is called `label`.
+
+    Raises `UserError` for an unknown dataset.
+    """
 
     def __init__(self, rest: str, root: Path) -> None:
         import torchvision  # late: it takes a second

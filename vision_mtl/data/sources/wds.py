@@ -1,9 +1,9 @@
 """`wds/PATTERN`: WebDataset shards, tar files whose members share a stem: `0001.jpg`, `0001.cls`, `0001.json`.
 
 PATTERN may hold braces (`train-{000..099}.tar`) and wildcards. `.cls` holds a class, `.txt` a text (column `txt`),
-`.json` a mapping whose text, number and yes/no entries are label columns. Aizman et al., 2020,
-https://arxiv.org/abs/2001.01252. Shards are indexed once and then read at random, so that one decoded store serves
-every run.
+`.json` a mapping whose text, number and yes/no entries are label columns, `.group` what stays on one side. Aizman et
+al., 2020, https://arxiv.org/abs/2001.01252. Shards are indexed once and then read at random, so that one decoded store
+serves every run. `--stage data --data.to_shards FOLDER` writes such shards.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Wds:
             for stem, members in samples.items():
                 if _image(members) is not None:
                     labels = _labels(members, f"{shard}:{stem}")
-                    found.append(Item(f"{shard.name}:{stem}", labels=labels, split=SPLIT_WORDS.get(word)))
+                    group = _text(members[".group"], f"{shard}:{stem}.group") if ".group" in members else None
+                    side = SPLIT_WORDS.get(word)
+                    found.append(Item(f"{shard.name}:{stem}", labels=labels, split=side, group=group))
         if not found:
             raise UserError(f"wds/{self.rest}: {len(self._shards)} shards hold no image.")
         return found
@@ -124,15 +126,11 @@ def _labels(members: dict[str, Place], where: str) -> dict[str, str]:
     for suffix, place in members.items():
         if suffix not in LABEL_SUFFIXES:
             continue
-        if place[2] > LABEL_BYTES:
-            raise UserError(f"{where}{suffix} has {place[2]:,} bytes; a label has {LABEL_BYTES:,} at most.")
+        text = _text(place, where + suffix)
         try:
-            text = _bytes(place).decode("utf-8").strip()
             values = json.loads(text) if suffix == ".json" else {suffix[1:]: text}
         except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{where}{suffix} is not {'JSON' if suffix == '.json' else 'UTF-8 text'}: {error}."
-            ) from error
+            raise UserError(f"{where}{suffix} is not JSON: {error}.") from error
         if isinstance(values, dict):
             found |= {
                 key: str(value)
@@ -140,3 +138,12 @@ def _labels(members: dict[str, Place], where: str) -> dict[str, str]:
                 if isinstance(value, str | int | float | bool) and value != ""
             }
     return found
+
+
+def _text(place: Place, where: str) -> str:
+    if place[2] > LABEL_BYTES:
+        raise UserError(f"{where} has {place[2]:,} bytes; a label has {LABEL_BYTES:,} at most.")
+    try:
+        return _bytes(place).decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8 text: {error}.") from error

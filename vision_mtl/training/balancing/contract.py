@@ -42,7 +42,8 @@ class Balancing(nn.Module):
     """Base of every method. Its parameters are trained beside the model's, its buffers are saved in checkpoints.
 
     `shared` are the parameters that the objectives compete for, `rest` the model's others. The module stands beside the
-    model, never inside what several processes wrap, and must be moved to the model's device like it.
+    model, never inside what several processes wrap, and must be moved to the model's device like it. Raises
+    `ValueError` for a name that is empty or there twice.
     """
 
     # True: `finish` averages every gradient over the processes itself, so all parts, the last too, go without sync

@@ -21,7 +21,10 @@ from vision_mtl.training.balancing.weighted_sum import WeightedSum
 
 @BALANCINGS.register("dwa")
 class DynamicWeightAverage(WeightedSum):
-    """total = sum_t w_t lambda_t L_t; lambda = T softmax(rate / temperature), rate_t = mean loss / the one before."""
+    """total = sum_t w_t lambda_t L_t; lambda = T softmax(rate / temperature), rate_t = mean loss / the one before.
+
+    Raises `UserError` for an option that is not above 0.
+    """
 
     def __init__(
         self,

@@ -14,14 +14,14 @@ def several_processes() -> bool:
 
 
 def average(tensor: Tensor) -> None:
-    """Replace `tensor`, in place, by its mean over processes."""
+    """Replace `tensor`, of any shape, in place, by its mean over processes."""
     if several_processes():
         distributed.all_reduce(tensor)
         tensor /= distributed.get_world_size()
 
 
 def take_from_first(tensor: Tensor) -> None:
-    """Replace `tensor`, in place, by the first process's: what was drawn at random must agree."""
+    """Replace `tensor`, of any shape, in place, by the first process's: what was drawn at random must agree."""
     if several_processes():
         distributed.broadcast(tensor, src=0)
 

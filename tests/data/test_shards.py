@@ -1,0 +1,101 @@
+"""Shards hold what the source held: the same bytes, labels, groups and sides, in files of bounded size."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.shards import Shard, write_shards
+from vision_mtl.data.source import SPLITS, open_source
+from vision_mtl.data.store import Settings
+
+SIZE = (16, 16)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides are drawn from a source's name: a relative one gives the same sides every time."""
+    monkeypatch.chdir(tmp_path)
+
+
+def pack(folder: Path, data: Data, tasks: dict[str, Task], max_bytes: int = 10**9) -> tuple[Pool, list[Shard]]:
+    pool = build_pool(data, tasks, image_size=SIZE)
+    return pool, write_shards(pool, data, tasks, Settings(SIZE), folder, max_bytes=max_bytes)
+
+
+def test_a_folder_of_classes_comes_back_byte_for_byte_on_the_same_sides(photo_folder: Path, tmp_path: Path) -> None:
+    data, source = Data(root=str(tmp_path / "root")), f"folder/{photo_folder.name}"
+    pool, shards = pack(tmp_path / "shards", data, {"pets": Task(source=source)}, max_bytes=30_000)
+    assert len(shards) > 3 and all(s.num_bytes == s.path.stat().st_size for s in shards)
+    assert all(shard.num_bytes <= 30_000 + 10_240 for shard in shards)  # tar pads a file to 20 blocks
+    index = json.loads((tmp_path / "shards" / "index.json").read_text("utf-8"))
+    sides = {i.removeprefix(f"{source}::"): SPLITS[side] for i, side in zip(pool.identities, pool.split, strict=True)}
+    items = open_source("wds/shards/*.tar", tmp_path).items()
+    assert len(items) == 24
+    for item in items:
+        shard, _, key = item.identity.partition(":")
+        original = index[shard][key]
+        assert item.labels == {"cls": Path(original).parent.name} and item.split == sides[original]
+        with tarfile.open(tmp_path / "shards" / shard) as tar:
+            assert tar.extractfile(f"{key}.png").read() == (photo_folder / original).read_bytes()
+    again = build_pool(data, {"pets": Task(source="wds/shards/*.tar")}, image_size=SIZE)
+    assert again.class_names == pool.class_names and sorted(again.content) == sorted(pool.content)
+
+
+def test_the_same_images_give_the_same_bytes(photo_folder: Path, tmp_path: Path) -> None:
+    data, tasks = Data(root=str(tmp_path / "root")), {"pets": Task(source=f"folder/{photo_folder.name}")}
+    first, second = (pack(tmp_path / name, data, tasks)[1] for name in "ab")
+    assert [s.path.read_bytes() for s in first] == [s.path.read_bytes() for s in second]
+
+
+def test_several_columns_groups_and_labels_from_paths(photo_folder: Path, tmp_path: Path) -> None:
+    files = sorted(photo_folder.rglob("*.png"))[1:]
+    rows = [f"{f.relative_to(photo_folder)},{'' if n % 5 else 'old '},{n % 3},p{n // 2}" for n, f in enumerate(files)]
+    (photo_folder / "labels.csv").write_text("\n".join(["file,age,kind,person", *rows]) + "\n", "utf-8")
+    source = f"csv/{photo_folder.name}/labels.csv"
+    tasks = {
+        "kind": Task(source=source, label="kind", group="person"),
+        "number": Task(source=source, label_from=r"(\d)\.png$", group="person"),
+    }
+    pool, _ = pack(tmp_path / "shards", Data(root=str(tmp_path / "root")), tasks)
+    index = json.loads((tmp_path / "shards" / "index.json").read_text("utf-8"))
+    items = open_source("wds/shards/*.tar", tmp_path).items()
+    assert len(items) == len(pool) == 24
+    known = {str(f.relative_to(photo_folder)): n for n, f in enumerate(files)}
+    for item in items:
+        shard, _, key = item.identity.partition(":")
+        n = known[index[shard][key]]
+        expected = {"kind": str(n % 3), "person": f"p{n // 2}", "number": index[shard][key][-5]}
+        assert item.labels == expected | ({} if n % 5 else {"age": "old"})
+        assert item.group == f"p{n // 2}"
+
+
+def test_a_source_without_files_keeps_its_pixels(tmp_path: Path, picture) -> None:
+    import datasets
+
+    rows = {"picture": [Image.fromarray(picture(n)) for n in range(12)]}
+    features = datasets.Features({"picture": datasets.Image()})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "set"))
+    data = Data(unlabelled=[f"hfds/{tmp_path / 'set'}"], root=str(tmp_path / "root"))
+    pack(tmp_path / "shards", data, {})
+    source = open_source("wds/shards/*.tar", tmp_path)
+    found = sorted(source.read(item).tobytes() for item in source.items())
+    assert found == sorted(np.asarray(picture(n)).tobytes() for n in range(12))
+
+
+def test_what_cannot_be_written_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    data, tasks = Data(root=str(tmp_path / "root")), {"pets": Task(source=f"folder/{photo_folder.name}")}
+    with pytest.raises(UserError, match=r"must be a new or empty folder"):
+        pack(photo_folder, data, tasks)
+    several = Data(unlabelled=[f"images/{photo_folder.name}/cats"], root=data.root)
+    with pytest.raises(UserError, match=r"one source at a time; found 2: images/.*cats, folder/"):
+        pack(tmp_path / "shards", several, tasks)
+    assert not (tmp_path / "shards").exists()
