@@ -110,8 +110,7 @@ def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = (
         _bicubic(before, after).to(small) for before, after in zip(small.shape[-2:], size, strict=True)
     )  # (H, h), (W, w)
-    with torch.autocast(small.device.type, enabled=False):  # pixels are float32, whatever the network's precision
-        return (rows @ small) @ columns.T
+    return (rows @ small) @ columns.T
 
 
 @lru_cache

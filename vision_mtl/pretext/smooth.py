@@ -56,7 +56,11 @@ def _fill(images: Tensor, mask: Tensor) -> Tensor:
 
 def _relax(values: Tensor, hidden: Tensor) -> Tensor:
     """`ITERATIONS` steps towards each hidden pixel being the mean of its four neighbours."""
-    windows = _windows(hidden) if values.device.type == "cpu" else None  # their size would make a device wait
+    if values.device.type != "cpu":  # where holes are would make a device wait
+        return _relax_all(values, hidden)
+    if not bool(hidden.any()):
+        return values
+    windows = _windows(hidden)
     if windows is None:
         return _relax_all(values, hidden)
     first_row, first_column, height, width = windows
