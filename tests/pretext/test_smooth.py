@@ -8,6 +8,7 @@ from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 from vision_mtl.core.rng import Keys
+from vision_mtl.pretext import smooth
 from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.smooth import fill_smoothly, visible_mean
@@ -87,3 +88,15 @@ def test_inpainting_is_opencv_to_the_grey_level(photographs: Tensor) -> None:
         pixels[hidden] = 0  # at image borders OpenCV reads a little of what is hidden
         expected = cv2.inpaint(pixels, hidden.astype("uint8"), 5, cv2.INPAINT_TELEA)
         assert np.array_equal((repaired * 255).round().byte().permute(1, 2, 0).numpy()[hidden], expected[hidden])
+
+
+@pytest.mark.parametrize("grid", [2, 4, "3x5", 8])
+def test_only_what_is_around_the_hole_matters(photographs: Tensor, grid: int | str, monkeypatch) -> None:
+    pretext = GridMask(grid=grid)
+    images = photographs[:12]
+    mask = pretext.mask(pretext.sample(Keys(0, 0, torch.arange(12)), tuple(images.shape[1:])), tuple(images.shape[1:]))
+    mask[0] = False
+    assert smooth._windows(mask) is not None
+    quick = fill_smoothly(images, mask)
+    monkeypatch.setattr(smooth, "_windows", lambda hidden: None)
+    assert torch.allclose(quick, fill_smoothly(images, mask), atol=1e-6)

@@ -167,3 +167,19 @@ def test_bf16_trains_and_keeps_float32_weights(make_trainer) -> None:
     trainer = make_trainer(precision="bf16", steps=3)
     trainer.fit(lambda progress, record: math.isfinite(record.loss) or pytest.fail("not finite"))
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_half_precision_is_the_models_alone(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen = make_trainer(precision="bf16", steps=1), []
+    for method in ("prepare", "measure"):
+        original = getattr(trainer.objective, method)
+
+        def looked(*given, original=original, **named):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return original(*given, **named)
+
+        monkeypatch.setattr(trainer.objective, method, looked)
+    dtypes = []
+    trainer.model.backbone.register_forward_hook(lambda module, given, maps: dtypes.append(maps[-1].dtype))
+    trainer.fit(lambda progress, record: None)
+    assert seen == [False, False] and torch.bfloat16 in dtypes

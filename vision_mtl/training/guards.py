@@ -79,8 +79,8 @@ def _fits(trainer: Trainer, step: int, parts: int) -> bool:
         wanting = [p for p in trainer.model.parameters() if p.requires_grad and p not in trainer.optimiser.state]
         reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
         batch, _ = trainer.feed.at(step, parts)[0]
-        with trainer.accelerator.autocast():
-            loss = step_loss(trainer.model, trainer.objective, batch, trainer.layout)
+        autocast = trainer.accelerator.autocast
+        loss = step_loss(trainer.model, trainer.objective, batch, trainer.layout, autocast=autocast)
         loss.total.backward()
         del reserved
     except (RuntimeError, MemoryError) as error:
@@ -119,7 +119,8 @@ def _broken(trainer: Trainer, objective: Objective, feed: Feed, step: int) -> li
     found = []
     share = trainer.optim.progress(step, trainer.progress.seconds)
     for batch, _ in feed.at(step, len(feed.evidence(step)["indices"])):
-        with torch.no_grad(), trainer.accelerator.autocast():
-            losses: dict[str, Any] = step_loss(trainer.model, objective, batch, trainer.layout, share).losses
+        with torch.no_grad():
+            loss = step_loss(trainer.model, objective, batch, trainer.layout, share, trainer.accelerator.autocast)
+        losses: dict[str, Any] = loss.losses
         found.append(any(not math.isfinite(float(value)) for value in losses.values()))
     return found

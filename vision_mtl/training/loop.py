@@ -79,6 +79,9 @@ class Trainer:
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None
         # accelerate wraps for several processes; it must not own the optimiser, whose state we save by name
         self.wrapped = self.accelerator.prepare_model(self.model)
+        # found once: a walk through all modules at every step costs as much as the damage
+        self.parameters = list(self.model.parameters())
+        self.buffers = dict(self.model.named_buffers())
         if self.compiled:
             self.wrapped = torch.compile(self.wrapped)
 
@@ -134,8 +137,8 @@ class Trainer:
         for i, (batch, share) in enumerate(parts):
             # gradients are averaged over processes once a step, with its last part
             with nullcontext() if self._syncs(last=i == len(parts) - 1) else self.accelerator.no_sync(self.wrapped):
-                with self.accelerator.autocast():
-                    loss = step_loss(self.wrapped, self.objective, batch, self.layout, progress)
+                autocast = self.accelerator.autocast
+                loss = step_loss(self.wrapped, self.objective, batch, self.layout, progress, autocast)
                 self._backward(loss, share)
             losses.append(loss)
         if self.balancing is not None:
@@ -154,7 +157,7 @@ class Trainer:
         self.balancing.add(scaled, share, self.accelerator.backward)
 
     def _record(self, step: int, losses: list[StepLoss], rate: float) -> StepRecord:
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for p in self.parameters if p.grad is not None]
         limit = self.optim.clip_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
@@ -164,8 +167,9 @@ class Trainer:
 
     def _statistics(self) -> dict[str, Tensor]:
         """Copies of what a step changes without the optimiser: running means, a balancing's memory. Small tensors."""
-        modules = {"model": self.model} | ({} if self.balancing is None else {"balancing": self.balancing})
-        return {f"{n}.{k}": v.clone() for n, m in modules.items() for k, v in m.named_buffers()}
+        memory = {} if self.balancing is None else dict(self.balancing.named_buffers())
+        own = {f"model.{k}": v for k, v in self.buffers.items()}
+        return {k: v.clone() for k, v in (own | {f"balancing.{k}": v for k, v in memory.items()}).items()}
 
     def _put_back(self, statistics: dict[str, Tensor]) -> None:
         for name, value in statistics.items():

@@ -8,7 +8,8 @@ batches of a step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -102,10 +103,16 @@ def step_loss(
     batch: Any,
     layout: torch.memory_format = torch.contiguous_format,
     progress: float = 0.0,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> StepLoss:
-    """One pass of the model over one part of a step's batch."""
+    """One pass of the model over one part of a step's batch.
+
+    `autocast` gives the model's precision. Damage and losses are outside of it: colours and blur are products, which
+    it would take in bfloat16, and targets were off by up to 3 units of ab.
+    """
     prepared = objective.prepare(batch)
-    predictions = model(prepared.inputs.to(memory_format=layout), prepared.requests, prepared.chance)
+    with autocast():
+        predictions = model(prepared.inputs.to(memory_format=layout), prepared.requests, prepared.chance)
     return objective.measure(predictions, prepared, progress)
 
 

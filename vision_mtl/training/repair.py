@@ -91,7 +91,7 @@ class RepairFeed:
         found = []
         count = min(num_parts, len(indices))
         for chunk, epoch in zip(indices.tensor_split(count), epochs.tensor_split(count), strict=True):
-            images = self.pool.gather(chunk).to(self.device, non_blocking=True)
+            images = self.pool.gather(chunk, self.device)
             keys = Keys(self.seed, epoch.to(self.device), chunk.to(self.device))
             share = len(chunk) / len(indices)
             found.append((RepairBatch(images, keys, share), share))
