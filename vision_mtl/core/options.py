@@ -57,6 +57,14 @@ def summary(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition("\n")[0]
 
 
+def class_summary(file: Path, name: str) -> str:
+    """The first sentence of what the class `name` in `file` says of itself; raises `KeyError`."""
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return (ast.get_docstring(node) or "").partition("\n")[0].partition(". ")[0].removesuffix(".")
+    raise KeyError(f"{file} defines no {name}")
+
+
 def _parts(node: ast.ClassDef | ast.FunctionDef) -> list[tuple[ast.AST, str, ast.expr | None, ast.expr | None]]:
     """(syntax node, name, annotation, default) of each option."""
     if isinstance(node, ast.ClassDef):

@@ -6,8 +6,16 @@ import shutil
 import textwrap
 
 from vision_mtl.core.errors import unknown
-from vision_mtl.core.options import REQUIRED, Option, summary
-from vision_mtl.stages.config import _DECODERS, _PRETEXTS, DEFAULT_DECODER, DEFAULT_PRETEXTS, option_table
+from vision_mtl.core.options import REQUIRED, Option, class_summary, summary
+from vision_mtl.stages.config import (
+    _DECODERS,
+    _PRETEXTS,
+    DEFAULT_DECODER,
+    DEFAULT_PRETEXTS,
+    HERE,
+    SIMPLE_SECTIONS,
+    option_table,
+)
 from vision_mtl.stages.registry import STAGES, sections
 
 USAGE = "python train.py --stage STAGE [--config FILE.yaml] [--run_dir DIR] [--dotted.option value ...]"
@@ -26,7 +34,7 @@ COMMAND = {
 
 def stage_list() -> str:
     """The stages with their one-line summaries."""
-    return "\n".join(f"  {name:<13}{summary(STAGES.file(name))}" for name in STAGES.names())
+    return "\n".join(_line(name, summary(STAGES.file(name)), _width()) for name in STAGES.names())
 
 
 def help_text(stage: str | None) -> str:
@@ -34,15 +42,15 @@ def help_text(stage: str | None) -> str:
     if stage is not None and stage not in STAGES.names():
         raise unknown("stage", stage, STAGES.names())
     shown = stage or "pretrain"
-    width = min(shutil.get_terminal_size((110, 24)).columns, 120)
+    width = _width()
     command = "\n".join(_entry(name, text, width) for name, text in COMMAND.items())
-    parts = [f"usage: {USAGE}", f"stages:\n{stage_list()}", f"command:\n{command}"]
+    about = f"stages:\n{stage_list()}" if stage is None else f"stage {stage}: {summary(STAGES.file(stage))}"
+    parts = [f"usage: {USAGE}", about, f"command:\n{command}"]
     table = option_table(shown, ["NAME"], list(DEFAULT_PRETEXTS), DEFAULT_DECODER)
-    for section in ("", *sections(shown), shown):
+    for section in dict.fromkeys((shown, "", *sections(shown))):  # what is the stage's own comes first
         options = [o for key, o in table.items() if (key.partition(".")[0] if "." in key else "") == section]
         if options:
-            title = f"{section} options" if section else f"options of stage {shown}"
-            parts.append(f"{title}:\n" + "\n".join(_option(option, width) for option in options))
+            parts.append(f"{_title(section, shown)}:\n" + "\n".join(_option(option, width) for option in options))
     if "pretexts" in sections(shown):
         parts.append(_others("pretexts", "--pretexts.NAME.weight 1 adds one", _PRETEXTS))
     if "decoder" in sections(shown):
@@ -50,9 +58,32 @@ def help_text(stage: str | None) -> str:
     return "\n\n".join(parts)
 
 
+def _title(section: str, stage: str) -> str:
+    """What a group of options is about, from the docstring of the class that has them."""
+    if section == stage:
+        return f"options of stage {stage} itself" + (" and of its images" if stage in SIMPLE_SECTIONS else "")
+    if section in SIMPLE_SECTIONS:
+        file, name = SIMPLE_SECTIONS[section]
+        return f"{section} options - {class_summary(HERE / file, name)}"
+    return {
+        "": "options of every stage",
+        "tasks": "tasks options - One labelled set each, called NAME.",
+        "pretexts": "pretexts options - The damages of the mixture, drawn by weight.",
+        "decoder": "decoder options - From the backbone's maps to pictures.",
+    }[section].removesuffix(".")
+
+
 def _others(title: str, how: str, registry: object) -> str:
-    lines = [f"  {name:<13}{summary(registry.file(name))}" for name in registry.names()]
+    lines = [_line(name, summary(registry.file(name)), _width()) for name in registry.names()]
     return f"{title} ({how}):\n" + "\n".join(lines)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((110, 24)).columns, 120)
+
+
+def _line(name: str, text: str, width: int) -> str:
+    return textwrap.fill(text, width, initial_indent=f"  {name:<13}", subsequent_indent=" " * 15)
 
 
 def _option(option: Option, width: int) -> str:
@@ -62,6 +93,8 @@ def _option(option: Option, width: int) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, str) and not value.strip():
+        return repr(value)
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

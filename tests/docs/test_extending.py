@@ -1,0 +1,65 @@
+"""docs/extending.md as written: its files are put into a copy of the package, pass the contracts, and train together."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/extending.md").read_text("utf-8")
+SMALL = ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps", "2", "--optim.batch_size", "8"]
+# the contract tests of the new components, then the command: one process, one import of PyTorch
+DRIVER = """
+import sys, pytest
+from vision_mtl.stages.command import main
+tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_rooms.py"]
+code = pytest.main([*tests, "-q", "-x", "-p", "no:cacheprovider", "-k", "mirrored or stripes or coarse or hardest"])
+sys.exit(code or main(sys.argv[1:]))
+"""
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("vision_mtl", "tests/contracts"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("tests/conftest.py", "README.md", "train.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    written = []
+    for text in blocks("python"):
+        place = re.match(r"# (vision_mtl/\S+\.py)\n", text)
+        assert place and not (ROOT / place[1]).exists(), "a block begins with the new file's path"
+        (tmp_path / place[1]).write_text(text.removeprefix(place[0]))
+        written.append(place[1])
+    assert len(written) == 4
+    (command,) = blocks("")
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:2] == ["python", "train.py"]
+    run = ["--run_dir", "run", "--device", "cpu", *SMALL]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, *words[2:], *run], cwd=tmp_path, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"\d\d+ passed", done.stdout)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert "mirrored" in result["metrics"]["skill"] and "accuracy" in result["metrics"]["tasks"]["stripes"]
+    record = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "loss.mirrored" in record
+
+
+def test_the_example_has_the_houses_form(tmp_path: Path) -> None:
+    for number, text in enumerate(blocks("python")):
+        (tmp_path / f"block_{number}.py").write_text(text.partition("\n")[2])
+    for command in (["check"], ["format", "--check"]):
+        settings = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
+        done = subprocess.run(["ruff", *command, *settings, str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
