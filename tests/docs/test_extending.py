@@ -1,4 +1,4 @@
-"""docs/extending.md as written: its files are put into a copy of the package, pass the contracts, and train together."""
+"""docs/extending.md as written: its files go into a copy of the package, pass the contracts, and train together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ sys.exit(code or main(sys.argv[1:]))
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    return [text for named, text in found if named == language]
 
 
 def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def help_text(stage: str | None) -> str:
     shown = stage or "pretrain"
     width = _width()
     command = "\n".join(_entry(name, text, width) for name, text in COMMAND.items())
-    about = f"stages:\n{stage_list()}" if stage is None else f"stage {stage}: {summary(STAGES.file(stage))}"
+    told = textwrap.fill(f"stage {shown}: {summary(STAGES.file(shown))}", width)
+    about = f"stages:\n{stage_list()}" if stage is None else told
     parts = [f"usage: {USAGE}", about, f"command:\n{command}"]
     table = option_table(shown, ["NAME"], list(DEFAULT_PRETEXTS), DEFAULT_DECODER)
     for section in dict.fromkeys((shown, "", *sections(shown))):  # what is the stage's own comes first

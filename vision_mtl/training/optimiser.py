@@ -30,7 +30,10 @@ class Optim:
     accumulate: int = 1  # parts that a step's batch is computed in, to save memory
     learning_rate: float = 4e-3  # for 256 images a step; the rate used is learning_rate * batch_size / 256
     weight_decay: float = 0.05  # AdamW's decoupled decay; none on norms, biases and tokens
-    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's averaging of gradient and square; 0.95: from MAE
+    betas: tuple[float, float] = (
+        0.9,
+        0.95,
+    )  # AdamW's decay of the averaged gradient and square, in [0, 1); 0.95: from MAE
     warmup_ratio: float = 0.1  # share of training in which the rate rises from 0; then it falls to 0 as a cosine
     clip_norm: float = 1.0  # largest norm of the gradient; 0: no clipping
     layer_decay: float = 1.0  # rate of each backbone layer relative to the next deeper one; 1: all alike
