@@ -91,7 +91,11 @@ def test_a_set_without_images_lists_its_columns(tmp_path: Path) -> None:
 
 
 def test_a_set_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets.config
+    import huggingface_hub.constants
+
+    for module in (datasets.config, huggingface_hub.constants):  # both read the environment once, when imported
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"hfds/nobody/nothing could not be loaded .*hfds/FOLDER"):
         open_source("hfds/nobody/nothing", tmp_path).items()
 
