@@ -17,8 +17,9 @@ TEMPERATURE = 0.38  # annealing of the decoded mean; Zhang et al., eq. 5
 
 def luma(images: Tensor) -> Tensor:
     """RGB (B, 3, H, W) -> (B, 1, H, W), Rec. 601 weights."""
-    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    # one channel is written, not three: at 224 pixels fresh memory is what costs
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def lightness(images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.grid import Grids, parse_grids
 from vision_mtl.pretext.inpainting import inpaint
-from vision_mtl.pretext.smooth import fill_smoothly, visible_mean
+from vision_mtl.pretext.smooth import fill_smoothly, mean_of_visible, visible_mean
 
 HATCH = 6  # pixels between the lines that mark hidden cells in pictures
 
@@ -95,9 +95,13 @@ class GridMask(Pretext):
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         mask = self.mask(draw, tuple(images.shape[1:]))
-        if self.fill == "mean":
-            return torch.where(mask, visible_mean(images, mask), images)
-        return torch.where(mask, draw["noise"].to(images.dtype) if self.fill == "noise" else 0.0, images)
+        if self.fill == "noise":
+            return torch.where(mask, draw["noise"].to(images.dtype), images)
+        damaged = torch.where(mask, 0.0, images)
+        # into the same memory: a second fresh picture would cost as much as all the rest
+        return (
+            damaged.addcmul_(mask.to(images.dtype), mean_of_visible(damaged, mask)) if self.fill == "mean" else damaged
+        )
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:
         return images - self._base(images, draw)

@@ -34,7 +34,12 @@ def fill_smoothly(images: Tensor, mask: Tensor) -> Tensor:
 
 def visible_mean(images: Tensor, mask: Tensor) -> Tensor:
     """(B, C, 1, 1): the mean of each image's visible pixels; 0.5 where none is visible."""
-    total = torch.where(mask, 0.0, images).sum((2, 3), keepdim=True)
+    return mean_of_visible(torch.where(mask, 0.0, images), mask)
+
+
+def mean_of_visible(visible: Tensor, mask: Tensor) -> Tensor:
+    """The same of images whose hidden pixels are 0 already."""
+    total = visible.sum((2, 3), keepdim=True)
     count = (~mask).sum((2, 3), keepdim=True)
     return torch.where(count > 0, total / count.clamp(min=1), 0.5)
 
