@@ -77,7 +77,7 @@ def at_smoke_size(command: Command, folder: Path) -> list[str]:
         words[words.index("--config") + 1] = str(rewritten)
     if command.stage == "study":
         extra["study.num_jobs"] = 1
-    if command.stage == "discover":
+    if command.stage == "discover" and "--discover.online" not in given:
         extra |= {"discover.num_images": 8, "discover.select": "top"}  # two steps make nothing learnable
     for option, value in extra.items():
         if f"--{option}" not in given:

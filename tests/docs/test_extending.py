@@ -18,7 +18,8 @@ DRIVER = """
 import sys, pytest
 from vision_mtl.stages.command import main
 tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_rooms.py"]
-code = pytest.main([*tests, "-q", "-x", "-p", "no:cacheprovider", "-k", "mirrored or stripes or coarse or hardest"])
+plain = ["-o", "addopts=--strict-markers", "-p", "no:cacheprovider"]  # in this process
+code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or stripes or coarse or hardest"])
 sys.exit(code or main(sys.argv[1:]))
 """
 
@@ -50,7 +51,7 @@ def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:
         [sys.executable, "-c", DRIVER, *words[2:], *run], cwd=tmp_path, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert re.search(r"\d\d+ passed", done.stdout)
+    assert re.search(r"\d\d+ passed", done.stdout), done.stdout[-3000:]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert "mirrored" in result["metrics"]["skill"] and "accuracy" in result["metrics"]["tasks"]["stripes"]
     record = (tmp_path / "run" / "metrics.jsonl").read_text()

@@ -35,7 +35,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.M
     page = (tmp_path / "site" / "reference" / "data" / "index.html").read_text("utf-8")
     assert "shard exceeds" in page, "docstrings are shown"
     index = (tmp_path / "site" / "index.html").read_text("utf-8")
-    assert 'src="images/repairs.png"' in index and ".md" not in "".join(links(index))
+    assert 'src="images/repairs.jpg"' in index and ".md" not in "".join(links(index))
 
 
 def links(page: str) -> list[str]:

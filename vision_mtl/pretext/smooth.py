@@ -38,7 +38,7 @@ def visible_mean(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_of_visible(visible: Tensor, mask: Tensor) -> Tensor:
-    """The same of images whose hidden pixels are 0 already."""
+    """The same of images (B, C, H, W) whose hidden pixels are 0 already."""
     total = visible.sum((2, 3), keepdim=True)
     count = (~mask).sum((2, 3), keepdim=True)
     return torch.where(count > 0, total / count.clamp(min=1), 0.5)

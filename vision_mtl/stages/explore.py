@@ -60,7 +60,10 @@ def open_site(
     max_indexed: int,
     repair_with: str | None,
 ) -> Site:
-    """The run's network and images as what a page may ask."""
+    """The run's network and images as what a page may ask.
+
+    Raises `UserError` without a run, and for images that were asked for and are not there.
+    """
     if not config.init_from:
         raise UserError("explore needs a trained run: give --init_from RUN, for example runs/pretrain-...")
     model, state = build.restore_model(config.init_from)

@@ -30,7 +30,7 @@ class Repairer:
         self.pretexts: dict[str, Pretext] = {name: PRETEXTS.get(name)(**own) for name, own in options.items()}
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
-        """The head's answer, float32."""
+        """The head's answer to images (1, C, H, W), float32 (1, K, H, W) or (1, K)."""
         return predict_part(self.model, part, damaged, self.autocast)
 
     def seen(self, part: Part, damaged: Tensor) -> Tensor:
