@@ -18,7 +18,7 @@ DRIVER = """
 import sys, pytest
 from vision_mtl.stages.command import main
 tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_rooms.py"]
-code = pytest.main([*tests, "-q", "-x", "-p", "no:cacheprovider", "-k", "mirrored or stripes or coarse or hardest"])
+code = pytest.main([*tests, "-x", "-p", "no:cacheprovider", "-k", "mirrored or stripes or coarse or hardest"])
 sys.exit(code or main(sys.argv[1:]))
 """
 

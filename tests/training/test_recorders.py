@@ -103,6 +103,7 @@ def test_a_real_service_without_a_network(service: Any, folder: Path, monkeypatc
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     record(open_recorders(folder, 0, False, service, "pets"), 10)
     record(open_recorders(folder, 10, False, service, "pets"), 20)
     monkeypatch.delenv("TRACKIO_DIR", raising=False)  # set on the way

@@ -137,6 +137,8 @@ def _mlflow(folder: Path, known: str | None) -> dict[str, Any]:
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
         has_database = importlib.util.find_spec("sqlalchemy") is not None  # mlflow-skinny comes without
+        if not has_database:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # from 3.7 on, files must be asked for
         store = folder.absolute() / ("mlflow.db" if has_database else "mlflow")
         mlflow.set_tracking_uri(f"sqlite:///{store}" if has_database else store.as_uri())
     return {"run_id": known, "run_name": folder.absolute().name, "logging_dir": (folder / "mlflow").absolute().as_uri()}
