@@ -87,3 +87,13 @@ def test_links_of_the_documents_lead_somewhere(file: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", file.read_text("utf-8")):
         if not target.startswith(("http://", "https://")):
             assert (file.parent / target).exists(), target
+
+
+def test_only_the_console_prints() -> None:
+    speaking = {"core/console.py", "stages/command.py"}  # the latter answers --help, --version and --print_config
+    found = set()
+    for file in FILES:
+        calls = [n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Call)]
+        if any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls):
+            found.add(str(file.relative_to(PACKAGE)))
+    assert found == speaking | {"core/interruptions.py"}  # a signal's answer, which knows of no run

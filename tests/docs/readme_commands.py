@@ -73,7 +73,7 @@ def at_smoke_size(command: Command, folder: Path) -> list[str]:
         rewritten = folder / Path(command.value("--config")).name
         config = _small(read_yaml(command.value("--config")))
         config |= {"tasks": {"age": {"source": "csv/MY/ages.csv"}, "light": {"source": "folder/MY/MORE"}}}
-        rewritten.write_text(yaml.safe_dump(config))
+        rewritten.write_text(yaml.safe_dump(config, sort_keys=False))
         words[words.index("--config") + 1] = str(rewritten)
     if command.stage == "study":
         extra["study.num_jobs"] = 1

@@ -114,11 +114,16 @@ def test_a_second_process_says_nothing(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("stage", sorted(NEXT))
 def test_next_commands_are_whole(stage: str, tmp_path: Path) -> None:
     folder = tmp_path / "a run"
-    for command, _ in what_next(stage, folder):
+    data = {"sources": {"images/my photos": {}, "bundled/faces": {}}}
+    for command, _ in what_next(stage, folder, data):
         words = shlex.split(command)
-        assert words[:2] == ["python", "train.py"] and command in steps_text(stage, folder)
+        assert words[:2] == ["python", "train.py"] and command in steps_text(stage, folder, data)
         given = split_words(words[2:])
         assert given["stage"][0] in STAGES.names()
+        if stage == "discover":
+            assert given["data.unlabelled"] == ["images/my photos", "bundled/faces"]
+        if given["stage"][0] in ("probe", "finetune"):
+            assert ("tasks.NAME.source" in given) and "NAME" not in what_next(stage, folder, {"tasks": {"a": {}}})[0][0]
         assert any(str(folder) in word for given_words in given.values() for word in given_words)
 
 
@@ -126,5 +131,5 @@ def test_every_stage_says_where_to_look(tmp_path: Path) -> None:
     assert set(LOOK) | set(NEXT) == set(STAGES.names()) - {"explore"}
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "curves.png").write_bytes(b"")
-    text = steps_text("finetune", tmp_path)
+    text = steps_text("finetune", tmp_path, {})
     assert "figures/curves.png" in text and "tables" not in text

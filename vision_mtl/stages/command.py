@@ -177,8 +177,8 @@ def show_end(run: Run) -> None:
         return
     if text := result_text(result):
         run.show(text)
-    run.show(steps_text(run.stage, run.folder))
-    steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder)}
+    run.show(steps_text(run.stage, run.folder, result["data"]))
+    steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder, result["data"])}
     run.console.result({"run_dir": str(run.folder), **result, **steps})
 
 

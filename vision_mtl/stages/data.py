@@ -76,7 +76,9 @@ def show(pool: Pool, run: Run) -> None:
     summary = pool.summary()
     for title, section in (("source", "sources"), ("task", "tasks")):
         if summary[section]:
-            table = Table(title, *SPLITS, *(["classes", "kind"] if section == "tasks" else []), box=SIMPLE_HEAD)
+            table = Table(title, box=SIMPLE_HEAD, pad_edge=False)
+            for head in (*SPLITS, *(["classes", "kind"] if section == "tasks" else [])):
+                table.add_column(head, justify="right")
             for name, row in summary[section].items():
                 table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
             run.show(as_text(table))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 FEATURES = (
-    ("--stage probe --init_from {run}", "how good are its features?"),
-    ("--stage finetune --init_from {run}", "train the tasks from it"),
+    ("--stage probe --init_from {run}{tasks}", "how good are its features?"),
+    ("--stage finetune --init_from {run}{tasks}", "train the tasks from it"),
     ("--stage reconstruct --init_from {run}", "more pictures of repairs"),
 )
 ANSWERS = (
@@ -51,7 +53,9 @@ NEXT = {
     "finetune": ANSWERS,
     "joint": ANSWERS,
     "add_task": ANSWERS,
-    "discover": (("--stage pretrain --selection {run}/selection.parquet", "learn what is worth it"),),
+    "discover": (
+        ("--stage pretrain --selection {run}/selection.parquet --data.unlabelled {sources}", "learn what is worth it"),
+    ),
     "export": (),
 }
 
@@ -63,15 +67,19 @@ def where_to_look(stage: str, folder: Path) -> list[Step]:
     return [(str(folder / name), what) for name, what in LOOK.get(stage, TRAINED_TASKS) if (folder / name).exists()]
 
 
-def what_next(stage: str, folder: Path) -> list[Step]:
-    """Whole commands that go on from the run in `folder`."""
-    run = shlex.quote(str(folder))
-    return [(f"python train.py {words.format(run=run)}", what) for words, what in NEXT.get(stage, ())]
+def what_next(stage: str, folder: Path, data: Mapping[str, Any]) -> list[Step]:
+    """Whole commands that go on from the run in `folder`, whose result says `data` of its images and tasks."""
+    known = {
+        "run": shlex.quote(str(folder)),
+        "sources": " ".join(shlex.quote(source) for source in data.get("sources", [])),
+        "tasks": "" if data.get("tasks") else " --tasks.NAME.source folder/PATH",
+    }
+    return [(f"python train.py {words.format(**known)}", what) for words, what in NEXT.get(stage, ())]
 
 
-def steps_text(stage: str, folder: Path) -> str:
+def steps_text(stage: str, folder: Path, data: Mapping[str, Any]) -> str:
     """Both as lines for people; commands stand on lines of their own, to be copied."""
-    look, then = where_to_look(stage, folder), what_next(stage, folder)
+    look, then = where_to_look(stage, folder), what_next(stage, folder, data)
     width = max((len(path) for path, _ in look), default=0)
     lines = [f"results: {folder}"] + [f"  {path:<{width}}  {what}" for path, what in look]
     if then:

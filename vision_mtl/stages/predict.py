@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -227,7 +228,7 @@ def caption(task: str, question: Question, answer: Mapping[str, Any]) -> str:
 
 def answer_table(questions: Mapping[str, Question], records: Sequence[dict[str, Any]]) -> Table:
     """A row an image, a column a head."""
-    table = Table("image", *questions)
+    table = Table("image", *questions, box=SIMPLE_HEAD, pad_edge=False)
     for record in records:
         answers = [caption("", q, record["tasks"][task]).removeprefix(": ") for task, q in questions.items()]
         table.add_row(*(Text(cell) for cell in (record["image"], *answers)))  # Text: brackets in a name are no markup

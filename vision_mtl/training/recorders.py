@@ -8,9 +8,11 @@ WANDB_DIR, MLFLOW_TRACKING_URI, TRACKIO_DIR). A resumed run goes on with its rec
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Service = Literal["none", "mlflow", "wandb", "trackio"]
+PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb", "trackio": "trackio"}  # mlflow works, too
 MEMORY = "tracker.json"  # in a run's folder: the name of its record at the tracker
 
 
@@ -55,8 +58,8 @@ def require_package(service: Service) -> None:
     """Raise `UserError` if the package that the service needs is not installed."""
     if service != "none" and importlib.util.find_spec(service) is None:
         raise UserError(
-            f"track.tracker {service} needs a package that is not installed ({service}): pip install -r "
-            "requirements-tracking.txt, or leave --track.tracker out (TensorBoard events are written anyway)."
+            f"track.tracker {service} needs a package that is not installed: pip install {PACKAGES[service]} (versions "
+            "that work are in requirements-tracking.txt), or leave it out: TensorBoard events are written anyway."
         )
 
 
@@ -98,7 +101,8 @@ class Remote:
         known = _recall(folder, service)
         options = {"mlflow": _mlflow, "wandb": _wandb, "trackio": _trackio}[service](folder, known)
         self.tracker = LOGGER_TYPE_TO_CLASS[service](project, **options)
-        self.tracker.start()
+        with redirect_stdout(io.StringIO()):  # some greet there, where only the result belongs
+            self.tracker.start()
         atomic_write_json(folder / MEMORY, {"tracker": service, "id": known or self._own_id(folder)})
         if known is None:
             self.tracker.store_init_configuration(_flat(yaml.safe_load(_config_text(folder)) or {}))
@@ -123,7 +127,8 @@ class Remote:
 
     def close(self) -> None:
         """See `Recorder`."""
-        self.tracker.finish()
+        with redirect_stdout(io.StringIO()):
+            self.tracker.finish()
 
     def _own_id(self, folder: Path) -> str:
         """What the record is called at the service, so that a resumed run finds it."""
@@ -137,12 +142,15 @@ def _mlflow(folder: Path, known: str | None) -> dict[str, Any]:
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
         has_database = importlib.util.find_spec("sqlalchemy") is not None  # mlflow-skinny comes without
+        if not has_database:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # from 3.7 on, files must be asked for
         store = folder.absolute() / ("mlflow.db" if has_database else "mlflow")
         mlflow.set_tracking_uri(f"sqlite:///{store}" if has_database else store.as_uri())
     return {"run_id": known, "run_name": folder.absolute().name, "logging_dir": (folder / "mlflow").absolute().as_uri()}
 
 
 def _wandb(folder: Path, known: str | None) -> dict[str, Any]:
+    os.environ.setdefault("WANDB_SILENT", "true")  # its banner and its summary repeat ours
     place = {} if "WANDB_DIR" in os.environ else {"dir": str(folder)}
     return {"name": folder.absolute().name, "id": known, "resume": "allow" if known else None, **place}
 
