@@ -57,7 +57,7 @@ def show(pool: Pool, run: Run) -> None:
             table = Table(title, *SPLITS, *(["classes", "kind"] if section == "tasks" else []))
             for name, row in summary[section].items():
                 table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
-            Console().print(table)
+            Console(markup=False, emoji=False).print(table)  # names are shown as they are
     run.say(
         f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "
         f"exact duplicates {summary['exact_duplicates']}, near duplicates {summary['near_duplicates']}, "

@@ -162,7 +162,7 @@ class Asked:
     def show(self) -> None:
         """Print the first answers and draw the contact sheet."""
         if self.rows:
-            Console(width=WIDTH).print(answer_table(self.questions, self.rows))
+            Console(width=WIDTH, markup=False, emoji=False).print(answer_table(self.questions, self.rows))
         if self.cells:
             predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
 

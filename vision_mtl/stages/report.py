@@ -165,7 +165,7 @@ def _probe_table(metrics: dict[str, Any]) -> str:
 
 def _as_text(table: Table) -> str:
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(table)
+    Console(file=text, width=WIDTH, markup=False, emoji=False).print(table)  # names are shown as they are
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 

@@ -8,6 +8,10 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+TEXT = (
+    "{task.percentage:>3.0f} %  {task.description}"  # names are in it: shown as they are, whatever brackets they have
+)
+
 
 class ProgressLine:
     """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`."""
@@ -20,7 +24,7 @@ class ProgressLine:
         self.shown, self.last = shown, time.monotonic()
         self.rich: Progress | None = None
         if shown and self.console.is_terminal:
-            columns = BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f} %  {task.description}")
+            columns = BarColumn(bar_width=20), TextColumn(TEXT, markup=False)
             self.rich = Progress(*columns, console=self.console, transient=True)
             self.task = self.rich.add_task("", total=1.0)
             self.rich.start()
