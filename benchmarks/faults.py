@@ -221,7 +221,7 @@ def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> Iterat
 def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> Iterator[dict[str, Any]]:
     """Runs on a disk with too little room, which grows after each error; the count after each run."""
     disk, row = root / "disk", {"moments": 0, "errors": 0, "identical": 0}
-    if live(command(stage, root, root / f"{stage}-plain", 0.0), None) != 0:
+    if live(command(stage, root, root / f"{stage}-plain", 0.0), None, modules=root / "modules.txt") != 0:
         raise SystemExit(f"{stage} fails on a disk with room")
     whole = outcome(root / f"{stage}-plain")
     needed = sum(file.stat().st_size for file in (root / f"{stage}-plain").rglob("*") if file.is_file())
@@ -282,7 +282,7 @@ def ask() -> int:
         root = Path(folder)
         (root / "images").mkdir()
         write_images(root / "images")
-        for stage in given.stages:
+        for stage in given.stages if share else []:
             note("stages", stage, try_stage(stage, root, share, dice))
         for stage in given.stages if given.full else []:
             note("full", stage, fill_disk(stage, root, given.full, dice))
