@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import tarfile
 import tracemalloc
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, GifImagePlugin, Image
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data import decode
-from vision_mtl.data.decode import FORMATS, UnreadableImage, decode_bytes
+from vision_mtl.data import archives, decode
+from vision_mtl.data.decode import FORMATS, UnreadableImage, decode_bytes, decode_file
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import build_pool
 from vision_mtl.data.source import open_source
@@ -126,6 +128,109 @@ def test_a_tar_that_climbs_out_of_its_folder_writes_nothing(tmp_path: Path) -> N
     source = open_source(f"wds/{inside}/train.tar", tmp_path)
     assert len(source.items()) == 3 and all(source.read(item).shape == (30, 40, 3) for item in source.items())
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["train.tar"]
+
+
+def test_a_sparse_member_that_claims_a_terabyte_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("huge.png")
+    info.size = 512
+    info.pax_headers = {"GNU.sparse.map": "0,512", "GNU.sparse.size": str(1 << 40), "GNU.sparse.name": "huge.png"}
+    with tarfile.open(tmp_path / "train.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(bytes(512)))
+    with pytest.raises(UserError, match=r"'huge.png' is sparse, it expands to 1,099,511,627,776 bytes"):
+        open_source(f"wds/{tmp_path}/train.tar", tmp_path).items()
+
+
+def test_of_many_frames_only_the_first_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (0, 255))
+    buffers = [io.BytesIO(), io.BytesIO()]
+    first.save(buffers[0], "GIF")
+    first.save(buffers[1], "GIF", save_all=True, append_images=[second])
+    start = buffers[0].getvalue()[:-1]  # without its end mark
+    frame = buffers[1].getvalue()[len(start) : -1]
+    data = start + (frame or start[13:]) * 100_000 + b";"
+    seek = GifImagePlugin.GifImageFile._seek
+    looked: list[int] = []
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", lambda *given: (looked.append(given[1]), seek(*given))[1])
+    assert np.array_equal(decode_bytes(data, "many.gif")[..., 0], np.zeros((4, 4)))
+    assert set(looked) == {0} and len(data) > 1_000_000
+
+
+def test_a_file_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    with pytest.raises(UnreadableImage, match="the file is empty"):
+        decode_file(tmp_path / "endless.png")
+    with (tmp_path / "holes.png").open("wb") as file:
+        file.truncate(1 << 40)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 1 << 20)
+    with pytest.raises(UnreadableImage, match="more than 1,048,576 bytes are no picture"):
+        decode_file(tmp_path / "holes.png")
+
+
+def zip_of(path: Path, bomb_bytes: int) -> Path:
+    """A zip file of four pictures and one member of zeros."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, name in enumerate(("0.png", "1.png", "2.png", "3.png")):
+            archive.writestr(name, encoded("PNG", grey=bool(number % 2)))
+        with archive.open("bomb.png", "w") as file:
+            for _ in range(bomb_bytes >> 20):
+                file.write(bytes(1 << 20))
+    return path
+
+
+def test_pictures_in_a_zip_file_are_read_where_they_lie_and_a_bomb_is_not(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "set" / "train.zip", 100 << 20)
+    assert path.stat().st_size < 200_000
+    source = open_source(f"hfds/{tmp_path}/set", tmp_path / "root")
+    items = source.items()
+    tracemalloc.start()  # the library's own import takes more
+    read, said = 0, []
+    for item in items:
+        try:
+            read += source.read(item).shape[:2] == (30, 40)
+        except UnreadableImage as error:
+            said.append(str(error))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read == 4 and len(said) == 1 and "bytes expand to more than 67,108,864" in said[0]
+    assert peak < 25_000_000 and not list(tmp_path.rglob("*.png"))
+
+
+def test_a_zip_file_that_climbs_out_of_its_folder_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "train.zip"
+    path.parent.mkdir(parents=True)
+    names = ("../../escaped.png", f"{tmp_path}/absolute.png", "plain.png")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, encoded("PNG"))
+    with zipfile.ZipFile(path) as archive:
+        assert all(archives.read_member(archive, name, name) == encoded("PNG") for name in names)
+        with pytest.raises(UnreadableImage, match="cannot be read out of"):
+            archives.read_member(archive, "absent.png", "absent.png")
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["train.zip"]
+
+
+def test_an_archive_that_would_be_unpacked_is_measured_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "ALLOWANCE", 1 << 20)
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set" / "train.tar.gz", "w:gz") as tar:
+        info = tarfile.TarInfo("cat/bomb.png")
+        info.size = 20 << 20
+        tar.addfile(info, io.BytesIO(bytes(info.size)))
+    size = (tmp_path / "set" / "train.tar.gz").stat().st_size
+    assert size * archives.MAX_EXPANSION < 20 << 20
+    with pytest.raises(UserError, match=rf"of {size:,} bytes expands to more than .* If you trust it, unpack it"):
+        open_source(f"hfds/{tmp_path}/set", tmp_path / "root").items()
+    assert not list((tmp_path / "root").rglob("*.png"))
+    lone = tmp_path / "lone.gz"
+    lone.write_bytes(gzip.compress(bytes(20 << 20)))
+    with pytest.raises(UserError, match="expands to more than"):
+        archives.check_expansion(lone)
+    lone.write_bytes(gzip.compress(bytes(1 << 19)))
+    archives.check_expansion(lone)
+    lone.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(90))
+    with pytest.raises(UserError, match="neither a zip nor a tar file"):
+        archives.check_expansion(lone)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -44,6 +45,7 @@ SUFFIXES = frozenset(
 # what a file of those names may be, whatever its name says: Pillow would hand an EPS file to Ghostscript, a program
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: it would take a gigabyte to decode
+MAX_FILE_BYTES = 1 << 30  # a larger file is refused by its size: no picture of so many pixels needs it
 GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)  # a disk or server
 DIRECT_FORMATS = frozenset({"JPEG", "WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
 DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
@@ -63,10 +65,18 @@ class UnreadableImage(Exception):
 def decode_file(path: Path) -> np.ndarray:
     """(H, W, C) uint8. Raises `UnreadableImage`."""
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, 0, MAX_FILE_BYTES + 1)
     except OSError as error:
         raise unless_unreadable(path, error) from error
     return decode_bytes(data, path)
+
+
+def read_at_most(path: Path, offset: int, count: int) -> bytes:
+    """`count` bytes from `offset` on, fewer at the file's end; what is asked for beyond it takes no memory."""
+    with path.open("rb") as file:
+        end = min(offset + count, os.fstat(file.fileno()).st_size)  # a device has 0: it is empty, and not endless
+        file.seek(offset)
+        return file.read(max(end - offset, 0))
 
 
 def unless_unreadable(path: Path | str, error: OSError) -> Exception:
@@ -88,6 +98,8 @@ def decode_bytes(data: bytes, name: Path | str, max_pixels: int | None = None) -
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")
+    if len(data) > MAX_FILE_BYTES:
+        raise UnreadableImage(name, f"more than {MAX_FILE_BYTES:,} bytes are no picture")
     most = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from vision_mtl.core.cells import inert
+
 
 def confusion_matrix(pred: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
     """(K, K) int64 counts of (n,) classes: rows true, columns named."""
@@ -46,14 +48,16 @@ def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[s
 def csv_text(rows: Sequence[Mapping[str, Any]], digits: int | None = 6) -> str:
     """Rows of equal keys as CSV with a header, or nothing without a row; None is an empty cell.
 
-    Numbers have so many significant `digits`, or with None all that they need to be read back as they are.
+    Numbers have so many significant `digits`, or with None all that they need to be read back as they are. A text that
+    a spreadsheet would compute gets an apostrophe before it.
     """
     if not rows:
         return ""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    columns, short = list(rows[0]), digits is not None
+    writer.writerow(map(inert, columns))
     for row in rows:
-        short = digits is not None
-        writer.writerow({k: f"{v:.{digits}g}" if short and isinstance(v, float) else v for k, v in row.items()})
+        values = (row[column] for column in columns)
+        writer.writerow(f"{v:.{digits}g}" if short and isinstance(v, float) else inert(v) for v in values)
     return text.getvalue()

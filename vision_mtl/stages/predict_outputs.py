@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
+from vision_mtl.core.cells import inert
 from vision_mtl.core.files import disk_error
 from vision_mtl.data.resize import Fit, restore_mask
 from vision_mtl.data.targets import IGNORED, NO_CLASS
@@ -133,7 +134,7 @@ class PredictionFiles:
             for column in (task, f"{task}_probability")[: 1 + question.has_probability]
         ]
         self._rows = csv.writer(self._csv, lineterminator="\n")
-        self._rows.writerow(["image", *columns])
+        self._rows.writerow(map(inert, ["image", *columns]))
         self._json.write("[")
         return self
 
@@ -158,7 +159,7 @@ class PredictionFiles:
             sure = [answers[task]["probability"]] if question.has_probability else []
             row += [answer_text(question, answers[task]), *sure]
         try:
-            self._rows.writerow(row)
+            self._rows.writerow(map(inert, row))
             self._json.write(("," if self.count else "") + "\n" + json.dumps(record, ensure_ascii=False))
         except OSError as error:
             raise disk_error(self.folder / JSON, 0, error) from error

@@ -167,7 +167,7 @@ def _probe_table(metrics: dict[str, Any]) -> str:
 def as_text(table: Table) -> str:
     """A rich table as lines of at most `WIDTH` characters, without colours."""
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(table)
+    Console(file=text, width=WIDTH, markup=False, emoji=False).print(table)  # names are shown as they are
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 

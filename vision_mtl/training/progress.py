@@ -10,6 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from vision_mtl.core.console import AUTO, Console
 
+TEXT = (
+    "{task.percentage:>3.0f} %  {task.description}"  # names are in it: shown as they are, whatever brackets they have
+)
+
 
 class ProgressLine:
     """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`; nothing without a console."""
@@ -20,7 +24,7 @@ class ProgressLine:
         self.console, self.last = console, time.monotonic()
         self.rich: Progress | None = None
         if console is not None and console.has_bar:
-            columns = BarColumn(bar_width=20), TextColumn("{task.percentage:>3.0f} %  {task.description}")
+            columns = BarColumn(bar_width=20), TextColumn(TEXT, markup=False)
             # the stream of now: a study's runs have theirs go to a file while this one is shown
             self.rich = Progress(*columns, console=RichConsole(file=sys.stderr), transient=True)
             self.task = self.rich.add_task("", total=1.0)

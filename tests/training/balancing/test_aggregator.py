@@ -196,23 +196,32 @@ def test_one_buffer_of_one_row_an_objective_is_allocated_once(name: str) -> None
     assert "aggregator" not in " ".join(balancing.state_dict())
 
 
-@pytest.mark.parametrize("name", ["GradVac", "PCD", "ExcessMTL", "CRMOGMWeighting"])
-def test_a_state_over_time_goes_on_from_a_checkpoint(name: str, model: Model) -> None:
-    first = balance(model, name, **ARGUMENTS.get(name, {}))
+LASTING = [(name, {}) for name in ("GradVac", "PCD", "ExcessMTL", "CRMOGMWeighting", "NashMTL")]
+LASTING += [("ExcessMTL", {"n_warmup_steps": warm}) for warm in (2, 3, 5)]  # stopped past it, at its end, within
+LASTING += [("NashMTL", {"update_weights_every": 2})]
+
+
+@pytest.mark.parametrize(("name", "options"), [pytest.param(*given, marks=needs(given[0])) for given in LASTING])
+def test_a_state_over_time_goes_on_from_a_checkpoint(name: str, options: dict, model: Model) -> None:
+    def make() -> Any:
+        return balance(model, name, **ARGUMENTS.get(name, {}), **options)
+
+    def go_on(balancing: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        return torch.cat([flat(step(model, balancing, batch(seed=seed))) for seed in range(3, 7)])
+
+    first = make()
     for seed in range(3):
         step(model, first, batch(seed=seed))
     state = {key: value.clone() for key, value in first.state_dict().items()}
-    second = balance(model, name, **ARGUMENTS.get(name, {}))
-    second.load_state_dict(state)
-    torch.manual_seed(0)
-    expected = flat(step(model, first, batch(seed=3)))
-    torch.manual_seed(0)
-    torch.testing.assert_close(flat(step(model, second, batch(seed=3))), expected, rtol=0, atol=0)
-    fresh = balance(model, name, **ARGUMENTS.get(name, {}))
-    torch.manual_seed(0)
-    assert not torch.equal(flat(step(model, fresh, batch(seed=3))), expected)
-    second.load_state_dict(state)  # into one that has a state already
+    second = make()
+    second.load_state_dict(dict(state))
+    expected = go_on(first)
+    torch.testing.assert_close(go_on(second), expected, rtol=0, atol=0)
+    assert not torch.equal(go_on(make()), expected)
+    second.load_state_dict(dict(state))  # into one that has a state already
     assert int(second.step) == 3
+    torch.testing.assert_close(go_on(second), expected, rtol=0, atol=0)
 
 
 def test_a_loss_that_is_no_number_reaches_the_gradient(model: Model) -> None:

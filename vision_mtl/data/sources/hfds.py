@@ -1,23 +1,28 @@
 """`hfds/NAME`: a Hugging Face dataset, from the hub or from a folder on disk.
 
-NAME is what `datasets.load_dataset` takes (`user/set`, or `user/set@config`), a folder of image or parquet files, or a
-folder written by `save_to_disk`. The official splits are kept; every class, text, whole-number and yes/no column is a
-label column.
+NAME is what `datasets.load_dataset` takes (`user/set`, or `user/set@config`), a folder of image, zip or parquet files,
+or a folder written by `save_to_disk`. Zip files are read where they lie, other archives are unpacked below `data.root`
+once they are measured. The official splits are kept; every class, text, whole-number and yes/no column is a label
+column.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import UnreadableImage, decode_bytes
+from vision_mtl.data.archives import SUFFIXES, check_expansion, read_member
+from vision_mtl.data.decode import UnreadableImage, decode_bytes, decode_file
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
 
+ZIP, ARCHIVED = "zip://", "::"  # `datasets` writes an image in a zip file as zip://INSIDE::ARCHIVE
 LABEL_TYPES = ("string", "large_string", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
 
@@ -27,6 +32,8 @@ class Hfds:
 
     def __init__(self, rest: str, root: Path) -> None:
         self.rest, self.cache = rest, root / "huggingface"
+        self._archives: dict[str, ZipFile] = {}
+        self._opening = Lock()
 
     @property
     def version(self) -> str:
@@ -45,13 +52,22 @@ class Hfds:
         value = self._images[name][int(row)][self._column]
         if not value or not (value.get("bytes") or value.get("path")):
             raise UnreadableImage(item.identity, "the row holds no image")
-        data = value.get("bytes")
-        if data is None and value.get("path"):
-            path = Path(value["path"])
-            if not path.is_file():
-                raise UnreadableImage(item.identity, f"there is no file {str(path)!r}")
-            data = path.read_bytes()
-        return decode_bytes(data, item.identity)
+        if value.get("bytes") is not None:
+            return decode_bytes(value["bytes"], item.identity)
+        inside, _, archive = value["path"].partition(ARCHIVED)
+        if archive:
+            return decode_bytes(read_member(self._archive(archive), inside[len(ZIP) :], item.identity), item.identity)
+        path = Path(value["path"])
+        if not path.is_file():
+            raise UnreadableImage(item.identity, f"there is no file {str(path)!r}")
+        return decode_file(path)
+
+    def _archive(self, path: str) -> ZipFile:
+        """The zip archive at `path`, opened once; several threads may read from it."""
+        with self._opening:
+            if path not in self._archives:
+                self._archives[path] = ZipFile(path)
+            return self._archives[path]
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
@@ -63,11 +79,11 @@ class Hfds:
             if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
                 found = datasets.load_from_disk(str(folder))
             else:
-                found = datasets.load_dataset(
-                    str(folder) if folder.is_dir() else name, config or None, cache_dir=str(self.cache)
-                )
+                found = _load(str(folder) if folder.is_dir() else name, config or None, str(self.cache))
+        except UserError:
+            raise
         except Exception as error:  # the library raises what its many back ends raise
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
             raise UserError(
                 f"hfds/{self.rest} could not be loaded ({type(error).__name__}: {reason}). Check the name at "
                 "https://huggingface.co/datasets, or download it by hand and give its folder: hfds/FOLDER."
@@ -94,6 +110,32 @@ class Hfds:
             name: split.select_columns([self._column]).cast_column(self._column, plain)
             for name, split in self._splits.items()
         }
+
+
+def _load(name: str, config: str | None, cache: str) -> Any:
+    """As `datasets.load_dataset`, which has no look at an archive before it unpacks it or reads it through."""
+    import datasets
+
+    class Careful(datasets.DownloadManager):
+        def _download_single(self, url_or_filename: str, download_config: datasets.DownloadConfig) -> str:
+            packed = download_config.copy()
+            packed.extract_compressed_file = False
+            fetched = super()._download_single(url_or_filename, packed)
+            if str(url_or_filename).lower().endswith(SUFFIXES):  # unpacked, or read through, by what asked for it
+                check_expansion(Path(fetched))
+            return super()._download_single(url_or_filename, download_config)
+
+    builder = datasets.load_dataset_builder(name, config, cache_dir=cache)
+    settings = datasets.DownloadConfig(
+        cache_dir=builder._cache_downloaded_dir,
+        use_etag=False,
+        token=builder.token,
+        storage_options=builder.storage_options,
+    )
+    place = {"data_dir": builder.config.data_dir, "base_path": builder.base_path, "record_checksums": False}
+    manager = Careful(dataset_name=builder.dataset_name, download_config=settings, **place)
+    builder.download_and_prepare(dl_manager=manager)
+    return builder.as_dataset()
 
 
 def _labels(split: Any) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ import numpy as np
 from braceexpand import UnbalancedBracesError, braceexpand
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import SUFFIXES, decode_bytes, unless_unreadable
+from vision_mtl.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_bytes, read_at_most, unless_unreadable
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
@@ -101,6 +101,8 @@ def _index_shard(shard: Path) -> dict[str, dict[str, Place]]:
         raise UserError(f"{str(shard)!r} is not an uncompressed tar file, or is damaged: {error}.") from error
     samples: dict[str, dict[str, Place]] = {}
     for member in members:
+        if member.issparse():  # stored without its zeros: no tool of WebDataset writes it, and it may claim terabytes
+            raise UserError(f"{str(shard)!r}: {member.name!r} is sparse, it expands to {member.size:,} bytes.")
         path = PurePosixPath(member.name)
         stem, _, suffix = path.name.partition(".")  # WebDataset: the suffix begins at the first dot
         key = str(path.parent / stem)
@@ -116,9 +118,7 @@ def _image(members: dict[str, Place]) -> Place | None:
 
 def _bytes(place: Place) -> bytes:
     shard, offset, size = place
-    with shard.open("rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    return read_at_most(shard, offset, min(size, MAX_FILE_BYTES + 1))
 
 
 def _labels(members: dict[str, Place], where: str) -> dict[str, str]:

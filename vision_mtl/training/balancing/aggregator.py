@@ -7,14 +7,14 @@ One backward pass an objective fills one row, so no more than one objective's gr
 pass leaves in `.grad` of everything that is not shared the plain sum of the objectives' gradients: a head sees its own.
 Differs from torchjd's own `mtl_backward`: it aggregates over the whole step (accumulated parts, processes), and an
 objective that is absent from the step takes no part in the compromise, rather than vote with a row of zeros. Those that
-keep a state over time see zeros there, for their rows must stay the same; what of that state torchjd does not hold in
-buffers (NashMTL's last weights, ExcessMTL's count of warm-up steps) starts anew when a run is resumed.
+keep a state over time see zeros there, for their rows must stay the same. All of that state is saved, also what torchjd
+does not hold in buffers (`MEMORY`).
 """
 # T objectives, P shared parameters (scalars)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +27,11 @@ from vision_mtl.training.balancing.construct import build_aggregator
 from vision_mtl.training.balancing.contract import Backward, Balancing, Objective
 from vision_mtl.training.balancing.processes import average_gradients, take_from_first
 from vision_mtl.training.balancing.rows import Rows
+
+MEMORY = {  # numbers and arrays that torchjd's classes keep beside their buffers, and `reset` clears
+    "_NashMTLWeighting": ("step", "prvs_alpha", "normalization_factor"),
+    "ExcessMTLWeighting": ("_n_steps",),
+}
 
 
 class Aggregated(Balancing):
@@ -111,11 +116,31 @@ class Aggregated(Balancing):
 
     def _restore(self, matrix: Tensor) -> None:
         """Put a checkpoint's state into the aggregator, which shapes its own only when it first sees rows."""
-        if self._loaded:
-            self.aggregator(matrix)
-            for name, value in self.aggregator.state_dict().items():
-                value.copy_(self._loaded[name])
-            self._loaded = {}
+        if not self._loaded:
+            return
+        with torch.random.fork_rng([matrix.device] if matrix.device.type == "cuda" else []):
+            self.aggregator(matrix)  # what it draws is not drawn in the step that follows
+        for path, module in self._stateful():
+            for name, buffer in list(module._buffers.items()):  # one is None until the aggregator comes to it
+                found = self._loaded.get(path + name)
+                device = matrix.device if buffer is None else buffer.device
+                setattr(module, name, None if found is None else found.to(device).clone())
+            for name in MEMORY.get(type(module).__name__, ()):
+                value = self._loaded[path + name].cpu().numpy()
+                setattr(module, name, value.copy() if value.ndim else value.item())
+        self._loaded = {}
+
+    def _stateful(self) -> Iterator[tuple[str, nn.Module]]:
+        """What of the aggregator keeps a state, after the beginning of its buffers' names."""
+        for name, module in self.aggregator.named_modules():
+            if isinstance(module, Stateful):
+                yield f"{name}." if name else "", module
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for path, module in self._stateful():
+            for name in MEMORY.get(type(module).__name__, ()):
+                destination[f"{prefix}aggregator.{path}{name}"] = torch.as_tensor(getattr(module, name)).clone()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         own = f"{prefix}aggregator."
