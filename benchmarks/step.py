@@ -57,11 +57,13 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--places", nargs="+", choices=("memory", "memory_map"), default=["memory", "memory_map"])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        pools = {"memory": drawn_pool(), "memory_map": mapped(drawn_pool(), Path(folder))}
+        pool = drawn_pool()
+        pools = {place: pool if place == "memory" else mapped(pool, Path(folder)) for place in given.places}
         for name in given.backbones:
             rows.append(measure(name, pools, given.blocks, given.clock))
             print(line(rows[-1]), file=sys.stderr, flush=True)
@@ -69,22 +71,25 @@ def main() -> None:
         "step",
         {"clock": given.clock, "image_size": SIDE, "batch": BATCH, "images": IMAGES, "target": TARGET, "rows": rows},
     )
-    print("| backbone | bound, images/s | in memory | memory map | phases, share of the step |\n|---|---|---|---|---|")
+    print(f"| backbone | bound, images/s | {' | '.join(given.places)} | phases, share of the step |")
+    print(f"|---|---|{'---|' * (len(given.places) + 1)}")
     for row in rows:
         print(line(row))
 
 
 def measure(name: str, pools: dict[str, Pool], blocks: int, clock: str) -> dict[str, Any]:
     """End to end against the bound, for each place of the data, and the phases."""
+    places = list(pools)
+    first = pools[places[0]]
     trainers = {place: build(name, pool) for place, pool in pools.items()}
     variants = {place: lambda trainer=trainer: one_step(trainer) for place, trainer in trainers.items()}
-    seconds = interleave({"bound": bound(build(name, pools["memory"])), **variants}, blocks=blocks, clock=clock)
+    seconds = interleave({"bound": bound(build(name, first)), **variants}, blocks=blocks, clock=clock)
     return {
         "backbone": name,
-        "precision": trainers["memory"].accelerator.mixed_precision,
+        "precision": trainers[places[0]].accelerator.mixed_precision,
         "seconds": {variant: summary(values) for variant, values in seconds.items()},
         "to_bound": {place: speed_ratio(seconds, place, "bound") for place in pools},
-        "phases": phases(trainers["memory"], max(blocks // 3, 3), CLOCKS[clock]),
+        "phases": phases(trainers[places[0]], max(blocks // 3, 3), CLOCKS[clock]),
     }
 
 

@@ -1,8 +1,8 @@
 """How much faster is a plain ViT that encodes visible tokens only?
 
-    python benchmarks/visible.py [--blocks 30] [--threads 2] [--clock wall]
+    python benchmarks/visible.py [--batch 128] [--blocks 30] [--threads 2] [--clock wall]
 
-Forward and backward of vit_tiny (patch 8, 64 pixels, batch 128) on all 64 tokens against the 16 that remain where 75 %
+Forward and backward of vit_tiny (patch 8, 64 pixels) on all 64 tokens against the 16 that remain where 75 %
 of a grid of 8 x 8 is hidden, and where one cell of a coarser grid is, whose borders are those of patches; in float32
 and bfloat16. Features equal those of masked attention to 1e-5 (`tests/models/test_visible.py`). Writes
 `benchmarks/results/visible.json`. About five minutes on 2 cores.
@@ -28,7 +28,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.visible import hidden_tokens
 from vision_mtl.pretext.grid_mask import GridMask
 
-SIDE, BATCH = 64, 128
+SIDE = 64
 MASKS = {
     "75 % of 8 x 8": GridMask(grid=8, hidden="ratio", ratio=0.75),
     "one cell of 2 x 2": GridMask(grid=2),
@@ -39,6 +39,7 @@ TARGETS = {"fp32": 3.0, "bf16": 2.5}  # of the first mask
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -47,17 +48,17 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = Backbone("vit_tiny_patch16_224", kwargs={"patch_size": 8}, image_size=(SIDE, SIDE))
     rows = [measure(backbone, precision, given) for precision in TARGETS]
-    write("visible", {"clock": given.clock, "image_size": SIDE, "batch": BATCH, "targets": TARGETS, "rows": rows})
+    write("visible", {"clock": given.clock, "image_size": SIDE, "batch": given.batch, "targets": TARGETS, "rows": rows})
     print(f"| precision | all tokens, images/s | {' | '.join(MASKS)} |\n|---|---|{'---|' * len(MASKS)}")
     for row in rows:
-        images = BATCH / row["seconds"]["all"]["median"]
+        images = given.batch / row["seconds"]["all"]["median"]
         print(f"| {row['precision']} | {images:.0f} | {' | '.join(shown(r) for r in row['to_all'].values())} |")
 
 
 def measure(backbone: Backbone, precision: str, given: argparse.Namespace) -> dict[str, Any]:
     """All tokens against the visible ones under each mask."""
-    images = torch.rand(BATCH, 3, SIDE, SIDE)
-    keys = Keys(0, 0, torch.arange(BATCH))
+    images = torch.rand(given.batch, 3, SIDE, SIDE)
+    keys = Keys(0, 0, torch.arange(given.batch))
     half = precision == "bf16"
     autocast = (lambda: torch.autocast("cpu", torch.bfloat16)) if half else nullcontext
     variants = {"all": encode(backbone, images, None, autocast)}
