@@ -61,8 +61,8 @@ def repair_panel(
 
 
 def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
-    """A part, its `damaged` images (b, C, H, W) and a model's predictions, (b, K, H, W) or (b, K), as a panel: pictures of
-    repairs, a question's answers, or which views were taken for which."""
+    """A part, its `damaged` images (b, C, H, W) and a model's predictions, (b, K, H, W) or (b, K), as a panel:
+    pictures of repairs, a question's answers, or which views were taken for which."""
     if part.pretext.repairs:
         return Panel(title, repair_rows(part, damaged, prediction))
     panel = _answer_panel if part.pretext.output == "logits" else _views_panel
