@@ -24,7 +24,7 @@ def cell_edges(length: int, cells: int) -> list[int]:
     Raises `UserError` for fewer than one cell, or more than pixels.
 
     >>> cell_edges(10, 4)
-    [0, 3, 5, 8, 10]
+    [0, 2, 5, 7, 10]
     """
     if not 1 <= cells <= length:
         raise UserError(f"a grid must have 1 to {length} cells along {length} pixels; found {cells}.")
