@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def silent_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read by PyTorch's own code when it is loaded
             if fallback is not None:
                 fallback.setLevel(logging.ERROR)
         try:
