@@ -78,7 +78,7 @@ def _command(given: dict[str, list[str]], console: Console) -> int:
         print(config.to_yaml(), end="")
         return 0
     if stage in LOOKS_ONLY:
-        return look(config)
+        return look(config, console)
     folder = _one(own, "run_dir") or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}"
     return execute(config, Path(folder).expanduser(), console)
 
@@ -206,9 +206,9 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
     return None
 
 
-def look(config: RunConfig) -> int:
+def look(config: RunConfig, console: Console) -> int:
     """Run a stage that looks at a run and writes none."""
-    run = Run(Path(config.init_from or "."), config.stage, config.seed)
+    run = Run(Path(config.init_from or "."), config.stage, config.seed, console=console)
     try:
         with Interruptions(at_once=True):
             STAGES.get(config.stage)(config, run, **config.own)

@@ -47,7 +47,7 @@ def explore(
         raise unknown("split", split, SPLITS)
     site = open_site(config, run, split, num_examples, num_neighbours, max_indexed, repair_with)
     with Server(site, port) as server:
-        run.say(f"open {server.url} in a browser on this machine; Ctrl-C ends it")
+        run.show(f"open {server.url} in a browser on this machine; Ctrl-C ends it")
         server.serve_forever()
 
 
