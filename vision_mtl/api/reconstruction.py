@@ -145,6 +145,7 @@ def _panel(name: str, part: Part, seen: Tensor, prediction: Tensor, skill: float
         part.images[rows],
         {key: value[rows] for key, value in part.draw.items()},
         None if part.mask is None else part.mask[rows],
+        len(part.images[rows]),
     )
     what = "instance" if len(part.images) == 1 else "instances"
     title = f"{name}: skill {skill:+.2f} on {len(part.images)} {what}"
