@@ -39,6 +39,19 @@ for words, dies in json.loads(sys.argv[1]):
     if code:
         sys.exit(code)
 """
+# waits, when everything is imported, until all the others are as far: they then meet at the store
+AT_ONCE = """
+import sys, time
+from pathlib import Path
+from vision_mtl.stages.command import main
+from vision_mtl.stages.registry import STAGES
+STAGES.get("pretrain")
+place, own, count, words = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+(place / own).touch()
+while len(list(place.iterdir())) < count:
+    time.sleep(0.005)
+sys.exit(main(words))
+"""
 
 
 def words_of(folder: Path, root: Path, **options: object) -> list[str]:
@@ -66,16 +79,19 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_four_runs_at_once_on_an_empty_store_build_it_once(image_folder: Path, tmp_path: Path) -> None:
-    folders, options = [tmp_path / f"run-{seed}" for seed in range(4)], {"stderr": subprocess.STDOUT, "text": True}
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     unlabelled = {"data.unlabelled": f"images/{image_folder}"}
-    commands = [words_of(run, tmp_path / "root", seed=seed, **unlabelled) for seed, run in enumerate(folders)]
-    runs = [
-        subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stdout=subprocess.PIPE, **options)
-        for words in commands
-    ]
+    (tmp_path / "ready").mkdir()
+    runs = []
+    for seed in range(4):
+        words = words_of(tmp_path / f"run-{seed}", tmp_path / "root", seed=seed, **unlabelled)
+        start = [sys.executable, "-c", AT_ONCE, str(tmp_path / "ready"), str(seed), "4"]
+        runs.append(subprocess.Popen([*start, *words], **options))
     said = [run.communicate(timeout=300)[0] for run in runs]
     assert [run.returncode for run in runs] == [0] * 4, said
     assert sum("decoding images/" in text for text in said) == 1
+    losses = [lines(tmp_path / f"run-{seed}")[-1]["loss"] for seed in range(4)]
+    assert len(set(losses)) == 4  # each its own seed, on the one store
     assert len([entry for entry in (tmp_path / "root" / "store").iterdir() if entry.is_dir()]) == 1
 
 
