@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -152,14 +153,14 @@ def test_a_source_that_vanishes_is_no_unreadable_file(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
     """Else the rest of its files would be left out of a store that looks whole."""
-    original = Path.read_bytes
+    original = Path.open
 
-    def vanish(self: Path) -> bytes:
+    def vanish(self: Path, *words: object, **options: object) -> IO[bytes]:
         if self.name == "image 07.png":
             raise OSError(number, os.strerror(number))
-        return original(self)
+        return original(self, *words, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", vanish)
+    monkeypatch.setattr(Path, "open", vanish)
     with pytest.raises(UserError, match=said):
         opened(photo_folder, tmp_path)
     assert stores(tmp_path) == []
