@@ -5,7 +5,7 @@ import pytest
 from vision_mtl.core.cells import inert
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "-"])
+@pytest.mark.parametrize("text", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")'])
 def test_formulas_are_marked_as_text(text: str) -> None:
     assert inert(text) == "'" + text
 

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 import yaml
 
 from vision_mtl.stages.command import main
@@ -59,6 +60,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_and_harm_are_called_by_name(
     images: Path, tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    get_reusable_executor().shutdown(wait=True)  # workers of an earlier test stand in another folder
     monkeypatch.chdir(images)  # splits go by names, and a temporary folder's is another each time
     rate = {"learning_rate": 0.05}
     config: dict[str, Any] = {

@@ -12,7 +12,7 @@ def inert(value: Any) -> Any:
 
     A class, file or task name may be `=HYPERLINK(...)`; who wrote it is not who opens the table.
     """
-    if not isinstance(value, str) or not value.startswith(FORMULA):
+    if not isinstance(value, str) or not value.startswith(FORMULA) or len(value) == 1:  # a sign alone computes nothing
         return value
     try:
         float(value)
