@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from joblib.externals.loky import get_reusable_executor
 import yaml
+from joblib.externals.loky import get_reusable_executor
 
 from vision_mtl.stages.command import main
 
