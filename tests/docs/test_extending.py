@@ -63,5 +63,7 @@ def test_the_example_has_the_houses_form(tmp_path: Path) -> None:
         (tmp_path / f"block_{number}.py").write_text(text.partition("\n")[2])
     for command in (["check"], ["format", "--check"]):
         settings = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
-        done = subprocess.run(["ruff", *command, *settings, str(tmp_path)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *settings, str(tmp_path)], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr

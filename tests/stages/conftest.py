@@ -165,6 +165,9 @@ def explorable(
     for name, weight in model.named_parameters():
         if name.startswith(("heads.", "task_heads.")):
             torch.nn.init.normal_(weight, std=0.3 if name.startswith("task_heads.") else 0.05)
+    for task in model.task_answers:
+        if hasattr(model.task_head(task), "temperature"):
+            model.task_head(task).temperature.fill_(1.0)  # fitted to the few validation images, it may leave no doubt
     save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
     return folder
 

@@ -158,7 +158,7 @@ def test_a_process_that_dies_stops_the_run_which_then_goes_on_to_the_same_end(la
     words = [*commands("pretrain", "dying"), "--track.checkpoint_every_seconds", "0"]
     done = launch(ROOT / "train.py", *words)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "step 13 (" in done.stdout and json.loads((folder / "dying" / "result.json").read_text())["resumes"] == 1
+    assert "step 13 (" in done.stderr and json.loads((folder / "dying" / "result.json").read_text())["resumes"] == 1
     assert lines(folder / "dying") == lines(folder / "pretrain-two")
     expected = weights(folder / "pretrain-two")
     assert all(torch.equal(value, expected[name]) for name, value in weights(folder / "dying").items())

@@ -177,7 +177,7 @@ class SharedModel(nn.Module):
         return hidden if bool(hidden.any()) else None
 
     def _head(self, answer: Answer) -> nn.ModuleList:
-        if answer.kind != "pixels":
+        if not answer.is_dense:
             head = LogitHead if answer.kind == "logits" else EmbeddingHead
             return nn.ModuleList([head(self.backbone.num_features, answer.num_outputs)])
         size = self.backbone.image_size

@@ -36,7 +36,7 @@ class Chain(Pretext):
     def __post_init__(self) -> None:
         if "chain" in self.steps:
             raise UserError("chain.steps must not name chain itself.")
-        questions = [name for name, pretext in self._steps.items() if pretext.output != "pixels"]
+        questions = [name for name, pretext in self._steps.items() if not pretext.repairs]
         if questions:
             raise UserError(f"chain.steps must repair pixels; {questions[0]} asks a question.")
         for name, pretext in self._steps.items():

@@ -27,7 +27,7 @@ def extremes_figure(networks: Sequence[Judged], errors: Sequence[DamageErrors]) 
     `networks[f]` was fitted to fold f, so it repairs images of the other.
     """
     pretexts = networks[0].mixture.pretexts
-    panels = [_panel(networks, own) for own in errors if pretexts[own.pretext].output == "pixels"]
+    panels = [_panel(networks, own) for own in errors if pretexts[own.pretext].repairs]
     return reconstruction_figure(panels) if panels else None
 
 

@@ -78,11 +78,11 @@ def _fits(trainer: Trainer, step: int, parts: int) -> bool:
     try:
         wanting = [p for p in trainer.model.parameters() if p.requires_grad and p not in trainer.optimiser.state]
         reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
-        batch, _ = trainer.feed.at(step, parts)[0]
+        batches = trainer.feed.at(step, parts)  # a step holds them all until its end
         autocast = trainer.accelerator.autocast
-        loss = step_loss(trainer.model, trainer.objective, batch, trainer.layout, autocast=autocast)
+        loss = step_loss(trainer.model, trainer.objective, batches[0][0], trainer.layout, autocast=autocast)
         loss.total.backward()
-        del reserved
+        del reserved, batches
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

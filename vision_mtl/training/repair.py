@@ -149,5 +149,5 @@ def chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, flo
 
 def zero_prediction(pretext: Pretext, images: Tensor) -> Tensor:
     """The chance answer to images (B, C, H, W): zeros (B, K, H, W) or (B, K), as the pretext's head gives."""
-    size = images.shape[-2:] if pretext.output == "pixels" else ()
+    size = images.shape[-2:] if pretext.repairs else ()
     return images.new_zeros(len(images), pretext.num_outputs(images.shape[1]), *size)
