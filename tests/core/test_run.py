@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vision_mtl.core.console import Console
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 
@@ -73,3 +74,14 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     run.log({"step": 1})
     run.write_result("completed")
     assert not run.folder.exists()
+
+
+def test_a_part_speaks_as_its_run_does_and_keeps_its_own_warnings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run", "discover", 3, console=Console("json"))
+    part = run.part(run.folder / "fold-a")
+    assert (part.folder, part.stage, part.seed) == (tmp_path / "run" / "fold-a", "discover", 3)
+    part.warn("few images")
+    assert json.loads(capsys.readouterr().err)["event"] == "warning"
+    assert part.warnings == ["few images"] and run.warnings == []

@@ -47,6 +47,10 @@ class Run:
             self._reached = Reached.read(self.folder)
         return self._reached
 
+    def part(self, folder: Path) -> Run:
+        """A run within this one, in a folder of its own: it speaks as this one does, and its warnings are its own."""
+        return Run(folder, self.stage, self.seed, console=self.console)
+
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints; it may not be there yet."""

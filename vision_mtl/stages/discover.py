@@ -72,7 +72,7 @@ def discover(
     pretexts = suited_pretexts(run, pool, build.build_pretexts(config), [*folds, *asked])
     few = [sample_images(pool, indices, FEW) for indices in asked]
 
-    parts = [Run(run.folder / f"fold-{name.lower()}", run.stage, run.seed) for name in FOLDS]
+    parts = [run.part(run.folder / f"fold-{name.lower()}") for name in FOLDS]
     trainers = []
     for number, part in enumerate(parts):
         run.say(f"fold {FOLDS[number]}: fitting to {len(folds[number]):,} images")

@@ -93,7 +93,8 @@ def _fit(run: Run, alone: Trainer, own: Labelled, train: Train) -> None:
     (name,) = own.tasks
     folder = _workplace(run, name) / f"{alone.optim.steps}-steps"
     folder.mkdir(parents=True, exist_ok=True)
-    part = Run(folder, run.stage, run.seed, warnings=list(run.warnings), console=run.console)
+    part = run.part(folder)
+    part.warnings += run.warnings  # so that none is said twice
     best = train(part, alone, own).best
     if best.scores:  # of several processes the first alone
         best.load(alone.scored_model)
