@@ -248,7 +248,7 @@ def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> Iter
 
 
 def write(kind: str, stage: str, row: dict[str, Any]) -> None:
-    """Put a stage's row into the file of results; those of other stages stay, each with its own commit."""
+    """Put a stage's row into the file of results; those of other stages and seeds stay as they were."""
     before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     rows = {name: before.get(name, {}) for name in ("stages", "full")}
     rows[kind][stage] = row
@@ -276,7 +276,7 @@ def ask() -> int:
         for row in rows:  # written after each run: a benchmark that breaks off keeps its count
             found[kind][stage] = {**row, **own, "seconds": round(time.perf_counter() - start)}
             if given.write:
-                write(kind, stage, found[kind][stage])
+                write(kind, f"{stage}, seed {given.seed}" if given.seed else stage, found[kind][stage])
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
