@@ -17,6 +17,18 @@ GridSpec = int | str | Sequence[int | str]
 
 
 @dataclass(frozen=True)
+class Rectangles:
+    """Cells of one `size` (h, w) in pixels: `first` (b, 2) is each one's first row and column.
+
+    `rows` (b,) are the images that they are in, of the batch that was asked about; None: all, in order.
+    """
+
+    rows: Tensor | None
+    first: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Grids:
     """G grids on images of one size. `sizes` are (rows, columns)."""
 
@@ -46,6 +58,19 @@ class Grids:
         cells = self.cells(which)
         return hidden.gather(1, cells.flatten(1)).view(cells.shape)[:, None]
 
+    def rectangles(self, which: Tensor, cell: Tensor) -> list[Rectangles]:
+        """(B,) grids and (B,) a cell of each -> the cells as pixels, those of one size together."""
+        first, size = (table.to(which.device)[which, cell] for table in _corners(self))  # (B, 2) each
+        sizes = _cell_sizes(self)
+        if len(sizes) == 1:  # all rows: nothing to look for, so a device need not be waited for
+            return [Rectangles(None, first, sizes[0])]
+        found = []
+        for one in sizes:
+            rows = (size == size.new_tensor(one)).all(1).nonzero()[:, 0]
+            if len(rows):
+                found.append(Rectangles(rows, first[rows], one))
+        return found
+
 
 @lru_cache
 def _tables(grids: Grids) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,6 +79,26 @@ def _tables(grids: Grids) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.stack([_cell_of_pixel(height, r) for r, _ in grids.sizes])
     columns = torch.stack([_cell_of_pixel(width, c) for _, c in grids.sizes])
     return rows, columns, torch.tensor([c for _, c in grids.sizes])
+
+
+@lru_cache
+def _corners(grids: Grids) -> tuple[Tensor, Tensor]:
+    """(G, max_cells, 2) int64 each: the first row and column of every cell, and its size; 0 past a grid's last cell."""
+    first, size = (torch.zeros(len(grids.sizes), grids.max_cells, 2, dtype=torch.int64) for _ in range(2))
+    for number, (rows, columns) in enumerate(grids.sizes):
+        edges = [
+            torch.tensor(cell_edges(length, n)) for length, n in zip(grids.image_size, (rows, columns), strict=True)
+        ]
+        first[number, : rows * columns] = torch.cartesian_prod(*(edge[:-1] for edge in edges))
+        size[number, : rows * columns] = torch.cartesian_prod(*(edge.diff() for edge in edges))
+    return first, size
+
+
+@lru_cache
+def _cell_sizes(grids: Grids) -> list[tuple[int, int]]:
+    """The sizes that cells have, each once."""
+    sizes = _corners(grids)[1].flatten(0, 1).unique(dim=0).tolist()
+    return [(height, width) for height, width in sizes if height]
 
 
 def _cell_of_pixel(length: int, cells: int) -> Tensor:

@@ -7,7 +7,8 @@ point in raster order (the image analogue of next-word prediction; Chen et al., 
 Pathak et al., "Context encoders", 2016, https://arxiv.org/abs/1604.07379).
 
 Differs from the papers: the repair is by default the difference to a smooth interpolation of the visible pixels
-(`smooth.py`), so an untrained network is already level with classic inpainting.
+(`smooth.py`; solved exactly for one cell, `membrane.py`), so an untrained network is already level with classic
+inpainting.
 """
 # B images, C channels, H W pixels, n cells
 
@@ -23,8 +24,9 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
-from vision_mtl.pretext.grid import Grids, parse_grids
+from vision_mtl.pretext.grid import Grids, Rectangles, parse_grids
 from vision_mtl.pretext.inpainting import inpaint
+from vision_mtl.pretext.membrane import cut, fill_rectangle, paste_, window_index
 from vision_mtl.pretext.smooth import fill_smoothly, mean_of_visible, visible_mean
 
 HATCH = 6  # pixels between the lines that mark hidden cells in pictures
@@ -94,6 +96,8 @@ class GridMask(Pretext):
         return self._grids(shape).mask(draw["grid"], draw["cells"])
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
+        if self.hidden == "one" and self.fill != "noise":
+            return self._hide_cells(images, draw)
         mask = self.mask(draw, tuple(images.shape[1:]))
         if self.fill == "noise":
             return torch.where(mask, draw["noise"].to(images.dtype), images)
@@ -107,6 +111,8 @@ class GridMask(Pretext):
         return images - self._base(images, draw)
 
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        if self.hidden == "one" and self.residual:
+            return self._loss_in_cells(prediction, images, draw)
         mask = self.scored(images, draw)
         error = torch.where(mask, prediction.float() - self.target(images, draw), 0.0)
         return error.square().sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * images.shape[1])
@@ -152,7 +158,54 @@ class GridMask(Pretext):
     def _base(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W): what the prediction is the difference to, from visible pixels alone."""
         mask = self.mask(draw, tuple(images.shape[1:]))
-        return fill_smoothly(images, mask) if self.residual else visible_mean(images, mask).expand_as(images)
+        if not self.residual:
+            return visible_mean(images, mask).expand_as(images)
+        return self._fill_cells(images, draw) if self.hidden == "one" else fill_smoothly(images, mask)
+
+    def _hide_cells(self, images: Tensor, draw: Draw) -> Tensor:
+        """A copy of the images with each one's only hidden cell filled: the rest is not touched again."""
+        damaged = images.clone(memory_format=torch.contiguous_format)
+        for part, index, cells in self._cells(damaged, draw):
+            paste_(part, index, part.new_zeros(1, 1, 1))
+            if self.fill == "mean":
+                count = part[0, 0].numel() - index.shape[1]
+                paste_(part, index, part.sum((2, 3))[..., None] / count)
+            if cells.rows is not None:
+                damaged.index_copy_(0, cells.rows, part)
+        return damaged
+
+    def _fill_cells(self, images: Tensor, draw: Draw) -> Tensor:
+        """A copy of the images with each one's only hidden cell interpolated."""
+        filled = images.clone(memory_format=torch.contiguous_format)
+        for part, index, cells in self._cells(filled, draw):
+            paste_(part, index, fill_rectangle(part, cells.first, cells.size).flatten(2))
+            if cells.rows is not None:
+                filled.index_copy_(0, cells.rows, part)
+        return filled
+
+    def _loss_in_cells(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
+        """The loss where each image has one hidden cell: nothing outside of it is looked at."""
+        found = prediction.new_zeros(len(images), dtype=torch.float32)
+        for part, index, cells in self._cells(images, draw):
+            true = cut(part, index)
+            predicted = cut(prediction if cells.rows is None else prediction[cells.rows], index)
+            base = fill_rectangle(part, cells.first, cells.size).flatten(2)
+            loss = (predicted.float() + base - true).square().mean((1, 2))
+            found = loss if cells.rows is None else found.index_copy(0, cells.rows, loss)
+        return found
+
+    def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Tensor, Tensor, Rectangles]]:
+        """Each image's only hidden cell, those of one size together: their images (b, C, H, W), the numbers of the
+        cell's pixels (b, n) in them, and where the cells are."""
+        grids = self._grids(tuple(images.shape[1:]))
+        return [
+            (
+                images if cells.rows is None else images[cells.rows],
+                window_index(cells.first, cells.size, images.shape[-1]),
+                cells,
+            )
+            for cells in grids.rectangles(draw["grid"], draw["cells"].int().argmax(1))
+        ]
 
     def _hidden_cells(self, keys: Keys, shared: Keys, grids: Grids, which: Tensor, counts: Tensor) -> Tensor:
         """(B, max_cells) bool; cells past an image's own grid are never hidden."""

@@ -95,7 +95,8 @@ def by_hand(pretexts: Mapping[str, Pretext], kind: str, damage: Damage) -> Prete
     own = pretexts.get(kind) or PRETEXTS.get(kind)()
     if kind == MASK:
         grid = f"{damage.grid[0]}x{damage.grid[1]}"
-        return replace(own, grid=grid, hidden="one", instances_per_image=1)
+        how = "one" if len(damage.cells) == 1 else "ratio"  # `one` is for exactly one
+        return replace(own, grid=grid, hidden=how, instances_per_image=1)
     return replace(own, factor=damage.factor) if kind == COARSE else own
 
 
