@@ -1,5 +1,6 @@
 """Grey, Lab and colour bins against scikit-image, OpenCV and the paper's counts."""
 
+import kornia
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,14 @@ def test_lab_agrees_with_scikit_image(images: Tensor) -> None:
     lab = color.rgb2lab(hwc(images))
     np.testing.assert_allclose(colour.lightness(images)[:, 0].numpy(), lab[..., 0], atol=0.02)
     np.testing.assert_allclose(hwc(colour.chroma_ab(images)) * 110, lab[..., 1:], atol=0.05)
+
+
+def test_chroma_is_kornias(images: Tensor) -> None:
+    steps = torch.linspace(0, 1, 40)
+    cube = torch.cartesian_prod(steps, steps, steps).T.reshape(1, 3, 40, -1)  # both curves' straight ends among them
+    for rgb in (images, cube, images.double()):
+        expected = kornia.color.rgb_to_lab(rgb)[:, 1:] / 110
+        torch.testing.assert_close(colour.chroma_ab(rgb), expected, atol=1e-5, rtol=0)
 
 
 def test_lab_goes_there_and_back(images: Tensor) -> None:

@@ -12,6 +12,14 @@ AB_RANGE = 110.0  # a and b of sRGB lie in about [-110, 110]
 BIN_WIDTH = 10.0  # ab units; Zhang et al. 2016, sec. 2.2
 PRIOR_CHROMA = 12.0  # ab units: mean chroma of photographs' pixels (11 to 14 on the packaged ones)
 UNIFORM_SHARE = 0.5  # lambda of Zhang et al., eq. 4
+XYZ_OF_RGB = (  # linear sRGB to CIE XYZ; the rows' sums are the white point D65
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
+SRGB_END, LAB_END = 0.04045, 0.008856  # where the straight ends of sRGB's and Lab's curves stop
+LAB_SLOPE = 7.787  # of Lab's straight end
+CHUNK = 16  # images at a time: they stay in the cache
 TEMPERATURE = 0.38  # annealing of the decoded mean; Zhang et al., eq. 5
 
 
@@ -33,8 +41,28 @@ def grey_of_lightness(light: Tensor) -> Tensor:
 
 
 def chroma_ab(images: Tensor) -> Tensor:
-    """RGB in [0, 1] -> (B, 2, H, W): a and b of Lab in units of 110, so about [-1, 1]."""
-    return rgb_to_lab(images)[:, 1:] / AB_RANGE
+    """RGB in [0, 1] -> (B, 2, H, W): a and b of Lab in units of 110, so about [-1, 1].
+
+    kornia's numbers to 1e-5, three times as fast on a CPU: no lightness, powers by logarithms, both curves' straight
+    ends added to their clipped powers, where choosing between the two would cost more than either.
+    """
+    found = images.new_empty(len(images), 2, *images.shape[2:])
+    matrix = torch.tensor(XYZ_OF_RGB, dtype=images.dtype, device=images.device)
+    matrix = matrix / matrix.sum(1, keepdim=True)  # in units of the white point
+    for rgb, ab in zip(images.split(CHUNK), found.split(CHUNK), strict=True):
+        light = _power(rgb.clamp(min=SRGB_END).add_(0.055).mul_(1 / 1.055), 2.4)
+        light.add_(rgb.clamp(max=SRGB_END).sub_(SRGB_END), alpha=1 / 12.92)
+        xyz = (matrix @ light.flatten(2)).view_as(rgb)
+        curve = _power(xyz.clamp(min=LAB_END), 1 / 3)
+        curve.add_(xyz.clamp_(max=LAB_END).sub_(LAB_END), alpha=LAB_SLOPE)
+        torch.sub(curve[:, 0], curve[:, 1], out=ab[:, 0]).mul_(500 / AB_RANGE)
+        torch.sub(curve[:, 1], curve[:, 2], out=ab[:, 1]).mul_(200 / AB_RANGE)
+    return found
+
+
+def _power(values: Tensor, exponent: float) -> Tensor:
+    """`values` above 0 to a power, in their own memory."""
+    return values.log2_().mul_(exponent).exp2_()
 
 
 def with_chroma(light: Tensor, ab: Tensor) -> Tensor:
