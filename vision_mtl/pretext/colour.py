@@ -12,7 +12,8 @@ AB_RANGE = 110.0  # a and b of sRGB lie in about [-110, 110]
 BIN_WIDTH = 10.0  # ab units; Zhang et al. 2016, sec. 2.2
 PRIOR_CHROMA = 12.0  # ab units: mean chroma of photographs' pixels (11 to 14 on the packaged ones)
 UNIFORM_SHARE = 0.5  # lambda of Zhang et al., eq. 4
-XYZ_OF_RGB = (  # linear sRGB to CIE XYZ; the rows' sums are the white point D65
+WHITE = (0.95047, 1.0, 1.08883)  # D65
+XYZ_OF_RGB = (  # linear sRGB to CIE XYZ
     (0.412453, 0.357580, 0.180423),
     (0.212671, 0.715160, 0.072169),
     (0.019334, 0.119193, 0.950227),
@@ -47,8 +48,8 @@ def chroma_ab(images: Tensor) -> Tensor:
     ends added to their clipped powers, where choosing between the two would cost more than either.
     """
     found = images.new_empty(len(images), 2, *images.shape[2:])
-    matrix = torch.tensor(XYZ_OF_RGB, dtype=images.dtype, device=images.device)
-    matrix = matrix / matrix.sum(1, keepdim=True)  # in units of the white point
+    matrix, white = (torch.tensor(v, dtype=images.dtype, device=images.device) for v in (XYZ_OF_RGB, WHITE))
+    matrix = matrix / white[:, None]
     for rgb, ab in zip(images.split(CHUNK), found.split(CHUNK), strict=True):
         light = _power(rgb.clamp(min=SRGB_END).add_(0.055).mul_(1 / 1.055), 2.4)
         light.add_(rgb.clamp(max=SRGB_END).sub_(SRGB_END), alpha=1 / 12.92)
