@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.models.decoder import DECODERS, LogitHead, MapSpec, PixelHead, natural_stride, sine_positions
 from vision_mtl.models.decoders.stages import Stages
 
@@ -26,6 +27,18 @@ def test_readouts_cover_the_image_and_pass_gradient_to_the_last_map(name: str) -
         assert PixelHead(width, 3, stride, (50, 64))(readout).shape == (2, 3, 50, 64)
     sum(r.square().sum() for r in found).backward()
     assert maps[-1].grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", [name for name in DECODERS.names() if DECODERS.get(name).reads_last_only])
+def test_a_decoder_of_the_last_map_needs_no_other(name: str) -> None:
+    decoder, maps = DECODERS.get(name)(SPEC).eval(), random_maps()
+    for alone, among in zip(decoder(maps[-1:]), decoder(maps), strict=True):
+        assert torch.equal(alone, among)
+
+
+def test_a_width_that_heads_cannot_share_is_named() -> None:
+    with pytest.raises(UserError, match=r"width must be a multiple of 4 and of decoder\.num_heads, 6; found 128"):
+        DECODERS.get("transformer")(SPEC, width=128)
 
 
 @pytest.mark.parametrize("name", DECODERS.names())

@@ -58,16 +58,17 @@ class Backbone(nn.Module):
         self.num_features = self.channels[-1]
         self.skips_hidden = takes_visible_tokens(self.model)
 
-    def forward(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
-        """(B, C, H, W) in [0, 1] -> maps (B, D_i, h_i, w_i), shallow to deep.
+    def forward(self, images: Tensor, hidden: Tensor | None = None, last_only: bool = False) -> list[Tensor]:
+        """(B, C, H, W) in [0, 1] -> maps (B, D_i, h_i, w_i), shallow to deep; or the deepest alone.
 
         `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there.
         """
         images = self.normalise(images)
+        indices = self.indices[-1:] if last_only else self.indices
         if hidden is not None:
-            return encode_visible(self.model, images, hidden, self.indices)
+            return encode_visible(self.model, images, hidden, indices)
         return self.model.forward_intermediates(
-            images, indices=self.indices, output_fmt="NCHW", intermediates_only=True, norm=self.final_norm
+            images, indices=indices, output_fmt="NCHW", intermediates_only=True, norm=self.final_norm
         )
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Decoder(nn.Module):
     trained. A readout is (B, width, ceil(H / stride), ceil(W / stride)).
     """
 
+    reads_last_only: ClassVar[bool] = False  # True: the deepest map is all it is given
     needs_all_positions: ClassVar[bool] = True  # False: hidden positions may be missing and are filled by mask tokens
 
     def __init__(self, maps: MapSpec) -> None:

@@ -117,7 +117,7 @@ class SharedModel(nn.Module):
         """
         images = self.fill_hidden(images, requests)
         hidden = self._hidden_tokens(images, requests)
-        maps = self.backbone(images, hidden)
+        maps = self.backbone(images, hidden, self.decoder.reads_last_only)
         readouts, places = self._decode(maps, hidden, chance, requests)
         predictions = {}
         for request in requests:

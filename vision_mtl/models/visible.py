@@ -39,17 +39,25 @@ def encode_visible(model: VisionTransformer, images: Tensor, hidden: Tensor, ind
     grid = tuple(hidden.shape[-2:])
     visible = ~hidden.flatten(1)  # (B, N)
     counts = visible.sum(1)
-    maps: list[Tensor] = []
+    found = []  # for each number of visible tokens: the rows that have it, and their maps (b, N, D)
     for count in counts.unique().tolist():
         rows = (counts == count).nonzero()[:, 0]
         tokens = visible[rows].nonzero()[:, 1].view(len(rows), count)  # (b, n)
-        for i, features in enumerate(_encode_tokens(model, images[rows], tokens, indices)):
-            if i == len(maps):
-                maps.append(features.new_zeros(len(images), visible.shape[1], features.shape[-1]))
-            where = tokens[..., None].expand_as(features)
-            full = features.new_zeros(len(rows), visible.shape[1], features.shape[-1]).scatter(1, where, features)
-            maps[i] = maps[i].index_copy(0, rows, full)  # (B, N, D)
+        found.append(
+            (rows, [_spread(m, tokens, visible.shape[1]) for m in _encode_tokens(model, images[rows], tokens, indices)])
+        )
+    if len(found) == 1:
+        maps = found[0][1]
+    else:
+        order = torch.cat([rows for rows, _ in found]).argsort()
+        maps = [torch.cat(parts)[order] for parts in zip(*(parts for _, parts in found), strict=True)]
     return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
+
+
+def _spread(features: Tensor, tokens: Tensor, count: int) -> Tensor:
+    """(b, n, D) of the tokens numbered `tokens` (b, n) -> (b, count, D), 0 elsewhere."""
+    full = features.new_zeros(len(features), count, features.shape[-1])
+    return full.scatter(1, tokens[..., None].expand_as(features), features)
 
 
 def _encode_tokens(model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]) -> list[Tensor]:

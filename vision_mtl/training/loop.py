@@ -18,6 +18,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.models.attention import choose_attention
+from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import synchronise
 from vision_mtl.training.agreement import StepRecord, agree, gather_texts, means
 from vision_mtl.training.balancing.contract import Balancing
@@ -74,6 +76,8 @@ class Trainer:
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             synchronise(self.model)
         self.model.to(self.accelerator.device, memory_format=self.layout)
+        if isinstance(backbone := getattr(self.model, "backbone", None), Backbone):
+            choose_attention(self.model, self.accelerator.device, math.prod(backbone.map_sizes[0]))
         extra = [] if self.balancing is None else list(self.balancing.to(self.accelerator.device).parameters())
         self.optimiser = build_optimiser(self.model, self.optim, extra)
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None

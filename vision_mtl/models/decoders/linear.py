@@ -15,6 +15,8 @@ from vision_mtl.models.decoder import DECODERS, Decoder, MapSpec, natural_stride
 class Linear(Decoder):
     """Hands the last map to the heads as it is."""
 
+    reads_last_only = True
+
     def __init__(self, maps: MapSpec) -> None:
         super().__init__(maps)
         self.readouts = [(maps.channels[-1], natural_stride(maps.sizes[-1], maps.image_size))]

@@ -12,13 +12,15 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.models.decoder import DECODERS, Decoder, MapSpec, natural_stride, resize_map, sine_positions
 
 
 @DECODERS.register("transformer")
 class Transformer(Decoder):
-    """`depth` pre-norm blocks over the last map's tokens, with fixed sine-cosine positions."""
+    """`depth` pre-norm blocks over the last map's tokens, with fixed sine-cosine positions. Raises `UserError`."""
 
+    reads_last_only = True
     needs_all_positions = False
 
     def __init__(
@@ -29,6 +31,10 @@ class Transformer(Decoder):
         num_heads: int = 6,  # attention heads of each block
     ) -> None:
         super().__init__(maps)
+        if width % 4 or width % num_heads:
+            raise UserError(
+                f"decoder.width must be a multiple of 4 and of decoder.num_heads, {num_heads}; found {width}."
+            )
         stride = natural_stride(maps.sizes[-1], maps.image_size)
         self.readouts = [(width, stride)]
         self.embed = nn.Linear(maps.channels[-1], width)

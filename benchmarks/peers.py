@@ -1,0 +1,445 @@
+"""Ours against lightly 1.6: images a second, and what is learnt in equal wall time.
+
+    pip install lightly==1.6.0
+    python benchmarks/peers.py speed [--blocks 30]
+    python benchmarks/peers.py search [--seconds 60] [--arms NAME ...]
+    python benchmarks/peers.py judge [--seconds 60] [--seeds 8] [--arms NAME ...]
+
+`speed`: a step of each method, data included, interleaved: resnet18 that repairs the default mixture against lightly's
+SimCLR, and a masked autoencoder of vit_tiny (patch 8, 75 % hidden, decoder of width 128) against lightly's. 64 pixels,
+batch 128, the machine's precision for all. lightly's batches come from its own transform in a DataLoader of 2 workers.
+
+`search` and `judge` pretrain resnet18 on the pool of `configs/pretrain_photos.yaml`. Each method may use the steps that
+it does in `--seconds` on this machine, by the rates that `speed` measured, so that a busy machine changes nothing.
+`search` shows validation scores of the candidates in `OURS` and `PEERS`, one seed; test images stay shut. `judge` takes
+one arm of each kind, frozen by then, over paired seeds: linear probes on all labels, and fine-tuning on a tenth of
+them, test images compared instance by instance with Holm's correction. Writes `benchmarks/results/peers.json`.
+"""
+# B images, D feature width, V views
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
+sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
+
+import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
+import numpy as np
+import timm
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models import utils as lightly_utils
+from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
+from lightly.models.modules.heads import SimCLRProjectionHead
+from lightly.transforms import MAETransform, SimCLRTransform
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.interleave import RESULTS, interleave, metadata, shown, speed_ratio, summary
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.comparisons import compare
+from vision_mtl.evaluation.families import family
+from vision_mtl.evaluation.features import extract_features, with_clean_statistics
+from vision_mtl.evaluation.linear_probe import standardise
+from vision_mtl.evaluation.predictions import instance_values, predict_split
+from vision_mtl.evaluation.probing import ProbeTask, linear_answer
+from vision_mtl.stages import build
+from vision_mtl.stages.command import read_config
+from vision_mtl.stages.config import RunConfig, resolve
+from vision_mtl.stages.pretrain import build_trainer, training_images
+from vision_mtl.training.checkpoint import save_weights
+from vision_mtl.training.loop import Trainer
+from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.runtime import Runtime
+
+ROOT = Path(__file__).parent.parent
+RESULT = RESULTS / "peers.json"
+SIDE, BATCH = 64, 128
+WORKERS = 2
+TASKS = ("digits", "cars", "faces", "pets")
+FRACTION, FINETUNE_STEPS = 0.1, 200  # of the labels; of fine-tuning
+
+RATIO = {"grid": 8, "hidden": "ratio", "ratio": 0.6}
+OURS: dict[str, dict[str, Any]] = {  # our candidates: what their configs say beside the photographs' one
+    "mixture": {"pretexts": {"grid_mask": None, "decolorise": None, "downsample": None}},
+    "masked": {"pretexts": {"grid_mask": RATIO}, "decoder": {"name": "linear"}},
+    "contrast": {"pretexts": {"contrast": None}},
+    "contrast_small": {"pretexts": {"contrast": None}, "image_size": 48},
+    "contrast_masked": {
+        "pretexts": {"contrast": None, "grid_mask": RATIO},
+        "decoder": {"name": "linear"},
+        "image_size": 48,
+    },
+}
+MASKED_VIT = {
+    "backbone": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8}},
+    "decoder": {"name": "transformer", "width": 128, "depth": 1, "num_heads": 4},
+    "pretexts": {"grid_mask": {"grid": 8, "hidden": "ratio", "ratio": 0.75, "residual": False}},
+}
+PEERS: dict[str, dict[str, Any]] = {  # lightly's SimCLR with its own defaults, and what its documentation advises
+    "simclr": {},
+    "simclr_small_images": {"transform": {"cj_strength": 0.5, "gaussian_blur": 0.0}},
+    "simclr_adamw": {"transform": {"cj_strength": 0.5, "gaussian_blur": 0.0}, "adamw": True, "temperature": 0.2},
+    "simclr_gentle": {
+        "transform": {"cj_strength": 0.5, "gaussian_blur": 0.0, "min_scale": 0.3},
+        "adamw": True,
+        "temperature": 0.2,
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("speed", "search", "judge"))
+    parser.add_argument("--blocks", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--arms", nargs="+", default=[])
+    parser.add_argument("--runs", type=Path, default=Path("runs/peers"))
+    given = parser.parse_args()
+    {"speed": speed, "search": search, "judge": judge}[given.what](given)
+
+
+# --- the pool and our own training
+
+
+def settings(own: dict[str, Any], seed: int = 0) -> RunConfig:
+    """The photographs' config of --stage pretrain, with a candidate's own part."""
+    config = read_config(ROOT / "configs" / "pretrain_photos.yaml") | {"image_size": SIDE, "seed": seed} | own
+    config["optim"] = {"batch_size": BATCH, "max_seconds": None, "steps": 10**6}
+    return resolve("pretrain", config, {})
+
+
+def silent_run(folder: Path) -> Run:
+    """A run that writes and says nothing."""
+    run = Run(folder, "pretrain")
+    run.is_main = False
+    return run
+
+
+def our_trainer(config: RunConfig, pool: Pool, runs: Path) -> Trainer:
+    """What `--stage pretrain` would train."""
+    runtime = Runtime(**config.runtime)
+    pretexts = build.build_pretexts(config)
+    indices = training_images(config, pool)
+    return build_trainer(config, silent_run(runs), pool, indices, pretexts, runtime.accelerator("auto"))
+
+
+# --- lightly's training, as its documentation writes it
+
+
+class Pictures(Dataset):
+    """The pool's training images as PIL images, through lightly's transform."""
+
+    def __init__(self, pool: Pool, indices: Tensor, transform: Callable[[Any], Any]) -> None:
+        self.pixels, self.transform = pool.pixels(indices), transform
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, number: int) -> list[Tensor]:
+        return self.transform(Image.fromarray(self.pixels[number]))
+
+
+def endless(data: Dataset, seed: int) -> Iterator[list[Tensor]]:
+    """Batches for ever, by two workers."""
+    order = torch.Generator().manual_seed(seed)
+    loader = DataLoader(
+        data, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True, generator=order
+    )
+    while True:
+        yield from loader
+
+
+class SimCLR(nn.Module):
+    """A timm backbone under lightly's projection head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = timm.create_model("resnet18", num_classes=0)
+        self.head = SimCLRProjectionHead(512, 512, 128)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+
+class MAE(nn.Module):
+    """lightly's masked autoencoder over timm's vit_tiny."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=SIDE, patch_size=8)
+        self.backbone = MaskedVisionTransformerTIMM(vit=vit)
+        self.length = self.backbone.sequence_length
+        self.decoder = MAEDecoderTIMM(
+            num_patches=self.length - 1,
+            patch_size=8,
+            embed_dim=192,
+            decoder_embed_dim=128,
+            decoder_depth=1,
+            decoder_num_heads=4,
+        )
+
+    def loss(self, images: Tensor) -> Tensor:
+        keep, hidden = lightly_utils.random_token_mask((len(images), self.length), mask_ratio=0.75, device="cpu")
+        encoded = self.backbone.encode(images, idx_keep=keep)
+        embedded = self.decoder.embed(encoded)
+        tokens = lightly_utils.repeat_token(self.decoder.mask_token, (len(images), self.length))
+        tokens = lightly_utils.set_at_index(tokens, keep, embedded.type_as(tokens))
+        predicted = self.decoder.predict(lightly_utils.get_at_index(self.decoder.decode(tokens), hidden))
+        true = lightly_utils.get_at_index(lightly_utils.patchify(images, 8), hidden - 1)  # without the class token
+        return (predicted.float() - true).square().mean()
+
+
+class PeerTrainer:
+    """One method of lightly's, step by step, in the machine's precision."""
+
+    def __init__(
+        self, model: nn.Module, loss: Callable[[Any], Tensor], data: Dataset, steps: int, options: dict, seed: int
+    ):
+        self.model, self.loss, self.batches = model, loss, endless(data, seed)
+        self.half = Runtime().half_precision("cpu")
+        self.optim = Optim(steps=steps, max_seconds=None, batch_size=BATCH)
+        self.step_number = 0
+        if options.get("adamw", False):
+            self.optimiser: torch.optim.Optimizer = build_optimiser(model, self.optim)
+            self.peak = self.optim.peak_rate
+        else:
+            self.peak = 0.06  # of lightly's examples, for any batch
+            self.optimiser = torch.optim.SGD(model.parameters(), lr=self.peak, momentum=0.9, weight_decay=5e-4)
+
+    def step(self) -> None:
+        rate = self.optim.rate(self.optim.progress(self.step_number, 0)) / self.optim.peak_rate * self.peak
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = next(self.batches)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            loss = self.loss(batch)
+        self.optimiser.zero_grad()
+        loss.backward()
+        if isinstance(self.optimiser, torch.optim.AdamW):
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        self.optimiser.step()
+        self.step_number += 1
+
+
+def simclr(pool: Pool, indices: Tensor, steps: int, options: dict[str, Any], seed: int) -> PeerTrainer:
+    torch.manual_seed(seed)
+    model = SimCLR().to(memory_format=torch.channels_last)
+    criterion = NTXentLoss(temperature=options.get("temperature", 0.5))
+    data = Pictures(pool, indices, SimCLRTransform(input_size=SIDE, **options.get("transform", {})))
+
+    def loss(batch: list[Tensor]) -> Tensor:
+        first, second = (model(view.to(memory_format=torch.channels_last)) for view in batch[:2])
+        return criterion(first, second)
+
+    model.train()
+    return PeerTrainer(model, loss, data, steps, options, seed)
+
+
+def mae(pool: Pool, indices: Tensor, seed: int) -> PeerTrainer:
+    torch.manual_seed(seed)
+    model = MAE().train()
+    data = Pictures(pool, indices, MAETransform(input_size=SIDE))
+    return PeerTrainer(model, lambda batch: model.loss(batch[0]), data, 10**6, {"adamw": True}, seed)
+
+
+# --- images a second
+
+
+def speed(given: argparse.Namespace) -> None:
+    """Every candidate's rate, and the ratios that are claimed."""
+    pools: dict[str, Pool] = {}
+    methods: dict[str, Callable[[], None]] = {}
+    for name, own in {**OURS, "masked_vit": MASKED_VIT}.items():
+        trainer = our_trainer(*opened(settings(own), given.runs, pools), given.runs)
+        trainer.model.train()
+        methods[name] = lambda trainer=trainer: trainer._step()
+    config, pool = opened(settings({}), given.runs, pools)
+    indices = training_images(config, pool)
+    methods["simclr"] = simclr(pool, indices, 10**6, {}, 0).step
+    methods["mae"] = mae(pool, indices, 0).step
+    rates, ratios = {}, {}
+    for peer, ours in (("simclr", list(OURS)), ("mae", ["masked_vit"])):
+        seconds = interleave({n: methods[n] for n in (peer, *ours)}, blocks=given.blocks)
+        rates |= {
+            name: {**summary(values), "images_per_second": BATCH / float(np.median(values))}
+            for name, values in seconds.items()
+        }
+        ratios |= {f"{name} to {peer}": speed_ratio(seconds, name, peer) for name in ours}
+    keep("speed", {"rates": rates, "ratios": ratios, "batch": BATCH, "image_size": SIDE, "workers": WORKERS})
+    for name, row in rates.items():
+        print(f"{name:20s} {row['images_per_second']:7.0f} images/s")
+    for name, ratio in ratios.items():
+        print(f"{name}: {shown(ratio)}")
+
+
+def opened(config: RunConfig, runs: Path, pools: dict[str, Pool]) -> tuple[RunConfig, Pool]:
+    """The config's pool, opened once for each image size."""
+    key = str(config.image_size)
+    if key not in pools:
+        pools[key] = build.open_pool(config, silent_run(runs))
+    return config, pools[key]
+
+
+def keep(part: str, found: dict[str, Any]) -> None:
+    """Write one part of the result file beside the others."""
+    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps({**before, part: {**metadata(), **found}}, indent=1) + "\n")
+
+
+# --- what is learnt
+
+
+def steps_of(name: str, seconds: float) -> int:
+    """How many steps a method does in so many seconds here."""
+    rates = json.loads(RESULT.read_text())["speed"]["rates"]
+    own = name if name in rates else "simclr"  # its variants cost the same
+    return round(seconds / rates[own]["median"])
+
+
+def pretrained(name: str, seed: int, given: argparse.Namespace, pools: dict[str, Pool]) -> Path:
+    """A checkpoint of the method's backbone, made once, in the form that other stages start from."""
+    path = given.runs / f"{name}-{seed}-{given.seconds:g}s" / "checkpoints" / "best.safetensors"
+    if path.exists():
+        return path
+    start = time.perf_counter()
+    config, pool = opened(settings(OURS.get(name, {}), seed), given.runs, pools)
+    plain, large = opened(settings({}, seed), given.runs, pools)
+    model = build.build_model(plain, build.build_pretexts(plain))
+    steps = steps_of(name, given.seconds)
+    if name in OURS:
+        config.optim["steps"] = steps
+        trainer = our_trainer(config, pool, given.runs)
+        trainer.fit(lambda progress, record: None)
+        model.backbone.load_state_dict(trainer.scored_model.backbone.state_dict())
+    elif name in PEERS:
+        peer = simclr(pool, training_images(config, pool), steps, PEERS[name], seed)
+        for _ in range(steps):
+            peer.step()
+        model.backbone.model.load_state_dict(peer.model.backbone.state_dict(), strict=False)
+    else:
+        raise SystemExit(f"arms are {', '.join((*OURS, *PEERS, 'none'))}; found {name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(path, {"step": steps, **build.describe_model(plain, model, large)}, model.state_dict())
+    print(f"{name}, seed {seed}: {steps} steps, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return path
+
+
+def probe(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict[str, tuple[float, np.ndarray]]:
+    """Task -> validation score, and 1 or 0 for every test image."""
+    config, pool = opened(settings({}), given.runs, pools)
+    model = build.build_model(config, {})
+    build.load_backbone(model.backbone, str(path))
+    clean = with_clean_statistics(model.backbone, pool, pool.indices("train"))
+    found = {}
+    for task in TASKS:
+        sides = {side: pool.indices(side, task=task) for side in ("train", "val", "test")}
+        every = torch.cat(list(sides.values()))
+        features = extract_features(clean, pool, every).numpy()
+        edges = np.cumsum([0, *(len(side) for side in sides.values())])
+        rows = [np.arange(a, b) for a, b in itertools.pairwise(edges)]
+        values = pool.labels[task][every.numpy()]
+        asked = ProbeTask("single_label", len(pool.class_names[task]), values, *rows)
+        answer = linear_answer(standardise(features, rows[0]), asked, rows[0])
+        right = (answer.prediction.argmax(1) == values[rows[2]]).astype(float)
+        found[task] = answer.chosen["val_score"], right
+    return found
+
+
+def search(given: argparse.Namespace) -> None:
+    """Validation scores of the candidates; nothing of a test image is shown or kept."""
+    pools: dict[str, Pool] = {}
+    before = json.loads(RESULT.read_text()).get("search", {}).get("rows", {})
+    rows = dict(before)
+    for name in given.arms or [*OURS, *PEERS]:
+        scores = [probe(pretrained(name, seed, given, pools), given, pools) for seed in range(100, 100 + given.seeds)]
+        rows[name] = {task: float(np.mean([s[task][0] for s in scores])) for task in TASKS}
+        mean = np.mean(list(rows[name].values()))
+        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in rows[name].values()) + f" | {mean:.3f} |", flush=True)
+        keep("search", {"seconds": given.seconds, "seeds": given.seeds, "rows": rows, "side": "val"})
+
+
+def judge(given: argparse.Namespace) -> None:
+    """Two frozen arms, ours first: paired seeds, test images, probes and fine-tuning."""
+    ours, peer = given.arms
+    pools: dict[str, Pool] = {}
+    _, pool = opened(settings({}), given.runs, pools)
+    values: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
+    for arm in (ours, peer):
+        for seed in range(given.seeds):
+            path = pretrained(arm, seed, given, pools)
+            for how, right in (
+                ("probe", {t: v for t, (_, v) in probe(path, given, pools).items()}),
+                ("finetune", finetuned(path, seed, given, pool)),
+            ):
+                for task, of_task in right.items():
+                    values.setdefault((how, task), {}).setdefault(arm, []).append(of_task)
+    found = []
+    for (how, task), by_arm in values.items():
+        clusters = pool.cluster[pool.indices("test", task=task).numpy()]
+        a, b = (np.stack(by_arm[arm]) for arm in (ours, peer))
+        fraction = 1.0 if how == "probe" else FRACTION
+        found.append((how, compare(a, b, clusters, task=task, fraction=fraction, arm=ours, baseline=peer)))
+    rows = family([one for _, one in found])
+    for (how, _), row in zip(found, rows, strict=True):
+        row["how"] = how
+    keep(
+        "judge",
+        {
+            "seconds": given.seconds,
+            "seeds": given.seeds,
+            "arms": [ours, peer],
+            "comparisons": rows,
+            "finetune_steps": FINETUNE_STEPS,
+        },
+    )
+    print(f"| how | task | {peer} | {ours} | difference | verdict |\n|---|---|---|---|---|---|")
+    for (how, one), row in zip(found, rows, strict=True):
+        low, high = one.difference.low, one.difference.high
+        print(
+            f"| {how} | {one.task} | {one.baseline_score.value:.3f} | {one.arm_score.value:.3f} | "
+            f"{one.difference.value:+.3f} ({low:+.3f} to {high:+.3f}) | {row['verdict']} |"
+        )
+
+
+def finetuned(path: Path, seed: int, given: argparse.Namespace, pool: Pool) -> dict[str, np.ndarray]:
+    """Task -> 1 or 0 for every test image, of the four tasks trained together from the checkpoint on few labels."""
+    folder = path.parent.parent / "finetune"
+    words = [
+        "--config",
+        str(ROOT / "configs" / "four_tasks_photos.yaml"),
+        "--tasks.trimap",
+        "null",
+        "--seed",
+        str(seed),
+    ]
+    words += ["--run_dir", str(folder), "--init_from", str(path.parent.parent), "--optim.steps", str(FINETUNE_STEPS)]
+    words += ["--optim.max_seconds", "null", "--finetune.label_fraction", str(FRACTION)]
+    words += [
+        "--finetune.keep_best_per_task",
+        "false",
+        "--data.unlabelled",
+        json.dumps(settings({}).data["unlabelled"]),
+    ]
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{folder}:\n{done.stderr[-2000:]}")
+    model, _ = build.restore_model(str(folder))
+    chosen = {task: pool.targets[task] for task in TASKS}
+    return {task: instance_values(found) for task, found in predict_split(model, pool, "test", chosen).items()}
+
+
+if __name__ == "__main__":
+    main()
