@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_mtl.core.rng import WORD, Keys, philox
+from vision_mtl.core.rng import WORD, Keys, _rounds, philox
 
 # Random123's kat_vectors file, philox4x32-10: (counter, key, result), 32-bit words
 KNOWN = [
@@ -22,6 +22,12 @@ def keys(count: int = 4096, seed: int = 0, epoch: int = 0) -> Keys:
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
 def test_known_answers(counter: tuple[int, ...], key: tuple[int, int], result: tuple[int, ...]) -> None:
     assert philox(torch.tensor(counter), key).tolist() == list(result)
+
+
+def test_a_device_draws_what_a_cpu_does() -> None:
+    counter = torch.randint(0, 2**32, (50, 3, 4), generator=torch.Generator().manual_seed(0))
+    key = (0xDEADBEEF, 0xFFFFFFFF)
+    assert torch.equal(torch.cat(_rounds(counter, key, int), dim=-1), philox(counter, key))
 
 
 @settings(max_examples=50, deadline=None)

@@ -216,10 +216,11 @@ class GridMask(Pretext):
             centre = _centre_cells(grids).to(keys.device)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
         order = shared.bits(grids.max_cells).masked_fill(number >= counts[:, None], 1 << 40)
-        rank = order.argsort(dim=1, stable=True).argsort(dim=1)  # (B, n): each cell's place in a random order
+        ranked = order.argsort(dim=1, stable=True)  # (B, n): the cells in a random order
         if self.hidden == "one":
             instance = torch.zeros_like(counts) if keys.instance is None else keys.instance.to(counts)
-            return rank == (instance % counts)[:, None]
+            return number == ranked.gather(1, (instance % counts)[:, None])
+        rank = ranked.argsort(dim=1)  # each cell's place in that order
         amount = (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
         return rank < amount[:, None]
 
