@@ -81,6 +81,10 @@ OURS: dict[str, dict[str, Any]] = {  # our candidates: what their configs say be
         "decoder": {"name": "linear"},
         "image_size": 48,
     },
+    "contrast_fast": {"pretexts": {"contrast": None}, "optim": {"learning_rate": 0.01}},
+    "contrast_small_fast": {"pretexts": {"contrast": None}, "image_size": 48, "optim": {"learning_rate": 0.01}},
+    "contrast_wide": {"pretexts": {"contrast": {"smallest_crop": 0.15}}, "image_size": 48},
+    "contrast_sharp": {"pretexts": {"contrast": {"temperature": 0.1}}, "image_size": 48},
 }
 MASKED_VIT = {
     "backbone": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8}},
@@ -117,7 +121,7 @@ def main() -> None:
 def settings(own: dict[str, Any], seed: int = 0) -> RunConfig:
     """The photographs' config of --stage pretrain, with a candidate's own part."""
     config = read_config(ROOT / "configs" / "pretrain_photos.yaml") | {"image_size": SIDE, "seed": seed} | own
-    config["optim"] = {"batch_size": BATCH, "max_seconds": None, "steps": 10**6}
+    config["optim"] = {**own.get("optim", {}), "batch_size": BATCH, "max_seconds": None, "steps": 10**6}
     return resolve("pretrain", config, {})
 
 
@@ -305,7 +309,9 @@ def keep(part: str, found: dict[str, Any]) -> None:
 def steps_of(name: str, seconds: float) -> int:
     """How many steps a method does in so many seconds here."""
     rates = json.loads(RESULT.read_text())["speed"]["rates"]
-    own = name if name in rates else "simclr"  # its variants cost the same
+    # options that change no arithmetic cost what the plain candidate does
+    plain = "contrast_small" if OURS.get(name, {}).get("image_size") else "contrast" if name in OURS else "simclr"
+    own = name if name in rates else plain
     return round(seconds / rates[own]["median"])
 
 

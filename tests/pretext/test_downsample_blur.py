@@ -28,6 +28,14 @@ def test_reduction_is_opencvs_area_and_enlargement_torchs_bicubic(images: Tensor
         torch.testing.assert_close(seen, large[0].clamp(0, 1), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("size", "factor"), [((96, 130), 2), ((100, 64), 4), ((131, 97), 5)])
+def test_large_images_band_by_band(size: tuple[int, int], factor: int) -> None:
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    small = torch.nn.functional.adaptive_avg_pool2d(images, [-(-side // factor) for side in size])
+    large = torch.nn.functional.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
+    torch.testing.assert_close(reduce_and_enlarge(images, factor), large, atol=2e-6, rtol=0)
+
+
 def test_a_factor_that_does_not_divide_keeps_constants_and_size() -> None:
     image = torch.full((1, 3, 61, 47), 0.3)
     torch.testing.assert_close(reduce_and_enlarge(image, 4), image)
