@@ -115,7 +115,7 @@ def fit(
     milestones = [Milestones(count, lambda p, act=act: act(p, tracker)) for count, act in actions] if main else []
     past = memory.get(LOSSES, {}), LossWatch(**memory.get(WATCH, {}))
     tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
-    with Interruptions() as asked:
+    with Interruptions(say=run.say) as asked:
 
         def hook(progress: Progress, record: StepRecord) -> None:
             tracker(progress, record)
