@@ -100,6 +100,30 @@ def test_a_machine_reads_objects_when_we_are_at_fault(
         look_at()
 
 
+def test_a_launcher_that_ends_the_survivors_does_not_hide_why(
+    look_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Its SIGTERM meets the error on its way out, and another one the writing of the result."""
+
+    def lost(*given: Any, **options: Any) -> None:
+        try:
+            raise RuntimeError("[gloo] Connection closed by peer")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    original = Run.write_result
+
+    def told(run: Run, *given: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(run, *given, **options)
+
+    monkeypatch.setattr(build, "open_pool", lost)
+    monkeypatch.setattr(Run, "write_result", told)
+    assert look_at() == 2
+    assert "error: another process of this run has ended" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+
+
 def test_an_unknown_manner_names_the_nearest(capsys: Capture) -> None:
     assert main(["--stage", "export", "--console", "quite"]) == 2
     assert "unknown value of console 'quite'. Did you mean 'quiet'?" in capsys.readouterr().err

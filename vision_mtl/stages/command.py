@@ -21,7 +21,7 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.files import MACHINE, disk_error
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.memory import is_out_of_memory, out_of_memory
-from vision_mtl.core.run import CONFIG, Run
+from vision_mtl.core.run import CONFIG, Run, is_main_process
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.next_steps import steps_text, what_next, where_to_look
@@ -61,7 +61,7 @@ def main(words: list[str]) -> int:
             raise
         console.error(f"{type(error).__name__}: {error}", 1, traceback=traceback.format_exc())
         return 1
-    if code == INTERRUPTED:
+    if code == INTERRUPTED and is_main_process():
         console.result({"status": "interrupted", "error": "interrupted by SIGINT or SIGTERM", "exit_code": code})
     return code
 
