@@ -42,6 +42,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def _reference(room: Path) -> str:
     """A room's modules, one after another."""
     modules = sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in room.rglob("*.py"))
-    parts = [f"## {module}\n\n::: {module}\n    options:\n      show_root_heading: false" for module in modules
-             if not module.endswith("__init__")]  # fmt: skip
+    shown = "options:\n      show_root_heading: false\n      show_root_toc_entry: false"
+    named = [module for module in modules if not module.endswith("__init__")]
+    parts = [f"## {module}\n\n::: {module}\n    {shown}" for module in named]
     return f"# {room.name}\n\n" + "\n\n".join(parts) + "\n"

@@ -14,9 +14,11 @@ from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_wish_to_stop_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with Interruptions() as asked:
+    said: list[str] = []
+    with Interruptions(say=said.append) as asked:
         os.kill(os.getpid(), number)
         assert asked.stop and not asked.save
+    assert said == ["stopping after this step; once more to leave at once."]
     assert signal.getsignal(number) is before
 
 

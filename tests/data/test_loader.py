@@ -10,7 +10,7 @@ from PIL import Image
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data import loader as module
-from vision_mtl.data.loader import LabelledBatch, TaskLoader, clean_batch
+from vision_mtl.data.loader import LabelledBatch, TaskLoader, labelled_rows
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.data.task_batches import TaskBatches
@@ -81,16 +81,15 @@ def test_the_policy_is_that_of_the_task_drawn_for_and_masks_follow(pool: Pool, t
     with TaskLoader(pool, tasks, batches, seed=0) as loader:
         batch = loader.at(0)
     drawn_for = batches.at(0)[2]
-    clean = clean_batch(pool, batch.indices, tasks)
-    unchanged = (batch.images == clean.images).flatten(1).all(1)
+    unchanged = (batch.images == pool.gather(batch.indices)).flatten(1).all(1)
     assert torch.equal(unchanged, drawn_for == 0)
     rows, masks = batch.targets["seen"]
     assert {0, 1, 2} == set(drawn_for[rows].tolist())
     for image, mask in zip(batch.images[rows], masks, strict=True):
         bright = image[0] > image.max() / 2
         assert (bright == (mask == 1))[mask >= 0].float().mean() > 0.9
-    own = {int(row): mask for row, mask in zip(*clean.targets["seen"], strict=True)}
-    changed = [not torch.equal(mask, own[int(row)]) for row, mask in zip(rows, masks, strict=True)]
+    own = pool.targets["seen"].gather(batch.indices[rows])
+    changed = [not torch.equal(mask, before) for mask, before in zip(masks, own, strict=True)]
     assert changed == (drawn_for[rows] != 0).tolist()
 
 
@@ -114,9 +113,7 @@ def test_the_pool_is_left_as_it_was(pool: Pool, tasks: dict[str, Task]) -> None:
 
 def test_a_task_without_a_label_in_the_batch_is_absent(pool: Pool, tasks: dict[str, Task]) -> None:
     number = next(i for i, identity in enumerate(pool.identities) if identity.endswith("00.png"))
-    batch = clean_batch(pool, torch.tensor([number]), tasks)
-    assert list(batch.targets) == ["letter"]
-    assert torch.equal(batch.images, pool.gather(torch.tensor([number])))
+    assert list(labelled_rows(pool, tasks, torch.tensor([number]))) == ["letter"]
 
 
 def test_the_next_batch_is_made_meanwhile_and_only_that(pool: Pool, tasks: dict[str, Task]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from vision_mtl.core.console import Console
 from vision_mtl.core.run import Run
+from vision_mtl.stages import build
 from vision_mtl.stages.command import main, split_words
 from vision_mtl.stages.next_steps import LOOK, NEXT, steps_text, what_next
 from vision_mtl.stages.registry import STAGES
@@ -63,11 +66,62 @@ def test_quiet_is_the_result_alone(look_at: Any, capsys: Capture) -> None:
 def test_errors_are_said_in_every_manner(mode: str, capsys: Capture) -> None:
     assert main(["--stage", "export", "--print_config", "--seed", "x", "--console", mode]) == 2
     said = capsys.readouterr()
-    assert said.out == ""
     text = json.loads(said.err)["text"] if mode == "json" else said.err
     assert "option seed must be a whole number; found 'x'" in text
     if mode == "json":
         assert json.loads(said.err)["exit_code"] == 2
+        assert json.loads(said.out) == {"event": "result", "status": "failed", "error": text, "exit_code": 2}
+    else:
+        assert said.out == ""
+
+
+def test_a_machine_reads_objects_when_the_run_is_interrupted(
+    look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(build, "open_pool", lambda *given, **options: os.kill(os.getpid(), signal.SIGTERM))
+    assert look_at("--console", "json") == 130
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["event"] == "result" and result["status"] == "interrupted" and result["exit_code"] == 130
+    assert "goes on" in [json.loads(line) for line in said.err.splitlines()][-1]["text"]
+
+
+def test_a_machine_reads_objects_when_we_are_at_fault(
+    look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(build, "open_pool", lambda *given, **options: 1 / 0)
+    assert look_at("--console", "json") == 1
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["status"] == "failed" and result["error"] == "ZeroDivisionError: division by zero"
+    error = [json.loads(line) for line in said.err.splitlines()][-1]
+    assert error["exit_code"] == 1 and error["traceback"].startswith("Traceback") and "1 / 0" in error["traceback"]
+    with pytest.raises(ZeroDivisionError):  # people see it as Python shows it
+        look_at()
+
+
+def test_a_launcher_that_ends_the_survivors_does_not_hide_why(
+    look_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Its SIGTERM meets the error on its way out, and another one the writing of the result."""
+
+    def lost(*given: Any, **options: Any) -> None:
+        try:
+            raise RuntimeError("[gloo] Connection closed by peer")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    original = Run.write_result
+
+    def told(run: Run, *given: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(run, *given, **options)
+
+    monkeypatch.setattr(build, "open_pool", lost)
+    monkeypatch.setattr(Run, "write_result", told)
+    assert look_at() == 2
+    assert "error: another process of this run has ended" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
 
 
 def test_an_unknown_manner_names_the_nearest(capsys: Capture) -> None:
@@ -76,8 +130,6 @@ def test_an_unknown_manner_names_the_nearest(capsys: Capture) -> None:
 
 
 def test_other_packages_warnings_are_kept_back(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    from vision_mtl.stages import build
-
     original = build.open_pool
 
     def noisy(*given: Any, **options: Any) -> Any:

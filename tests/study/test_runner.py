@@ -12,7 +12,7 @@ import pytest
 from vision_mtl.core.errors import UserError
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.recipes import merge, read_arms
-from vision_mtl.study.runner import Job, RunJob, Runner, duration, finished, read_clock
+from vision_mtl.study.runner import Job, RunJob, Runner, finished, read_clock
 
 
 def cheap_job() -> RunJob:
@@ -124,7 +124,3 @@ def test_progress_says_how_long_it_will_take(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / first.folder / "result.json").unlink()
     (tmp_path / last.folder / "result.json").unlink()
     assert Forecast(plan, tmp_path, 2).text() == "4 of 6 runs done, 2 at a time, about 60 s left"
-
-
-def test_durations_for_people() -> None:
-    assert [duration(s) for s in (0.4, 40, 130, 7300)] == ["0 s", "40 s", "2 min", "2 h 2 min"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.batches import Batches
-from vision_mtl.data.loader import TaskLoader, clean_batch
+from vision_mtl.data.loader import TaskLoader, labelled_rows
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.task_batches import TaskBatches
@@ -46,12 +46,12 @@ def build(pool: Pool, decoder: str, names: tuple[str, ...] = NAMES) -> tuple[Sha
 
 def batches(pool: Pool, names: tuple[str, ...] = NAMES) -> dict[str, RepairBatch | TaskBatch]:
     damaged, labelled = torch.arange(0, 60, 4), torch.arange(1, 60, 5)
-    clean = clean_batch(pool, labelled, names)
-    labels = {name: Labels(rows, values) for name, (rows, values) in clean.targets.items()}
+    found = labelled_rows(pool, names, labelled)
+    labels = {name: Labels(rows, pool.targets[name].gather(labelled[rows])) for name, rows in found.items()}
     counts = {name: float(len(own.rows)) for name, own in labels.items()}
     return {
         "repair": RepairBatch(pool.gather(damaged), Keys(0, 0, damaged)),
-        "tasks": TaskBatch(clean.images, labels, counts),
+        "tasks": TaskBatch(pool.gather(labelled), labels, counts),
     }
 
 

@@ -2,7 +2,7 @@
 
 auto: for people; a progress bar on a terminal, plain lines elsewhere. plain: lines everywhere. quiet: errors and the
 result. json: for machines; every line is a JSON object with `event` (message, warning, progress, error; result alone
-goes to standard output).
+goes to standard output, and there is one however the command ends).
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class Console:
         """How far the work is: `share` in [0, 1]."""
         self._aside("progress", text, f"{share:4.0%}  {text}", share=round(share, 4))
 
-    def error(self, text: str, exit_code: int) -> None:
-        """What ended the run; in every manner."""
-        line = json.dumps({"event": "error", "text": text, "exit_code": exit_code}, ensure_ascii=False)
+    def error(self, text: str, exit_code: int, **more: str) -> None:
+        """What ended the run; in every manner. Machines are told `more`, and the same as a result."""
+        line = json.dumps({"event": "error", "text": text, "exit_code": exit_code, **more}, ensure_ascii=False)
         print(line if self.mode == "json" else f"error: {text}", file=sys.stderr, flush=True)
+        self.result({"status": "failed", "error": text, "exit_code": exit_code})
 
     def show(self, text: str) -> None:
         """Part of the result, for people."""

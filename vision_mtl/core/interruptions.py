@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -23,12 +24,13 @@ SAVE = "SIGUSR1"  # not on Windows
 class Interruptions:
     """A `with` block in which signals are noted in `stop` and `save`; with `at_once`, `stop` raises as well.
 
-    Raises `KeyboardInterrupt`. Only the main thread may set handlers; in another one nothing is changed.
+    `say` is told, where a signal is only noted, what comes next. Raises `KeyboardInterrupt`. Only the main thread may
+    set handlers; in another one nothing is changed.
     """
 
-    def __init__(self, at_once: bool = False) -> None:
+    def __init__(self, at_once: bool = False, say: Callable[[str], None] | None = None) -> None:
         self.stop = self.save = False
-        self.at_once = at_once
+        self.at_once, self.say = at_once, say
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptions:
@@ -61,4 +63,5 @@ class Interruptions:
         self.stop = True
         if self.at_once:
             raise KeyboardInterrupt
-        print("\nstopping after this step; once more to leave at once.", file=sys.stderr, flush=True)
+        if self.say is not None:
+            self.say("stopping after this step; once more to leave at once.")

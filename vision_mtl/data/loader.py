@@ -107,14 +107,6 @@ class TaskLoader:
         return LabelledBatch(indices, epochs, drawn_for, image_tensor(pixels), targets)
 
 
-def clean_batch(pool: Pool, indices: Tensor, tasks: Iterable[str]) -> LabelledBatch:
-    """The images `indices` (B,) as they are in the pool, with all their labels for `tasks`: for evaluation."""
-    rows = labelled_rows(pool, tasks, indices)
-    targets = {task: (found, pool.targets[task].gather(indices[found])) for task, found in rows.items()}
-    nothing = torch.zeros_like(indices)
-    return LabelledBatch(indices, nothing, nothing - 1, pool.gather(indices), targets)
-
-
 def labelled_rows(pool: Pool, tasks: Iterable[str], indices: Tensor) -> dict[str, Tensor]:
     """task -> (b,) int64 rows of `indices` (B,) that carry a label for it; tasks without one are absent."""
     found = {task: torch.from_numpy(np.flatnonzero(pool.targets[task].labelled[indices.numpy()])) for task in tasks}

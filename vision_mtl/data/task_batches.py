@@ -68,12 +68,6 @@ class TaskBatches:
             found[rows] = self._order(number, epoch)[within[rows]]
         return found, epochs, tasks
 
-    def epochs_seen(self, step: int) -> dict[str, float]:
-        """How often each task's images have been seen, on average, by all processes in the first `step` steps."""
-        slots = torch.tensor([step * self.world_size * self.batch_size])
-        taken = self._taken(slots)[0].tolist()
-        return {task: n / len(self.indices[task]) for task, n in zip(self.tasks, taken, strict=True)}
-
     def _taken(self, slots: Tensor) -> Tensor:
         """(n,) slots -> (n, T): how many slots each task has before that one."""
         length = len(self.cycle)

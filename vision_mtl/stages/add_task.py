@@ -18,13 +18,12 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.finetune import train
-from vision_mtl.stages.fit import write_result
+from vision_mtl.stages.fit import make_trainer, write_result
 from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
 from vision_mtl.training.balancing.options import Balance
-from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.supervised import task_answers
@@ -72,17 +71,8 @@ def add_task(
     feed = build_feed(
         learnt, optim, accelerator, config.seed, temperature=temperature, num_workers=config.data["num_workers"]
     )
-    trainer = Trainer(
-        model,
-        build_objective(learnt),
-        feed,
-        optim,
-        accelerator,
-        runtime.layout(model.backbone),
-        config.seed,
-        runtime.compile,
-        build_balancing(Balance(**config.balance), model, learnt.tasks),
-    )
+    balancing = build_balancing(Balance(**config.balance), model, learnt.tasks)
+    trainer = make_trainer(config, accelerator, model, build_objective(learnt), feed, balancing)
     validation = train(config, run, trainer, track, learnt, num_evaluations, keep_best_per_task=False)
     model = finish(run, validation)
     found = predict_split(model, pool, "test", trained, accelerator.autocast)

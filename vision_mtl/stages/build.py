@@ -115,8 +115,8 @@ def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
 
     Raises `UserError` if there is none, or if its weights do not fit what it says.
     """
-    path, tensors = _stored_weights(where)
-    state = read_state(path)
+    path = find_checkpoint(Path(where).expanduser())
+    state, tensors = read_state(path), _stored_weights(path)
     size = (state["image_size"][0], state["image_size"][1])
     backbone = Backbone(**{**state["backbone"], "pretrained": False}, image_size=size)
     options = dict(state["decoder"])
@@ -134,13 +134,13 @@ def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
     return model.eval(), state
 
 
-def load_weights(model: SharedModel, where: str, heads: list[str] | None = None) -> Path:
-    """Load a run's or a checkpoint's weights: the whole backbone, and what fits of decoder and heads.
+def load_weights(model: SharedModel, path: Path, heads: list[str] | None = None) -> None:
+    """Load the weights of a checkpoint that is known to be whole: all of the backbone, what fits of decoder and heads.
 
     The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit, or if the decoder or
     one of `heads` (pretexts that must have been trained) is not there.
     """
-    path, tensors = _stored_weights(where)
+    tensors = _stored_weights(path)
     fitting = _fitting(model.state_dict(), tensors, path)
     needed = [] if heads is None else ["decoder.", *(f"heads.{name}." for name in heads)]
     for prefix in needed:
@@ -149,22 +149,19 @@ def load_weights(model: SharedModel, where: str, heads: list[str] | None = None)
             trained = sorted(read_state(path)["pretexts"])
             raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
     model.load_state_dict(fitting, strict=False)
-    return path
 
 
-def load_backbone(backbone: Backbone, where: str) -> Path:
-    """Load a run's or a checkpoint's backbone alone; raises `UserError` if it does not fit."""
-    path, tensors = _stored_weights(where)
+def load_backbone(backbone: Backbone, path: Path) -> None:
+    """Load the backbone alone of a checkpoint that is known to be whole; raises `UserError` if it does not fit."""
+    tensors = _stored_weights(path)
     prefix = "backbone."
     fitting = _fitting({prefix + k: v for k, v in backbone.state_dict().items()}, tensors, path)
     backbone.load_state_dict({k.removeprefix(prefix): v for k, v in fitting.items()})
-    return path
 
 
-def _stored_weights(where: str) -> tuple[Path, dict[str, Tensor]]:
-    """The checkpoint that `where` means, and its averaged weights, or the last ones where it keeps no average."""
-    path = find_checkpoint(Path(where).expanduser())
-    return path, read_tensors(path, "average") or read_tensors(path, "model")
+def _stored_weights(path: Path) -> dict[str, Tensor]:
+    """A checkpoint's averaged weights, or the last ones where it keeps no average."""
+    return read_tensors(path, "average") or read_tensors(path, "model")
 
 
 def _fitting(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

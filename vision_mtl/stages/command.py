@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import re
+import traceback
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeGuard
 
 import yaml
 
@@ -20,7 +21,7 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.files import MACHINE, disk_error
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.memory import is_out_of_memory, out_of_memory
-from vision_mtl.core.run import CONFIG, Run
+from vision_mtl.core.run import CONFIG, Run, is_main_process
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.next_steps import steps_text, what_next, where_to_look
@@ -42,18 +43,27 @@ COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "console", "hel
 
 
 def main(words: list[str]) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; returns the exit code. Raises a fault of ours as it is, unless a machine listens."""
     console = AUTO
     try:
         given = split_words(words)
         console = Console.of(_one(given, "console") or AUTO.mode)
         with silent_libraries():
-            return _command(given, console)
+            code = _command(given, console)
     except UserError as error:
-        console.error(str(error), 2)
+        with Interruptions():  # told first, as in `execute`
+            console.error(str(error), 2)
         return 2
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
+    except Exception as error:
+        if console.mode != "json":
+            raise
+        console.error(f"{type(error).__name__}: {error}", 1, traceback=traceback.format_exc())
+        return 1
+    if code == INTERRUPTED and is_main_process():
+        console.result({"status": "interrupted", "error": "interrupted by SIGINT or SIGTERM", "exit_code": code})
+    return code
 
 
 def _command(given: dict[str, list[str]], console: Console) -> int:
@@ -147,21 +157,16 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     try:
         with Interruptions(at_once=True):
             STAGES.get(config.stage)(config, run, **config.own)
-    except KeyboardInterrupt:
-        record_end(run, "interrupted")
-        run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
-        return INTERRUPTED
     except Exception as error:
-        known = mendable(error, folder)
-        record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
-        if known is None:
-            run.say(
-                "this is a fault of vision_mtl, not of yours: please report what follows, with config.yaml and "
-                f"environment.json of {folder}."
-            )
-        if known is None or known is error:
-            raise
-        raise known from error
+        with Interruptions():  # a launcher ends all processes of a run when one has died: why is written down first
+            fail(run, error)
+    except KeyboardInterrupt as interrupt:
+        with Interruptions():
+            if is_lost_process(cause := interrupt.__context__):  # the launcher's SIGTERM met the error on its way
+                fail(run, cause)
+            record_end(run, "interrupted")
+            run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
+            return INTERRUPTED
     finally:
         run.close()
     show_end(run)
@@ -182,6 +187,20 @@ def show_end(run: Run) -> None:
     run.console.result({"run_dir": str(run.folder), **result, **steps})
 
 
+def fail(run: Run, error: Exception) -> NoReturn:
+    """Record that the run ended with `error`, and raise it: as `UserError` if the user can act on it."""
+    known = mendable(error, run.folder)
+    record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
+    if known is None:
+        run.say(
+            "this is a fault of vision_mtl, not of yours: please report what follows, with config.yaml and "
+            f"environment.json of {run.folder}."
+        )
+    if known is None or known is error:
+        raise error
+    raise known from error
+
+
 def record_end(run: Run, status: str, error: str | None = None) -> None:
     """Write the result of a run that did not end well; the disk that ended it may refuse even that."""
     try:
@@ -196,7 +215,7 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
         return error
     if is_out_of_memory(error):
         return out_of_memory("outside of training; what was trained is saved")
-    if isinstance(error, RuntimeError) and any(sign in f"{type(error).__name__} {error}" for sign in LOST_PROCESS):
+    if is_lost_process(error):
         return UserError(
             "another process of this run has ended, or cannot be reached: see its own message above. The last "
             f"checkpoint is whole, and the same command goes on from it ({' '.join(str(error).split())[:200]})."
@@ -204,6 +223,11 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
     if isinstance(error, OSError) and error.errno in MACHINE:
         return disk_error(Path(error.filename or folder), 0, error)
     return None
+
+
+def is_lost_process(error: BaseException | None) -> TypeGuard[RuntimeError]:
+    """Whether it is PyTorch's word for a process of this run that cannot be reached."""
+    return isinstance(error, RuntimeError) and any(sign in f"{type(error).__name__} {error}" for sign in LOST_PROCESS)
 
 
 def look(config: RunConfig, console: Console) -> int:

@@ -96,11 +96,13 @@ class RunConfig:
     runtime: dict[str, Any] = field(default_factory=dict)
     track: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)  # the stage's keyword-only parameters
+    start: Path | None = None  # the checkpoint that init_from means: found, and whole, when this was resolved
 
     def to_yaml(self) -> str:
         """What `config.yaml` holds and `--print_config` prints; `--config` reads it back to the same config."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["image_size"] = list(self.image_size)
+        del values["start"]
         own = values.pop("own")
         values |= {self.stage: own} if own else {}
         kept = {k: _plain(v) for k, v in values.items() if v != {} or k in sections(self.stage)}
@@ -150,12 +152,13 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
     """
     written, given = _in_full(stage, _flatten(stage, file)), _in_full(stage, given)
     inherited: dict[str, Any] = {}
+    checkpoint = None
     tasks = _names("tasks", [*written, *given])
     # a file's `pretexts` replaces the mixture; the command line edits it
     base = _names("pretexts", written) or list(DEFAULT_PRETEXTS)
     start = (given.get("init_from") or [written.get("init_from")])[-1]
     if start:
-        inherited = _inherited(str(start), stage)
+        checkpoint, inherited = _inherited(str(start), stage)
         base = _names("pretexts", written) or _names("pretexts", inherited) or base
     selection = (given.get(f"{stage}.{SELECTION}") or [written.get(f"{stage}.{SELECTION}")])[-1]
     if selection and selection != "null":
@@ -193,7 +196,7 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
     missing = [key for key, o in table.items() if o.default is REQUIRED and key not in values]
     if missing:
         raise UserError(f"option {missing[0]} is missing: give --{missing[0]} ({table[missing[0]].help}).")
-    return _nested(stage, values)
+    return replace(_nested(stage, values), start=checkpoint)
 
 
 def _in_full(stage: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -343,11 +346,12 @@ def _nested(stage: str, values: Mapping[str, Any]) -> RunConfig:
     return RunConfig(stage=stage, **general, **parts)
 
 
-def _inherited(where: str, stage: str) -> dict[str, Any]:
-    """Dotted options that a run or checkpoint hands on."""
+def _inherited(where: str, stage: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint that a run or file means, and the dotted options that it hands on."""
     from vision_mtl.training.checkpoint import find_checkpoint, read_state  # late: it imports PyTorch
 
-    state = read_state(find_checkpoint(Path(where).expanduser()))
+    path = find_checkpoint(Path(where).expanduser())
+    state = read_state(path)
     found = {"image_size": state["image_size"]}
     handed = ["backbone", "decoder"] + (["data"] if stage in FROM_ITS_RUN else [])
     for section in handed:
@@ -356,7 +360,7 @@ def _inherited(where: str, stage: str) -> dict[str, Any]:
         for name, options in state.get(section, {}).items():
             found |= {f"{section}.{name}.{key}": value for key, value in options.items()}
     found["backbone.pretrained"] = False  # the weights come from the run
-    return found
+    return path, found
 
 
 def _refuse_contradictions(explicit: Mapping[str, Any], inherited: Mapping[str, Any], start: str) -> None:

@@ -31,7 +31,7 @@ from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.discover_online import Online, check_mode, check_one_cell, discover_online
 from vision_mtl.stages.discover_outputs import about_selection, write_figures, write_files
 from vision_mtl.stages.fit import fit, resume
-from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_trainer
+from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_network, build_trainer
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.progress import ProgressLine
@@ -76,7 +76,8 @@ def discover(
     trainers = []
     for number, part in enumerate(parts):
         run.say(f"fold {FOLDS[number]}: fitting to {len(folds[number]):,} images")
-        trainer = build_trainer(config, part, pool, folds[number], pretexts, accelerator)
+        model = build_network(config, pretexts)
+        trainer = build_trainer(config, part, pool, folds[number], model, pretexts, accelerator)
         train(config, part, pool, trainer, few[1 - number], num_scorings)
         trainers.append(trainer)
         run.warnings += [text for text in part.warnings if text not in run.warnings]

@@ -30,7 +30,7 @@ from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.discover_outputs import about_selection
 from vision_mtl.stages.fit import fit, resume, write_result
 from vision_mtl.stages.guards import remember_images
-from vision_mtl.stages.pretrain import build_trainer, draw, training_images, watch
+from vision_mtl.stages.pretrain import build_network, build_trainer, draw, training_images, watch
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.tracking import Track, Tracker
@@ -62,12 +62,14 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     """Train, the damages drawn by learning progress; score on the test images as pretraining does; write it all."""
     track, accelerator = Track(**config.track), Runtime(**config.runtime).accelerator(config.device)
     check_run(config, accelerator.num_processes)
+    pretexts = build.build_pretexts(config)
+    model = build_network(config, pretexts)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
-    trainer = build_trainer(config, run, pool, indices, build.build_pretexts(config), accelerator)
+    trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
     memory: dict[str, Any] = {"chance": trainer.objective.chance, RECORD: None}
-    resume(trainer, run, memory, config.init_from)
+    resume(trainer, run, memory, config)
     trainer.objective.chance = memory["chance"]
     syllabus = Syllabus(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
     syllabus.begin()

@@ -11,7 +11,7 @@ from vision_mtl.core.run import Run
 from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.fit import fit, resume, write_result
+from vision_mtl.stages.fit import fit, make_trainer, resume, write_result
 from vision_mtl.stages.guards import rank_action, remember_images, warn_of_few, warn_of_starved
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.single import transfer
@@ -53,8 +53,8 @@ def finetune(
     # transfer: on as many labelled images of it as the shared network sees, or for as many steps
 ) -> None:
     """Open the labels, build the model, train, choose on validation, score on the test images, compare, draw."""
-    optim, track, runtime = Optim(**config.optim), Track(**config.track), Runtime(**config.runtime)
-    accelerator = runtime.accelerator(config.device)
+    optim, track = Optim(**config.optim), Track(**config.track)
+    accelerator = Runtime(**config.runtime).accelerator(config.device)
     pool = build.open_pool(config, run)
     labelled = open_labels(config, run, pool, label_fraction)
     remember_images(run, pool, labelled.train_indices, config.init_from)
@@ -63,8 +63,8 @@ def finetune(
     def trainer_of(tasks: Labelled, fitted: Optim) -> Trainer:
         torch.manual_seed(config.seed)
         model = build.build_task_model(config, tasks.pool, list(tasks.tasks), tasks.train_rows, drop_path_ratio)
-        if config.init_from:
-            build.load_weights(model, config.init_from)
+        if config.start:
+            build.load_weights(model, config.start)
         build.freeze_backbone(model, freeze)
         feed = build_feed(
             tasks,
@@ -78,18 +78,7 @@ def finetune(
         # a task alone has nobody to agree with: its own network is fitted to its loss
         alone = tasks is not labelled
         balancing = None if alone else build_balancing(Balance(**config.balance), model, tasks.tasks)
-        layout = runtime.layout(model.backbone)
-        return Trainer(
-            model,
-            build_objective(tasks),
-            feed,
-            fitted,
-            accelerator,
-            layout,
-            config.seed,
-            runtime.compile,
-            balancing,
-        )
+        return make_trainer(config, accelerator, model, build_objective(tasks), feed, balancing, fitted)
 
     trainer = trainer_of(labelled, optim)
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
@@ -122,7 +111,7 @@ def train(
     memory: dict[str, Any] = {"best": {}}
     best = Best(run.checkpoints, keep_best_per_task)
     validation = Validation(trainer, labelled, best, description, memory)
-    resume(trainer, run, memory, config.init_from)
+    resume(trainer, run, memory, config)
     if best.restore(memory["best"], run.is_main):
         run.warn("weights of the best evaluation were lost with a checkpoint; the best is chosen anew from here on.")
     memory["best"] = best.scores

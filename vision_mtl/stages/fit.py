@@ -8,6 +8,7 @@ from pathlib import Path
 from traceback import clear_frames
 from typing import Any
 
+from accelerate import Accelerator
 from safetensors.torch import save as safetensors
 
 from vision_mtl.core.errors import UserError
@@ -15,8 +16,10 @@ from vision_mtl.core.files import atomic_write_bytes, remove_leftovers
 from vision_mtl.core.interruptions import Interruptions
 from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import Run
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.stages.config import RunConfig
+from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.checkpoint import (
-    find_checkpoint,
     load_optimiser,
     newest_checkpoint,
     read_state,
@@ -26,6 +29,9 @@ from vision_mtl.training.checkpoint import (
 )
 from vision_mtl.training.guards import LossWatch, what_fits
 from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
+from vision_mtl.training.objective import Feed, Objective
+from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.tracking import Milestones, Track, Tracker
 
 Action = tuple[int, Callable[[Progress, Tracker], None]]  # how often over the run, and what
@@ -33,7 +39,22 @@ LOSSES = "losses"  # in a checkpoint: the steps' losses since the last line of m
 WATCH = "watch"  # in a checkpoint: the early losses that later ones are held against
 
 
-def resume(trainer: Trainer, run: Run, memory: dict[str, Any], init_from: str | None = None) -> None:
+def make_trainer(
+    config: RunConfig,
+    accelerator: Accelerator,
+    model: SharedModel,
+    objective: Objective,
+    feed: Feed,
+    balancing: Balancing | None = None,
+    optim: Optim | None = None,
+) -> Trainer:
+    """What fits `model` as the config says; `optim` stands for its own where a part of the run has another budget."""
+    runtime, optim = Runtime(**config.runtime), optim or Optim(**config.optim)
+    layout = runtime.layout(model.backbone)
+    return Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile, balancing)
+
+
+def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig | None = None) -> None:
     """Go on from the run's newest whole checkpoint, if it has one; `memory` gets the values saved under its keys.
 
     Says which of the two happened: going on with this run, or a new one, and with which weights.
@@ -43,7 +64,7 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], init_from: str | 
         remove_leftovers(run.checkpoints)
     memory |= {LOSSES: {}, WATCH: {}}
     if path is None:
-        _begin(run, init_from)
+        _begin(run, config and config.start)
         return
     state = read_state(path)
     trainer.model.load_state_dict(read_tensors(path, "model"))
@@ -55,7 +76,7 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], init_from: str | 
     memory.update({key: state.get(key, memory[key]) for key in memory})
     trainer.progress = Progress(**state["progress"])
     run.warnings += [text for text in state.get("warnings", []) if text not in run.warnings]
-    _go_on(run, path, trainer.progress.step, init_from)
+    _go_on(run, path, trainer.progress.step, config and config.init_from)
 
 
 def _pass_over(run: Run, damaged: Path, why: str) -> None:
@@ -64,13 +85,13 @@ def _pass_over(run: Run, damaged: Path, why: str) -> None:
         set_aside(damaged)
 
 
-def _begin(run: Run, init_from: str | None) -> None:
+def _begin(run: Run, start: Path | None) -> None:
     """A run without a checkpoint: a new one, or one that was killed before its first."""
     run.rewind(0)
     if run.is_main and run.reached.step:
         run.say(f"begun again, not resumed: there is no checkpoint yet; {run.reached.go_on(0)} steps are repeated.")
-    if init_from:
-        run.say(f"initialised from {find_checkpoint(Path(init_from).expanduser())}: a new run, at step 0")
+    if start:
+        run.say(f"initialised from {start}: a new run, at step 0")
 
 
 def _go_on(run: Run, path: Path, step: int, init_from: str | None) -> None:
@@ -115,7 +136,7 @@ def fit(
     milestones = [Milestones(count, lambda p, act=act: act(p, tracker)) for count, act in actions] if main else []
     past = memory.get(LOSSES, {}), LossWatch(**memory.get(WATCH, {}))
     tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
-    with Interruptions() as asked:
+    with Interruptions(say=run.say) as asked:
 
         def hook(progress: Progress, record: StepRecord) -> None:
             tracker(progress, record)

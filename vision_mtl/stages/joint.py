@@ -16,7 +16,7 @@ from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
 from vision_mtl.stages.finetune import train
-from vision_mtl.stages.fit import write_result
+from vision_mtl.stages.fit import make_trainer, write_result
 from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.pretrain import build_objective as build_repair
 from vision_mtl.stages.pretrain import repair_feed, training_images
@@ -59,8 +59,7 @@ def joint(
     drop_path_ratio: float = 0.0,  # stochastic depth: share of images that skip the deepest block; 0 suits small nets
 ) -> None:
     """As finetune, with repair of all training images, labelled or not, in every step (S4L, Zhai et al., 2019)."""
-    track, runtime = Track(**config.track), Runtime(**config.runtime)
-    accelerator = runtime.accelerator(config.device)
+    track, accelerator = Track(**config.track), Runtime(**config.runtime).accelerator(config.device)
     pool = build.open_pool(config, run)
     labelled = open_labels(config, run, pool, label_fraction)
     damaged, with_labels = split_batch(Optim(**config.optim), repair_ratio)
@@ -69,8 +68,8 @@ def joint(
     torch.manual_seed(config.seed)
     own = labelled.pool, list(labelled.tasks), labelled.train_rows
     model = build.build_task_model(config, *own, drop_path_ratio, pretexts)
-    if config.init_from:
-        build.load_weights(model, config.init_from)
+    if config.start:
+        build.load_weights(model, config.start)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
     repair = build_repair(config, run, pool, pretexts, indices)
@@ -80,17 +79,10 @@ def joint(
     tasks_feed = build_feed(
         labelled, with_labels, accelerator, config.seed, temperature=temperature, num_workers=workers
     )
-    trainer = Trainer(
-        model,
-        Together({REPAIR: repair, "tasks": build_objective(labelled)}),
-        TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed}),
-        Optim(**config.optim),
-        accelerator,
-        runtime.layout(model.backbone),
-        config.seed,
-        runtime.compile,
-        build_balancing(Balance(**config.balance), model, labelled.tasks, [REPAIR]),
-    )
+    objective = Together({REPAIR: repair, "tasks": build_objective(labelled)})
+    feed = TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
+    balancing = build_balancing(Balance(**config.balance), model, labelled.tasks, [REPAIR])
+    trainer = make_trainer(config, accelerator, model, objective, feed, balancing)
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
     finish(run, validation)
     report(run, pool, labelled, trainer, validation, repair)

@@ -19,12 +19,13 @@ from vision_mtl.discovery.selection import read_selection
 from vision_mtl.evaluation.features import Autocast, extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.online import online_probe
 from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.stages import build
 from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.fit import Action, fit, resume, write_result
+from vision_mtl.stages.fit import Action, fit, make_trainer, resume, write_result
 from vision_mtl.stages.guards import measure_rank, remember_images
 from vision_mtl.stages.pictures import repair_figure
 from vision_mtl.stages.registry import STAGES
@@ -50,24 +51,17 @@ def pretrain(
     # drawn; --selection for short. Its pretexts and their options are taken over
 ) -> None:
     """Open the images, build the model, train, score on the test images, draw, write the result."""
-    optim, track, runtime = Optim(**config.optim), Track(**config.track), Runtime(**config.runtime)
-    accelerator = runtime.accelerator(config.device)
-    torch.manual_seed(config.seed)
+    track, accelerator = Track(**config.track), Runtime(**config.runtime).accelerator(config.device)
     pretexts = build.build_pretexts(config)
-    model = build.build_model(config, pretexts)
+    model = build_network(config, pretexts)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
 
-    objective = build_objective(config, run, pool, pretexts, indices)
-    weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
-    if config.init_from:
-        build.load_weights(model, config.init_from)
-    feed = repair_feed(config, pool, indices, optim, accelerator, weights)
-    layout = runtime.layout(model.backbone)
-    trainer = Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
+    trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, selection)
+    objective = trainer.objective
     memory = {"chance": objective.chance}
-    resume(trainer, run, memory, config.init_from)
+    resume(trainer, run, memory, config)
     objective.chance = memory["chance"]
     fit(run, trainer, track, build.describe_model(config, model, pool), memory, watch(trainer, pool, objective, track))
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
@@ -103,24 +97,31 @@ def build_objective(
     return PretextObjective(Mixture({name: pretexts[name] for name in pretexts if name in chance}), chance)
 
 
+def build_network(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedModel:
+    """A network for the pretexts; fresh, or with the weights of `--init_from`. Built before the images are decoded, so
+    that a wrong backbone is found first."""
+    torch.manual_seed(config.seed)
+    model = build.build_model(config, pretexts)
+    if config.start:
+        build.load_weights(model, config.start)
+    return model
+
+
 def build_trainer(
     config: RunConfig,
     run: Run,
     pool: Pool,
     indices: torch.Tensor,
+    model: SharedModel,
     pretexts: dict[str, Pretext],
     accelerator: Accelerator,
+    selection: str | None = None,
 ) -> Trainer:
-    """A network and what trains it on the images `indices` (n,); fresh, or with the weights of `--init_from`."""
-    optim, runtime = Optim(**config.optim), Runtime(**config.runtime)
-    torch.manual_seed(config.seed)
-    model = build.build_model(config, pretexts)
-    if config.init_from:
-        build.load_weights(model, config.init_from)
+    """What trains `model` on the images `indices` (n,), their damage drawn by the selection file where one is given."""
     objective = build_objective(config, run, pool, pretexts, indices)
-    feed = repair_feed(config, pool, indices, optim, accelerator)
-    layout = runtime.layout(model.backbone)
-    return Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile)
+    weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
+    feed = repair_feed(config, pool, indices, Optim(**config.optim), accelerator, weights)
+    return make_trainer(config, accelerator, model, objective, feed)
 
 
 def repair_feed(

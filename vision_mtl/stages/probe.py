@@ -94,8 +94,9 @@ def open_backbone(config: RunConfig, run: Run) -> Backbone:
     torch.manual_seed(config.seed)
     backbone = Backbone(**config.backbone, image_size=config.image_size)
     name = config.backbone["name"]
-    if config.init_from:
-        run.say(f"probing {build.load_backbone(backbone, config.init_from)}")
+    if config.start:
+        build.load_backbone(backbone, config.start)
+        run.say(f"probing {config.start}")
     elif config.backbone["pretrained"]:
         run.say(f"probing timm's weights of {name}")
     else:

@@ -28,12 +28,12 @@ def reconstruct(
     score: bool = True,  # measure the skill on all images of the split as well
 ) -> None:
     """Load the run's weights, score its pretexts, draw one figure for each and one of all."""
-    if not config.init_from:
+    if not config.start:
         raise UserError("reconstruct needs trained weights: give --init_from RUN, for example runs/pretrain-...")
     accelerator = Runtime(**config.runtime).accelerator(config.device)
     pretexts = build.build_pretexts(config)
     model = build.build_model(config, pretexts)
-    build.load_weights(model, config.init_from, heads=list(pretexts))
+    build.load_weights(model, config.start, heads=list(pretexts))
     model.to(accelerator.device).eval()
     pool = build.open_pool(config, run)
     if len(pool.indices(split)) == 0:

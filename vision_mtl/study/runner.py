@@ -24,6 +24,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import RESULT
 from vision_mtl.study.plan import Node, Plan, fill
+from vision_mtl.study.units import duration_words
 from vision_mtl.training.progress import ProgressLine
 
 Backend = Literal["loky", "dask", "ray"]
@@ -157,7 +158,7 @@ class Forecast:
         left = [means.get(node.stage) for key, node in nodes.items() if key not in self.done]
         text = f"{len(self.done)} of {len(nodes)} runs done, {self.width} at a time"
         if left and None not in left:
-            text += f", about {duration(sum(s for s in left if s is not None) / self.width)} left"
+            text += f", about {duration_words(sum(s for s in left if s is not None) / self.width)} left"
         return text
 
     @contextmanager
@@ -181,18 +182,6 @@ class Forecast:
             stop.set()
             thread.join()
             line.close()
-
-
-def duration(seconds: float) -> str:
-    """For people.
-
-    >>> duration(40), duration(720), duration(12000)
-    ('40 s', '12 min', '3 h 20 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

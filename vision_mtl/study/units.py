@@ -100,7 +100,11 @@ def count_words(count: int, noun: str) -> str:
 
 
 def duration_words(seconds: float | None) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
+    """For people; a dash for None.
+
+    >>> duration_words(4.25), duration_words(45), duration_words(720), duration_words(12000)
+    ('4.2 s', '45 s', '12 min', '3 h 20 min')
+    """
     if seconds is None:
         return NONE
     if seconds < 90:

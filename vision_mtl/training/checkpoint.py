@@ -144,10 +144,14 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors, of any shape, whose names start with `prefix.`, without it."""
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 not a dict
-        return {name.removeprefix(f"{prefix}."): file.get_tensor(name) for name in names}
+    """The tensors, of any shape, whose names start with `prefix.`, without it; raises `UserError` if none can be
+    read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 not a dict
+            return {name.removeprefix(f"{prefix}."): file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the checkpoint {str(path)!r} cannot be read, or not any more: {error}") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
