@@ -77,7 +77,7 @@ class Instances:
 def unite(loaded: list[Loaded]) -> Instances:
     """Number the sources' items: one instance for each file, and for each picture that two sources hold a copy of.
 
-    A copy is told by its decoded pixels, and only if it is the only one in each of the sources: of two in one source
+    A copy is told by its content, and only if it is the only one in each of the sources: of two in one source
     (which may have different labels there) it would be unclear which is meant.
     """
     known: dict[object, int] = {}

@@ -25,12 +25,13 @@ from filelock import FileLock, Timeout
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.decode import UnreadableImage
-from vision_mtl.data.resize import Fit, resize, to_channels
+from vision_mtl.data.reading import read_item
+from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source
 from vision_mtl.data.threads import threads
 
 NEAR_FILES = "near-"  # beside the stores: which of a source's images are near duplicates
-FORMAT = 1  # raise when the store's files change meaning
+FORMAT = 2  # raise when the store's files change meaning
 BLOCK = 1 << 24  # bytes a checksum
 VERIFIED_BYTES = 1 << 32  # larger stores are verified in blocks spread evenly, as many as make up this
 Progress = Callable[[str, int, int], None]  # (what, done, of how many)
@@ -56,7 +57,7 @@ class Store:
 
     folder: Path
     images: np.ndarray  # (N, H, W, C) uint8, memory-mapped
-    hashes: np.ndarray  # (N,) uint64 of the decoded pixels before resizing: equal for exact duplicates
+    hashes: np.ndarray  # (N,) uint64, whatever the size: equal for exact duplicates
     kept: np.ndarray  # (N,) int64
     unreadable: list[tuple[str, str]]
     rebuilt: str | None = None  # what was wrong with the store found, if it had to be built anew
@@ -249,18 +250,18 @@ def _decode_into(
     num_workers: int,
     report: Progress,
 ) -> tuple[np.ndarray, list[str | None]]:
-    """Write every item's pixels to `file`; returns ((N,) uint64 pixel hashes, why each could not be read or None)."""
+    """Write every item's pixels to `file`; returns ((N,) uint64 contents, why each could not be read or None)."""
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
     _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
 
     def decode(number: int) -> str | None:
         try:
-            image = source.read(items[number])
+            images[number], hashes[number] = read_item(
+                source, items[number], settings.image_size, settings.channels, settings.fit
+            )
         except UnreadableImage as error:
             return error.reason
-        hashes[number] = pixel_hash(image)
-        images[number] = to_channels(resize(image, settings.image_size, settings.fit), settings.channels)
         return None
 
     reasons = []
@@ -289,13 +290,6 @@ def _reserve(file: Path) -> None:
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
                     raise
-
-
-def pixel_hash(image: np.ndarray) -> int:
-    """64 bits of the decoded pixels (H, W, C) and their shape."""
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(image))
-    return int.from_bytes(digest.digest(), "little")
 
 
 def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | None]:

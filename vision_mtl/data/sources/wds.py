@@ -58,14 +58,16 @@ class Wds:
             raise UserError(f"wds/{self.rest}: {len(self._shards)} shards hold no image.")
         return found
 
-    def read(self, item: Item) -> np.ndarray:
+    def encoded(self, item: Item) -> bytes:
         shard, _, stem = item.identity.partition(":")
         path = self._by_name[shard]
         try:
-            data = _bytes(_image(self._index[path][stem]))
+            return _bytes(_image(self._index[path][stem]))
         except OSError as error:
             raise unless_unreadable(path, error) from error
-        return decode_bytes(data, item.identity)
+
+    def read(self, item: Item) -> np.ndarray:
+        return decode_bytes(self.encoded(item), item.identity)
 
     @cached_property
     def _by_name(self) -> dict[str, Path]:
