@@ -28,9 +28,10 @@ from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.reading import read_item
 from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source
-from vision_mtl.data.threads import threads
+from vision_mtl.data.threads import in_order, threads
 
 NEAR_FILES = "near-"  # beside the stores: which of a source's images are near duplicates
+STREAM_FILES = "stream-"  # beside the stores: what a look at every file of a streamed source found
 FORMAT = 2  # raise when the store's files change meaning
 BLOCK = 1 << 24  # bytes a checksum
 VERIFIED_BYTES = 1 << 32  # larger stores are verified in blocks spread evenly, as many as make up this
@@ -88,7 +89,8 @@ def open_store(
     if needed > max_gb * 1e9:
         raise UserError(
             f"the decoded store of {name} would take {needed / 1e9:.1f} GB ({len(items):,} images of "
-            f"{settings.shape}), more than --data.max_store_gb {max_gb:g}. Raise it, or lower --image_size."
+            f"{settings.shape}), more than --data.max_store_gb {max_gb:g}. Raise it, lower --image_size, or let "
+            "--data.stream auto decode the images while they are trained on, where they are image files."
         )
     parent = root / "store"
     try:
@@ -96,7 +98,7 @@ def open_store(
     except OSError as error:
         raise disk_error(parent, needed, error) from error
     folder = parent / store_key(name, source, items, settings, parent, num_workers, report)
-    with _locked(folder, name, report):
+    with locked(folder, name, report):
         found, damage = _try_open(folder, settings)
         if found is not None:
             return found
@@ -124,8 +126,9 @@ def clean(root: Path) -> list[tuple[Path, int]]:
             shutil.rmtree(folder)
             lock.release()
             deleted.append((folder, size))
-    for leftover in (*parent.glob("*.lock"), *parent.glob("contents.sqlite*"), *parent.glob(f"{NEAR_FILES}*.npy")):
-        leftover.unlink(missing_ok=True)
+    for pattern in ("*.lock", "contents.sqlite*", f"{NEAR_FILES}*.npy", f"{STREAM_FILES}*.npz"):
+        for leftover in parent.glob(pattern):
+            leftover.unlink(missing_ok=True)
     return deleted
 
 
@@ -183,7 +186,7 @@ def _content(path: Path) -> str:
         return f"unreadable {error.errno}"
 
 
-def _locked(folder: Path, name: str, report: Progress) -> FileLock:
+def locked(folder: Path, name: str, report: Progress) -> FileLock:
     """The store's lock, held; says so if another process has it. The system frees it when its holder dies."""
     lock = FileLock(folder.with_suffix(".lock"))
     try:
@@ -266,7 +269,7 @@ def _decode_into(
 
     reasons = []
     with threads(num_workers) as pool:
-        for done, reason in enumerate(pool.map(decode, range(len(items))), start=1):
+        for done, reason in enumerate(in_order(pool, decode, range(len(items))), start=1):
             reasons.append(reason)
             report(f"decoding {name}", done, len(items))
     images.flush()

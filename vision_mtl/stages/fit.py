@@ -147,6 +147,9 @@ def fit(
             raise
         finally:
             tracker.close()
+            trainer.feed.close()
+    for failure in trainer.feed.pool.failures():
+        run.warn(failure)
     if trainer.progress.skipped:
         run.warn(f"{trainer.progress.skipped} of {trainer.progress.step} steps were skipped: they became non-finite.")
     if asked.stop:
