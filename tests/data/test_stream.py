@@ -1,4 +1,4 @@
-"""Streamed images are the stored ones: the same pixels, contents, sides and labels, and the same rule for broken files."""
+"""Streamed images are the stored ones: the same pixels, contents, sides and labels, one rule for broken files."""
 
 from __future__ import annotations
 
