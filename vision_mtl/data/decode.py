@@ -215,7 +215,9 @@ def _colour_order(image: np.ndarray, grey: bool) -> np.ndarray:
     """OpenCV's (H, W), BGR or BGRA -> (H, W, 1) or RGB; it gives grey with alpha as BGRA."""
     if image.ndim == 2:
         return image[..., None]
-    return np.ascontiguousarray(image[..., :1] if grey else image[..., 2::-1])
+    if grey:
+        return np.ascontiguousarray(image[..., :1])
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 
 def _oriented(image: np.ndarray, header: Image.Image) -> np.ndarray:
