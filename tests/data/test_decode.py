@@ -132,6 +132,13 @@ def test_part_of_a_file_is_refused(picture, kind: str, share: float) -> None:
         decode_bytes(truncated(picture, kind, share), "some file")
 
 
+def test_a_png_with_a_changed_byte_among_its_pixels_is_refused(picture) -> None:
+    data = encoded(Image.fromarray(picture()), "PNG")
+    for at in range(data.index(b"IDAT") + 4, len(data) - 20, len(data) // 20):
+        with pytest.raises(UnreadableImage):
+            decode_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :], "x")
+
+
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(picture) -> None:
     exif = Image.Exif()
     thumbnail = encoded(Image.fromarray(picture(1, 20, 30)), "JPEG")

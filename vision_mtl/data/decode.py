@@ -55,6 +55,7 @@ GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOW
 DIRECT_FORMATS = frozenset({"WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
 REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}  # flags by scale
 REDUCED |= {8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+TURNS = (b"eXIf", b"Raw profile type exif", b"xmp")  # one of these is in a PNG file that has an orientation
 DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is our own rule
@@ -185,7 +186,9 @@ def _decode(data: bytes, header: Image.Image) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is not None and image.dtype in (np.uint8, np.uint16):
             pixels = _colour_order(_eight_bits(image), grey=header.mode == "LA")
-            return pixels if header.format == "TIFF" else _oriented(pixels, header)  # OpenCV turns TIFF files itself
+            # OpenCV turns TIFF files itself; for a PNG file's orientation Pillow decodes it a second time
+            upright = header.format == "TIFF" or not any(mark in data for mark in TURNS)
+            return pixels if upright else _oriented(pixels, header)
     return pixels_of(header)
 
 
