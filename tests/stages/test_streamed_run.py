@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +67,46 @@ def test_a_streamed_run_is_the_stored_one_and_resumes_exactly(
     assert threading.active_count() <= before
 
 
-def test_a_file_that_breaks_in_training_is_named_and_the_steps_before_are_kept(
-    run, jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+HELD_OUT = {"data.val_ratio": 0.1, "data.test_ratio": 0.1, "track.num_probes": 0}  # some 32 of 40 are trained on
+BROKEN_STEP = 2
+
+
+@pytest.fixture
+def broken_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """While training begins, after the look at all files, one that step 2 is the first to see breaks; in the end it is
+    whole again."""
     from vision_mtl.training.loop import Trainer
 
-    held_out = {"data.val_ratio": 0.1, "data.test_ratio": 0.1, "track.num_probes": 0}
-    assert run("whole", "pretrain", "true", 2, **held_out) == 0
-    original, step = Trainer._step, 2  # 16 images before it, of some 32
-    kept: dict[Path, bytes] = {}
+    original, files, contents = Trainer._step, [], []
 
-    def broken(self: Trainer) -> object:
-        if self.progress.step == 0 and not kept:  # after the look at all files, before any is read ahead
-            row = int(self.feed.batches.at(step)[0][0])
-            seen = {int(i) for earlier in range(step) for i in self.feed.batches.at(earlier)[0]}
-            assert row not in seen
-            kept[self.feed.pool.paths[row]] = self.feed.pool.paths[row].read_bytes()
-            self.feed.pool.paths[row].write_bytes(kept[self.feed.pool.paths[row]][:300])
+    def step(self: Trainer) -> object:
+        if not files:
+            row = int(self.feed.batches.at(BROKEN_STEP)[0][0])
+            assert row not in {int(i) for earlier in range(BROKEN_STEP) for i in self.feed.batches.at(earlier)[0]}
+            files.append(self.feed.pool.paths[row])
+            contents.append(files[0].read_bytes())
+            files[0].write_bytes(contents[0][:300])
         return original(self)
 
-    monkeypatch.setattr(Trainer, "_step", broken)
-    capsys.readouterr()
-    code = run("run", "pretrain", "true", 2, **held_out)
-    ((file, content),) = kept.items()
-    file.write_bytes(content)
-    assert code == 2 and f"{file.relative_to(jpegs).as_posix()}' of folder/" in (said := capsys.readouterr().err)
-    assert "cannot be decoded" in said and (tmp_path / "run" / "checkpoints" / f"step-{step:08d}.safetensors").is_file()
-    assert run("run", "pretrain", "true", 2, **held_out) == 0  # mended
-    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+    monkeypatch.setattr(Trainer, "_step", step)
+    yield files
+    files[0].write_bytes(contents[0])
+
+
+def test_a_file_that_breaks_in_training_is_named_and_the_steps_before_are_kept(
+    run, broken_file: list[Path], jpegs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "pretrain", "true", 2, **HELD_OUT) == 2
+    name, said = broken_file[0].relative_to(jpegs).as_posix(), capsys.readouterr().err
+    assert f"'{name}' of folder/{jpegs} cannot be decoded: " in said and "run the same command again" in said
+    assert (tmp_path / "run" / "checkpoints" / f"step-{BROKEN_STEP:08d}.safetensors").is_file()
+    assert [line["step"] for line in lines(tmp_path / "run") if line["kind"] == "train"] == list(range(BROKEN_STEP))
+
+
+def test_or_it_is_shown_as_grey_where_such_files_are_left_out(
+    run, broken_file: list[Path], jpegs: Path, tmp_path: Path
+) -> None:
+    assert run("run", "pretrain", "true", 2, **HELD_OUT, **{"data.skip_unreadable": "true"}) == 0
+    (warning,) = (w for w in json.loads((tmp_path / "run" / "result.json").read_text())["warnings"] if "grey" in w)
+    assert "1 streamed images could not be decoded" in warning
+    assert broken_file[0].relative_to(jpegs).as_posix() in warning

@@ -146,8 +146,8 @@ def fit(
                 raise out_of_memory(f"at step {step}, which is saved", what_fits(trainer, step)) from error
             raise
         finally:
-            tracker.close()
             trainer.feed.close()
+            tracker.close()
     for failure in trainer.feed.pool.failures():
         run.warn(failure)
     if trainer.progress.skipped:
