@@ -100,7 +100,7 @@ def test_a_file_that_breaks_in_training_is_named_and_the_steps_before_are_kept(
     name, said = broken_file[0].relative_to(jpegs).as_posix(), capsys.readouterr().err
     assert f"'{name}' of folder/{jpegs} cannot be decoded: " in said and "run the same command again" in said
     assert (tmp_path / "run" / "checkpoints" / f"step-{BROKEN_STEP:08d}.safetensors").is_file()
-    assert [line["step"] for line in lines(tmp_path / "run") if line["kind"] == "train"] == list(range(BROKEN_STEP))
+    assert [line["step"] for line in lines(tmp_path / "run") if line["kind"] == "train"] == [1, 2]
 
 
 def test_or_it_is_shown_as_grey_where_such_files_are_left_out(
