@@ -75,7 +75,7 @@ class Sent:
     arrived: torch.cuda.Event
 
     def receive(self) -> Tensor:
-        """The tensor, for what the device is asked to do from here on; the CPU does not wait."""
+        """The tensor, of any shape, for what the device is asked to do from here on; the CPU does not wait."""
         stream = torch.cuda.current_stream(self.tensor.device)
         stream.wait_event(self.arrived)
         self.tensor.record_stream(stream)
@@ -89,7 +89,7 @@ class Sender:
         self.device, self.stream = device, torch.cuda.Stream(device)
 
     def send(self, pinned: Tensor) -> Sent:
-        """Begin to send."""
+        """Begin to send a tensor of any shape."""
         with torch.cuda.stream(self.stream):
             tensor = pinned.to(self.device, non_blocking=True)
             return Sent(tensor, self.stream.record_event())

@@ -135,7 +135,9 @@ def decode_fitted(
 def decode_at_scale(
     data: bytes, name: Path | str, header: jpeg.Header | None, scale: int, max_pixels: int | None = None
 ) -> np.ndarray:
-    """As `decode_bytes`, with the `header` of a plain JPEG file at 1 / `scale` of its size, rounded up: 1, 2, 4 or 8.
+    """As `decode_bytes`, (H, W, C); with the `header` of a plain JPEG file at 1 / `scale` of its size, rounded up.
+
+    A scale is 1, 2, 4 or 8.
 
     Raises `UnreadableImage`.
     """
