@@ -18,7 +18,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +110,8 @@ def measure(stored: Pool, streamed: Pool, workers: int, blocks: int, clock: str)
     def turn(trainer: Trainer) -> None:
         for _ in range(STEPS):
             one_step(trainer)
-        if trainer.feed._ahead is not None:
-            wait(trainer.feed._ahead._begun.values())
+        if trainer.feed.ahead is not None:
+            trainer.feed.ahead.settle()
 
     alone = bound(build("resnet18", stored))
     variants = {"bound": lambda: [alone() for _ in range(STEPS)]}

@@ -89,22 +89,25 @@ def test_no_thread_is_left_and_closing_is_not_the_end() -> None:
 
 
 def test_what_is_made_can_be_looked_at_and_what_is_broken_or_late_is_not_there() -> None:
-    late = threading.Event()
+    late, tried = threading.Event(), threading.Event()
 
     def make(step: int) -> int:
         if step == 2:
             raise ValueError("broken")
         if step == 3:
+            tried.set()  # one thread takes them in order: 2 has been tried
             late.wait(10)
         return step
 
     ahead = Ahead(make, depth=3, num_workers=1, name="under-test")
     ahead.at(0)
-    while not ahead._begun[2].done():
+    while ahead.ready(1) is None or not tried.is_set():
         time.sleep(0.001)
     assert (ahead.ready(1), ahead.ready(2), ahead.ready(3), ahead.ready(99)) == (1, None, None, None)
     assert ahead.at(1) == 1
     late.set()
+    ahead.settle()
+    assert ahead.ready(3) == 3
     ahead.close()
 
 

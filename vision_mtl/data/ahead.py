@@ -41,6 +41,10 @@ class Ahead(Generic[T]):
         begun = self._begun.get(step)
         return begun.result() if begun is not None and begun.done() and begun.exception() is None else None
 
+    def settle(self) -> None:
+        """Wait until all that has begun is made: for a clock that must not miss it."""
+        wait(self._begun.values())
+
     def close(self) -> None:
         """End the threads; what is being made is waited for and dropped."""
         self._drop()

@@ -92,7 +92,7 @@ class RepairFeed:
     seed: int
     device: torch.device
     num_workers: int = 0
-    _ahead: Ahead[Tensor] | None = field(init=False, default=None, repr=False)
+    ahead: Ahead[Tensor] | None = field(init=False, default=None, repr=False)
     _sender: Sender | None = field(init=False, default=None, repr=False)
     _sent: dict[int, Sent] = field(init=False, default_factory=dict, repr=False)  # by step, the next one at most
 
@@ -102,14 +102,14 @@ class RepairFeed:
         if self._sender is not None or self.pool.is_streamed:
             step_bytes = self.batches.batch_size * int(np.prod(self.pool.shape))
             depth, workers = plan(step_bytes, self.num_workers if self.pool.is_streamed else 1)
-            object.__setattr__(self, "_ahead", Ahead(self._read, depth, workers, "images"))
+            object.__setattr__(self, "ahead", Ahead(self._read, depth, workers, "images"))
 
     def at(self, step: int, num_parts: int) -> list[tuple[RepairBatch, float]]:
         """The step's images in parts."""
         indices, epochs = self.batches.at(step)
         found = []
         count = min(num_parts, len(indices))
-        stored = None if self._ahead is None else iter(self._stored(step).tensor_split(count))
+        stored = None if self.ahead is None else iter(self._stored(step).tensor_split(count))
         for chunk, epoch in zip(indices.tensor_split(count), epochs.tensor_split(count), strict=True):
             images = self.pool.gather(chunk, self.device) if stored is None else image_tensor(next(stored), self.device)
             keys = Keys(self.seed, epoch.to(self.device), chunk.to(self.device))
@@ -124,12 +124,12 @@ class RepairFeed:
 
     def _stored(self, step: int) -> Tensor:
         """The same on the device; the next step's are sent as well, if they are there."""
-        pixels = self._ahead.at(step)
+        pixels = self.ahead.at(step)
         if self._sender is None:
             return pixels
         sent = self._sent.pop(step, None) or self._sender.send(pixels)
         self._sent.clear()
-        following = self._ahead.ready(step + 1)
+        following = self.ahead.ready(step + 1)
         if following is not None:
             self._sent[step + 1] = self._sender.send(following)
         return sent.receive()
@@ -147,8 +147,8 @@ class RepairFeed:
     def close(self) -> None:
         """End the threads."""
         self._sent.clear()
-        if self._ahead is not None:
-            self._ahead.close()
+        if self.ahead is not None:
+            self.ahead.close()
 
 
 def requests(parts: list[Part]) -> list[Request]:
