@@ -55,7 +55,7 @@ GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOW
 DIRECT_FORMATS = frozenset({"WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
 REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}  # flags by scale
 REDUCED |= {8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
-TURNS = (b"eXIf", b"Raw profile type exif", b"xmp")  # one of these is in a PNG file that has an orientation
+TURNS = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe")  # chunks of PNG files that may turn it
 DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is our own rule
@@ -179,19 +179,30 @@ def _decode_jpeg(data: bytes, header: jpeg.Header, scale: int) -> np.ndarray | N
 def _decode(data: bytes, header: Image.Image) -> np.ndarray:
     whole = header.format != "PNG" or data.rfind(b"IEND") != -1  # Pillow decides on a PNG file without its end
     deep = header.mode.startswith("I") or (header.format in DEEP_FORMATS and header.mode in ("RGB", "RGBA", "LA"))
-    if header.mode in ("L", "RGB") and header.format in DIRECT_FORMATS and not deep:
+    plain = _is_plain_png(data) and whole if header.format == "PNG" else header.format in DIRECT_FORMATS and not deep
+    if header.mode in ("L", "RGB") and plain:
         flags = cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR_RGB
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if image is not None:
             return image[..., None] if image.ndim == 2 else image
-    if whole and deep:
+    if whole and deep and not plain:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is not None and image.dtype in (np.uint8, np.uint16):
             pixels = _colour_order(_eight_bits(image), grey=header.mode == "LA")
-            # OpenCV turns TIFF files itself; for a PNG file's orientation Pillow decodes it a second time
-            upright = header.format == "TIFF" or not any(mark in data for mark in TURNS)
-            return pixels if upright else _oriented(pixels, header)
+            return pixels if header.format == "TIFF" else _oriented(pixels, header)  # OpenCV turns TIFF files itself
     return pixels_of(header)
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """Whether a PNG file has 8 bits and says nothing of an orientation, which Pillow decodes all of it to find."""
+    if data[12:16] != b"IHDR" or data[24] != 8:
+        return False
+    at = 8
+    while at + 8 <= len(data):
+        if data.startswith(TURNS, at + 4):
+            return False
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return True
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
