@@ -62,6 +62,13 @@ def test_alpha_is_dropped_not_blended(picture, mode: str) -> None:
     assert np.array_equal(decode_bytes(encoded(image, "PNG"), "x"), expected)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_colour_that_stands_for_transparent_is_a_colour(picture, mode: str) -> None:
+    image = Image.fromarray(picture()).convert(mode)
+    data = encoded(image, "PNG", transparency=image.getpixel((3, 3)))
+    assert np.array_equal(decode_bytes(data, "x"), by_pillow(data, mode))
+
+
 @pytest.mark.parametrize("transparent", [False, True])
 def test_palettes_are_looked_up(picture, transparent: bool) -> None:
     image = Image.fromarray(picture()).quantize(16)

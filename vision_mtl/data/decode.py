@@ -179,8 +179,10 @@ def _decode_jpeg(data: bytes, header: jpeg.Header, scale: int) -> np.ndarray | N
 def _decode(data: bytes, header: Image.Image) -> np.ndarray:
     whole = header.format != "PNG" or data.rfind(b"IEND") != -1  # Pillow decides on a PNG file without its end
     deep = header.mode.startswith("I") or (header.format in DEEP_FORMATS and header.mode in ("RGB", "RGBA", "LA"))
-    plain = _is_plain_png(data) and whole if header.format == "PNG" else header.format in DIRECT_FORMATS and not deep
-    if header.mode in ("L", "RGB") and plain:
+    plain = header.mode in ("L", "RGB") and (
+        _is_plain_png(data) and whole if header.format == "PNG" else header.format in DIRECT_FORMATS and not deep
+    )
+    if plain:
         flags = cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR_RGB
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if image is not None:
