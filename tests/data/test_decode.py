@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from skimage import data
 
-from vision_mtl.data import decode
-from vision_mtl.data.decode import UnreadableImage, decode_bytes, decode_file
+from vision_mtl.data import decode, jpeg
+from vision_mtl.data.decode import UnreadableImage, decode_bytes, decode_file, decode_fitted
+from vision_mtl.data.resize import reduction, resize
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -58,6 +60,13 @@ def test_alpha_is_dropped_not_blended(picture, mode: str) -> None:
     image.putalpha(0)
     expected = np.asarray(image)[..., :-1]
     assert np.array_equal(decode_bytes(encoded(image, "PNG"), "x"), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_colour_that_stands_for_transparent_is_a_colour(picture, mode: str) -> None:
+    image = Image.fromarray(picture()).convert(mode)
+    data = encoded(image, "PNG", transparency=image.getpixel((3, 3)))
+    assert np.array_equal(decode_bytes(data, "x"), by_pillow(data, mode))
 
 
 @pytest.mark.parametrize("transparent", [False, True])
@@ -130,6 +139,19 @@ def test_part_of_a_file_is_refused(picture, kind: str, share: float) -> None:
         decode_bytes(truncated(picture, kind, share), "some file")
 
 
+def test_a_png_with_a_changed_byte_is_refused_where_pillow_refuses_it(picture) -> None:
+    data, refused = encoded(Image.fromarray(picture()), "PNG"), 0
+    for at in range(data.index(b"IDAT") + 4, len(data) - 20, len(data) // 40):
+        changed = data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
+        try:
+            by_pillow(changed)
+        except OSError:
+            refused += 1
+            with pytest.raises(UnreadableImage):
+                decode_bytes(changed, "x")
+    assert refused > 30
+
+
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(picture) -> None:
     exif = Image.Exif()
     thumbnail = encoded(Image.fromarray(picture(1, 20, 30)), "JPEG")
@@ -188,3 +210,112 @@ def test_photographs_agree_with_pillow_to_rounding() -> None:
         image = Image.open(file)
         if image.mode == "RGB":
             assert np.abs(decode_file(file).astype(int) - by_pillow(file.read_bytes())).mean() < 0.5
+
+
+def photograph(height: int, width: int, top: int = 0) -> np.ndarray:
+    """A part of a real one, (H, W, 3) uint8: fur, eyes and a plain background."""
+    return np.ascontiguousarray(cv2.resize(data.chelsea(), (900, 1400))[top : top + height, :width])
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"progressive": True}, {"subsampling": 0, "quality": 95}])
+@pytest.mark.parametrize(
+    ("shape", "fit", "scale", "levels"),
+    [
+        ((160, 240), "stretch", 2, 0.5),
+        ((160, 240), "crop", 2, 0.5),
+        ((160, 240), "pad", 2, 0.5),
+        ((1024, 512), "stretch", 8, 0.5),
+        ((1024, 512), "pad", 8, 0.5),
+        ((331, 500), "stretch", 4, 2),  # an edge within a pixel of the scaled decode
+        ((331, 500), "crop", 4, 2),
+        ((331, 500), "pad", 4, 2),
+    ],
+)
+def test_a_scaled_decode_is_the_area_average_of_the_whole_one(
+    shape: tuple[int, int], fit: str, scale: int, levels: float, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within so many of 255 grey levels on average: what low frequencies and an average of pixels differ by."""
+    coded = encoded(Image.fromarray(photograph(*shape, top=300)), "JPEG", **options)
+    expected = resize(decode_bytes(coded, "x"), (64, 64), fit)
+    asked: list[int] = []
+    decode_at_scale = decode.decode_at_scale
+    monkeypatch.setattr(decode, "decode_at_scale", lambda *given: (asked.append(given[3]), decode_at_scale(*given))[1])
+    found, of = decode_fitted(coded, "x", (64, 64), 3, fit)
+    assert of == shape and asked == [scale]
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.mean() < levels and np.quantile(difference, 0.99) < 12 * levels
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_scaled_decode_is_turned_as_the_whole_one(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    coded = encoded(Image.fromarray(photograph(320, 200)), "JPEG", exif=exif, quality=92)
+    whole = decode_bytes(coded, "x")
+    found, of = decode_fitted(coded, "x", (48, 40), 3, "stretch")
+    assert of == whole.shape[:2] == ((320, 200) if orientation < 5 else (200, 320))
+    assert np.abs(found.astype(int) - resize(whole, (48, 40))).mean() < 1
+
+
+def test_a_grey_jpeg_is_scaled_as_grey() -> None:
+    coded = encoded(Image.fromarray(photograph(160, 160)).convert("L"), "JPEG", quality=92)
+    found, _ = decode_fitted(coded, "x", (40, 40), 1, "stretch")
+    assert found.shape == (40, 40, 1)
+    assert np.abs(found.astype(int) - resize(decode_bytes(coded, "x"), (40, 40))).mean() < 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_other_formats_are_decoded_whole_and_averaged(kind: str) -> None:
+    image = photograph(160, 160)
+    found, of = decode_fitted(encoded(Image.fromarray(image), kind), "x", (40, 40), 3, "stretch")
+    assert of == (160, 160) and np.array_equal(found, resize(image, (40, 40)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "fit", "scale"),
+    [
+        ((128, 128), (64, 64), "stretch", 2),
+        ((127, 128), (64, 64), "stretch", 1),  # less than twice as large
+        ((161, 160), (64, 64), "stretch", 1),  # the last pixel's filling would move the picture by 0.4 of a pixel
+        ((256, 60), (64, 64), "stretch", 1),  # one side grows
+        ((512, 256), (64, 64), "crop", 4),
+        ((512, 256), (64, 64), "pad", 8),  # its longer side becomes 64, its shorter one 32
+        ((4000, 3000), (64, 64), "stretch", 8),
+    ],
+)
+def test_how_far_a_decoder_may_shrink(shape: tuple[int, int], size: tuple[int, int], fit: str, scale: int) -> None:
+    assert reduction(shape, size, fit) == scale
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+def test_the_header_of_a_plain_jpeg(options: dict) -> None:
+    header = jpeg.read_header(encoded(Image.fromarray(photograph(30, 50)), "JPEG", **options))
+    assert (header.shape, header.channels, header.orientation) == ((30, 50), 3, 1)
+    grey = jpeg.read_header(encoded(Image.fromarray(photograph(30, 50)).convert("L"), "JPEG", **options))
+    assert grey.channels == 1
+
+
+def test_what_is_no_plain_jpeg_has_no_header() -> None:
+    coded = encoded(Image.fromarray(photograph(30, 50)), "JPEG")
+    twelve_bits = bytearray(coded)
+    twelve_bits[coded.index(b"\xff\xc0") + 4] = 12
+    two_sizes = coded.replace(b"\xff\xc0", coded[coded.index(b"\xff\xc0") :][:19] + b"\xff\xc0", 1)
+    cmyk = encoded(Image.fromarray(photograph(30, 50)).convert("CMYK"), "JPEG")
+    png = encoded(Image.fromarray(photograph(30, 50)), "PNG")
+    for other in (b"", coded[:-2], coded[:40], bytes(twelve_bits), two_sizes, cmyk, png, b"\xff\xd8\xff\xe0\xff"):
+        assert jpeg.read_header(other) is None
+
+
+def test_a_jpegs_content_is_its_picture_and_not_what_is_said_about_it() -> None:
+    def content(data: bytes) -> int:
+        return jpeg.content(data, jpeg.read_header(data))
+
+    image, exif = Image.fromarray(photograph(30, 50)), Image.Exif()
+    plain = encoded(image, "JPEG")
+    exif[0x010E] = "a description"
+    told = encoded(image, "JPEG", exif=exif, icc_profile=bytes(200), comment="a comment")
+    assert content(told) == content(plain) == content(plain + b"\0" * 100) and told != plain
+    exif[0x0112] = 3
+    assert content(encoded(image, "JPEG", exif=exif)) != content(plain)  # another picture: upside down
+    assert content(encoded(image, "JPEG", quality=74)) != content(plain)
+    assert content(encoded(Image.fromarray(photograph(30, 50) // 2), "JPEG")) != content(plain)

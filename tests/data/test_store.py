@@ -49,7 +49,7 @@ def test_pixels_are_the_resized_files(photo_folder: Path, tmp_path: Path, pictur
 
 def test_a_second_run_decodes_nothing(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(photo_folder, tmp_path)
-    monkeypatch.setattr("vision_mtl.data.sources.folder.decode_file", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr("vision_mtl.data.sources.folder.file_bytes", lambda path: pytest.fail("decoded again"))
     assert np.array_equal(opened(photo_folder, tmp_path).images, first.images)
 
 

@@ -69,7 +69,18 @@ def classes() -> dict[str, list[ast.ClassDef]]:
 
 
 CLASSES = classes()
-CONTRACTS = ("Source", "Pretext", "Decoder", "Balancing", "Objective", "Feed", "Module", "Recorder", "Objective")
+CONTRACTS = (
+    "Source",
+    "EncodedSource",
+    "Pretext",
+    "Decoder",
+    "Balancing",
+    "Objective",
+    "Feed",
+    "Module",
+    "Recorder",
+    "Objective",
+)
 
 
 def public_names(file: Path) -> Iterator[Public]:

@@ -15,6 +15,7 @@ from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import Item, Split, open_source
 from vision_mtl.data.store import Progress, Settings, Store, open_store
+from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
 
 SHOWN = 20  # unreadable files named in the error
@@ -23,20 +24,28 @@ LABEL_FROM = "label_from:"  # column that holds what a task's regular expression
 
 @dataclass(frozen=True)
 class Loaded:
-    """A source with its readable items; `images` (N, H, W, C) uint8 and `hashes` (N,) have a row for each."""
+    """A source with its readable items; `images` (N, H, W, C) uint8 and `hashes` (N,) have a row for each.
+
+    Images are stored, or streamed.
+    """
 
     name: str
     items: list[Item]
-    images: np.ndarray
+    images: np.ndarray | StreamedImages
     hashes: np.ndarray
     unreadable: list[tuple[str, str]]
     warnings: list[str]
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether images are decoded when they are looked at."""
+        return isinstance(self.images, StreamedImages)
 
 
 def load_source(
     name: str, data: Data, tasks: Mapping[str, Task], settings: Settings, progress: Progress | None
 ) -> Loaded:
-    """Open the store of source `name`, and apply what the tasks on it say of labels, splits and groups.
+    """Open the store, or the stream, of source `name`, and apply what the tasks on it say of labels, splits and groups.
 
     Raises `UserError`.
     """
@@ -46,16 +55,14 @@ def load_source(
     items = _without_masks(source.items(), tasks)
     if not items:
         raise UserError(f"source {name!r} holds no image.")
-    store = open_store(
-        name,
-        source,
-        items,
-        settings,
-        root,
-        max_gb=data.max_store_gb,
-        num_workers=data.num_workers,
-        progress=progress,
-    )
+    given, common = (name, source, items, settings, root), {"num_workers": data.num_workers, "progress": progress}
+    if is_streamed(source, len(items), data, settings):
+        _refuse_near(name, data)
+        stream = open_stream(*given, skip_unreadable=data.skip_unreadable, **common)
+        warnings = _check_readable(name, stream, data.skip_unreadable)
+        kept = _apply_tasks(own, [items[i] for i in stream.kept], name)
+        return Loaded(name, kept, stream.images, stream.hashes, stream.unreadable, warnings)
+    store = open_store(*given, max_gb=data.max_store_gb, **common)
     warnings = _check_readable(name, store, data.skip_unreadable)
     if store.rebuilt:
         warnings.append(f"the store of {name} was damaged ({store.rebuilt}) and has been built anew.")
@@ -64,7 +71,15 @@ def load_source(
                   store.unreadable, warnings)  # fmt: skip
 
 
-def _check_readable(name: str, store: Store, skip: bool) -> list[str]:
+def _refuse_near(name: str, data: Data) -> None:
+    if data.keep_near_duplicates_together:
+        raise UserError(
+            f"data.keep_near_duplicates_together needs stored images, and {name} is streamed. Leave it out, or store "
+            "the images with --data.stream false and a --data.max_store_gb that they fit in."
+        )
+
+
+def _check_readable(name: str, store: Store | Stream, skip: bool) -> list[str]:
     if not store.unreadable:
         return []
     listed = "\n".join(f"  {identity}: {reason}" for identity, reason in store.unreadable[:SHOWN])

@@ -17,6 +17,7 @@ from vision_mtl.data.duplicates import near_duplicates
 from vision_mtl.data.options import Task
 from vision_mtl.data.source import Item
 from vision_mtl.data.store import NEAR_FILES, Progress, Settings
+from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target
 
 RESIDENT_BYTES = 4 << 30  # smaller pools are read into memory: gathering is then several times faster
@@ -65,19 +66,28 @@ class Instances:
         """For each source, what its items' sides are drawn from: a group's name, or else the item's own."""
         return [[f"{source.name}\0{item.group or item.identity}" for item in source.items] for source in self.loaded]
 
-    def blocks(self) -> list[np.ndarray]:
-        """The pixels; instances are numbered source by source, so each block is part of one store."""
+    def blocks(self) -> list[np.ndarray | StreamedImages]:
+        """The pixels; instances are numbered source by source, so each block is part of one store or stream."""
         chosen = [np.array([i for s, i in self.first if s == number], np.int64) for number in range(len(self.loaded))]
-        parts = list(zip(chosen, (source.images for source in self.loaded), strict=True))
-        if sum(len(rows) * images[0].nbytes for rows, images in parts) <= RESIDENT_BYTES:
-            return [np.concatenate([images[rows] for rows, images in parts if len(rows)])]
-        return [images if len(rows) == len(images) else images[rows] for rows, images in parts]
+        parts = list(zip(chosen, self.loaded, strict=True))
+        stored = [(rows, source.images) for rows, source in parts if not source.is_streamed]
+        in_memory = sum(len(rows) * int(np.prod(images.shape[1:])) for rows, images in stored) <= RESIDENT_BYTES
+        if in_memory and len(stored) == len(parts):
+            return [np.concatenate([images[rows] for rows, images in stored if len(rows)])]
+        return [_rows(source, rows, in_memory) for rows, source in parts]
+
+
+def _rows(source: Loaded, rows: np.ndarray, in_memory: bool) -> np.ndarray | StreamedImages:
+    """The images of some rows (n,) of a source."""
+    if source.is_streamed:
+        return source.images.part(rows)
+    return source.images if len(rows) == len(source.images) and not in_memory else source.images[rows]
 
 
 def unite(loaded: list[Loaded]) -> Instances:
     """Number the sources' items: one instance for each file, and for each picture that two sources hold a copy of.
 
-    A copy is told by its decoded pixels, and only if it is the only one in each of the sources: of two in one source
+    A copy is told by its content, and only if it is the only one in each of the sources: of two in one source
     (which may have different labels there) it would be unclear which is meant.
     """
     known: dict[object, int] = {}
@@ -124,10 +134,11 @@ def near_representatives(
 ) -> np.ndarray:
     """(N,) int64: each instance's representative among its near duplicates, of whatever source; `contents` are (N,).
 
-    Of more than `NEAR_LIMIT` instances, those within one source are looked for, in sources below that limit. What was
-    found is kept beside the store, for every run on the same images and labels asks again.
+    Of more than `NEAR_LIMIT` instances, or where some are streamed, those within one stored source are looked for, in
+    sources below that limit. What was found is kept beside the store, for every run on the same images and labels asks
+    again.
     """
-    if len(instances) <= NEAR_LIMIT:
+    if len(instances) <= NEAR_LIMIT and not any(source.is_streamed for source in instances.loaded):
 
         def every_image() -> list[np.ndarray]:
             return [instances.loaded[s].images[i] for s, i in instances.first]
@@ -135,7 +146,7 @@ def near_representatives(
         return _near(every_image, contents, labels, settings, root, "all images", progress)
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
-        if len(row) > NEAR_LIMIT:
+        if len(row) > NEAR_LIMIT or source.is_streamed:
             continue
         own = {task: values[row] for task, values in labels.items()}
         representative = _near(lambda s=source: s.images, source.hashes, own, settings, root, source.name, progress)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vision_mtl.data.ahead import Ahead
 from vision_mtl.data.augment import Augmenter
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool, image_tensor
@@ -38,12 +39,19 @@ class TaskLoader:
     """`at(step)` is a pure function: the batch of any step, whatever was asked for before and with any `num_workers`.
 
     Each image is augmented by the policy of the task that its slot was drawn for; its masks, of any task, go with it.
-    The batch of the step after the last one asked for is made meanwhile. Threads, 0: one a core. `UserError` and any
-    other exception of a thread are raised by the `at` that asks for the batch.
+    The batch of the step after the last one asked for is made meanwhile, in pinned memory where it is to be sent to a
+    GPU (`pin`). Threads, 0: one a core. `UserError` and any other exception of a thread are raised by the `at` that
+    asks for the batch.
     """
 
     def __init__(
-        self, pool: Pool, tasks: Mapping[str, Task], batches: TaskBatches, seed: int, num_workers: int = 0
+        self,
+        pool: Pool,
+        tasks: Mapping[str, Task],
+        batches: TaskBatches,
+        seed: int,
+        num_workers: int = 0,
+        pin: bool = False,
     ) -> None:
         channels, height, width = pool.shape
         self.pool, self.tasks, self.batches, self.seed = pool, list(tasks), batches, seed
@@ -51,25 +59,16 @@ class TaskLoader:
         self._augmenters = [Augmenter(t, tasks[t].augment, (height, width, channels)) for t in batches.tasks]
         self._num_workers = num_workers or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._num_workers, thread_name_prefix="augment")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch")
-        self._next: tuple[int, Future[LabelledBatch]] | None = None
+        self._ahead = Ahead(self._make, depth=1, num_workers=1, name="batch")
+        self._pin = pin
 
     def at(self, step: int) -> LabelledBatch:
         """The batch of `step`, and the next one begun."""
-        prepared, self._next = self._next, None
-        if prepared is not None and prepared[0] == step:
-            batch = prepared[1].result()
-        else:
-            if prepared is not None:
-                prepared[1].cancel()
-            batch = self._ahead.submit(self._make, step).result()
-        self._next = (step + 1, self._ahead.submit(self._make, step + 1))
-        return batch
+        return self._ahead.at(step)
 
     def close(self) -> None:
         """End the threads; a batch that is being made is dropped."""
-        self._next = None
-        self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._ahead.close()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> TaskLoader:
@@ -104,7 +103,8 @@ class TaskLoader:
             for task, found in rows.items()
         }
         targets = {task: (found, labels[task]) for task, found in rows.items()}
-        return LabelledBatch(indices, epochs, drawn_for, image_tensor(pixels), targets)
+        images = image_tensor(pixels)
+        return LabelledBatch(indices, epochs, drawn_for, images.pin_memory() if self._pin else images, targets)
 
 
 def labelled_rows(pool: Pool, tasks: Iterable[str], indices: Tensor) -> dict[str, Tensor]:

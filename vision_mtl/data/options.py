@@ -26,8 +26,10 @@ class Data:
     keep_near_duplicates_together: bool = False  # near-identical images on one side; exact ones always are
     skip_unreadable: bool = False  # leave out files that cannot be decoded instead of stopping with their list
     include_test: bool = False  # let test images into pretraining: their scores are then no longer held out
-    num_workers: int = 0  # threads that decode; 0: one a core
-    max_store_gb: float = 50.0  # largest decoded store, in GB of 1e9 bytes; a larger one is refused
+    num_workers: int = 0  # threads that decode, once for the store or ahead of each step; 0: one a core
+    max_store_gb: float = 50.0  # largest decoded store of a source, in GB of 1e9 bytes
+    stream: bool | Literal["auto"] = "auto"  # true: image files are decoded while they are trained on, and not kept;
+    # false: stored, or refused above max_store_gb; auto: stored, or streamed above max_store_gb
     clean: bool = False  # stage data only: delete every decoded store below root, then end
 
 

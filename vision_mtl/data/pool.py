@@ -20,7 +20,10 @@ from vision_mtl.data.sides import check_tasks, draw_sides, drop_leaks, report_co
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.splits import units
 from vision_mtl.data.store import Progress, Settings
+from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target
+
+FAILURES = 5  # named in a warning
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Pool:
     image itself); `targets[task]` are a task's labels, most of them of no image but some.
     """
 
-    blocks: list[np.ndarray]  # uint8 (n, H, W, C), one or several, together N images
+    blocks: list[np.ndarray | StreamedImages]  # uint8 (n, H, W, C), one or several, together N images
     identities: list[str]
     paths: list[Path | None]
     sources: list[str]
@@ -81,22 +84,38 @@ class Pool:
             rows = rows & self.targets[task].labelled
         return torch.from_numpy(np.flatnonzero(rows))
 
-    def pixels(self, indices: Tensor) -> np.ndarray:
-        """(B,) -> (B, H, W, C) uint8, a copy."""
+    @property
+    def is_streamed(self) -> bool:
+        """Whether some images are decoded only when they are looked at."""
+        return any(isinstance(block, StreamedImages) for block in self.blocks)
+
+    def pixels(self, indices: Tensor, num_workers: int | None = None) -> np.ndarray:
+        """(B,) -> (B, H, W, C) uint8, a copy. `num_workers` threads decode streamed images; None: as the options say.
+
+        Raises `UserError` naming a streamed image that cannot be decoded.
+        """
         chosen = indices.numpy()
         if len(self.blocks) == 1:
-            return self.blocks[0][chosen]
+            return _read(self.blocks[0], chosen, num_workers)
         edges = np.cumsum([0, *(len(block) for block in self.blocks)])
         which = np.searchsorted(edges, chosen, side="right") - 1
         pixels = np.empty((len(chosen), *self.blocks[0].shape[1:]), np.uint8)
         for number in np.unique(which):
             rows = which == number
-            pixels[rows] = self.blocks[number][chosen[rows] - edges[number]]
+            pixels[rows] = _read(self.blocks[number], chosen[rows] - edges[number], num_workers)
         return pixels
 
     def gather(self, indices: Tensor, device: torch.device | None = None) -> Tensor:
         """(B,) -> (B, C, H, W) float32 in [0, 1], on the CPU or on `device`, where bytes are sent and floats made."""
         return image_tensor(self.pixels(indices), device)
+
+    def failures(self) -> list[str]:
+        """What to warn of: streamed images that could not be decoded, and were shown as plain grey."""
+        failed = {name: why for b in self.blocks if isinstance(b, StreamedImages) for name, why in b.failed.items()}
+        if not failed:
+            return []
+        shown = "\n".join(f"  {identity}: {reason}" for identity, reason in list(failed.items())[:FAILURES])
+        return [f"{len(failed)} streamed images could not be decoded and were shown as plain grey, first:\n{shown}"]
 
     def summary(self) -> dict[str, Any]:
         """What `result.json` says of the data: images by source and side, labels by task, duplicates, bytes."""
@@ -113,10 +132,16 @@ class Pool:
         return {"num_images": len(self), "image_size": size, "sources": sources, "tasks": tasks, **self.details}
 
 
-def image_tensor(pixels: np.ndarray, device: torch.device | None = None) -> Tensor:
-    """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [0, 1], on the CPU or on `device`."""
-    stored = torch.from_numpy(pixels)
-    if device is not None and device.type == "cuda":
+def _read(block: np.ndarray | StreamedImages, rows: np.ndarray, num_workers: int | None) -> np.ndarray:
+    if isinstance(block, StreamedImages) and num_workers is not None:
+        return block.read(rows, num_workers)
+    return block[rows]
+
+
+def image_tensor(pixels: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [0, 1], on the CPU or on `device`, where it may be already."""
+    stored = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+    if device is not None and device.type == "cuda" and not stored.is_cuda:
         stored = stored.pin_memory().to(device, non_blocking=True)  # a quarter of the bytes, and the CPU goes on
     # the division, not a product with 1/255, so that 255 becomes exactly 1
     images = stored.permute(0, 3, 1, 2).to(device, torch.float32, memory_format=torch.contiguous_format)
@@ -141,6 +166,7 @@ def build_pool(
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
     warnings += report_order(tasks, targets, instances)
     exact, groups = instances.contents(), instances.groups()
+    warnings += _near_warning(instances)
     near = near_representatives(
         instances, exact, _single_labels(targets), settings, Path(data.root).expanduser(), progress
     )
@@ -152,6 +178,7 @@ def build_pool(
         "near_duplicates": report_near(near, exact, groups, split, instances, warnings),
         "unreadable": sum(len(source.unreadable) for source in instances.loaded),
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
+        "streamed": [source.name for source in instances.loaded if source.is_streamed],
     }
     check_tasks(targets, split)
     return _pool(instances, exact, split, units([exact, groups, near]), targets, warnings, details)
@@ -180,6 +207,11 @@ def _pool(
         details=details,
         content=content,
     )
+
+
+def _near_warning(instances: Instances) -> list[str]:
+    names = ", ".join(source.name for source in instances.loaded if source.is_streamed)
+    return [f"near duplicates are not looked for among streamed images ({names})."] if names else []
 
 
 def _single_labels(targets: Mapping[str, Target]) -> dict[str, np.ndarray]:

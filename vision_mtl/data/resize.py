@@ -11,24 +11,58 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 
 Fit = Literal["stretch", "crop", "pad"]
+MISFIT = 0.2  # of a pixel of the resized image, at an edge
 
 
-def resize(image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch") -> np.ndarray:
+def resize(
+    image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch", of: tuple[int, int] | None = None
+) -> np.ndarray:
     """(H, W, C) uint8 -> (*size, C) uint8.
 
     `stretch` scales each side on its own; `crop` scales so that the image covers `size` and keeps the centre; `pad`
-    scales so that it fits inside and surrounds it with its own mean colour.
+    scales so that it fits inside and surrounds it with its own mean colour. `of` is the (height, width) of the image
+    that this one is a copy of, made smaller by `reduction`: it is cut and placed as that one would be.
     """
     if fit == "stretch":
         return _scale(image, size)
+    shape = of or image.shape[:2]
     if fit == "crop":  # crop first: a panorama would be scaled to millions of pixels
-        return _scale(image[_centre(image.shape[:2], size)], size)
-    inner, place = _inner(image.shape[:2], size)
+        scale = -(-shape[0] // image.shape[0])
+        parts = (_shrunk(part, side, scale) for part, side in zip(_centre(shape, size), shape, strict=True))
+        return _scale(image[tuple(parts)], size)
+    inner, place = _inner(shape, size)
     scaled = _scale(image, inner)
     canvas = np.empty((*size, image.shape[2]), np.uint8)
     canvas[:] = scaled.mean((0, 1)).round()
     canvas[place] = scaled
     return canvas
+
+
+def reduction(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> int:
+    """By how much a decoder may shrink an image of `shape` that `resize` brings to `size` afterwards: 1, 2, 4 or 8.
+
+    Both sides stay at least as long as they are to be. Edges then lie between two pixels of the smaller copy, or within
+    a last one that is half filling: where that would move the picture by more than `MISFIT`, it is not worth it.
+    """
+    asked = _inner(shape, size)[0] if fit == "pad" else size
+    parts = _centre(shape, size) if fit == "crop" else tuple(slice(0, side) for side in shape)
+    for scale in (8, 4, 2):
+        if all(_may_shrink(*given, scale) for given in zip(parts, shape, asked, strict=True)):
+            return scale
+    return 1
+
+
+def _may_shrink(part: slice, side: int, length: int, scale: int) -> bool:
+    """Of one side, whose `part` is to become `length` pixels."""
+    smaller, kept = _shrunk(part, side, scale), part.stop - part.start
+    off = max(abs(smaller.start * scale - part.start), abs(smaller.stop * scale - part.stop))
+    return kept >= scale * length <= (smaller.stop - smaller.start) * scale and off * length <= MISFIT * kept
+
+
+def _shrunk(part: slice, side: int, scale: int) -> slice:
+    """Where a part of a side lies in its smaller copy, which has one more pixel for what is left of a whole one."""
+    last = -(-side // scale)
+    return slice(round(part.start / scale), last if part.stop == side else round(part.stop / scale))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int], fit: Fit, outside: int) -> np.ndarray:

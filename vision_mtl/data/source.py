@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import numpy as np
 
@@ -50,6 +50,21 @@ class Source(Protocol):
 
     def read(self, item: Item) -> np.ndarray:
         """(H, W, C) uint8, C = 1 (grey) or 3 (RGB). Raises `data.decode.UnreadableImage` naming the file and why."""
+
+
+class EncodedSource(Source, Protocol):
+    """A source of image files, wherever they lie: `read` is `decode_bytes` of `encoded`.
+
+    Its images are decoded at the scale that is needed, and may be streamed. Both methods are called by several threads.
+    """
+
+    def encoded(self, item: Item) -> bytes:
+        """The file's bytes. Raises `data.decode.UnreadableImage`."""
+
+
+def holds_files(source: Source) -> TypeGuard[EncodedSource]:
+    """Whether it gives image files, not just pixels."""
+    return hasattr(source, "encoded")
 
 
 SOURCES: Registry[type[Source]] = Registry("source", "vision_mtl.data.sources")

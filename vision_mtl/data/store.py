@@ -25,12 +25,14 @@ from filelock import FileLock, Timeout
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.decode import UnreadableImage
-from vision_mtl.data.resize import Fit, resize, to_channels
+from vision_mtl.data.reading import read_item
+from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source
-from vision_mtl.data.threads import threads
+from vision_mtl.data.threads import in_order, threads
 
 NEAR_FILES = "near-"  # beside the stores: which of a source's images are near duplicates
-FORMAT = 1  # raise when the store's files change meaning
+STREAM_FILES = "stream-"  # beside the stores: what a look at every file of a streamed source found
+FORMAT = 2  # raise when the store's files change meaning
 BLOCK = 1 << 24  # bytes a checksum
 VERIFIED_BYTES = 1 << 32  # larger stores are verified in blocks spread evenly, as many as make up this
 Progress = Callable[[str, int, int], None]  # (what, done, of how many)
@@ -56,7 +58,7 @@ class Store:
 
     folder: Path
     images: np.ndarray  # (N, H, W, C) uint8, memory-mapped
-    hashes: np.ndarray  # (N,) uint64 of the decoded pixels before resizing: equal for exact duplicates
+    hashes: np.ndarray  # (N,) uint64, whatever the size: equal for exact duplicates
     kept: np.ndarray  # (N,) int64
     unreadable: list[tuple[str, str]]
     rebuilt: str | None = None  # what was wrong with the store found, if it had to be built anew
@@ -87,7 +89,8 @@ def open_store(
     if needed > max_gb * 1e9:
         raise UserError(
             f"the decoded store of {name} would take {needed / 1e9:.1f} GB ({len(items):,} images of "
-            f"{settings.shape}), more than --data.max_store_gb {max_gb:g}. Raise it, or lower --image_size."
+            f"{settings.shape}), more than --data.max_store_gb {max_gb:g}. Raise it, lower --image_size, or let "
+            "--data.stream auto decode the images while they are trained on, where they are image files."
         )
     parent = root / "store"
     try:
@@ -95,7 +98,7 @@ def open_store(
     except OSError as error:
         raise disk_error(parent, needed, error) from error
     folder = parent / store_key(name, source, items, settings, parent, num_workers, report)
-    with _locked(folder, name, report):
+    with locked(folder, name, report):
         found, damage = _try_open(folder, settings)
         if found is not None:
             return found
@@ -123,8 +126,9 @@ def clean(root: Path) -> list[tuple[Path, int]]:
             shutil.rmtree(folder)
             lock.release()
             deleted.append((folder, size))
-    for leftover in (*parent.glob("*.lock"), *parent.glob("contents.sqlite*"), *parent.glob(f"{NEAR_FILES}*.npy")):
-        leftover.unlink(missing_ok=True)
+    for pattern in ("*.lock", "contents.sqlite*", f"{NEAR_FILES}*.npy", f"{STREAM_FILES}*.npz"):
+        for leftover in parent.glob(pattern):
+            leftover.unlink(missing_ok=True)
     return deleted
 
 
@@ -182,7 +186,7 @@ def _content(path: Path) -> str:
         return f"unreadable {error.errno}"
 
 
-def _locked(folder: Path, name: str, report: Progress) -> FileLock:
+def locked(folder: Path, name: str, report: Progress) -> FileLock:
     """The store's lock, held; says so if another process has it. The system frees it when its holder dies."""
     lock = FileLock(folder.with_suffix(".lock"))
     try:
@@ -249,23 +253,23 @@ def _decode_into(
     num_workers: int,
     report: Progress,
 ) -> tuple[np.ndarray, list[str | None]]:
-    """Write every item's pixels to `file`; returns ((N,) uint64 pixel hashes, why each could not be read or None)."""
+    """Write every item's pixels to `file`; returns ((N,) uint64 contents, why each could not be read or None)."""
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
     _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
 
     def decode(number: int) -> str | None:
         try:
-            image = source.read(items[number])
+            images[number], hashes[number] = read_item(
+                source, items[number], settings.image_size, settings.channels, settings.fit
+            )
         except UnreadableImage as error:
             return error.reason
-        hashes[number] = pixel_hash(image)
-        images[number] = to_channels(resize(image, settings.image_size, settings.fit), settings.channels)
         return None
 
     reasons = []
     with threads(num_workers) as pool:
-        for done, reason in enumerate(pool.map(decode, range(len(items))), start=1):
+        for done, reason in enumerate(in_order(pool, decode, range(len(items))), start=1):
             reasons.append(reason)
             report(f"decoding {name}", done, len(items))
     images.flush()
@@ -289,13 +293,6 @@ def _reserve(file: Path) -> None:
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
                     raise
-
-
-def pixel_hash(image: np.ndarray) -> int:
-    """64 bits of the decoded pixels (H, W, C) and their shape."""
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(image))
-    return int.from_bytes(digest.digest(), "little")
 
 
 def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | None]:

@@ -36,6 +36,8 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
         pool = build_pool(
             Data(**config.data), tasks, image_size=config.image_size, channels=channels, progress=progress
         )
+    if pool.details["streamed"]:
+        run.say(f"streamed, decoded while they are looked at: {', '.join(pool.details['streamed'])}")
     for warning in pool.warnings:
         run.warn(warning)
     warn_of_seen(run, pool, config.init_from)

@@ -289,7 +289,7 @@ def _known(table: Mapping[str, Option], key: str) -> Option:
 def _from_words(option: Option, words: list[str]) -> Any:
     """The words after an option on the command line -> a value to convert."""
     if not words:
-        if option.annotation == "bool":
+        if option.annotation.startswith("bool"):
             return True
         raise UserError(f"option --{option.name} needs a value ({option.help}).")
     takes_several = re.match(r"(list|tuple)\b|.*\| list\b", option.annotation) and not words[0].startswith("[")
@@ -320,10 +320,11 @@ def convert(option: Option, value: Any) -> Any:
 
 def _value_error(option: Option, value: Any) -> UserError:
     choices = re.findall(r"'([^']*)'", option.annotation)
-    if choices and not re.search(r"\b(int|float|str)\b", option.annotation):
+    if choices and not re.search(r"\b(int|float|str|bool)\b", option.annotation):
         return unknown(f"value of {option.name}", str(value), choices)
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "str": "text"}
-    plain = [names.get(part.strip(), part.strip()) for part in option.annotation.split("|")]
+    parts = [part.strip() for part in option.annotation.split("|")]
+    plain = [names.get(part, ", ".join(re.findall(r"'([^']*)'", part)) or part) for part in parts]
     meaning = f" ({option.help})" if option.help else ""
     return UserError(f"option {option.name} must be {' or '.join(plain)}; found {value!r}{meaning}.")
 

@@ -167,7 +167,10 @@ def fit(
                 raise out_of_memory(f"at step {step}, which is saved", what_fits(trainer, step)) from error
             raise
         finally:
+            trainer.feed.close()
             tracker.close()
+    for failure in trainer.feed.pool.failures():
+        run.warn(failure)
     if trainer.progress.skipped:
         run.warn(f"{trainer.progress.skipped} of {trainer.progress.step} steps were skipped: they became non-finite.")
     if asked.stop:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import UnreadableImage, decode_bytes, decode_file
+from vision_mtl.data.decode import UnreadableImage, decode_fitted, file_bytes
 from vision_mtl.data.files import find_images
 from vision_mtl.data.resize import Fit, resize, to_channels
 
@@ -50,17 +50,17 @@ class Frame:
         """The file's image, or why there is none."""
         try:
             if file.path is None:
-                pixels = decode_bytes(sys.stdin.buffer.read(), "standard input")
+                data, name = sys.stdin.buffer.read(), "standard input"
             else:
-                pixels = decode_file(file.path)
+                data, name = file_bytes(file.path), file.path
+            return Decoded(*decode_fitted(data, name, self.size, self.channels, self.fit))
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
-        return self.bring(pixels)
 
     def bring(self, pixels: np.ndarray) -> Decoded:
         """(H, W, 1 or 3) uint8 of any size, brought to the frame."""
         shape = (pixels.shape[0], pixels.shape[1])
-        return Decoded(resize(to_channels(pixels, self.channels), self.size, self.fit), shape)
+        return Decoded(to_channels(resize(pixels, self.size, self.fit), self.channels), shape)
 
 
 def find_inputs(given: Sequence[str]) -> list[ImageFile]:

@@ -136,7 +136,7 @@ def repair_feed(
     share = share_of_batch(optim, accelerator.num_processes)
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     batches = Batches(indices, share, config.seed, **place, weights=weights)
-    return RepairFeed(pool, batches, config.seed, accelerator.device)
+    return RepairFeed(pool, batches, config.seed, accelerator.device, config.data["num_workers"])
 
 
 def prefer_damages(

@@ -122,7 +122,8 @@ def build_feed(
     share = share_of_batch(optim, accelerator.num_processes)
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     batches = TaskBatches(labelled.train, share, seed, temperature=temperature, **place)
-    loader = TaskLoader(labelled.pool, labelled.tasks, batches, seed, num_workers)
+    pin = accelerator.device.type == "cuda"
+    loader = TaskLoader(labelled.pool, labelled.tasks, batches, seed, num_workers, pin)
     on = mixing is not None and (mixing.mixup_alpha or mixing.cutmix_alpha)
     return TaskFeed(loader, accelerator.device, mixing if on else None)
 

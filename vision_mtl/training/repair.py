@@ -9,14 +9,16 @@ hundredfold between colours, pixels and questions, and the largest would drown t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vision_mtl.core.rng import Keys
+from vision_mtl.data.ahead import Ahead, Sender, Sent, plan
 from vision_mtl.data.batches import Batches
-from vision_mtl.data.pool import Pool
+from vision_mtl.data.pool import Pool, image_tensor
 from vision_mtl.models.shared import Answer, Request
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import MixedBatch, Mixture, Part
@@ -78,24 +80,59 @@ class PretextObjective:
 
 @dataclass(frozen=True)
 class RepairFeed:
-    """Batches of images to damage, on `device`, with draws of `seed`."""
+    """Batches of images to damage, on `device`, with draws of `seed`.
+
+    Streamed images are decoded ahead by `num_workers` threads, 0: one a core. On a GPU the next step's images are
+    gathered and sent while this one runs. Stored images on the CPU are gathered when they are asked for, which takes
+    under a hundredth of a step.
+    """
 
     pool: Pool
     batches: Batches
     seed: int
     device: torch.device
+    num_workers: int = 0
+    ahead: Ahead[Tensor] | None = field(init=False, default=None, repr=False)
+    _sender: Sender | None = field(init=False, default=None, repr=False)
+    _sent: dict[int, Sent] = field(init=False, default_factory=dict, repr=False)  # by step, the next one at most
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            object.__setattr__(self, "_sender", Sender(self.device))
+        if self._sender is not None or self.pool.is_streamed:
+            step_bytes = self.batches.batch_size * int(np.prod(self.pool.shape))
+            depth, workers = plan(step_bytes, self.num_workers if self.pool.is_streamed else 1)
+            object.__setattr__(self, "ahead", Ahead(self._read, depth, workers, "images"))
 
     def at(self, step: int, num_parts: int) -> list[tuple[RepairBatch, float]]:
         """The step's images in parts."""
         indices, epochs = self.batches.at(step)
         found = []
         count = min(num_parts, len(indices))
+        stored = None if self.ahead is None else iter(self._stored(step).tensor_split(count))
         for chunk, epoch in zip(indices.tensor_split(count), epochs.tensor_split(count), strict=True):
-            images = self.pool.gather(chunk, self.device)
+            images = self.pool.gather(chunk, self.device) if stored is None else image_tensor(next(stored), self.device)
             keys = Keys(self.seed, epoch.to(self.device), chunk.to(self.device))
             share = len(chunk) / len(indices)
             found.append((RepairBatch(images, keys, share), share))
         return found
+
+    def _read(self, step: int) -> Tensor:
+        """(B, H, W, C) uint8 of a step, by a thread of its own; pinned where it is to be sent."""
+        pixels = torch.from_numpy(self.pool.pixels(self.batches.at(step)[0], num_workers=1))
+        return pixels if self._sender is None else pixels.pin_memory()
+
+    def _stored(self, step: int) -> Tensor:
+        """The same on the device; the next step's are sent as well, if they are there."""
+        pixels = self.ahead.at(step)
+        if self._sender is None:
+            return pixels
+        sent = self._sent.pop(step, None) or self._sender.send(pixels)
+        self._sent.clear()
+        following = self.ahead.ready(step + 1)
+        if following is not None:
+            self._sent[step + 1] = self._sender.send(following)
+        return sent.receive()
 
     @property
     def images_per_step(self) -> int:
@@ -108,7 +145,10 @@ class RepairFeed:
         return {"indices": indices, "images": self.pool.gather(indices)}
 
     def close(self) -> None:
-        """Nothing runs beside the training."""
+        """End the threads."""
+        self._sent.clear()
+        if self.ahead is not None:
+            self.ahead.close()
 
 
 def requests(parts: list[Part]) -> list[Request]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import decode_file
+from vision_mtl.data.decode import decode_bytes, file_bytes
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import IMAGE_COLUMNS
 from vision_mtl.data.source import SOURCES, Item
@@ -54,8 +54,11 @@ class Csv:
             raise UserError(f"{self.file} names no image: it has a header and no row.")
         return [self._item(identity, labels, lines[identity]) for identity, labels in found.items()]
 
+    def encoded(self, item: Item) -> bytes:
+        return file_bytes(item.path)
+
     def read(self, item: Item) -> np.ndarray:
-        return decode_file(item.path)
+        return decode_bytes(self.encoded(item), item.path)
 
     def _item(self, identity: str, labels: dict[str, str], line: int) -> Item:
         path = self.file.parent / identity

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from vision_mtl.data.decode import decode_file
+from vision_mtl.data.decode import decode_bytes, file_bytes
 from vision_mtl.data.files import find_images
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
@@ -32,8 +32,11 @@ class Folder:
         has_splits = "train" in tops and tops <= SPLIT_WORDS.keys() and len(tops) > 1
         return [self._item(path, file, has_splits) for path, file in zip(relative, files, strict=True)]
 
+    def encoded(self, item: Item) -> bytes:
+        return file_bytes(item.path)
+
     def read(self, item: Item) -> np.ndarray:
-        return decode_file(item.path)
+        return decode_bytes(self.encoded(item), item.path)
 
     def _item(self, relative: PurePath, file: Path, has_splits: bool) -> Item:
         folders = relative.parts[:-1]

@@ -18,7 +18,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.archives import SUFFIXES, check_expansion, read_member
-from vision_mtl.data.decode import UnreadableImage, decode_bytes, decode_file
+from vision_mtl.data.decode import UnreadableImage, decode_bytes, file_bytes
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
 
@@ -48,19 +48,22 @@ class Hfds:
         ]
 
     def read(self, item: Item) -> np.ndarray:
+        return decode_bytes(self.encoded(item), item.identity)
+
+    def encoded(self, item: Item) -> bytes:
         name, row = item.identity.split("/")
         value = self._images[name][int(row)][self._column]
         if not value or not (value.get("bytes") or value.get("path")):
             raise UnreadableImage(item.identity, "the row holds no image")
         if value.get("bytes") is not None:
-            return decode_bytes(value["bytes"], item.identity)
+            return value["bytes"]
         inside, _, archive = value["path"].partition(ARCHIVED)
         if archive:
-            return decode_bytes(read_member(self._archive(archive), inside[len(ZIP) :], item.identity), item.identity)
+            return read_member(self._archive(archive), inside[len(ZIP) :], item.identity)
         path = Path(value["path"])
         if not path.is_file():
             raise UnreadableImage(item.identity, f"there is no file {str(path)!r}")
-        return decode_file(path)
+        return file_bytes(path)
 
     def _archive(self, path: str) -> ZipFile:
         """The zip archive at `path`, opened once; several threads may read from it."""

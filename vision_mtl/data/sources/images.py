@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision_mtl.data.decode import decode_file
+from vision_mtl.data.decode import decode_bytes, file_bytes
 from vision_mtl.data.files import find_images
 from vision_mtl.data.source import SOURCES, Item
 
@@ -24,5 +24,8 @@ class Images:
         base, files = find_images(self.rest)
         return [Item(identity=file.relative_to(base).as_posix(), path=file.resolve()) for file in files]
 
+    def encoded(self, item: Item) -> bytes:
+        return file_bytes(item.path)
+
     def read(self, item: Item) -> np.ndarray:
-        return decode_file(item.path)
+        return decode_bytes(self.encoded(item), item.path)

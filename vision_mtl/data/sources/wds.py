@@ -2,8 +2,9 @@
 
 PATTERN may hold braces (`train-{000..099}.tar`) and wildcards. `.cls` holds a class, `.txt` a text (column `txt`),
 `.json` a mapping whose text, number and yes/no entries are label columns, `.group` what stays on one side. Aizman et
-al., 2020, https://arxiv.org/abs/2001.01252. Shards are indexed once and then read at random, so that one decoded store
-serves every run. `--stage data --data.to_shards FOLDER` writes such shards.
+al., 2020, https://arxiv.org/abs/2001.01252. Shards are indexed by their headers and then read at random: into a decoded
+store that serves every run, or, streamed, while they are trained on. `--stage data --data.to_shards FOLDER` writes such
+shards.
 """
 
 from __future__ import annotations
@@ -58,14 +59,16 @@ class Wds:
             raise UserError(f"wds/{self.rest}: {len(self._shards)} shards hold no image.")
         return found
 
-    def read(self, item: Item) -> np.ndarray:
+    def encoded(self, item: Item) -> bytes:
         shard, _, stem = item.identity.partition(":")
         path = self._by_name[shard]
         try:
-            data = _bytes(_image(self._index[path][stem]))
+            return _bytes(_image(self._index[path][stem]))
         except OSError as error:
             raise unless_unreadable(path, error) from error
-        return decode_bytes(data, item.identity)
+
+    def read(self, item: Item) -> np.ndarray:
+        return decode_bytes(self.encoded(item), item.identity)
 
     @cached_property
     def _by_name(self) -> dict[str, Path]:
