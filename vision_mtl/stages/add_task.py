@@ -23,6 +23,7 @@ from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
@@ -83,6 +84,7 @@ def add_task(
         runtime.compile,
         build_balancing(Balance(**config.balance), model, learnt.tasks),
     )
+    trainer = tuned(config, run, trainer)
     validation = train(config, run, trainer, track, learnt, num_evaluations, keep_best_per_task=False)
     model = finish(run, validation)
     found = predict_split(model, pool, "test", trained, accelerator.autocast)

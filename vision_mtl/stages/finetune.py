@@ -25,6 +25,7 @@ from vision_mtl.stages.supervised import (
     open_labels,
 )
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.best import Best
 from vision_mtl.training.loop import Trainer
@@ -79,7 +80,7 @@ def finetune(
         alone = tasks is not labelled
         balancing = None if alone else build_balancing(Balance(**config.balance), model, tasks.tasks)
         layout = runtime.layout(model.backbone)
-        return Trainer(
+        trainer = Trainer(
             model,
             build_objective(tasks),
             feed,
@@ -90,6 +91,7 @@ def finetune(
             runtime.compile,
             balancing,
         )
+        return tuned(config, run, trainer)
 
     trainer = trainer_of(labelled, optim)
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)

@@ -31,6 +31,7 @@ from vision_mtl.stages.supervised import (
     open_labels,
 )
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import Together, TogetherFeed
@@ -91,6 +92,7 @@ def joint(
         runtime.compile,
         build_balancing(Balance(**config.balance), model, labelled.tasks, [REPAIR]),
     )
+    trainer = tuned(config, run, trainer)
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
     finish(run, validation)
     report(run, pool, labelled, trainer, validation, repair)
