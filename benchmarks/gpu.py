@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
@@ -45,6 +44,8 @@ from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim, build_optimiser
 from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
 from vision_mtl.training.runtime import Runtime
+
+from timm.models.vision_transformer import Block  # isort: skip  # after the project: it mends torchvision's import
 
 RATIO = 0.75
 # dense bfloat16 TFLOP/s without sparsity, from NVIDIA's data sheets; the first name that the card's name holds counts

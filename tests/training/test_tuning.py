@@ -26,9 +26,9 @@ from vision_mtl.training.tuning import (
 )
 
 START = Choice(
-    precision="fp32", channels_last="off", compile=False, optimiser="auto", allocator="system", num_threads=4
+    precision="fp32", channels_last=False, compile=False, optimiser="auto", allocator="system", num_threads=4
 )
-OPEN = {"num_threads": [2, 1], "channels_last": ["on", "off"], "precision": ["fp32", "bf16"], "allocator": ["keep"]}
+OPEN = {"num_threads": [2, 1], "channels_last": [True, False], "precision": ["fp32", "bf16"], "allocator": ["keep"]}
 
 
 def costs(**seconds: dict) -> Callable[[Sequence[Choice]], list[float]]:
@@ -47,15 +47,15 @@ def costs(**seconds: dict) -> Callable[[Sequence[Choice]], list[float]]:
 
 
 def test_each_setting_gets_its_fastest_value() -> None:
-    measure = costs(num_threads={2: 0.7, 1: 0.8}, channels_last={"on": 1.2}, precision={"bf16": 0.5})
+    measure = costs(num_threads={2: 0.7, 1: 0.8}, channels_last={True: 1.2}, precision={"bf16": 0.5})
     best, seconds = choose(START, OPEN, measure, now=lambda: 0.0)
     assert best == replace(START, num_threads=2, precision="bf16")
     assert seconds == pytest.approx(0.35)
 
 
 def test_a_gain_within_what_repeats_differ_by_changes_nothing() -> None:
-    assert choose(START, OPEN, costs(channels_last={"on": 0.98}), now=lambda: 0.0) == (START, 1.0)
-    assert choose(START, OPEN, costs(channels_last={"on": 0.96}), now=lambda: 0.0)[0].channels_last == "on"
+    assert choose(START, OPEN, costs(channels_last={True: 0.98}), now=lambda: 0.0) == (START, 1.0)
+    assert choose(START, OPEN, costs(channels_last={True: 0.96}), now=lambda: 0.0)[0].channels_last
 
 
 def test_a_setting_that_fails_is_not_taken() -> None:
@@ -114,7 +114,7 @@ def test_the_settings_reach_the_trainer_and_either_kernel_takes_the_same_step(ma
     for kernel in ("fused", "foreach"):
         trainer = make_trainer(names=("grid_mask",))
         start = default_choice(Runtime(precision="fp32"), trainer.model.backbone, "cpu")
-        choice = replace(start, optimiser=kernel, channels_last="off")
+        choice = replace(start, optimiser=kernel, channels_last=False)
         trainers.append(rebuilt(trainer, choice, Runtime(), "cpu"))
         assert trainers[-1].layout == torch.contiguous_format and trainers[-1].kernel == kernel
         for _ in range(3):
@@ -129,7 +129,7 @@ def test_the_settings_reach_the_trainer_and_either_kernel_takes_the_same_step(ma
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"channel_last": "on"}, "channels_last"),
+        ({"channel_last": True}, "channels_last"),
         ({"precision": "fp16"}, "runtime.tuned.precision must be fp32 or bf16; found 'fp16'"),
         ({"num_threads": True}, "runtime.tuned.num_threads must be a whole number"),
         ({"compile": 1}, "runtime.tuned.compile must be true or false"),

@@ -18,7 +18,6 @@ from vision_mtl.models.backbone import is_convolutional
 # how long a process waits for the others: validation, pictures and a first decoding are the work of one
 PATIENCE_SECONDS = 3600
 
-Switch = Literal["on", "off"]
 Allocator = Literal["system", "keep"]
 
 

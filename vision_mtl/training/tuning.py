@@ -22,7 +22,7 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.memory import can_keep_freed_memory, keep_freed_memory
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Kernel, Optim
-from vision_mtl.training.runtime import Allocator, Runtime, Switch
+from vision_mtl.training.runtime import Allocator, Runtime
 
 LEAST_GAIN = 0.03  # of a step's time: less is within what repeats of one setting differ by
 ROUNDS = 5  # steps of each value, in turn
@@ -39,7 +39,7 @@ class Choice:
     """Every setting, none left open. `num_threads` 0: as the process has it."""
 
     precision: str  # of the forward pass: fp32 or bf16
-    channels_last: Switch
+    channels_last: bool
     compile: bool
     optimiser: Kernel
     allocator: Allocator
@@ -67,8 +67,9 @@ class Choice:
 
     def applied(self, runtime: Runtime) -> Runtime:
         """The runtime with nothing left open."""
-        own = {f.name for f in fields(Runtime)}
-        return replace(runtime, **{key: value for key, value in self.to_json().items() if key in own})
+        own = {f.name for f in fields(Runtime)} - {"channels_last"}
+        values = {key: value for key, value in self.to_json().items() if key in own}
+        return replace(runtime, **values, channels_last="on" if self.channels_last else "off")
 
     def differs(self, other: Choice) -> str:
         """Where it differs from `other`, in words; empty if nowhere."""
@@ -80,7 +81,7 @@ def default_choice(runtime: Runtime, backbone: nn.Module, device: str) -> Choice
     """What `runtime` means on `device` (cpu, cuda or mps) without timing anything."""
     return Choice(
         precision="bf16" if runtime.half_precision(device) else "fp32",
-        channels_last="on" if runtime.layout(backbone) == torch.channels_last else "off",
+        channels_last=runtime.layout(backbone) == torch.channels_last,
         compile=runtime.compile,
         optimiser="auto",
         allocator=runtime.allocator,
@@ -94,7 +95,7 @@ def alternatives(runtime: Runtime, start: Choice, device: str) -> dict[str, list
     if runtime.num_threads == 0 and device == "cpu":
         found["num_threads"] = [count for count in dict.fromkeys((cores // 2, cores // 4)) if count >= 1]
     if runtime.channels_last == "auto":
-        found["channels_last"] = ["on", "off"]
+        found["channels_last"] = [True, False]
     if runtime.tune == "any_precision" and runtime.precision == "auto" and device != "mps":
         found["precision"] = ["fp32", "bf16"]
     if device != "mps":
@@ -211,7 +212,7 @@ def rebuilt(
         trainer.feed,
         trainer.optim,
         settled.accelerator(device),
-        torch.channels_last if choice.channels_last == "on" else torch.contiguous_format,
+        torch.channels_last if choice.channels_last else torch.contiguous_format,
         trainer.seed,
         choice.compile,
         trainer.balancing if model is None else balancing,
