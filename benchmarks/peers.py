@@ -36,6 +36,8 @@ import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torch
 import numpy as np
 import timm
 import torch
+import yaml
+from joblib import Parallel, delayed
 from lightly.loss import NTXentLoss
 from lightly.models import utils as lightly_utils
 from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
@@ -57,7 +59,7 @@ from vision_mtl.evaluation.probing import ProbeTask, linear_answer
 from vision_mtl.stages import build
 from vision_mtl.stages.command import read_config
 from vision_mtl.stages.config import RunConfig, resolve
-from vision_mtl.stages.pretrain import build_trainer, training_images
+from vision_mtl.stages.pretrain import build_network, build_trainer, training_images
 from vision_mtl.training.checkpoint import save_weights
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim, build_optimiser
@@ -68,7 +70,7 @@ RESULT = RESULTS / "peers.json"
 SIDE, BATCH = 64, 128
 WORKERS = 2
 TASKS = ("digits", "cars", "faces", "pets")
-FRACTION, FINETUNE_STEPS = 0.1, 200  # of the labels; of fine-tuning
+FRACTION, FINETUNE_STEPS = 0.1, 150  # of the labels; of fine-tuning
 
 RATIO = {"grid": 8, "hidden": "ratio", "ratio": 0.6}
 OURS: dict[str, dict[str, Any]] = {  # our candidates: what their configs say beside the photographs' one
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--arms", nargs="+", default=[])
+    parser.add_argument("--jobs", type=int, default=2, help="of judge: seeds at a time, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"))
     given = parser.parse_args()
     {"speed": speed, "search": search, "judge": judge}[given.what](given)
@@ -135,9 +138,10 @@ def silent_run(folder: Path) -> Run:
 def our_trainer(config: RunConfig, pool: Pool, runs: Path) -> Trainer:
     """What `--stage pretrain` would train."""
     runtime = Runtime(**config.runtime)
-    pretexts = build.build_pretexts(config)
-    indices = training_images(config, pool)
-    return build_trainer(config, silent_run(runs), pool, indices, pretexts, runtime.accelerator("auto"))
+    accelerator = runtime.accelerator("auto")
+    pretexts, indices = build.build_pretexts(config), training_images(config, pool)
+    model = build_network(config, pretexts)
+    return build_trainer(config, silent_run(runs), pool, indices, model, pretexts, accelerator)
 
 
 # --- lightly's training, as its documentation writes it
@@ -382,9 +386,11 @@ def judge(given: argparse.Namespace) -> None:
     ours, peer = given.arms
     pools: dict[str, Pool] = {}
     _, pool = opened(settings({}), given.runs, pools)
+    # processes of one thread do more together than one of several; equal steps are equal work either way
+    Parallel(given.jobs)(delayed(learn)(seed, given) for seed in range(given.seeds))
     values: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
-    for arm in (ours, peer):
-        for seed in range(given.seeds):
+    for seed in range(given.seeds):
+        for arm in (ours, peer):
             path = pretrained(arm, seed, given, pools)
             for how, right in (
                 ("probe", {t: v for t, (_, v) in probe(path, given, pools).items()}),
@@ -420,25 +426,27 @@ def judge(given: argparse.Namespace) -> None:
         )
 
 
+def learn(seed: int, given: argparse.Namespace) -> None:
+    """Both arms of one seed, pretrained and fine-tuned; what is there already is not done again."""
+    torch.set_num_threads(1)
+    pools: dict[str, Pool] = {}
+    _, pool = opened(settings({}), given.runs, pools)
+    for arm in given.arms:
+        finetuned(pretrained(arm, seed, given, pools), seed, given, pool)
+
+
 def finetuned(path: Path, seed: int, given: argparse.Namespace, pool: Pool) -> dict[str, np.ndarray]:
     """Task -> 1 or 0 for every test image, of the four tasks trained together from the checkpoint on few labels."""
     folder = path.parent.parent / "finetune"
-    words = [
-        "--config",
-        str(ROOT / "configs" / "four_tasks_photos.yaml"),
-        "--tasks.trimap",
-        "null",
-        "--seed",
-        str(seed),
-    ]
-    words += ["--run_dir", str(folder), "--init_from", str(path.parent.parent), "--optim.steps", str(FINETUNE_STEPS)]
-    words += ["--optim.max_seconds", "null", "--finetune.label_fraction", str(FRACTION)]
-    words += [
-        "--finetune.keep_best_per_task",
-        "false",
-        "--data.unlabelled",
-        json.dumps(settings({}).data["unlabelled"]),
-    ]
+    config = read_config(ROOT / "configs" / "four_tasks_photos.yaml")
+    config |= {"seed": seed, "init_from": str(path.parent.parent), "runtime": {"num_threads": 1}}
+    config["tasks"] = {task: config["tasks"][task] for task in TASKS}
+    config["data"] = {"unlabelled": settings({}).data["unlabelled"]}
+    config["optim"] = {"steps": FINETUNE_STEPS, "max_seconds": None}
+    config["finetune"] |= {"label_fraction": FRACTION, "keep_best_per_task": False}
+    written = folder.with_suffix(".yaml")
+    written.write_text(yaml.safe_dump(config))
+    words = ["--config", str(written), "--run_dir", str(folder)]
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{folder}:\n{done.stderr[-2000:]}")

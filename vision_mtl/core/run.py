@@ -36,6 +36,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     is_main: bool = field(default_factory=is_main_process)
     console: Console = AUTO
+    runtime: dict[str, Any] = field(default_factory=dict)  # how the machine was used, where that was chosen by timing
     extends: bool = False  # more steps for a completed run: to go on from its checkpoint is then no resume
     _claim: Claim | None = field(default=None, repr=False)
     _reached: Reached | None = field(default=None, repr=False)
@@ -184,6 +185,7 @@ class Run:
             "warnings": self.warnings,
             "metrics": metrics or {},
         }
+        result |= {"runtime": self.runtime} if self.runtime else {}
         atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
 
 

@@ -85,10 +85,23 @@ def _proposals(
     signs = np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1  # (N, b)
     count = len(signs)
     for start in range(0, count, BLOCK):
-        block = signs[start : start + BLOCK]
-        distance = (signs.shape[1] - block @ signs[start:].T) / 2
-        first, second = np.nonzero(distance <= MAX_DISTANCE)
-        later = second > first
-        yield first[later] + start, second[later] + start
+        found = [
+            _pairs(signs[start : start + BLOCK], signs[other : other + BLOCK], start, other)
+            for other in range(start, count, BLOCK)
+        ]
+        first, second = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.argsort(first, kind="stable")
+        yield first[order], second[order]
         if progress is not None:
             progress(min(start + BLOCK, count), count)
+
+
+def _pairs(rows: np.ndarray, columns: np.ndarray, start: int, other: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of `rows` (n, b) with `columns` (m, b), numbered from `start` and `other` on; the second is the later.
+
+    Tile by tile, so that the memory does not grow with the number of images.
+    """
+    agreeing = rows @ columns.T  # (n, m): b less twice the distance
+    first, second = np.nonzero(agreeing >= rows.shape[1] - 2 * MAX_DISTANCE)
+    later = second + other > first + start
+    return first[later] + start, second[later] + other

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.measure import BATCH, Judged, damage_names, mean_by_image
+from vision_mtl.discovery.measure import Judged, damage_names, mean_by_image
 from vision_mtl.discovery.selection import Selection
 from vision_mtl.discovery.skill import SCORE_SEED
 from vision_mtl.pretext.contract import Pretext, Shape
@@ -85,7 +85,7 @@ def arm_losses(judged: Judged, arms: Sequence[Arm], indices: Tensor, untrained: 
     """
     training = judged.model.training
     judged.model.eval()
-    found = [np.concatenate([_losses(judged, arm, b, untrained) for b in indices.split(BATCH)]) for arm in arms]
+    found = [np.concatenate([_losses(judged, arm, b, untrained) for b in judged.batches(indices)]) for arm in arms]
     judged.model.train(training)
     return np.stack(found)
 

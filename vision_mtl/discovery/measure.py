@@ -21,12 +21,13 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import first_source
 from vision_mtl.discovery.rules import FoldImages, Rule, fit_rules
 from vision_mtl.discovery.skill import SCORE_SEED, predict_part, squared_error
+from vision_mtl.evaluation.features import images_a_pass
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext, Shape
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.training.repair import zero_prediction
 
-BATCH = 256
+LOOKED_AT = 256  # images at a time where no network is asked
 CHANCE = "chance"  # the only rule of a question
 Autocast = Callable[[], AbstractContextManager[object]]
 Seen = Callable[[str], None]  # told of each damage before it is measured
@@ -43,7 +44,16 @@ class Judged:
 
     def images(self, indices: Tensor) -> Tensor:
         """(B, C, H, W) on the network's device."""
-        return self.pool.gather(indices).to(next(self.model.parameters()).device)
+        return self.pool.gather(indices).to(self.device)
+
+    def batches(self, indices: Tensor) -> Sequence[Tensor]:
+        """The images `indices` (n,), as many at a time as the device can well hold."""
+        return indices.split(images_a_pass(self.device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
         """The first readout's answer, (B, K, H, W) or (B, K) float32, to images (B, C, H, W), without a gradient."""
@@ -137,7 +147,7 @@ def model_errors(judged: Judged, name: str, indices: Tensor) -> np.ndarray:
 
 def suited(pool: Pool, pretext: Pretext, indices: Tensor) -> Tensor:
     """Those of the pool's images `indices` (n,) that the pretext can be scored on."""
-    keep = [pretext.usable(pool.gather(batch)) for batch in indices.split(BATCH)]
+    keep = [pretext.usable(pool.gather(batch)) for batch in indices.split(LOOKED_AT)]
     return indices[torch.cat(keep)] if keep else indices
 
 
@@ -161,7 +171,7 @@ Column = dict[str, np.ndarray]  # the fields, and a rule's errors by its name: (
 def _damage(judged: Judged, name: str, number: int, indices: Tensor, training: FoldImages) -> Column:
     rules = _fitted(judged.mixture, name, number, training)
     found: list[dict[str, Tensor]] = []
-    for batch in indices.split(BATCH):
+    for batch in judged.batches(indices):
         images = judged.images(batch)
         part, damaged = one_damage(judged.mixture, name, number, images, batch)
         pretext, draw = part.pretext, part.draw
@@ -194,7 +204,7 @@ def _fitted(mixture: Mixture, name: str, number: int, training: FoldImages) -> d
 def _repaired(judged: Judged, name: str, number: int, indices: Tensor) -> np.ndarray:
     """(n,): the network's error under one damage."""
     found = [np.zeros(0)]
-    for batch in indices.split(BATCH):
+    for batch in judged.batches(indices):
         images = judged.images(batch)
         part, damaged = one_damage(judged.mixture, name, number, images, batch)
         repaired = part.pretext.repair(judged.predict(part, damaged), damaged, part.draw)
@@ -206,7 +216,7 @@ def _question(judged: Judged, name: str, indices: Tensor) -> Column:
     """Losses averaged over all answers by their shares."""
     pretext, found = judged.mixture.pretexts[name], []
     shares = pretext.damage_shares(judged.pool.shape).tolist()
-    for batch in indices.split(BATCH):
+    for batch in judged.batches(indices):
         images = judged.images(batch)
         sums = {key: images.new_zeros(len(images)) for key in ("model", CHANCE)}
         for number, share in enumerate(shares):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.features import images_a_pass
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.training.repair import requests, zero_prediction
@@ -56,7 +57,7 @@ def measure_errors(
     name: str,
     *,
     num_draws: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Errors:
     """Score pretext `name` on the pool's images `indices` (n,), `num_draws` damages each; unusable ones are left
@@ -66,7 +67,7 @@ def measure_errors(
     training = model.training
     model.eval()
     for draw in range(num_draws):
-        for batch in indices.split(batch_size):
+        for batch in indices.split(batch_size or images_a_pass(device)):
             images = pool.gather(batch).to(device)
             keep = mixture.pretexts[name].usable(images)
             if not bool(keep.any()):

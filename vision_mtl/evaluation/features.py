@@ -25,6 +25,15 @@ POOLINGS = ("mean", "max")
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
+def images_a_pass(device: torch.device) -> int:
+    """How many images a network looks at together where nothing is trained.
+
+    On a CPU so few that buffers are used again rather than handed back to the system: a resnet18 at 64 pixels is as
+    fast as with 256, in a quarter of the memory. A GPU wants more.
+    """
+    return 64 if device.type == "cpu" else 256
+
+
 def with_clean_statistics(
     backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int = 128, autocast: Autocast = nullcontext
 ) -> Backbone:
@@ -44,12 +53,13 @@ def with_clean_statistics(
 
 
 def extract_features(
-    backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int = 256, autocast: Autocast = nullcontext
+    backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int | None = None, autocast: Autocast = nullcontext
 ) -> Tensor:
     """(n, D) float32 on the CPU: the last map averaged over positions, for each of the pool's images `indices`."""
     device = next(backbone.parameters()).device
     with torch.no_grad(), autocast():
-        found = [backbone.embed(pool.gather(batch).to(device)).float().cpu() for batch in indices.split(batch_size)]
+        batches = indices.split(batch_size or images_a_pass(device))
+        found = [backbone.embed(pool.gather(batch).to(device)).float().cpu() for batch in batches]
     return torch.cat(found) if found else torch.zeros(0, backbone.num_features)
 
 
@@ -59,7 +69,7 @@ def extract_maps(
     indices: Tensor,
     *,
     poolings: Sequence[str] = POOLINGS,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     autocast: Autocast = nullcontext,
 ) -> dict[tuple[int, str], Tensor]:
     """Every map under every pooling, in one pass over the pool's images `indices`.
@@ -69,7 +79,7 @@ def extract_maps(
     """
     device = next(backbone.parameters()).device
     found: dict[tuple[int, str], list[Tensor]] = {}
-    for batch in indices.split(batch_size):
+    for batch in indices.split(batch_size or images_a_pass(device)):
         with torch.no_grad(), autocast():
             maps = backbone(pool.gather(batch).to(device))
         for layer, features in enumerate(maps):

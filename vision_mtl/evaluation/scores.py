@@ -21,7 +21,7 @@ from scipy.stats import beta
 RESAMPLES = 2000  # the ends of a 95 % percentile interval then repeat to about a fiftieth of its width
 LEVEL = 0.95
 SEED = 0  # of the resampling: a score is a function of its data
-CHUNK = 4_000_000  # draws held at once, 32 MB: resamples x clusters can be 1e8
+CHUNK = 1_000_000  # draws held at once, thrice 8 MB: resamples x clusters can be 1e8
 Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., M) -> (...,); NaN where the resample leaves it undefined
 
 

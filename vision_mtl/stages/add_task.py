@@ -23,6 +23,7 @@ from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.runtime import Runtime
@@ -73,6 +74,7 @@ def add_task(
     )
     balancing = build_balancing(Balance(**config.balance), model, learnt.tasks)
     trainer = make_trainer(config, accelerator, model, build_objective(learnt), feed, balancing)
+    trainer = tuned(config, run, trainer)
     validation = train(config, run, trainer, track, learnt, num_evaluations, keep_best_per_task=False)
     model = finish(run, validation)
     found = predict_split(model, pool, "test", trained, accelerator.autocast)

@@ -22,6 +22,7 @@ from vision_mtl.core.files import MACHINE, disk_error
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run, is_main_process
+from vision_mtl.stages.choice import TUNED, with_choice
 from vision_mtl.stages.config import RunConfig, resolve
 from vision_mtl.stages.help import help_text, stage_list
 from vision_mtl.stages.next_steps import steps_text, what_next, where_to_look
@@ -149,6 +150,7 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
         run.say(f"{folder} is completed; nothing is left to do (more --optim.steps would extend it).")
         show_end(run)
         return 0
+    config = with_choice(config, folder)
     run.open(config.to_yaml())
     if extended:
         run.extend()
@@ -265,7 +267,11 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
             )
         return None
     before, now = flat(read_config(path)), flat(yaml.safe_load(config.to_yaml()))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key) and key not in HOW]
+    changed = [
+        key
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and key not in HOW and not key.startswith(TUNED)
+    ]
     if not changed:
         return None
     old, new = before.get("optim.steps"), now.get("optim.steps")

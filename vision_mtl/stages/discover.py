@@ -33,6 +33,7 @@ from vision_mtl.stages.discover_outputs import about_selection, write_figures, w
 from vision_mtl.stages.fit import fit, resume
 from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_network, build_trainer
 from vision_mtl.stages.registry import STAGES
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.runtime import Runtime
@@ -78,6 +79,7 @@ def discover(
         run.say(f"fold {FOLDS[number]}: fitting to {len(folds[number]):,} images")
         model = build_network(config, pretexts)
         trainer = build_trainer(config, part, pool, folds[number], model, pretexts, accelerator)
+        trainer = tuned(config, run, trainer)
         train(config, part, pool, trainer, few[1 - number], num_scorings)
         trainers.append(trainer)
         run.warnings += [text for text in part.warnings if text not in run.warnings]

@@ -31,6 +31,7 @@ from vision_mtl.stages.discover_outputs import about_selection
 from vision_mtl.stages.fit import fit, resume, write_result
 from vision_mtl.stages.guards import remember_images
 from vision_mtl.stages.pretrain import build_network, build_trainer, draw, training_images, watch
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.tracking import Track, Tracker
@@ -67,7 +68,7 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
-    trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
+    trainer = tuned(config, run, build_trainer(config, run, pool, indices, model, pretexts, accelerator))
     memory: dict[str, Any] = {"chance": trainer.objective.chance, RECORD: None}
     resume(trainer, run, memory, config)
     trainer.objective.chance = memory["chance"]
@@ -77,7 +78,7 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     fit(run, trainer, track, build.describe_model(config, trainer.model, pool), memory, actions)
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
-    skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, accelerator.autocast)
+    skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
     metrics = {**skills, "online": probes[-1] if probes else {}, **syllabus.metrics()}
     syllabus.write(about_selection(config, pool, trainer.objective.mixture.pretexts))
     draw(run, trainer, pool, trainer.objective, metrics)

@@ -25,6 +25,7 @@ from vision_mtl.stages.supervised import (
     open_labels,
 )
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.best import Best
 from vision_mtl.training.loop import Trainer
@@ -78,7 +79,8 @@ def finetune(
         # a task alone has nobody to agree with: its own network is fitted to its loss
         alone = tasks is not labelled
         balancing = None if alone else build_balancing(Balance(**config.balance), model, tasks.tasks)
-        return make_trainer(config, accelerator, model, build_objective(tasks), feed, balancing, fitted)
+        trainer = make_trainer(config, accelerator, model, build_objective(tasks), feed, balancing, fitted)
+        return tuned(config, run, trainer)
 
     trainer = trainer_of(labelled, optim)
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)

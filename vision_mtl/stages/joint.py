@@ -31,6 +31,7 @@ from vision_mtl.stages.supervised import (
     open_labels,
 )
 from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import Together, TogetherFeed
@@ -82,7 +83,7 @@ def joint(
     objective = Together({REPAIR: repair, "tasks": build_objective(labelled)})
     feed = TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
     balancing = build_balancing(Balance(**config.balance), model, labelled.tasks, [REPAIR])
-    trainer = make_trainer(config, accelerator, model, objective, feed, balancing)
+    trainer = tuned(config, run, make_trainer(config, accelerator, model, objective, feed, balancing))
     validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
     finish(run, validation)
     report(run, pool, labelled, trainer, validation, repair)

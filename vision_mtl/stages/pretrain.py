@@ -29,6 +29,7 @@ from vision_mtl.stages.fit import Action, fit, make_trainer, resume, write_resul
 from vision_mtl.stages.guards import measure_rank, remember_images
 from vision_mtl.stages.pictures import repair_figure
 from vision_mtl.stages.registry import STAGES
+from vision_mtl.stages.tuned import tuned
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
@@ -59,6 +60,7 @@ def pretrain(
     remember_images(run, pool, indices, config.init_from)
 
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, selection)
+    trainer = tuned(config, run, trainer)
     objective = trainer.objective
     memory = {"chance": objective.chance}
     resume(trainer, run, memory, config)
@@ -66,7 +68,7 @@ def pretrain(
     fit(run, trainer, track, build.describe_model(config, model, pool), memory, watch(trainer, pool, objective, track))
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
 
-    skills = score_pretexts(trainer.scored_model, pool, objective.mixture, accelerator.autocast)
+    skills = score_pretexts(trainer.scored_model, pool, objective.mixture, trainer.accelerator.autocast)
     metrics = {**skills, "online": probes[-1] if probes else {}}
     draw(run, trainer, pool, objective, metrics)
     write_result(run, trainer, metrics, pool.summary())

@@ -25,7 +25,7 @@ from vision_mtl.training.agreement import StepRecord, agree, gather_texts, means
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.guards import broken_images
 from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss, sum_parts
-from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.optimiser import Kernel, Optim, build_optimiser
 
 
 @dataclass
@@ -69,6 +69,7 @@ class Trainer:
     seed: int
     compiled: bool = False
     balancing: Balancing | None = None  # how several losses become one gradient; None: their sum
+    kernel: Kernel = "auto"  # of the optimiser
     progress: Progress = field(default_factory=Progress)
     failed_cleanly: bool = False  # a step broke off with an error before it changed anything
 
@@ -79,7 +80,7 @@ class Trainer:
         if isinstance(backbone := getattr(self.model, "backbone", None), Backbone):
             choose_attention(self.model, self.accelerator.device, math.prod(backbone.map_sizes[0]))
         extra = [] if self.balancing is None else list(self.balancing.to(self.accelerator.device).parameters())
-        self.optimiser = build_optimiser(self.model, self.optim, extra)
+        self.optimiser = build_optimiser(self.model, self.optim, extra, self.kernel)
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None
         # accelerate wraps for several processes; it must not own the optimiser, whose state we save by name
         self.wrapped = self.accelerator.prepare_model(self.model)

@@ -17,6 +17,7 @@ from torch import nn
 
 from vision_mtl.core.errors import UserError
 
+Kernel = Literal["auto", "fused", "foreach"]  # how AdamW computes; auto: fused where there is such a kernel
 REFERENCE_BATCH = 256  # the learning rate is stated for this many images a step, as MAE and timm state it
 
 
@@ -112,7 +113,9 @@ def _layered_groups(trunk: nn.Module, weight_decay: float, layer_decay: float) -
     return [{key: group[key] for key in ("params", "weight_decay", "lr_scale")} for group in groups]
 
 
-def build_optimiser(model: nn.Module, optim: Optim, extra: Sequence[nn.Parameter] = ()) -> torch.optim.AdamW:
+def build_optimiser(
+    model: nn.Module, optim: Optim, extra: Sequence[nn.Parameter] = (), kernel: Kernel = "auto"
+) -> torch.optim.AdamW:
     """AdamW over the model's trainable parameters, at rate 0: the loop sets the rate before each step.
 
     `extra` are trained with them and do not decay (the variances of a balancing).
@@ -120,5 +123,7 @@ def build_optimiser(model: nn.Module, optim: Optim, extra: Sequence[nn.Parameter
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
     if extra:
         groups.append({"params": list(extra), "weight_decay": 0.0})
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
-    return torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, fused=fused)
+    fused = kernel != "foreach" and all(
+        p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters()
+    )
+    return torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, fused=fused, foreach=kernel == "foreach" or None)

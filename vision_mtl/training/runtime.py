@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -12,10 +12,13 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.memory import keep_freed_memory
 from vision_mtl.models.backbone import is_convolutional
 
 # how long a process waits for the others: validation, pictures and a first decoding are the work of one
 PATIENCE_SECONDS = 3600
+
+Allocator = Literal["system", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,18 @@ class Runtime:
     channels_last: Literal["auto", "on", "off"] = "auto"  # memory layout; auto: on for convolutional backbones
     compile: bool = False  # torch.compile the model: half a minute before the first step, pays on long runs
     num_threads: int = 0  # CPU threads of this process; 0: one a core
+    allocator: Literal["system", "keep"] = "system"  # keep: freed memory is kept for the next step, not handed back to
+    # the system (Linux); faster where images are large, and the process holds its peak
+    tune: Literal["none", "same_precision", "any_precision"] = "none"  # time a few steps before training and take the
+    # fastest of what is left open here: sums may round otherwise; any_precision: bf16 against fp32 as well
+    tuned: dict[str, Any] = field(default_factory=dict)  # what tune chose; the run writes it into its config.yaml
 
     def accelerator(self, device: str) -> Accelerator:
         """The accelerate object for `device` (auto, cpu, cuda or mps); raises `UserError` if it is not there."""
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
+        if self.allocator == "keep":
+            keep_freed_memory(True)
         present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if device != "auto" and not present[device]:
             here = ", ".join(name for name, there in present.items() if there)

@@ -1,0 +1,140 @@
+"""How long until the first step, how much memory does the default run take, and does it grow?
+
+    python benchmarks/startup.py [--root data] [--steps 1000] [--threads 2]
+
+Three commands, each in a process of its own: `train.py --help`; the default `--stage pretrain` with a warm store (it is
+run for one step before), from the command to the end of its first step; and `--steps` steps of it, with the resident
+memory after every 50. Peaks are those of opening the images, training and scoring. `growth_mb` is the resident memory
+after the last steps less that after a fifth of them, without probes and pictures on the way. Linux only. Writes
+`benchmarks/results/startup.json`. About ten minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
+sys.path.insert(0, str(HERE.parent.parent))  # runs from a clone, without installation
+
+EVERY = 50  # steps
+TARGETS = {"help_seconds": 2.0, "first_step_seconds": 10.0, "peak_mb": 2000.0}
+QUIET = ("--track.num_probes", "0", "--track.num_pictures", "0", "--track.tensorboard", "false")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data", help="where the decoded store is, or will be")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)  # begun at, where to write, the command's words
+    given = parser.parse_args(_before_words(sys.argv[1:]))
+    if given.inside:
+        inside(float(given.inside[0]), Path(given.inside[1]), sys.argv[sys.argv.index("--") + 1 :])
+        return
+    from benchmarks.interleave import write
+
+    words = ["--stage", "pretrain", "--data.root", given.root, "--runtime.num_threads", str(given.threads)]
+    observed([*words, "--optim.steps", "1", *QUIET])  # builds the store
+    found = {
+        "threads": given.threads,
+        "targets": TARGETS,
+        "help_seconds": sorted(help_seconds() for _ in range(3))[1],
+        "first_step_seconds": sorted(
+            observed([*words, "--optim.steps", "1", *QUIET])["steps"][0]["seconds"] for _ in range(3)
+        )[1],
+        "default": observed([*words, "--optim.steps", "100"]),
+        "long": observed([*words, "--optim.steps", str(given.steps), *QUIET]),
+    }
+    found["peak_mb"] = max(found["default"]["peaks_mb"].values())
+    found["growth_mb"] = growth(found["long"]["steps"])
+    write("startup", found)
+    print(f"--help {found['help_seconds']:.2f} s, first step {found['first_step_seconds']:.1f} s")
+    print(
+        f"peak {found['peak_mb']:.0f} MB: " + ", ".join(f"{k} {v:.0f}" for k, v in found["default"]["peaks_mb"].items())
+    )
+    print(f"growth over {given.steps} steps: {found['growth_mb']:+.0f} MB")
+
+
+def _before_words(words: list[str]) -> list[str]:
+    return words[: words.index("--")] if "--" in words else words
+
+
+def help_seconds() -> float:
+    """Of `train.py --help`, from the command to its end."""
+    start = time.perf_counter()
+    command = [sys.executable, str(HERE.parent.parent / "train.py"), "--help"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def observed(words: list[str]) -> dict[str, Any]:
+    """A run of the command in a new process and folder: `steps` (number, seconds since the command, MB), `peaks_mb`."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        command = [sys.executable, str(HERE), "--inside", str(time.time()), str(found), "--", *words]
+        subprocess.run([*command, "--run_dir", f"{folder}/run"], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(found.read_text())
+
+
+def growth(steps: list[dict[str, float]]) -> float:
+    """MB after the last step less MB after a fifth of them."""
+    return steps[-1]["mb"] - next(s["mb"] for s in steps if s["step"] >= steps[-1]["step"] / 5)
+
+
+def inside(begun: float, found: Path, words: list[str]) -> None:
+    """In the process of the run: the command, with a look at the clock and the memory at its steps and phases."""
+    from vision_mtl.stages import build, pretrain
+    from vision_mtl.stages.command import main as command
+    from vision_mtl.training.loop import Trainer
+
+    steps: list[dict[str, float]] = []
+    peaks: dict[str, float] = {}
+    step = Trainer._step
+
+    def watched(trainer: Trainer) -> object:
+        record = step(trainer)
+        if trainer.progress.step == 1 or trainer.progress.step % EVERY == 0:
+            steps.append({"step": trainer.progress.step, "seconds": time.time() - begun, "mb": memory("VmRSS")})
+        return record
+
+    Trainer._step = watched
+    for name, owner, function in (
+        ("open", build, "open_pool"),
+        ("fit", pretrain, "fit"),
+        ("score", pretrain, "score_pretexts"),
+        ("draw", pretrain, "draw"),
+    ):
+        setattr(owner, function, _with_peak(name, getattr(owner, function), peaks))
+    code = command(words)
+    found.write_text(json.dumps({"steps": steps, "peaks_mb": peaks, "seconds": time.time() - begun}))
+    sys.exit(code)
+
+
+def _with_peak(name: str, function: Any, peaks: dict[str, float]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        result = function(*args, **kwargs)
+        peaks[name] = memory("VmHWM")
+        return result
+
+    return call
+
+
+def memory(field: str) -> float:
+    """MB (1e6 bytes) of this process by that field of `/proc/self/status`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()
