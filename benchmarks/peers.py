@@ -164,7 +164,14 @@ def endless(data: Dataset, seed: int) -> Iterator[list[Tensor]]:
     """Batches for ever, by two workers."""
     order = torch.Generator().manual_seed(seed)
     loader = DataLoader(
-        data, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True, generator=order
+        data,
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        generator=order,
+        multiprocessing_context="fork",  # joblib's own way of starting processes refuses theirs
     )
     while True:
         yield from loader
