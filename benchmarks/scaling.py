@@ -24,21 +24,12 @@ import numpy as np
 import torch
 
 from benchmarks.interleave import CLOCKS, interleave, write
-from benchmarks.step import MIXTURE
+from benchmarks.step import build
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.duplicates import near_duplicates
 from vision_mtl.data.pool import Pool
-from vision_mtl.models.backbone import Backbone
-from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import SharedModel
-from vision_mtl.models.task_heads import TaskAnswer
 from vision_mtl.pretext.contract import PRETEXTS
-from vision_mtl.pretext.mixture import Mixture
-from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim
-from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
-from vision_mtl.training.runtime import Runtime
 
 Call = Callable[[], object]
 SIDE, BATCH, IMAGES = 64, 32, 4096
@@ -54,8 +45,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     rows = []
     for name in given.only:
-        varied, expected, numbers, build = SERIES[name]
-        calls = {str(number): build(number) for number in numbers}
+        varied, expected, numbers, make = SERIES[name]
+        calls = {str(number): make(number) for number in numbers}
         seconds = interleave(calls, blocks=given.blocks, warm_up=1, clock=given.clock)
         table = np.stack([seconds[str(number)] for number in numbers])  # (points, blocks)
         rows.append({"cost": name, "varies": varied, "expected": expected, **fitted(np.array(numbers), table)})
@@ -104,28 +95,10 @@ def pool_of(images: int, side: int = SIDE) -> Pool:
     return Pool([drawn(images, side)], names, [None] * images, ["drawn"], member, split, cluster, {}, [], {})
 
 
-def trainer_of(pool: Pool, batch: int, tasks: int = 0, grid: int = 4) -> Trainer:
-    """What `pretrain` builds by default; `tasks` heads stand beside, as in a network that has them."""
-    torch.manual_seed(0)
-    runtime, optim = Runtime(), Optim(steps=10**6, max_seconds=None, batch_size=batch)
-    pretexts = {name: PRETEXTS.get(name)(**({"grid": grid} if name == "grid_mask" else {})) for name in MIXTURE}
-    net = Backbone("resnet18", image_size=pool.shape[1:])
-    decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size))
-    heads = {f"task{number}": TaskAnswer("single_label", 10) for number in range(tasks)}
-    model, mixture = SharedModel(net, decoder, answers(pretexts, 3), heads), Mixture(pretexts)
-    indices = pool.indices("train")
-    chance = chance_losses(mixture, pool.gather(indices[:BATCH]), Keys(0, 0, indices[:BATCH]))
-    accelerator = runtime.accelerator("auto")
-    feed = RepairFeed(pool, Batches(indices, batch, seed=0), 0, accelerator.device)
-    trainer = Trainer(model, PretextObjective(mixture, chance), feed, optim, accelerator, runtime.layout(net), seed=0)
-    trainer.model.train()
-    return trainer
-
-
 def step(**options: int) -> Call:
     """A training step."""
     pool = pool_of(options.pop("images", IMAGES), options.pop("side", SIDE))
-    return trainer_of(pool, options.pop("batch", BATCH), **options)._step
+    return build("resnet18", pool, **{"batch": BATCH, **options})._step
 
 
 def damage(grid: int) -> Call:
@@ -164,7 +137,7 @@ SERIES: dict[str, tuple[str, float, list[int], Callable[[int], Call]]] = {
     "step_by_side": ("image_side", 2, [32, 64, 128], lambda n: step(side=n)),
     "step_by_batch": ("batch", 1, [16, 32, 64, 128], lambda n: step(batch=n)),
     "step_by_images": ("images in the pool", 0, [2000, 16000, 64000], lambda n: step(images=n)),
-    "step_by_heads": ("task heads beside", 0, [1, 4, 16], lambda n: step(tasks=n)),
+    "step_by_heads": ("task heads beside", 0, [1, 4, 16], lambda n: step(heads=n)),
     "step_by_cells": ("cells a side", 0, [2, 4, 8], lambda n: step(grid=n)),
     "damage_by_cells": ("cells a side", 0, [2, 4, 8, 16], damage),
     "gather_by_images": ("images in the pool", 0, [2000, 16000, 64000], gather),

@@ -34,6 +34,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
+from vision_mtl.models.task_heads import TaskAnswer
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
@@ -93,19 +94,20 @@ def measure(name: str, pools: dict[str, Pool], blocks: int, clock: str) -> dict[
     }
 
 
-def build(name: str, pool: Pool) -> Trainer:
-    """What `pretrain` builds by default, at this benchmark's batch."""
+def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: int = 0) -> Trainer:
+    """What `pretrain` builds by default, at this benchmark's batch; `heads` of tasks stand beside, without labels."""
     architecture, kwargs = BACKBONES[name]
     torch.manual_seed(0)
-    runtime, optim = Runtime(), Optim(steps=10**6, max_seconds=None, batch_size=BATCH)
-    pretexts = {pretext: PRETEXTS.get(pretext)() for pretext in MIXTURE}
-    net = Backbone(architecture, kwargs=kwargs, image_size=(SIDE, SIDE))
+    runtime, optim = Runtime(), Optim(steps=10**6, max_seconds=None, batch_size=batch)
+    pretexts = {name: PRETEXTS.get(name)(**({"grid": grid} if name == "grid_mask" else {})) for name in MIXTURE}
+    net = Backbone(architecture, kwargs=kwargs, image_size=pool.shape[1:])
     decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size))
-    model, mixture = SharedModel(net, decoder, answers(pretexts, 3)), Mixture(pretexts)
+    tasks = {f"task{number}": TaskAnswer("single_label", 10) for number in range(heads)}
+    model, mixture = SharedModel(net, decoder, answers(pretexts, 3), tasks), Mixture(pretexts)
     indices = pool.indices("train")
     chance = chance_losses(mixture, pool.gather(indices[:BATCH]), Keys(0, 0, indices[:BATCH]))
     accelerator = runtime.accelerator("auto")
-    feed = RepairFeed(pool, Batches(indices, BATCH, seed=0), 0, accelerator.device)
+    feed = RepairFeed(pool, Batches(indices, batch, seed=0), 0, accelerator.device)
     trainer = Trainer(model, PretextObjective(mixture, chance), feed, optim, accelerator, runtime.layout(net), seed=0)
     trainer.model.train()
     return trainer

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -74,3 +76,15 @@ def many_headed() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 JPEG files of two classes, in a folder each, more than twice as large as streams are tested at (32 pixels)."""
+    folder, random = tmp_path_factory.mktemp("jpegs"), np.random.default_rng(0)
+    for number in range(40):
+        file = folder / "ab"[number % 2] / f"{number:02d}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        coarse = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        cv2.imwrite(str(file), cv2.resize(coarse, (72, 72), interpolation=cv2.INTER_CUBIC))
+    return folder

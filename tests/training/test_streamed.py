@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -27,18 +25,6 @@ from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, ch
 from vision_mtl.training.runtime import Runtime
 
 NAMES = ("grid_mask", "decolorise")
-
-
-@pytest.fixture(scope="module")
-def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 JPEG files of two classes, more than twice as large as they are looked at."""
-    folder, random = tmp_path_factory.mktemp("jpegs"), np.random.default_rng(0)
-    for number in range(40):
-        file = folder / "ab"[number % 2] / f"{number:02d}.jpg"
-        file.parent.mkdir(exist_ok=True)
-        coarse = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        cv2.imwrite(str(file), cv2.resize(coarse, (72, 72), interpolation=cv2.INTER_CUBIC))
-    return folder
 
 
 @pytest.fixture
