@@ -422,6 +422,7 @@ def judge(given: argparse.Namespace) -> None:
             "arms": [ours, peer],
             "comparisons": rows,
             "finetune_steps": FINETUNE_STEPS,
+            "steps": {arm: steps_of(arm, given.seconds) for arm in (ours, peer)},
         },
     )
     print(f"| how | task | {peer} | {ours} | difference | verdict |\n|---|---|---|---|---|---|")
