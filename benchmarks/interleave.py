@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from vision_mtl.core.run import environment
+from vision_mtl.training.tuning import processor
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
@@ -89,7 +90,7 @@ def metadata() -> dict[str, Any]:
     """What a timing depends on: versions, commit, processor, threads, date, and how busy the machine was."""
     return {
         **environment(),
-        "processor": _processor(),
+        "processor": processor() or platform.processor(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "load": os.getloadavg()[0],
@@ -100,13 +101,6 @@ def write(name: str, found: Mapping[str, Any]) -> None:
     """`results/NAME.json`."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**metadata(), **found}, indent=1) + "\n")
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _wait() -> None:

@@ -53,13 +53,11 @@ MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: i
 MAX_FILE_BYTES = 1 << 30  # a larger file is refused by its size: no picture of so many pixels needs it
 GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)  # a disk or server
 DIRECT_FORMATS = frozenset({"WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
-REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}  # flags by scale
-REDUCED |= {8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 TURNS = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe")  # chunks of PNG files that may turn it
 DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is our own rule
-REDUCED = {
+REDUCED = {  # flags by scale
     1: 0,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,

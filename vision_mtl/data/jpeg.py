@@ -56,9 +56,9 @@ def read_header(data: bytes) -> Header | None:
             break
     else:
         return None  # something between the headers that is none: a decoder may know better
-    if (
-        frame is None or frame[0] != 8 or frame[5] not in (1, 3) or data.rfind(END, at) == -1
-    ):  # from behind, where it is
+    if frame is None or frame[0] != 8 or frame[5] not in (1, 3):
+        return None
+    if data.rfind(END, at) == -1:  # looked for from behind, where it is
         return None
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     if not height or not width:

@@ -157,10 +157,10 @@ class GridMask(Pretext):
 
     def _base(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W): what the prediction is the difference to, from visible pixels alone."""
+        if self.hidden == "one" and self.residual:
+            return self._fill_cells(images, draw)
         mask = self.mask(draw, tuple(images.shape[1:]))
-        if not self.residual:
-            return visible_mean(images, mask).expand_as(images)
-        return self._fill_cells(images, draw) if self.hidden == "one" else fill_smoothly(images, mask)
+        return fill_smoothly(images, mask) if self.residual else visible_mean(images, mask).expand_as(images)
 
     def _hide_cells(self, images: Tensor, draw: Draw) -> Tensor:
         """A copy of the images with each one's only hidden cell filled: the rest is not touched again."""

@@ -2,7 +2,7 @@
 
 On a rectangle Laplace's equation separates: in the basis of each side's own vibrations it is one division (Buzbee,
 Golub and Nielson, "On direct methods for solving Poisson's equations", 1970, sec. 2). For a hidden cell that is four
-small matrix products, a hundredth of what iterating over the image costs, and nothing waits for a GPU.
+small matrix products, a twenty-fifth of what iterating over the image costs, and nothing waits for a GPU.
 """
 # B images, C channels, H W pixels, h w pixels of the rectangle
 
@@ -84,8 +84,8 @@ def _vibrations(length: int) -> tuple[Tensor, Tensor]:
 
     Kinds: both ends held by a visible pixel; the first, the last, or both free, where the image ends.
     """
-    chain = 2 * torch.eye(length, dtype=torch.float64)
-    chain -= torch.eye(length, dtype=torch.float64).roll(1, 0).tril(-1) + torch.eye(length).roll(-1, 0).triu(1)
+    beside = torch.ones(length - 1, dtype=torch.float64)
+    chain = 2 * torch.eye(length, dtype=torch.float64) - beside.diag(1) - beside.diag(-1)
     kinds = chain.repeat(4, 1, 1)
     for kind in range(4):
         kinds[kind, 0, 0] -= kind % 2

@@ -1,0 +1,152 @@
+"""lightly's SimCLR and masked autoencoder, as its documentation writes them: what `peers.py` measures ours against.
+
+`simclr` and `mae` give what has a `step`: one of training, its batch from lightly's transform and a DataLoader.
+"""
+# B images, D feature width
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
+import timm
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models import utils as lightly_utils
+from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
+from lightly.models.modules.heads import SimCLRProjectionHead
+from lightly.transforms import MAETransform, SimCLRTransform
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vision_mtl.data.pool import Pool
+from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.runtime import Runtime
+
+SIDE, BATCH = 64, 128
+WORKERS = 2
+
+
+class Pictures(Dataset):
+    """The pool's training images as PIL images, through lightly's transform."""
+
+    def __init__(self, pool: Pool, indices: Tensor, transform: Callable[[Any], Any]) -> None:
+        self.pixels, self.transform = pool.pixels(indices), transform
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, number: int) -> list[Tensor]:
+        return self.transform(Image.fromarray(self.pixels[number]))
+
+
+def endless(data: Dataset, seed: int) -> Iterator[list[Tensor]]:
+    """Batches for ever, by two workers."""
+    order = torch.Generator().manual_seed(seed)
+    loader = DataLoader(
+        data,
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        generator=order,
+        multiprocessing_context="fork",  # joblib's own way of starting processes refuses theirs
+    )
+    while True:
+        yield from loader
+
+
+class SimCLR(nn.Module):
+    """A timm backbone under lightly's projection head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = timm.create_model("resnet18", num_classes=0)
+        self.head = SimCLRProjectionHead(512, 512, 128)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+
+class MAE(nn.Module):
+    """lightly's masked autoencoder over timm's vit_tiny."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=SIDE, patch_size=8)
+        self.backbone = MaskedVisionTransformerTIMM(vit=vit)
+        self.length = self.backbone.sequence_length
+        self.decoder = MAEDecoderTIMM(
+            num_patches=self.length - 1,
+            patch_size=8,
+            embed_dim=192,
+            decoder_embed_dim=128,
+            decoder_depth=1,
+            decoder_num_heads=4,
+        )
+
+    def loss(self, images: Tensor) -> Tensor:
+        keep, hidden = lightly_utils.random_token_mask((len(images), self.length), mask_ratio=0.75, device="cpu")
+        encoded = self.backbone.encode(images, idx_keep=keep)
+        embedded = self.decoder.embed(encoded)
+        tokens = lightly_utils.repeat_token(self.decoder.mask_token, (len(images), self.length))
+        tokens = lightly_utils.set_at_index(tokens, keep, embedded.type_as(tokens))
+        predicted = self.decoder.predict(lightly_utils.get_at_index(self.decoder.decode(tokens), hidden))
+        true = lightly_utils.get_at_index(lightly_utils.patchify(images, 8), hidden - 1)  # without the class token
+        return (predicted.float() - true).square().mean()
+
+
+class PeerTrainer:
+    """One method of lightly's, step by step, in the machine's precision."""
+
+    def __init__(
+        self, model: nn.Module, loss: Callable[[Any], Tensor], data: Dataset, steps: int, options: dict, seed: int
+    ):
+        self.model, self.loss, self.batches = model, loss, endless(data, seed)
+        self.half = Runtime().half_precision("cpu")
+        self.optim = Optim(steps=steps, max_seconds=None, batch_size=BATCH)
+        self.step_number = 0
+        if options.get("adamw", False):
+            self.optimiser: torch.optim.Optimizer = build_optimiser(model, self.optim)
+            self.peak = self.optim.peak_rate
+        else:
+            self.peak = 0.06  # of lightly's examples, for any batch
+            self.optimiser = torch.optim.SGD(model.parameters(), lr=self.peak, momentum=0.9, weight_decay=5e-4)
+
+    def step(self) -> None:
+        rate = self.optim.rate(self.optim.progress(self.step_number, 0)) / self.optim.peak_rate * self.peak
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = next(self.batches)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            loss = self.loss(batch)
+        self.optimiser.zero_grad()
+        loss.backward()
+        if isinstance(self.optimiser, torch.optim.AdamW):
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
+        self.optimiser.step()
+        self.step_number += 1
+
+
+def simclr(pool: Pool, indices: Tensor, steps: int, options: dict[str, Any], seed: int) -> PeerTrainer:
+    torch.manual_seed(seed)
+    model = SimCLR().to(memory_format=torch.channels_last)
+    criterion = NTXentLoss(temperature=options.get("temperature", 0.5))
+    data = Pictures(pool, indices, SimCLRTransform(input_size=SIDE, **options.get("transform", {})))
+
+    def loss(batch: list[Tensor]) -> Tensor:
+        first, second = (model(view.to(memory_format=torch.channels_last)) for view in batch[:2])
+        return criterion(first, second)
+
+    model.train()
+    return PeerTrainer(model, loss, data, steps, options, seed)
+
+
+def mae(pool: Pool, indices: Tensor, seed: int) -> PeerTrainer:
+    torch.manual_seed(seed)
+    model = MAE().train()
+    data = Pictures(pool, indices, MAETransform(input_size=SIDE))
+    return PeerTrainer(model, lambda batch: model.loss(batch[0]), data, 10**6, {"adamw": True}, seed)
