@@ -142,7 +142,7 @@ def fit(
             tracker(progress, record)
             if main:
                 run.reached.to(progress.step)
-            if asked.take_save():
+            if record.is_latest and asked.take_save():
                 save()
 
         try:
