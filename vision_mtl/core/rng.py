@@ -71,6 +71,11 @@ class Keys:
         """Where the keys lie, and their draws."""
         return self.index.device
 
+    def to(self, device: torch.device) -> Keys:
+        """The same streams, from their start, on another device: their numbers are the same to the bit."""
+        epoch, instance = (v.to(device) if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
+        return replace(self, epoch=epoch, index=self.index.to(device), instance=instance, _taken=0)
+
     def fold(self, name: str) -> Keys:
         """An independent stream of the same images, for the purpose called `name`, from its start."""
         return replace(self, name=f"{self.name}/{name}", _taken=0)
