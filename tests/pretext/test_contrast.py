@@ -60,7 +60,7 @@ def test_a_mixture_gives_two_views_side_by_side() -> None:
 
 
 def test_without_changes_a_view_is_the_image() -> None:
-    plain = Contrast(smallest_crop=1.0, colour=0.0, grey=0.0, mirror=False)
+    plain = Contrast(smallest_crop=1.0, stretch=1.0, colour=0.0, grey=0.0, mirror=False)
     images = photographs()
     draw = plain.sample(Keys(0, 0, torch.arange(8)), SHAPE)
     torch.testing.assert_close(plain.corrupt(images, draw), images, atol=1e-5, rtol=0)
@@ -70,12 +70,12 @@ def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
     images = photographs(1)
     plain = {
         "image": torch.zeros(1, dtype=torch.int64),
-        "window": torch.tensor([[1.0, 0.0, 0.0]]),
+        "window": torch.tensor([[1.0, 1.0, 0.0, 0.0]]),
         "mirrored": torch.tensor([True]),
         "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]]),
     }
     torch.testing.assert_close(Contrast().corrupt(images, plain), images.flip(3), atol=1e-5, rtol=0)
-    corner = plain | {"window": torch.tensor([[0.5, -0.5, 0.5]]), "mirrored": torch.tensor([False])}
+    corner = plain | {"window": torch.tensor([[0.5, 0.5, -0.5, 0.5]]), "mirrored": torch.tensor([False])}
     expected = F.interpolate(images[:, :, :16, 16:], size=32, mode="bilinear", align_corners=False)
     # all but the rim: there the window sees its neighbours' pixels
     found = Contrast().corrupt(images, corner)
@@ -84,7 +84,7 @@ def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
 
 def test_hue_and_saturation_keep_the_luma_and_grey_loses_the_colours() -> None:
     images = 0.3 + 0.3 * photographs()  # away from the rims of the range, where colours are clipped
-    draw = Contrast(smallest_crop=1.0, mirror=False).sample(Keys(0, 0, torch.arange(8)), SHAPE)
+    draw = Contrast(smallest_crop=1.0, stretch=1.0, mirror=False).sample(Keys(0, 0, torch.arange(8)), SHAPE)
     turned = draw | {"light": torch.tensor([[1.0, 1.0, 0.5, 0.6]]).expand(8, -1)}
     found = Contrast().corrupt(images, turned)
     torch.testing.assert_close(luma(found), luma(images), atol=2e-3, rtol=0)
@@ -98,9 +98,13 @@ def test_views_follow_the_instance_and_never_leave_the_image() -> None:
     first = Contrast().sample(replace(keys, instance=torch.zeros(1000, dtype=torch.int64)), SHAPE)
     second = Contrast().sample(replace(keys, instance=torch.ones(1000, dtype=torch.int64)), SHAPE)
     assert not torch.equal(first["window"], second["window"])
-    side, offset = first["window"][:, 0], first["window"][:, 1:]
-    assert side.min() >= math.sqrt(0.3) and side.max() <= 1
-    assert bool((offset.abs() + side[:, None] <= 1 + 1e-6).all())
+    size, offset = first["window"][:, :2], first["window"][:, 2:]
+    assert size.max() <= 1 and bool((offset.abs() + size <= 1 + 1e-6).all())
+    whole = size.max(1).values < 1  # not cut off at the image's rim
+    shape, area = size[whole, 1] / size[whole, 0], size[whole].prod(1)
+    assert area.min() >= 0.3 and 1 / 1.79 < shape.min() < 0.6 and 1.7 < shape.max() < 1.79
+    square = Contrast(stretch=1.0).sample(keys, SHAPE)["window"]
+    assert torch.equal(square[:, 0], square[:, 1]) and square[:, 0].square().min() >= 0.3
     assert (first["light"][:, 2] == 0).float().mean() == pytest.approx(0.2, abs=0.05)
 
 
@@ -109,6 +113,7 @@ def test_views_follow_the_instance_and_never_leave_the_image() -> None:
     [
         ({"temperature": 0.0}, "contrast.temperature must be above 0; found 0.0"),
         ({"smallest_crop": 0.0}, r"contrast.smallest_crop must lie in \(0, 1\]; found 0.0"),
+        ({"stretch": 0.5}, "contrast.stretch must be 1 or more; found 0.5"),
         ({"grey": 1.5}, r"contrast.grey must lie in \[0, 1\]; found 1.5"),
         ({"width": 1}, "contrast.width must be 2 or more; found 1"),
     ],
