@@ -1,4 +1,4 @@
-"""stable-pretraining's masked autoencoder, as its ImageNet example writes it: what `peers.py speed` measures ours against.
+"""stable-pretraining's masked autoencoder, as its example writes it: what `peers.py speed` measures ours against.
 
     pip install stable-pretraining==0.1.8  # MIT; fits beside requirements.txt
 
@@ -60,6 +60,7 @@ class StableMAE:
     """Its masked autoencoder, step by step, in the machine's precision."""
 
     def __init__(self, pool: Pool, indices: Tensor, seed: int) -> None:
+        spt.set(verbose="ERROR")  # it remarks on every network that it did not make itself
         torch.manual_seed(seed)
         encoder = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=SIDE, patch_size=8)
         self.model = MAE(
