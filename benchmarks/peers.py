@@ -66,20 +66,23 @@ TASKS = ("digits", "cars", "faces", "pets")
 FRACTION, FINETUNE_STEPS = 0.1, 150  # of the labels; of fine-tuning
 
 RATIO = {"grid": 8, "hidden": "ratio", "ratio": 0.6}
+SQUARE = {"stretch": 1.0}
 OURS: dict[str, dict[str, Any]] = {  # our candidates: what their configs say beside the photographs' one
     "mixture": {"pretexts": {"grid_mask": None, "decolorise": None, "downsample": None}},
     "masked": {"pretexts": {"grid_mask": RATIO}, "decoder": {"name": "linear"}},
-    "contrast": {"pretexts": {"contrast": None}},
-    "contrast_small": {"pretexts": {"contrast": None}, "image_size": 48},
+    "contrast": {"pretexts": {"contrast": SQUARE}},
+    "contrast_small": {"pretexts": {"contrast": SQUARE}, "image_size": 48},
     "contrast_masked": {
-        "pretexts": {"contrast": None, "grid_mask": RATIO},
+        "pretexts": {"contrast": SQUARE, "grid_mask": RATIO},
         "decoder": {"name": "linear"},
         "image_size": 48,
     },
-    "contrast_fast": {"pretexts": {"contrast": None}, "optim": {"learning_rate": 0.01}},
-    "contrast_small_fast": {"pretexts": {"contrast": None}, "image_size": 48, "optim": {"learning_rate": 0.01}},
-    "contrast_wide": {"pretexts": {"contrast": {"smallest_crop": 0.15}}, "image_size": 48},
-    "contrast_sharp": {"pretexts": {"contrast": {"temperature": 0.1}}, "image_size": 48},
+    "contrast_fast": {"pretexts": {"contrast": SQUARE}, "optim": {"learning_rate": 0.01}},
+    "contrast_small_fast": {"pretexts": {"contrast": SQUARE}, "image_size": 48, "optim": {"learning_rate": 0.01}},
+    "contrast_wide": {"pretexts": {"contrast": {**SQUARE, "smallest_crop": 0.15}}, "image_size": 48},
+    "contrast_sharp": {"pretexts": {"contrast": {**SQUARE, "temperature": 0.1}}, "image_size": 48},
+    "contrast_stretched": {"pretexts": {"contrast": None}, "image_size": 48, "optim": {"learning_rate": 0.01}},
+    "contrast_small_views": {"pretexts": {"contrast": {"view_size": 48}}, "optim": {"learning_rate": 0.01}},
 }
 MASKED_VIT = {
     "backbone": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8}},
@@ -211,7 +214,8 @@ def steps_of(name: str, seconds: float) -> int:
     """How many steps a method does in so many seconds here."""
     rates = json.loads(RESULT.read_text())["speed"]["rates"]
     # options that change no arithmetic cost what the plain candidate does
-    plain = "contrast_small" if OURS.get(name, {}).get("image_size") else "contrast" if name in OURS else "simclr"
+    small = name == "contrast_small_views" or OURS.get(name, {}).get("image_size")
+    plain = "contrast_small" if small else "contrast" if name in OURS else "simclr"
     own = name if name in rates else plain
     return round(seconds / rates[own]["median"])
 
@@ -281,20 +285,13 @@ def search(given: argparse.Namespace) -> None:
 def judge(given: argparse.Namespace) -> None:
     """Two frozen arms, ours first: paired seeds, test images, probes and fine-tuning."""
     ours, peer = given.arms
-    pools: dict[str, Pool] = {}
-    _, pool = opened(settings({}), given.runs, pools)
+    _, pool = opened(settings({}), given.runs, {})
     # processes of one thread do more together than one of several; equal steps are equal work either way
-    Parallel(given.jobs)(delayed(learn)(seed, given) for seed in range(given.seeds))
+    learnt = Parallel(given.jobs)(delayed(learn)(seed, given) for seed in range(given.seeds))
     values: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
-    for seed in range(given.seeds):
-        for arm in (ours, peer):
-            path = pretrained(arm, seed, given, pools)
-            for how, right in (
-                ("probe", {t: v for t, (_, v) in probe(path, given, pools).items()}),
-                ("finetune", finetuned(path, seed, given, pool)),
-            ):
-                for task, of_task in right.items():
-                    values.setdefault((how, task), {}).setdefault(arm, []).append(of_task)
+    for (arm, how), right in ((key, right) for of_seed in learnt for key, right in of_seed.items()):
+        for task, of_task in right.items():
+            values.setdefault((how, task), {}).setdefault(arm, []).append(of_task)
     found = []
     for (how, task), by_arm in values.items():
         clusters = pool.cluster[pool.indices("test", task=task).numpy()]
@@ -324,13 +321,17 @@ def judge(given: argparse.Namespace) -> None:
         )
 
 
-def learn(seed: int, given: argparse.Namespace) -> None:
-    """Both arms of one seed, pretrained and fine-tuned; what is there already is not done again."""
+def learn(seed: int, given: argparse.Namespace) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """(arm, how it was judged) -> task -> 1 or 0 for every test image, of one seed; what has been trained is kept."""
     torch.set_num_threads(1)
     pools: dict[str, Pool] = {}
     _, pool = opened(settings({}), given.runs, pools)
+    found = {}
     for arm in given.arms:
-        finetuned(pretrained(arm, seed, given, pools), seed, given, pool)
+        path = pretrained(arm, seed, given, pools)
+        found[arm, "probe"] = {task: right for task, (_, right) in probe(path, given, pools).items()}
+        found[arm, "finetune"] = finetuned(path, seed, given, pool)
+    return found
 
 
 def finetuned(path: Path, seed: int, given: argparse.Namespace, pool: Pool) -> dict[str, np.ndarray]:

@@ -93,6 +93,18 @@ def test_hue_and_saturation_keep_the_luma_and_grey_loses_the_colours() -> None:
     assert grey.std(1).max() < 2e-3
 
 
+def test_smaller_views_show_the_same_windows() -> None:
+    images, keys = photographs(), Keys(0, 0, torch.arange(8))
+    plain = {"stretch": 1.0, "colour": 0.0, "grey": 0.0}
+    small, large = Contrast(**plain, view_size=16), Contrast(**plain)
+    assert small.input_size(SHAPE) == (16, 16) and large.input_size(SHAPE) == (32, 32)
+    draw = small.sample(keys, SHAPE)
+    found = small.corrupt(images, draw)
+    assert found.shape == (8, 3, 16, 16)
+    expected = F.avg_pool2d(large.corrupt(images, draw), 2)
+    assert (found - expected).abs().mean() < 0.02 < (found - expected.roll(1, 0)).abs().mean()
+
+
 def test_views_follow_the_instance_and_never_leave_the_image() -> None:
     keys = Keys(0, 0, torch.arange(1000))
     first = Contrast().sample(replace(keys, instance=torch.zeros(1000, dtype=torch.int64)), SHAPE)
@@ -113,6 +125,7 @@ def test_views_follow_the_instance_and_never_leave_the_image() -> None:
     [
         ({"temperature": 0.0}, "contrast.temperature must be above 0; found 0.0"),
         ({"smallest_crop": 0.0}, r"contrast.smallest_crop must lie in \(0, 1\]; found 0.0"),
+        ({"view_size": -1}, r"contrast.view_size must be 0 \(the image's own\) or more; found -1"),
         ({"stretch": 0.5}, "contrast.stretch must be 1 or more; found 0.5"),
         ({"grey": 1.5}, r"contrast.grey must lie in \[0, 1\]; found 1.5"),
         ({"width": 1}, "contrast.width must be 2 or more; found 1"),
@@ -121,3 +134,9 @@ def test_views_follow_the_instance_and_never_leave_the_image() -> None:
 def test_bad_options_are_named(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Contrast(**options)
+
+
+def test_views_larger_than_the_image_are_refused() -> None:
+    Contrast(view_size=32).check(SHAPE)
+    with pytest.raises(UserError, match=r"contrast\.view_size must be at most the image's 32 x 32 pixels; found 48"):
+        Contrast(view_size=48).check(SHAPE)

@@ -36,6 +36,7 @@ class Contrast(Pretext):
     """Embeds two views of each image so that each is nearest to the other; a step needs two images or more."""
 
     temperature: float = 0.2  # divides cosine similarities, above 0; smaller looks at the hardest strangers only
+    view_size: int = 0  # pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster
     smallest_crop: float = 0.3  # smallest share of the image's area that a view shows, in (0, 1]
     stretch: float = 1.78  # a crop is at most so many times as wide as high, or as high as wide; 1: square
     colour: float = 0.5  # strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none
@@ -48,6 +49,8 @@ class Contrast(Pretext):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UserError(f"contrast.temperature must be above 0; found {self.temperature}.")
+        if self.view_size < 0:
+            raise UserError(f"contrast.view_size must be 0 (the image's own) or more; found {self.view_size}.")
         if not 0 < self.smallest_crop <= 1:
             raise UserError(f"contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
         if not self.stretch >= 1:
@@ -57,6 +60,16 @@ class Contrast(Pretext):
                 raise UserError(f"contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
         if self.width < 2:
             raise UserError(f"contrast.width must be 2 or more; found {self.width}.")
+
+    def check(self, shape: Shape) -> None:
+        if self.view_size > min(shape[1:]):
+            height, width = shape[1:]
+            raise UserError(
+                f"contrast.view_size must be at most the image's {height} x {width} pixels; found {self.view_size}."
+            )
+
+    def input_size(self, shape: Shape) -> tuple[int, int]:
+        return (self.view_size, self.view_size) if self.view_size else shape[1:]
 
     def num_outputs(self, channels: int) -> int:
         return self.width
@@ -115,12 +128,13 @@ class Contrast(Pretext):
         return ["views"]
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
-        """Each view's window of its image, at the image's size, bilinear; a window is never larger than the image."""
+        """Each view's window of its image, at the views' size, bilinear; a window is never larger than the image."""
+        size = self.input_size(tuple(images.shape[1:]))
         height, width, down, across = draw["window"].unbind(1)
         width = torch.where(draw["mirrored"], -width, width)
         zero = torch.zeros_like(width)
         rows = [torch.stack(row, dim=1) for row in ((width, zero, across), (zero, height, down))]  # (B, 3) each
-        grid = F.affine_grid(torch.stack(rows, dim=1).to(images.dtype), list(images.shape), align_corners=False)
+        grid = F.affine_grid(torch.stack(rows, dim=1).to(images.dtype), [*images.shape[:2], *size], align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _coloured(self, views: Tensor, light: Tensor) -> Tensor:
