@@ -5,9 +5,9 @@ https://arxiv.org/abs/2002.05709, sec. 2: a random crop of random shape, a mirro
 normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
 
 Differs from the paper: the loss is in units of its chance value, log(n - 1) for n views, so that it does not change
-with the batch; saturation and hue are one linear map of the colours, hue a rotation of
-the chroma plane; there is no blur, which at small sizes only hides detail; in a mixture, or with several processes, an
-image is compared with the views of its own part of the batch.
+with the batch; a stretched crop may reach beyond the image, whose rim is repeated there; saturation and hue are one
+linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at small sizes only hides detail;
+in a mixture, or with several processes, an image is compared with the views of its own part of the batch.
 """
 # B views, N images, C channels, H W pixels, K embedding width
 
@@ -38,7 +38,8 @@ class Contrast(Pretext):
     temperature: float = 0.2  # divides cosine similarities, above 0; smaller looks at the hardest strangers only
     view_size: int = 0  # pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster
     smallest_crop: float = 0.3  # smallest share of the image's area that a view shows, in (0, 1]
-    stretch: float = 1.78  # a crop is at most so many times as wide as high, or as high as wide; 1: square
+    stretch: float = 1.78  # a crop is at most so many times as wide as high, or as high as wide; 1: square. A
+    # stretched one may reach beyond the image, whose rim is repeated there
     colour: float = 0.5  # strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none
     grey: float = 0.2  # share of views without colour, in [0, 1]
     mirror: bool = True  # whether half of the views are mirrored; false where left and right mean something
@@ -84,8 +85,7 @@ class Contrast(Pretext):
         side = keys.uniform(low=self.smallest_crop).sqrt()
         offset = keys.uniform(2, -1.0, 1.0)
         wider = (keys.fold("stretch").uniform(low=-1.0) * (math.log(self.stretch) / 2)).exp()
-        size = torch.stack((side / wider, side * wider), dim=1).clamp(max=1)
-        window = torch.cat((size, offset * (1 - size)), dim=1)
+        window = torch.cat(((side / wider)[:, None], (side * wider)[:, None], offset * (1 - side)[:, None]), dim=1)
         mirrored = keys.integers(2).bool() & self.mirror
         factors = 1 + self.colour * keys.uniform(3, -1.0, 1.0)
         turn = keys.uniform(low=-1.0) * (2 * math.pi * HUE * 2 * self.colour)
@@ -128,7 +128,7 @@ class Contrast(Pretext):
         return ["views"]
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
-        """Each view's window of its image, at the views' size, bilinear; a window is never larger than the image."""
+        """Each view's window of its image, at the views' size, bilinear; beyond the image its rim is repeated."""
         size = self.input_size(tuple(images.shape[1:]))
         height, width, down, across = draw["window"].unbind(1)
         width = torch.where(draw["mirrored"], -width, width)
