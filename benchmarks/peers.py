@@ -83,6 +83,10 @@ OURS: dict[str, dict[str, Any]] = {  # our candidates: what their configs say be
     "contrast_sharp": {"pretexts": {"contrast": {**SQUARE, "temperature": 0.1}}, "image_size": 48},
     "contrast_stretched": {"pretexts": {"contrast": None}, "image_size": 48, "optim": {"learning_rate": 0.01}},
     "contrast_small_views": {"pretexts": {"contrast": {"view_size": 48}}, "optim": {"learning_rate": 0.01}},
+    "contrast_four_views": {
+        "pretexts": {"contrast": {"views": 4, "view_size": 32, "stretch": 1.4}},
+        "optim": {"learning_rate": 0.01},
+    },
 }
 MASKED_VIT = {
     "backbone": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8}},
@@ -153,8 +157,10 @@ def speed(given: argparse.Namespace) -> None:
         if given.arms and not {*rivals, *ours} & {*given.arms}:
             continue
         methods: dict[str, Callable[[], object]] = {n: peers[n]().step for n in rivals if n in peers}
-        pairs = [(name, peer) for peer in methods for name in ours]
+        rivals = list(methods)
         for name, own in ours.items():
+            if given.arms and name not in given.arms and {*ours} & {*given.arms}:
+                continue  # of the candidates those that are named
             trainer = our_trainer(*opened(settings(own), given.runs, pools), given.runs)
             trainer.model.train()
             methods[name] = trainer._step
@@ -163,7 +169,9 @@ def speed(given: argparse.Namespace) -> None:
             name: {**summary(values), "images_per_second": BATCH / float(np.median(values))}
             for name, values in seconds.items()
         }
-        ratios |= {f"{name} to {peer}": speed_ratio(seconds, name, peer) for name, peer in pairs}
+        ratios |= {
+            f"{name} to {peer}": speed_ratio(seconds, name, peer) for peer in rivals for name in ours if name in seconds
+        }
     found = {"rates": {**earlier("rates", given), **rates}, "ratios": {**earlier("ratios", given), **ratios}}
     keep("speed", {**found, "batch": BATCH, "image_size": SIDE, "workers": WORKERS})
     for name, row in rates.items():

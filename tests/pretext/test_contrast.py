@@ -42,6 +42,31 @@ def test_agreeing_embeddings_cost_little_and_equal_ones_chance() -> None:
     torch.testing.assert_close(loss(torch.ones(16, 8), torch.zeros(16, *SHAPE), {"image": image}), torch.ones(16))
 
 
+def test_of_several_views_each_pair_is_told_from_strangers_alone() -> None:
+    torch.manual_seed(0)
+    image = torch.arange(4).repeat_interleave(3)
+    vectors = torch.randn(12, 16)
+    pretext = Contrast(views=3, temperature=0.5)
+    found = pretext.loss(vectors, torch.zeros(12, *SHAPE), {"image": image})
+    cosine = F.cosine_similarity(vectors[:, None], vectors[None], dim=2).div(0.5).exp()
+    for i in range(12):
+        strangers = cosine[i][image != image[i]].sum()
+        pairs = [
+            -(cosine[i, j] / (cosine[i, j] + strangers)).log() for j in range(12) if j != i and image[j] == image[i]
+        ]
+        assert found[i].item() == pytest.approx(sum(pairs).item() / 2 / math.log(10), rel=1e-5)
+    torch.testing.assert_close(
+        pretext.loss(torch.ones(12, 4), torch.zeros(12, *SHAPE), {"image": image}), torch.ones(12)
+    )
+
+
+def test_a_batch_of_one_image_twice_teaches_nothing_and_breaks_nothing() -> None:
+    vectors = torch.randn(4, 8, requires_grad=True)
+    loss = Contrast().loss(vectors, torch.zeros(4, *SHAPE), {"image": torch.zeros(4, dtype=torch.int64)})
+    loss.sum().backward()
+    assert torch.equal(loss, torch.zeros(4)) and torch.equal(vectors.grad, torch.zeros(4, 8))
+
+
 def test_a_view_alone_carries_no_loss() -> None:
     vectors = torch.randn(5, 8, requires_grad=True)
     image = torch.tensor([0, 0, 1, 1, 2])
@@ -51,12 +76,13 @@ def test_a_view_alone_carries_no_loss() -> None:
     assert torch.equal(alone, torch.zeros(2))
 
 
-def test_a_mixture_gives_two_views_side_by_side() -> None:
-    images = photographs()
-    part, views = Mixture({"contrast": Contrast()}).prepare_all("contrast", images, Keys(0, 0, torch.arange(8) + 50))
-    assert len(views) == 16 and part.source_rows.tolist() == [i for i in range(8) for _ in range(2)]
-    assert part.draw["image"].tolist() == [50 + i for i in range(8) for _ in range(2)]
-    assert bool(((views[0::2] - views[1::2]).abs().mean((1, 2, 3)) > 0.01).all())
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_mixture_gives_an_images_views_side_by_side(count: int) -> None:
+    mixture, keys = Mixture({"contrast": Contrast(views=count)}), Keys(0, 0, torch.arange(8) + 50)
+    part, views = mixture.prepare_all("contrast", photographs(), keys)
+    assert len(views) == 8 * count and part.source_rows.tolist() == [i for i in range(8) for _ in range(count)]
+    assert part.draw["image"].tolist() == [50 + i for i in range(8) for _ in range(count)]
+    assert bool(((views[0::count] - views[1::count]).abs().mean((1, 2, 3)) > 0.01).all())
 
 
 def test_without_changes_a_view_is_the_image() -> None:
@@ -126,6 +152,7 @@ def test_views_follow_the_instance_and_square_ones_never_leave_the_image() -> No
     [
         ({"temperature": 0.0}, "contrast.temperature must be above 0; found 0.0"),
         ({"smallest_crop": 0.0}, r"contrast.smallest_crop must lie in \(0, 1\]; found 0.0"),
+        ({"views": 1}, "contrast.views must be 2 or more: one has no other to agree with; found 1"),
         ({"view_size": -1}, r"contrast.view_size must be 0 \(the image's own\) or more; found -1"),
         ({"stretch": 0.5}, "contrast.stretch must be 1 or more; found 0.5"),
         ({"grey": 1.5}, r"contrast.grey must lie in \[0, 1\]; found 1.5"),

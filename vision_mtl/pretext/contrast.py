@@ -1,15 +1,18 @@
-"""Instance discrimination: tell which two damaged views show the same image, by embeddings that agree.
+"""Instance discrimination: tell which damaged views show the same image, by embeddings that agree.
 
 Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), 2020,
 https://arxiv.org/abs/2002.05709, sec. 2: a random crop of random shape, a mirror image, changed and lost colours;
-normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
+normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1). Several
+small views of an image teach more in the same time than two large ones (Caron et al., "Unsupervised learning of visual
+features by contrasting cluster assignments", 2020, https://arxiv.org/abs/2006.09882, sec. 3.2, multi-crop).
 
-Differs from the paper: the loss is in units of its chance value, log(n - 1) for n views, so that it does not change
-with the batch; a stretched crop may reach beyond the image, whose rim is repeated there; saturation and hue are one
+Differs from the papers: the loss is in units of its chance value, log(n - V + 1) for n views, V of each image, so that
+it does not change with the batch; of more than two views each pair is told from other images' views alone, and all are
+of one size; a stretched crop may reach beyond the image, whose rim is repeated there; saturation and hue are one
 linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at small sizes only hides detail;
 in a mixture, or with several processes, an image is compared with the views of its own part of the batch.
 """
-# B views, N images, C channels, H W pixels, K embedding width
+# B views, C channels, H W pixels, K embedding width
 
 from __future__ import annotations
 
@@ -26,16 +29,17 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.colour import LUMA
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
-VIEWS = 2  # of each image, as in the paper
+NOBODY = -1e9  # a similarity that no exponential shows; finite, so that a batch without strangers has a gradient
 HUE = 0.1  # of a full turn, at most, at strength 0.5: the paper's ratio of hue to brightness
 
 
 @PRETEXTS.register("contrast")
 @dataclass(frozen=True, kw_only=True)
 class Contrast(Pretext):
-    """Embeds two views of each image so that each is nearest to the other; a step needs two images or more."""
+    """Embeds views of each image so that they are nearest to each other; a step needs two images or more."""
 
     temperature: float = 0.2  # divides cosine similarities, above 0; smaller looks at the hardest strangers only
+    views: int = 2  # of each image, at least 2
     view_size: int = 0  # pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster
     smallest_crop: float = 0.3  # smallest share of the image's area that a view shows, in (0, 1]
     stretch: float = 1.78  # a crop is at most so many times as wide as high, or as high as wide; 1: square. A
@@ -50,6 +54,8 @@ class Contrast(Pretext):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UserError(f"contrast.temperature must be above 0; found {self.temperature}.")
+        if self.views < 2:
+            raise UserError(f"contrast.views must be 2 or more: one has no other to agree with; found {self.views}.")
         if self.view_size < 0:
             raise UserError(f"contrast.view_size must be 0 (the image's own) or more; found {self.view_size}.")
         if not 0 < self.smallest_crop <= 1:
@@ -76,7 +82,7 @@ class Contrast(Pretext):
         return self.width
 
     def num_instances(self, shape: Shape) -> int:
-        return VIEWS
+        return self.views
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
         """`image` (B,) int64: equal for views of one image. `window` (B, 4): height and width of the crop as shares of
@@ -103,14 +109,16 @@ class Contrast(Pretext):
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
         """NT-Xent in units of chance. A view without another of its image carries none."""
         image = draw["image"]
-        if len(image) <= VIEWS:  # nobody to be mistaken for
+        if len(image) <= self.views:  # nobody to be mistaken for
             return prediction.float().sum(1) * 0.0
         unit = F.normalize(prediction.float(), dim=1)
-        itself = torch.eye(len(image), dtype=torch.bool, device=image.device)
-        similar = (unit @ unit.T / self.temperature).masked_fill(itself, float("-inf"))
-        same = (image[:, None] == image) & ~itself
-        surprise = -similar.log_softmax(1).masked_fill(~same, 0.0).sum(1)
-        return surprise / same.sum(1).clamp(min=1) / math.log(len(image) - 1)
+        similar = unit @ unit.T / self.temperature
+        same = image[:, None] == image
+        strangers = similar.masked_fill(same, NOBODY).logsumexp(1, keepdim=True)
+        others = same ^ torch.eye(len(image), dtype=torch.bool, device=image.device)
+        # of each pair: -log(e^s / (e^s + sum over strangers))
+        surprise = F.softplus(strangers - similar).masked_fill(~others, 0.0).sum(1)
+        return surprise / others.sum(1).clamp(min=1) / math.log(len(image) - self.views + 1)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """One view that stands for all, as there are endlessly many: the middle, half as large, in plain colours."""
