@@ -13,9 +13,11 @@ in; what else stands in the result file is kept, each row with the commit and da
 
 `search` and `judge` pretrain resnet18 on the pool of `configs/pretrain_photos.yaml`. Each method may use the steps that
 it does in `--seconds` on this machine, by the rates that `speed` measured, so that a busy machine changes nothing.
-`search` shows validation scores of the candidates in `OURS` and `PEERS`, one seed; test images stay shut. `judge` takes
-one arm of each kind, frozen by then, over paired seeds: linear probes on all labels, and fine-tuning on a tenth of
-them, test images compared instance by instance with Holm's correction. Writes `benchmarks/results/peers.json`.
+`search` shows cross-validated scores of the candidates in `OURS` and `PEERS` on training and validation images; test
+images stay shut (`rows` in the result file: one seed's scores on validation images alone, of an earlier version).
+`judge` takes one arm of each kind, frozen by then, over paired seeds: linear probes on all labels, and fine-tuning on a
+tenth of them, test images compared instance by instance with Holm's correction. Writes
+`benchmarks/results/peers.json`.
 """
 # B images, D feature width, V views
 
@@ -40,6 +42,8 @@ import numpy as np
 import torch
 import yaml
 from joblib import Parallel, delayed
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from benchmarks.interleave import RESULTS, interleave, metadata, shown, speed_ratio, summary
@@ -64,6 +68,7 @@ ROOT = Path(__file__).parent.parent
 RESULT = RESULTS / "peers.json"
 TASKS = ("digits", "cars", "faces", "pets")
 FRACTION, FINETUNE_STEPS = 0.1, 150  # of the labels; of fine-tuning
+FOLDS = 5  # of the search
 
 RATIO = {"grid": 8, "hidden": "ratio", "ratio": 0.6}
 SQUARE = {"stretch": 1.0}
@@ -212,7 +217,7 @@ def opened(config: RunConfig, runs: Path, pools: dict[str, Pool]) -> tuple[RunCo
 def keep(part: str, found: dict[str, Any]) -> None:
     """Write one part of the result file beside the others."""
     before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps({**before, part: {**metadata(), **found}}, indent=1) + "\n")
+    RESULT.write_text(json.dumps({**before, part: {**found, **metadata()}}, indent=1) + "\n")
 
 
 # --- what is learnt
@@ -277,17 +282,38 @@ def probe(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict
     return found
 
 
+def crossed(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict[str, float]:
+    """Task -> accuracy on training and validation images by cross-validation, of the better of two strengths."""
+    config, pool = opened(settings({}), given.runs, pools)
+    model = build.build_model(config, {})
+    build.load_backbone(model.backbone, path)
+    clean = with_clean_statistics(model.backbone, pool, pool.indices("train"))
+    found = {}
+    for task in TASKS:
+        rows = torch.cat([pool.indices(side, task=task) for side in ("train", "val")])
+        features, labels = extract_features(clean, pool, rows).numpy(), pool.labels[task][rows.numpy()]
+        features = standardise(features, np.arange(len(features)))
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+        found[task] = max(
+            float(cross_val_score(LogisticRegression(C=c, max_iter=300, tol=1e-3), features, labels, cv=folds).mean())
+            for c in (0.01, 0.1)
+        )
+    return found
+
+
 def search(given: argparse.Namespace) -> None:
-    """Validation scores of the candidates; nothing of a test image is shown or kept."""
+    """Cross-validated scores of the candidates; no test image is looked at."""
     pools: dict[str, Pool] = {}
-    before = json.loads(RESULT.read_text()).get("search", {}).get("rows", {})
-    rows = dict(before)
+    part = json.loads(RESULT.read_text()).get("search", {})
+    rows = dict(part.get("crossed", {}))
     for name in given.arms or [*OURS, *PEERS]:
-        scores = [probe(pretrained(name, seed, given, pools), given, pools) for seed in range(100, 100 + given.seeds)]
-        rows[name] = {task: float(np.mean([s[task][0] for s in scores])) for task in TASKS}
-        mean = np.mean(list(rows[name].values()))
-        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in rows[name].values()) + f" | {mean:.3f} |", flush=True)
-        keep("search", {"seconds": given.seconds, "seeds": given.seeds, "rows": rows, "side": "val"})
+        paths = [pretrained(name, seed, given, pools) for seed in range(100, 100 + given.seeds)]
+        scores = [crossed(path, given, pools) for path in paths]
+        rows[name] = {task: float(np.mean([s[task] for s in scores])) for task in TASKS}
+        rows[name]["seeds"] = given.seeds
+        mean = np.mean([rows[name][task] for task in TASKS])
+        print(f"| {name} | " + " | ".join(f"{rows[name][t]:.3f}" for t in TASKS) + f" | {mean:.3f} |", flush=True)
+        keep("search", {**part, "seconds": given.seconds, "crossed": rows})
 
 
 def judge(given: argparse.Namespace) -> None:
