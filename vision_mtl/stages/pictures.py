@@ -118,12 +118,14 @@ def _answer_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -
 
 
 def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
-    """An embedding's panel: two views of each image, and whether the first finds the second among all others."""
-    count = int(part.source_rows.max()) + 1
-    first, second = (part.source_rows == torch.arange(count, device=damaged.device)[:, None]).int().topk(2, 1).indices.T
+    """An embedding's panel: two views of each image, and how many views of others are nearer to one than the other."""
+    of = part.source_rows
+    count = int(of.max()) + 1
+    own = of == torch.arange(count, device=damaged.device)[:, None]  # (images, views)
+    first, second = own.int().argsort(dim=1, descending=True, stable=True)[:, :2].T
     unit = torch.nn.functional.normalize(prediction, dim=1)
-    similar = (unit @ unit.T).fill_diagonal_(-1.0)[first]
-    rank = (similar > similar.gather(1, second[:, None])).sum(1) + 1
+    similar = (unit @ unit.T)[first]
+    rank = ((similar > similar.gather(1, second[:, None])) & ~own).sum(1) + 1
     captions = ["found" if place == 1 else f"{place - 1} nearer" for place in rank.tolist()]
     rows = [("original", part.images[first]), ("one view", damaged[first]), ("another view", damaged[second])]
     return Panel(title, [(label, _pixels(images)) for label, images in rows], captions)
