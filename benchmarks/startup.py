@@ -1,12 +1,14 @@
 """How long until the first step, how much memory does the default run take, and does it grow?
 
-    python benchmarks/startup.py [--root data] [--steps 1000] [--threads 2]
+    python benchmarks/startup.py [PART ...] [--root data] [--steps 1000] [--threads 2]
 
-Three commands, each in a process of its own: `train.py --help`; the default `--stage pretrain` with a warm store (it is
-run for one step before), from the command to the end of its first step, and 100 steps of it to its end; and `--steps`
-steps of 16 images, with the resident memory after every 50. Peaks are those of opening the images, training, scoring
-and drawing. `growth_mb` is the resident memory after the last step less that after a fifth of them, without probes and
-pictures on the way. Linux only. Writes `benchmarks/results/startup.json`. About four minutes on 2 cores.
+Three parts, all unless some are named, each command in a process of its own. `start`: `train.py --help`, and the
+default `--stage pretrain` with a warm store (it is run for one step before), from the command to the end of its first
+step. `default`: 100 steps of it to its end; peaks are those of opening the images, training, scoring and drawing.
+`long`: `--steps` steps of 16 images, with the resident memory after every 50; `growth_mb` is that after the last step
+less that after a fifth of them, without probes and pictures on the way. Linux only. Writes
+`benchmarks/results/startup.json`, each part with what its sitting was. About four minutes on 2 cores; memory, unlike
+seconds, may be measured on a busy machine.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ HERE = Path(__file__).resolve()
 sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(HERE.parent.parent))  # runs from a clone, without installation
 
+PARTS = ("start", "default", "long")
 EVERY = 50  # steps
 TARGETS = {"help_seconds": 2.0, "first_step_seconds": 10.0, "peak_mb": 2000.0}
 QUIET = ("--track.num_probes", "0", "--track.num_pictures", "0", "--track.tensorboard", "false")
@@ -32,6 +35,7 @@ QUIET = ("--track.num_probes", "0", "--track.num_pictures", "0", "--track.tensor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--root", default="data", help="where the decoded store is, or will be")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
@@ -41,28 +45,44 @@ def main() -> None:
         begun, found, last = given.inside
         inside(float(begun), Path(found), int(last), sys.argv[sys.argv.index("--") + 1 :])
         return
-    from benchmarks.interleave import write
-
+    if unknown := set(given.parts) - {*PARTS}:
+        parser.error(f"parts are {', '.join(PARTS)}; found {', '.join(sorted(unknown))}")
     words = ["--stage", "pretrain", "--data.root", given.root, "--runtime.num_threads", str(given.threads)]
     observed(words, last=1)  # builds the store
-    found = {
-        "threads": given.threads,
-        "targets": TARGETS,
+    measures = {"start": start, "default": default, "long": long}
+    for part in given.parts or PARTS:
+        keep(part, {"threads": given.threads, **measures[part](words, given.steps)})
+
+
+def keep(part: str, found: dict[str, Any]) -> None:
+    """Write one part of the result file beside the others, and say its figures."""
+    from benchmarks.interleave import RESULTS, metadata
+
+    file = RESULTS / "startup.json"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**before, "targets": TARGETS, part: {**metadata(), **found}}, indent=1) + "\n")
+    print(f"{part}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items() if isinstance(value, float)))
+
+
+def start(words: list[str], steps: int) -> dict[str, Any]:
+    """Medians of three: seconds of `--help`, and from the command to the end of the first step."""
+    return {
         "help_seconds": sorted(help_seconds() for _ in range(3))[1],
         "first_step_seconds": sorted(observed(words, last=1)["steps"][0]["seconds"] for _ in range(3))[1],
-        "default": observed([*words, "--optim.steps", "100"]),
-        "long": observed(
-            [*words, "--optim.steps", str(given.steps + 1), "--optim.batch_size", "16", *QUIET], given.steps
-        ),
     }
-    found["peak_mb"] = max(found["default"]["peaks_mb"].values())
-    found["growth_mb"] = growth(found["long"]["steps"])
-    write("startup", found)
-    print(f"--help {found['help_seconds']:.2f} s, first step {found['first_step_seconds']:.1f} s")
-    print(
-        f"peak {found['peak_mb']:.0f} MB: " + ", ".join(f"{k} {v:.0f}" for k, v in found["default"]["peaks_mb"].items())
-    )
-    print(f"growth over {given.steps} steps: {found['growth_mb']:+.0f} MB")
+
+
+def default(words: list[str], steps: int) -> dict[str, Any]:
+    """The highest memory of the default run in each of its phases, and in all."""
+    found = observed([*words, "--optim.steps", "100"])
+    return {"peak_mb": max(found["peaks_mb"].values()), **found}
+
+
+def long(words: list[str], steps: int) -> dict[str, Any]:
+    """Resident memory over so many steps."""
+    own = ["--optim.steps", str(steps + 1), "--optim.batch_size", "16", *QUIET]
+    found = observed([*words, *own], last=steps)
+    return {"growth_mb": growth(found["steps"]), **found}
 
 
 def _before_words(words: list[str]) -> list[str]:
