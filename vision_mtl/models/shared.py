@@ -166,7 +166,8 @@ class SharedModel(nn.Module):
         return self.answers[request.name], self.heads[request.name]
 
     def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> Tensor | None:
-        """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position."""
+        """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position, or no
+        process has such a token."""
         if self.decoder.needs_all_positions or not self.backbone.skips_hidden:
             return None
         grid = self.backbone.map_sizes[-1]
@@ -174,7 +175,7 @@ class SharedModel(nn.Module):
         for request in requests:
             if request.hidden is not None:
                 hidden[request.rows] = hidden_tokens(request.hidden, grid)
-        return hidden if bool(hidden.any()) else None
+        return hidden if self.backbone.common_counts is not None or bool(hidden.any()) else None
 
     def _head(self, answer: Answer) -> nn.ModuleList:
         if not answer.is_dense:
