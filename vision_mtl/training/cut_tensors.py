@@ -56,10 +56,12 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     """
     cut = [p.grad.to_local() for p in parameters if is_cut(p.grad)]
     kept = [p.grad for p in parameters if not is_cut(p.grad)]
+    if not cut and not kept:
+        return torch.zeros(())
     squares = [nn.utils.get_total_norm(some) ** 2 for some in (cut, kept) if some]
     if cut:
         distributed.all_reduce(squares[0])
-    norm = torch.stack(squares).sum().sqrt() if squares else torch.zeros(())
+    norm = torch.stack(squares).sum().sqrt()
     torch._foreach_mul_([*cut, *kept], torch.clamp(limit / (norm + 1e-6), max=1.0))  # as torch's own clipping does
     return norm
 
