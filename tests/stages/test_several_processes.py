@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,17 @@ from vision_mtl.training.loop import Trainer
 
 step, backward = Trainer._step, Trainer._backward
 
+def held(tensors):
+    return sum(t.to_local().numel() if hasattr(t, "to_local") else t.numel() for t in tensors)
+
 def signalled(self):
-    if os.environ["RANK"] == "1" and self.progress.step == 13:
+    if self.progress.step != 13:
+        return step(self)
+    weights = list(self.model.backbone.parameters())
+    moments = [self.optimiser.state[p]["exp_avg"] for p in weights if p in self.optimiser.state]
+    shares = [held(some) / sum(t.numel() for t in some) for some in (weights, moments)]
+    print("rank", os.environ["RANK"], "holds", *(f"{share:.2f}" for share in shares), file=sys.stderr)
+    if os.environ["RANK"] == "1":
         os.kill(os.getpid(), number)
     return step(self)
 
@@ -187,6 +197,15 @@ def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(l
     (folder / "alone-cut" / "result.json").unlink()
     assert main(commands("pretrain", "alone-cut")) == 0
     assert_close(weights(folder / "alone-cut"), weights(whole))
+
+
+def test_each_process_holds_half_of_a_cut_backbone_and_of_its_optimiser_state(launched: Any) -> None:
+    """Or nothing above would show that anything is cut. Tensors of one row are of one process: not quite half."""
+    _, done = launched
+    found = re.findall(r"rank (\d) holds (\S+) (\S+)", done.stderr)
+    halves = {rank for rank, *shares in found if all(0.45 < float(share) < 0.55 for share in shares)}
+    wholes = {rank for rank, *shares in found if shares == ["1.00", "1.00"]}
+    assert halves == wholes == {"0", "1"}, found  # the run that dies is not cut
 
 
 def test_a_cut_run_skips_a_step_that_is_no_number_in_one_process(launched: Any) -> None:
