@@ -183,7 +183,9 @@ def test_two_processes_take_the_steps_of_one(stage: str, how: str, launched: Any
     assert_close(optimiser(folder / f"{stage}-{how}"), optimiser(folder / f"{stage}-one"))
 
 
-def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(launched: Any, commands: Any) -> None:
+def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(
+    launched: Any, commands: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, done = launched
     stopped, whole = folder / "stopped-cut", folder / "pretrain-cut"
     found = json.loads((stopped / "result.json").read_text())
@@ -196,6 +198,7 @@ def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(l
     checkpoints(folder / "alone-cut" / "checkpoints")[-1].unlink()
     (folder / "alone-cut" / "result.json").unlink()
     assert main(commands("pretrain", "alone-cut")) == 0
+    assert "runtime.shard changes nothing in one process" in capsys.readouterr().err
     assert_close(weights(folder / "alone-cut"), weights(whole))
 
 

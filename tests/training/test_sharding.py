@@ -41,14 +41,15 @@ def test_the_parts_are_blocks_that_are_called(name: str, kwargs: dict, expected:
     assert not any(module._forward_pre_hooks for module in backbone.modules())
 
 
-def test_a_weight_that_only_its_parent_reads_is_left_to_the_rest() -> None:
+def test_a_weight_that_only_its_parent_reads_or_that_is_shared_is_left_to_the_rest() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.read, self.called = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.read, self.called, self.shared = (nn.Linear(8, 8) for _ in range(3))
+            self.again = nn.Sequential(self.shared)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.called(nn.functional.linear(x, self.read.weight, self.read.bias))
+            return self.again(self.shared(self.called(nn.functional.linear(x, self.read.weight, self.read.bias))))
 
     backbone = Backbone("test_resnet", image_size=(32, 32))
     backbone.model = block = Block()

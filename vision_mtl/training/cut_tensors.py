@@ -28,9 +28,9 @@ def whole_tensors(
     """
     found = {}
     for name, tensor in tensors.items():
-        whole = tensor.full_tensor().to(device) if is_cut(tensor) else tensor
+        whole = tensor.full_tensor() if is_cut(tensor) else tensor
         if keep:
-            found[name] = whole
+            found[name] = whole.to(device) if is_cut(tensor) else tensor
     return found
 
 

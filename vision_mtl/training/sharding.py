@@ -12,6 +12,8 @@ Where whole weights are needed (scores, pictures, checkpoints) all processes tak
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Container
 
 import torch
 from torch import Tensor, distributed, nn
@@ -112,12 +114,12 @@ def hollow(model: nn.Module) -> nn.Module:
 def parts(backbone: Backbone) -> list[nn.Module]:
     """Modules of the backbone to gather one at a time: the outermost that are called and hold an eighth of it at most.
 
-    Blocks, mostly; a layer where it is larger itself. What only its parent reads, uncalled (a weight or a container),
-    is in none of them. Found by a dry run on a blank image.
+    Blocks, mostly; a layer where it is larger itself. What only its parent reads, uncalled, or what several modules
+    share is in none of them. Found by a dry run on a blank image.
     """
-    called: dict[nn.Module, None] = {}
+    called: set[nn.Module] = set()
     modes = {module: module.training for module in backbone.modules()}
-    hooks = [m.register_forward_pre_hook(lambda module, _: called.setdefault(module)) for m in modes]
+    hooks = [m.register_forward_pre_hook(lambda module, _: called.add(module)) for m in modes]
     blank = torch.zeros(1, backbone.in_chans, *backbone.image_size, device=backbone.mean.device)
     with torch.no_grad():
         backbone.eval()(blank)
@@ -125,17 +127,20 @@ def parts(backbone: Backbone) -> list[nn.Module]:
         hook.remove()
     for module, mode in modes.items():
         module.training = mode
-    return list(dict.fromkeys(_parts(backbone.model, called, _size(backbone))))
+    owners = Counter(id(p) for _, p in backbone.named_parameters(remove_duplicate=False))
+    alone = {m for m in called if all(owners[id(p)] == 1 for p in m.parameters())}
+    return _parts(backbone.model, alone, _size(backbone))
 
 
-def _parts(module: nn.Module, called: dict[nn.Module, None], total: int) -> list[nn.Module]:
+def _parts(module: nn.Module, suited: Container[nn.Module], total: int) -> list[nn.Module]:
+    """Those of `suited` within the module; `total` is the backbone's size."""
     size = _size(module)
     if size < SMALLEST * total:
         return []
-    if size <= LARGEST * total and module in called:
+    if size <= LARGEST * total and module in suited:
         return [module]
-    inner = [part for child in module.children() for part in _parts(child, called, total)]
-    return inner or ([module] if module in called else [])
+    inner = [part for child in module.children() for part in _parts(child, suited, total)]
+    return inner or ([module] if module in suited else [])
 
 
 def _size(module: nn.Module) -> int:
