@@ -7,14 +7,17 @@ ViT-B/16 at 224 pixels, 75 % of the patches hidden, a decoder of 8 blocks of wid
 second; the share of the card's dense bfloat16 peak that the model's own arithmetic reaches (encoder, decoder and head,
 forward and backward, counted by PyTorch); the ratio to the same recipe written plainly in PyTorch, as its paper has it
 (He et al., "Masked autoencoders are scalable vision learners", 2022, https://arxiv.org/abs/2111.06377); the damage's
-share of a step; and how many graphs were compiled after the warm-up. Images are drawn once and lie in memory as uint8.
-Writes `benchmarks/results/gpu.json`. `--small` is the same in miniature: it shows that the code runs, and its figures
-say nothing. Without the device it ends with exit code 2.
+share of a step (alone, so that what a step hides behind other work counts in full); both losses after it all, in units
+of the loss of a grey answer; the memory that both took; and how many graphs were compiled after the warm-up, which
+without `--compile` is none. Images are drawn once and lie in memory as uint8. Writes `benchmarks/results/gpu.json`.
+`--small` is the same in miniature: it shows that the code runs, and its figures say nothing. Without the device, or
+without memory for the batch, it ends with exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -48,11 +51,13 @@ from vision_mtl.training.runtime import Runtime
 from timm.models.vision_transformer import Block  # isort: skip  # after the project: it mends torchvision's import
 
 RATIO = 0.75
-# dense bfloat16 TFLOP/s without sparsity, from NVIDIA's data sheets; the first name that the card's name holds counts
-PEAKS = {"H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125}
-PEAKS |= {"RTX 4090": 165, "RTX 3090": 71, "B200": 2250}
+# dense bfloat16 TFLOP/s without sparsity, from NVIDIA's data sheets; the first name that stands in the card's counts
+PEAKS = {"H200 NVL": 835, "H200": 989, "GH200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "B200": 2250}
+PEAKS |= {"A100": 312, "L40S": 362, "L40": 181, "L4": 121, "A10": 125, "RTX 4090": 165, "RTX 3090": 71}
 TARGETS = {"utilisation": 0.5, "damage_share": 0.02, "recompiles": 0}
 WARM_UP = 5  # steps, of which the first compile
+CALLS = 8  # steps of a turn: the device waits for its first images only, as in a run
+GREY, SPREAD = 0.5, 0.25  # about an architecture's own mean and standard deviation
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,11 @@ def main() -> int:
         print("benchmarks/gpu.py needs a CUDA GPU, and there is none here.", file=sys.stderr)
         return 2
     recipe, batch = (SMALL if given.small else FULL), given.batch or (8 if given.small else 256)
-    found = measure(recipe, batch, given)
+    try:
+        found = measure(recipe, batch, given)
+    except torch.OutOfMemoryError:
+        print(f"{batch} images a step do not fit into the device's memory: give a smaller --batch.", file=sys.stderr)
+        return 2
     if not given.small:
         write("gpu", {"recipe": vars(recipe), "batch": batch, "compile": given.compile, "targets": TARGETS, **found})
     print("\n".join(lines(found)))
@@ -99,12 +108,14 @@ def measure(recipe: Recipe, batch: int, given: argparse.Namespace) -> dict[str, 
     for _ in range(WARM_UP):
         trainer._step()
         plain()
+    # what could fail comes before what takes long
+    flops, damage = model_flops(trainer), damage_seconds(trainer, given.blocks)
+    peak = given.peak or peak_of(torch.cuda.get_device_name() if given.device == "cuda" else "")
     before = graphs()
-    seconds = interleave({"ours": trainer._step, "plain": plain}, blocks=given.blocks, warm_up=0)
+    calls = 1 if given.small else CALLS
+    seconds = interleave({"ours": trainer._step, "plain": plain}, blocks=given.blocks, calls=calls, warm_up=0)
     recompiled = graphs() - before
-    flops = model_flops(trainer)
     step = float(np.median(seconds["ours"]))
-    peak = given.peak or peak_of(given.device)
     return {
         "images_per_second": batch / step,
         "seconds": {name: summary(values) for name, values in seconds.items()},
@@ -112,8 +123,10 @@ def measure(recipe: Recipe, batch: int, given: argparse.Namespace) -> dict[str, 
         "model_tflop_per_step": flops / 1e12,
         "peak_tflops": peak,
         "utilisation": None if peak is None else flops / step / 1e12 / peak,
-        "damage_share": damage_seconds(trainer, given.blocks) / step,
+        "damage_share": damage / step,
         "recompiles": recompiled,
+        "losses": {"ours": trainer._step().loss, "plain": float(plain()) / grey_loss(trainer.feed.pool)},
+        "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if given.device == "cuda" else None,
     }
 
 
@@ -127,13 +140,17 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"to plain PyTorch: {shown(found['to_plain'])}",
         f"damage, share of a step: {found['damage_share']:.1%}",
         f"graphs compiled after the warm-up: {found['recompiles']}",
+        f"loss, in units of a grey answer's: ours {found['losses']['ours']:.2f}, plain {found['losses']['plain']:.2f}",
+        "memory: " + ("not measured" if found["memory_gb"] is None else f"{found['memory_gb']:.1f} GB for both"),
     ]
 
 
-def peak_of(device: str) -> float | None:
-    """Dense bfloat16 TFLOP/s of the card; None if it is not in the table."""
-    name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return next((float(peak) for card, peak in PEAKS.items() if card in name), None)
+def peak_of(name: str) -> float | None:
+    """Dense bfloat16 TFLOP/s of the card of that name; None if it is not in the table, or is a part of a card."""
+    if "MIG" in name.split():
+        return None
+    others = r"(?! (?:Ti|D|SUPER|Laptop)\b)"  # of the same number, with another peak
+    return next((float(peak) for card, peak in PEAKS.items() if re.search(rf"\b{card}\b{others}", name)), None)
 
 
 def graphs() -> int:
@@ -182,6 +199,12 @@ def model_flops(trainer: Trainer) -> float:
         sum(p.float().square().mean() for readouts in found.values() for p in readouts).backward()
     trainer.optimiser.zero_grad(set_to_none=True)
     return float(counter.get_total_flops())
+
+
+def grey_loss(pool: Pool) -> float:
+    """The loss of `PlainMAE` where every patch is answered with grey."""
+    pixels = pool.blocks[0][:64] / 255  # they are all drawn alike
+    return float(np.square((pixels - GREY) / SPREAD).mean())
 
 
 def damage_seconds(trainer: Trainer, blocks: int) -> float:
@@ -235,8 +258,11 @@ class PlainMAE(nn.Module):
         return (error * (back >= kept)).sum() / (back >= kept).sum()
 
 
-def plain_step(recipe: Recipe, batch: int, ours: Trainer) -> Callable[[], None]:
-    """A step of `PlainMAE`: the same encoder, pool, batch, optimiser and precision; nothing is scored or recorded."""
+def plain_step(recipe: Recipe, batch: int, ours: Trainer) -> Callable[[], Tensor]:
+    """A step of `PlainMAE`, which gives its loss and does not wait for it.
+
+    The same encoder, pool, batch, optimiser and precision; nothing is scored or recorded.
+    """
     torch.manual_seed(0)
     device, pool = ours.accelerator.device, ours.feed.pool
     kwargs = {} if recipe.patch == 16 else {"patch_size": recipe.patch}
@@ -248,15 +274,16 @@ def plain_step(recipe: Recipe, batch: int, ours: Trainer) -> Callable[[], None]:
     called = torch.compile(model) if ours.compiled else model
     random = np.random.default_rng(0)
 
-    def step() -> None:
+    def step() -> Tensor:
         images = image_tensor(pool.blocks[0][random.integers(recipe.images, size=batch)], device)
-        images = (images - 0.5) / 0.25  # about what an architecture's own mean and spread do
+        images = (images - GREY) / SPREAD
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16):
             loss = called(images)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), ours.optim.clip_norm)
         optimiser.step()
+        return loss.detach()
 
     return step
 

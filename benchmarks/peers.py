@@ -1,13 +1,15 @@
 """Ours against lightly 1.6: images a second, and what is learnt in equal wall time.
 
-    pip install lightly==1.6.0
-    python benchmarks/peers.py speed [--blocks 30]
+    pip install lightly==1.6.0 stable-pretraining==0.1.8  # the second may be left out
+    python benchmarks/peers.py speed [--blocks 30] [--arms NAME ...]
     python benchmarks/peers.py search [--seconds 60] [--arms NAME ...]
     python benchmarks/peers.py judge [--seconds 60] [--seeds 8] [--arms NAME ...]
 
 `speed`: a step of each method, data included, interleaved: resnet18 that repairs the default mixture against lightly's
-SimCLR, and a masked autoencoder of vit_tiny (patch 8, 75 % hidden, decoder of width 128) against lightly's. 64 pixels,
-batch 128, the machine's precision for all. lightly's batches come from its own transform in a DataLoader of 2 workers.
+SimCLR, and a masked autoencoder of vit_tiny (patch 8, 75 % hidden, decoder of width 128) against lightly's and, where
+it is installed, stable-pretraining's (`stable_mae`). 64 pixels, batch 128, the machine's precision for all. Batches of
+peers come from their own transforms in a DataLoader of 2 workers. `--arms` times only the comparisons that these are
+in; what else stands in the result file is kept, each row with the commit and date of its own sitting.
 
 `search` and `judge` pretrain resnet18 on the pool of `configs/pretrain_photos.yaml`. Each method may use the steps that
 it does in `--seconds` on this machine, by the rates that `speed` measured, so that a busy machine changes nothing.
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ import numpy as np
 import torch
 import yaml
 from joblib import Parallel, delayed
+from torch import Tensor
 
 from benchmarks.interleave import RESULTS, interleave, metadata, shown, speed_ratio, summary
 from benchmarks.lightly_methods import BATCH, SIDE, WORKERS, mae, simclr
@@ -62,20 +66,23 @@ TASKS = ("digits", "cars", "faces", "pets")
 FRACTION, FINETUNE_STEPS = 0.1, 150  # of the labels; of fine-tuning
 
 RATIO = {"grid": 8, "hidden": "ratio", "ratio": 0.6}
+SQUARE = {"stretch": 1.0}
 OURS: dict[str, dict[str, Any]] = {  # our candidates: what their configs say beside the photographs' one
     "mixture": {"pretexts": {"grid_mask": None, "decolorise": None, "downsample": None}},
     "masked": {"pretexts": {"grid_mask": RATIO}, "decoder": {"name": "linear"}},
-    "contrast": {"pretexts": {"contrast": None}},
-    "contrast_small": {"pretexts": {"contrast": None}, "image_size": 48},
+    "contrast": {"pretexts": {"contrast": SQUARE}},
+    "contrast_small": {"pretexts": {"contrast": SQUARE}, "image_size": 48},
     "contrast_masked": {
-        "pretexts": {"contrast": None, "grid_mask": RATIO},
+        "pretexts": {"contrast": SQUARE, "grid_mask": RATIO},
         "decoder": {"name": "linear"},
         "image_size": 48,
     },
-    "contrast_fast": {"pretexts": {"contrast": None}, "optim": {"learning_rate": 0.01}},
-    "contrast_small_fast": {"pretexts": {"contrast": None}, "image_size": 48, "optim": {"learning_rate": 0.01}},
-    "contrast_wide": {"pretexts": {"contrast": {"smallest_crop": 0.15}}, "image_size": 48},
-    "contrast_sharp": {"pretexts": {"contrast": {"temperature": 0.1}}, "image_size": 48},
+    "contrast_fast": {"pretexts": {"contrast": SQUARE}, "optim": {"learning_rate": 0.01}},
+    "contrast_small_fast": {"pretexts": {"contrast": SQUARE}, "image_size": 48, "optim": {"learning_rate": 0.01}},
+    "contrast_wide": {"pretexts": {"contrast": {**SQUARE, "smallest_crop": 0.15}}, "image_size": 48},
+    "contrast_sharp": {"pretexts": {"contrast": {**SQUARE, "temperature": 0.1}}, "image_size": 48},
+    "contrast_stretched": {"pretexts": {"contrast": None}, "image_size": 48, "optim": {"learning_rate": 0.01}},
+    "contrast_small_views": {"pretexts": {"contrast": {"view_size": 48}}, "optim": {"learning_rate": 0.01}},
 }
 MASKED_VIT = {
     "backbone": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8}},
@@ -139,28 +146,51 @@ def our_trainer(config: RunConfig, pool: Pool, runs: Path) -> Trainer:
 def speed(given: argparse.Namespace) -> None:
     """Every candidate's rate, and the ratios that are claimed."""
     pools: dict[str, Pool] = {}
-    methods: dict[str, Callable[[], None]] = {}
-    for name, own in {**OURS, "masked_vit": MASKED_VIT}.items():
-        trainer = our_trainer(*opened(settings(own), given.runs, pools), given.runs)
-        trainer.model.train()
-        methods[name] = lambda trainer=trainer: trainer._step()
     config, pool = opened(settings({}), given.runs, pools)
-    indices = training_images(config, pool)
-    methods["simclr"] = simclr(pool, indices, 10**6, {}, 0).step
-    methods["mae"] = mae(pool, indices, 0).step
+    peers = peer_builders(pool, training_images(config, pool))
     rates, ratios = {}, {}
-    for peer, ours in (("simclr", list(OURS)), ("mae", ["masked_vit"])):
-        seconds = interleave({n: methods[n] for n in (peer, *ours)}, blocks=given.blocks)
+    for rivals, ours in ((["simclr"], OURS), (["mae", "stable_mae"], {"masked_vit": MASKED_VIT})):
+        if given.arms and not {*rivals, *ours} & {*given.arms}:
+            continue
+        methods: dict[str, Callable[[], object]] = {n: peers[n]().step for n in rivals if n in peers}
+        pairs = [(name, peer) for peer in methods for name in ours]
+        for name, own in ours.items():
+            trainer = our_trainer(*opened(settings(own), given.runs, pools), given.runs)
+            trainer.model.train()
+            methods[name] = trainer._step
+        seconds = interleave(methods, blocks=given.blocks)
         rates |= {
             name: {**summary(values), "images_per_second": BATCH / float(np.median(values))}
             for name, values in seconds.items()
         }
-        ratios |= {f"{name} to {peer}": speed_ratio(seconds, name, peer) for name in ours}
-    keep("speed", {"rates": rates, "ratios": ratios, "batch": BATCH, "image_size": SIDE, "workers": WORKERS})
+        ratios |= {f"{name} to {peer}": speed_ratio(seconds, name, peer) for name, peer in pairs}
+    found = {"rates": {**earlier("rates", given), **rates}, "ratios": {**earlier("ratios", given), **ratios}}
+    keep("speed", {**found, "batch": BATCH, "image_size": SIDE, "workers": WORKERS})
     for name, row in rates.items():
         print(f"{name:20s} {row['images_per_second']:7.0f} images/s")
     for name, ratio in ratios.items():
         print(f"{name}: {shown(ratio)}")
+
+
+def peer_builders(pool: Pool, indices: Tensor) -> dict[str, Callable[[], Any]]:
+    """By name, what builds a peer that has a `step`; one that is not installed is said, and left out."""
+    builders: dict[str, Callable[[], Any]] = {
+        "simclr": lambda: simclr(pool, indices, 10**6, {}, 0),
+        "mae": lambda: mae(pool, indices, 0),
+    }
+    if find_spec("stable_pretraining") is None:
+        print("stable_mae is left out: pip install stable-pretraining==0.1.8", file=sys.stderr)
+        return builders
+    from benchmarks.stable_methods import StableMAE
+
+    return {**builders, "stable_mae": lambda: StableMAE(pool, indices, 0)}
+
+
+def earlier(what: str, given: argparse.Namespace) -> dict[str, Any]:
+    """With `--arms`, the rows of other sittings, each with the commit and date of its own."""
+    before = json.loads(RESULT.read_text()).get("speed", {}) if given.arms and RESULT.exists() else {}
+    sitting = {key: before.get(key) for key in ("commit", "date")}
+    return {name: {**sitting, **row} for name, row in before.get(what, {}).items()}
 
 
 def opened(config: RunConfig, runs: Path, pools: dict[str, Pool]) -> tuple[RunConfig, Pool]:
@@ -184,7 +214,8 @@ def steps_of(name: str, seconds: float) -> int:
     """How many steps a method does in so many seconds here."""
     rates = json.loads(RESULT.read_text())["speed"]["rates"]
     # options that change no arithmetic cost what the plain candidate does
-    plain = "contrast_small" if OURS.get(name, {}).get("image_size") else "contrast" if name in OURS else "simclr"
+    small = name == "contrast_small_views" or OURS.get(name, {}).get("image_size")
+    plain = "contrast_small" if small else "contrast" if name in OURS else "simclr"
     own = name if name in rates else plain
     return round(seconds / rates[own]["median"])
 
@@ -254,20 +285,13 @@ def search(given: argparse.Namespace) -> None:
 def judge(given: argparse.Namespace) -> None:
     """Two frozen arms, ours first: paired seeds, test images, probes and fine-tuning."""
     ours, peer = given.arms
-    pools: dict[str, Pool] = {}
-    _, pool = opened(settings({}), given.runs, pools)
+    _, pool = opened(settings({}), given.runs, {})
     # processes of one thread do more together than one of several; equal steps are equal work either way
-    Parallel(given.jobs)(delayed(learn)(seed, given) for seed in range(given.seeds))
+    learnt = Parallel(given.jobs)(delayed(learn)(seed, given) for seed in range(given.seeds))
     values: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
-    for seed in range(given.seeds):
-        for arm in (ours, peer):
-            path = pretrained(arm, seed, given, pools)
-            for how, right in (
-                ("probe", {t: v for t, (_, v) in probe(path, given, pools).items()}),
-                ("finetune", finetuned(path, seed, given, pool)),
-            ):
-                for task, of_task in right.items():
-                    values.setdefault((how, task), {}).setdefault(arm, []).append(of_task)
+    for (arm, how), right in ((key, right) for of_seed in learnt for key, right in of_seed.items()):
+        for task, of_task in right.items():
+            values.setdefault((how, task), {}).setdefault(arm, []).append(of_task)
     found = []
     for (how, task), by_arm in values.items():
         clusters = pool.cluster[pool.indices("test", task=task).numpy()]
@@ -297,13 +321,17 @@ def judge(given: argparse.Namespace) -> None:
         )
 
 
-def learn(seed: int, given: argparse.Namespace) -> None:
-    """Both arms of one seed, pretrained and fine-tuned; what is there already is not done again."""
+def learn(seed: int, given: argparse.Namespace) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """(arm, how it was judged) -> task -> 1 or 0 for every test image, of one seed; what has been trained is kept."""
     torch.set_num_threads(1)
     pools: dict[str, Pool] = {}
     _, pool = opened(settings({}), given.runs, pools)
+    found = {}
     for arm in given.arms:
-        finetuned(pretrained(arm, seed, given, pools), seed, given, pool)
+        path = pretrained(arm, seed, given, pools)
+        found[arm, "probe"] = {task: right for task, (_, right) in probe(path, given, pools).items()}
+        found[arm, "finetune"] = finetuned(path, seed, given, pool)
+    return found
 
 
 def finetuned(path: Path, seed: int, given: argparse.Namespace, pool: Pool) -> dict[str, np.ndarray]:

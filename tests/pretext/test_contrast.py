@@ -60,7 +60,7 @@ def test_a_mixture_gives_two_views_side_by_side() -> None:
 
 
 def test_without_changes_a_view_is_the_image() -> None:
-    plain = Contrast(smallest_crop=1.0, colour=0.0, grey=0.0, mirror=False)
+    plain = Contrast(smallest_crop=1.0, stretch=1.0, colour=0.0, grey=0.0, mirror=False)
     images = photographs()
     draw = plain.sample(Keys(0, 0, torch.arange(8)), SHAPE)
     torch.testing.assert_close(plain.corrupt(images, draw), images, atol=1e-5, rtol=0)
@@ -70,12 +70,12 @@ def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
     images = photographs(1)
     plain = {
         "image": torch.zeros(1, dtype=torch.int64),
-        "window": torch.tensor([[1.0, 0.0, 0.0]]),
+        "window": torch.tensor([[1.0, 1.0, 0.0, 0.0]]),
         "mirrored": torch.tensor([True]),
         "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]]),
     }
     torch.testing.assert_close(Contrast().corrupt(images, plain), images.flip(3), atol=1e-5, rtol=0)
-    corner = plain | {"window": torch.tensor([[0.5, -0.5, 0.5]]), "mirrored": torch.tensor([False])}
+    corner = plain | {"window": torch.tensor([[0.5, 0.5, -0.5, 0.5]]), "mirrored": torch.tensor([False])}
     expected = F.interpolate(images[:, :, :16, 16:], size=32, mode="bilinear", align_corners=False)
     # all but the rim: there the window sees its neighbours' pixels
     found = Contrast().corrupt(images, corner)
@@ -84,7 +84,7 @@ def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
 
 def test_hue_and_saturation_keep_the_luma_and_grey_loses_the_colours() -> None:
     images = 0.3 + 0.3 * photographs()  # away from the rims of the range, where colours are clipped
-    draw = Contrast(smallest_crop=1.0, mirror=False).sample(Keys(0, 0, torch.arange(8)), SHAPE)
+    draw = Contrast(smallest_crop=1.0, stretch=1.0, mirror=False).sample(Keys(0, 0, torch.arange(8)), SHAPE)
     turned = draw | {"light": torch.tensor([[1.0, 1.0, 0.5, 0.6]]).expand(8, -1)}
     found = Contrast().corrupt(images, turned)
     torch.testing.assert_close(luma(found), luma(images), atol=2e-3, rtol=0)
@@ -93,14 +93,31 @@ def test_hue_and_saturation_keep_the_luma_and_grey_loses_the_colours() -> None:
     assert grey.std(1).max() < 2e-3
 
 
-def test_views_follow_the_instance_and_never_leave_the_image() -> None:
+def test_smaller_views_show_the_same_windows() -> None:
+    images, keys = photographs(), Keys(0, 0, torch.arange(8))
+    plain = {"stretch": 1.0, "colour": 0.0, "grey": 0.0}
+    small, large = Contrast(**plain, view_size=16), Contrast(**plain)
+    assert small.input_size(SHAPE) == (16, 16) and large.input_size(SHAPE) == (32, 32)
+    draw = small.sample(keys, SHAPE)
+    found = small.corrupt(images, draw)
+    assert found.shape == (8, 3, 16, 16)
+    expected = F.avg_pool2d(large.corrupt(images, draw), 2)
+    assert (found - expected).abs().mean() < 0.02 < (found - expected.roll(1, 0)).abs().mean()
+
+
+def test_views_follow_the_instance_and_square_ones_never_leave_the_image() -> None:
     keys = Keys(0, 0, torch.arange(1000))
     first = Contrast().sample(replace(keys, instance=torch.zeros(1000, dtype=torch.int64)), SHAPE)
     second = Contrast().sample(replace(keys, instance=torch.ones(1000, dtype=torch.int64)), SHAPE)
     assert not torch.equal(first["window"], second["window"])
-    side, offset = first["window"][:, 0], first["window"][:, 1:]
-    assert side.min() >= math.sqrt(0.3) and side.max() <= 1
-    assert bool((offset.abs() + side[:, None] <= 1 + 1e-6).all())
+    height, width, offset = first["window"][:, 0], first["window"][:, 1], first["window"][:, 2:]
+    shape, area = width / height, width * height
+    assert area.min() >= 0.3 and area.max() <= 1
+    assert 1 / 1.79 < shape.min() < 0.6 and 1.7 < shape.max() < 1.79
+    assert bool((offset.abs() + area.sqrt()[:, None] <= 1 + 1e-6).all())
+    square = Contrast(stretch=1.0).sample(keys, SHAPE)["window"]
+    assert torch.equal(square[:, 0], square[:, 1])
+    assert bool((square[:, 2:].abs() + square[:, :1] <= 1 + 1e-6).all())
     assert (first["light"][:, 2] == 0).float().mean() == pytest.approx(0.2, abs=0.05)
 
 
@@ -109,6 +126,8 @@ def test_views_follow_the_instance_and_never_leave_the_image() -> None:
     [
         ({"temperature": 0.0}, "contrast.temperature must be above 0; found 0.0"),
         ({"smallest_crop": 0.0}, r"contrast.smallest_crop must lie in \(0, 1\]; found 0.0"),
+        ({"view_size": -1}, r"contrast.view_size must be 0 \(the image's own\) or more; found -1"),
+        ({"stretch": 0.5}, "contrast.stretch must be 1 or more; found 0.5"),
         ({"grey": 1.5}, r"contrast.grey must lie in \[0, 1\]; found 1.5"),
         ({"width": 1}, "contrast.width must be 2 or more; found 1"),
     ],
@@ -116,3 +135,9 @@ def test_views_follow_the_instance_and_never_leave_the_image() -> None:
 def test_bad_options_are_named(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Contrast(**options)
+
+
+def test_views_larger_than_the_image_are_refused() -> None:
+    Contrast(view_size=32).check(SHAPE)
+    with pytest.raises(UserError, match=r"contrast\.view_size must be at most the image's 32 x 32 pixels; found 48"):
+        Contrast(view_size=48).check(SHAPE)

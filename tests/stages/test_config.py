@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.stages.build import build_model, build_pretexts
 from vision_mtl.stages.command import main, split_words
 from vision_mtl.stages.config import DEFAULT_TASKS, resolve
 from vision_mtl.stages.help import help_text
@@ -153,3 +154,17 @@ def test_no_stage_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--stage", "pretrian"]) == 2
     assert "Did you mean 'pretrain'" in capsys.readouterr().err
     assert main(["--version"]) == 0
+
+
+def test_views_of_another_size_share_no_batch_and_need_a_backbone_that_takes_them() -> None:
+    small = {"pretexts": {"contrast": {"view_size": 48}}}
+    alone = config(file=small)
+    assert build_model(alone, build_pretexts(alone)).backbone.image_size == (64, 64)
+    mixed = config(file={"pretexts": {**small["pretexts"], "decolorise": None}})
+    with pytest.raises(UserError, match=r"pretexts\.contrast\.view_size makes images of 48 x 48 pixels, which cannot"):
+        build_pretexts(mixed)
+    with pytest.raises(UserError, match="those of tasks and other pretexts, 64 x 64: leave it at 0"):
+        build_pretexts(resolve("joint", small, {}))
+    fixed = config(file={**small, "backbone": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8}}})
+    with pytest.raises(UserError, match=r"vit_tiny_patch16_224 takes images of 64 x 64 pixels only, .* them 48 x 48"):
+        build_model(fixed, build_pretexts(fixed))

@@ -162,7 +162,8 @@ def launched(commands: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
     dying = [*commands("pretrain", "dying"), "--track.checkpoint_every_seconds", "0"]
     runs = [(commands(stage, f"{stage}-{how}"), "") for stage in ("pretrain", "finetune") for how in ("two", "cut")]
     stopped, skipping = commands("pretrain", "stopped-cut"), commands("pretrain", "nan-cut")
-    runs += [(stopped, "SIGTERM"), (stopped, ""), ([*skipping, "--optim.non_finite", "skip"], "nan")]
+    skipping += ["--optim.non_finite", "skip", "--optim.steps", "5", "--track.num_probes", "0"]
+    runs += [(stopped, "SIGTERM"), (stopped, ""), (skipping, "nan")]
     return folder, launch(program, json.dumps([*runs, (dying, "SIGKILL")]))
 
 
@@ -216,7 +217,6 @@ def test_a_cut_run_skips_a_step_that_is_no_number_in_one_process(launched: Any) 
     found = json.loads((folder / "nan-cut" / "result.json").read_text())
     assert found["status"] == "completed", done.stderr[-3000:]
     assert any("step 3 was skipped" in warning and "no image alone" in warning for warning in found["warnings"])
-    assert lines(folder / "nan-cut")[:3] == lines(folder / "pretrain-cut")[:3]
     assert all(bool(value.isfinite().all()) for value in weights(folder / "nan-cut").values())
 
 

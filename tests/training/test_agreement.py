@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vision_mtl.training.agreement import agree
+from vision_mtl.training.agreement import StepRecord, agree, means
 
 
 def together(*others: list[float]) -> SimpleNamespace:
@@ -15,16 +15,25 @@ def together(*others: list[float]) -> SimpleNamespace:
     return SimpleNamespace(num_processes=1 + len(others), device=torch.device("cpu"), gather=gather)
 
 
+def record(step: int, loss: float, sums: dict[str, tuple[float, float]]) -> StepRecord:
+    return StepRecord(step, loss, means(sums), 1.0, 0.1, sums=sums)
+
+
 def test_a_parts_mean_is_over_all_images_and_not_over_processes() -> None:
-    # the other: 2 seconds, asked to stop, loss 3; 3 images of blur, none of colour, an unusable one of grid
-    there = [2.0, 1.0, 3.0, 9.0, 3.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
-    sums = {"colour": (4.0, 2.0), "blur": (1.0, 1.0)}
-    found = agree(together(there), ["blur", "colour", "grid"], 5.0, False, 1.0, sums)
-    assert (found.seconds, found.stopping, found.loss) == (5.0, True, 2.0)
-    assert found.parts == pytest.approx({"blur": 2.5, "colour": 2.0, "grid": 0.0})
+    # the other: 2 seconds, asked to stop; a step of loss 3, 3 images of blur, none of colour, an unusable one of grid,
+    # and one of loss 5 with nothing but 2 images of colour
+    first = [3.0, 9.0, 3.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    second = [5.0, 0.0, 0.0, 0.0, 8.0, 2.0, 1.0, 0.0, 0.0, 0.0]
+    records = [record(7, 1.0, {"colour": (4.0, 2.0), "blur": (1.0, 1.0)}), record(8, 2.0, {"colour": (1.0, 1.0)})]
+    found = agree(together([2.0, 1.0, *first, *second]), ["blur", "colour", "grid"], 5.0, False, records)
+    assert (found.seconds, found.stopping) == (5.0, True)
+    assert [(r.step, r.loss) for r in found.records] == [(7, 2.0), (8, 3.5)]
+    assert found.records[0].parts == pytest.approx({"blur": 2.5, "colour": 2.0, "grid": 0.0})
+    assert found.records[1].parts == {"colour": 3.0}
 
 
 def test_a_part_that_nobody_has_is_absent_and_one_process_asks_nobody() -> None:
-    assert agree(together([1.0, 0.0, 1.0, 0.0, 0.0, 0.0]), ["blur"], 1.0, False, 1.0, {}).parts == {}
-    alone = SimpleNamespace(num_processes=1)
-    assert agree(alone, [], 1.0, True, 2.0, {"blur": (3.0, 2.0)}).parts == {"blur": 1.5}
+    nobody = agree(together([1.0, 0.0, 1.0, 0.0, 0.0, 0.0]), ["blur"], 1.0, False, [record(0, 1.0, {})])
+    assert nobody.records[0].parts == {}
+    alone, own = SimpleNamespace(num_processes=1), record(0, 2.0, {"blur": (3.0, 2.0)})
+    assert agree(alone, [], 1.0, True, [own]).records == [own]

@@ -28,23 +28,33 @@ WORD = 0xFFFFFFFF
 
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     """Encrypt counters: (..., 4) int64 holding 32-bit words -> (..., 4) int64 of 32 random bits each."""
+    words = counter.reshape(-1, 4).T.contiguous()  # (4, n)
     if counter.device.type == "cpu":  # a batch has few words, and NumPy takes a third of the time to begin
-        words = _rounds(counter.numpy().view(np.uint64), key, np.uint64)
-        return torch.from_numpy(np.concatenate(words, axis=-1).view(np.int64))
-    return torch.cat(_rounds(counter, key, int), dim=-1)
+        column = lambda *pair: np.array(pair, np.uint64)[:, None]  # noqa: E731
+        found = torch.from_numpy(_rounds(words.numpy().view(np.uint64), key, column, np.flipud).view(np.int64))
+    else:
+        column = lambda *pair: words.new_tensor(pair)[:, None]  # noqa: E731
+        found = _rounds(words, key, column, torch.flipud)
+    return found.T.reshape(counter.shape)
 
 
-def _rounds(counter: Any, key: tuple[int, int], number: Callable[[int], Any]) -> list[Any]:
-    """The four encrypted words (..., 1) of a tensor or an array (..., 4); `number` makes constants of its kind."""
-    c0, c1, c2, c3 = (counter[..., i : i + 1] for i in range(4))
-    m0, m1, word, half = (number(value) for value in (*MULTIPLIERS, WORD, 32))
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        p0, p1 = c0 * m0, c2 * m1  # int64 wraps; the 64 bits are right, read as unsigned
-        c0, c1 = ((p1 >> half) & word) ^ c1 ^ number(k0), p1 & word
-        c2, c3 = ((p0 >> half) & word) ^ c3 ^ number(k1), p0 & word
-        k0, k1 = (k0 + WEYL[0]) & WORD, (k1 + WEYL[1]) & WORD
-    return [c0, c1, c2, c3]
+def _rounds(words: Any, key: tuple[int, int], column: Callable[[int, int], Any], swapped: Callable[[Any], Any]) -> Any:
+    """Encrypted words (4, n) of a tensor or an array of words; `column` makes a column of two numbers of its kind, and
+    `swapped` exchanges the two rows.
+
+    The two multiplications of a round are one, of rows 0 and 2. Its results change places, as the paper has it: here
+    the rows stay, and what they are multiplied by changes places in every other round.
+    """
+    even, odd = words[0::2], words[1::2]  # (2, n) each
+    factors = column(*MULTIPLIERS), column(*MULTIPLIERS[::-1])
+    low, half = column(WORD, WORD), column(32, 32)
+    for number in range(ROUNDS):
+        k0, k1 = ((k + number * w) & WORD for k, w in zip(key, WEYL, strict=True))
+        product = even * factors[number % 2]  # int64 wraps; the 64 bits are right, read as unsigned
+        turned = column(k0, k1) if number % 2 else column(k1, k0)
+        even, odd = ((product >> half) & low) ^ swapped(odd) ^ turned, product & low
+    rows = even[0], odd[0], even[1], odd[1]
+    return torch.stack(rows) if isinstance(words, Tensor) else np.stack(rows)
 
 
 @dataclass
@@ -70,6 +80,11 @@ class Keys:
     def device(self) -> torch.device:
         """Where the keys lie, and their draws."""
         return self.index.device
+
+    def to(self, device: torch.device) -> Keys:
+        """The same streams, from their start, on another device: their numbers are the same to the bit."""
+        epoch, instance = (v.to(device) if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
+        return replace(self, epoch=epoch, index=self.index.to(device), instance=instance, _taken=0)
 
     def fold(self, name: str) -> Keys:
         """An independent stream of the same images, for the purpose called `name`, from its start."""
@@ -98,6 +113,10 @@ class Keys:
         counter = torch.stack((block, *words), dim=-1)  # (B, n/4, 4)
         key = ((self.seed ^ (self.seed >> 32)) & WORD, zlib.crc32(self.name.encode()))
         return philox(counter, key).flatten(1)[:, :n]
+
+    def skip(self, n: int) -> None:
+        """Move on as if `n` numbers had been drawn."""
+        self._taken += math.ceil(n / 4)
 
     def uniform(self, n: int | None = None, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(B,) or (B, n) float32 in [low, high); 24 random bits each, so exact in float32 on every device."""

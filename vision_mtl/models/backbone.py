@@ -80,6 +80,18 @@ class Backbone(nn.Module):
         """(B, C, H, W) -> (B, D): the last map, averaged over positions."""
         return self(images)[-1].mean(dim=(2, 3))
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether images of another size (H, W) go through; an architecture with learned positions may refuse."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return min(self(torch.zeros(1, self.in_chans, *size))[-1].shape) > 0
+        except Exception:  # timm's architectures refuse a size with many kinds of error
+            return False
+        finally:
+            self.train(training)
+
     def _dry_run(self) -> list[torch.Size]:
         """The shapes of all maps of a blank image; settles `final_norm` on the way."""
         training = self.training

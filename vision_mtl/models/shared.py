@@ -170,6 +170,8 @@ class SharedModel(nn.Module):
         process has such a token."""
         if self.decoder.needs_all_positions or not self.backbone.skips_hidden:
             return None
+        if tuple(images.shape[-2:]) != tuple(self.backbone.image_size):  # views of another size, which hide nothing
+            return None
         grid = self.backbone.map_sizes[-1]
         hidden = torch.zeros(len(images), 1, *grid, dtype=torch.bool, device=images.device)
         for request in requests:

@@ -49,6 +49,10 @@ class Pretext:
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be used (not square, no colour, too small for the grid)."""
 
+    def input_size(self, shape: Shape) -> tuple[int, int]:
+        """(H, W) of what `corrupt` gives for images of `shape`; only questions and comparisons may change it."""
+        return shape[1:]
+
     def num_outputs(self, channels: int) -> int:
         """K, for images of `channels` channels."""
         raise NotImplementedError
@@ -70,7 +74,8 @@ class Pretext:
         return None
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W) in [0, 1]: what the encoder sees. Hidden pixels never reach it, NaN included."""
+        """(B, C, H, W) -> (B, C, *input_size) in [0, 1]: what the encoder sees. Hidden pixels never reach it,
+        NaN included."""
         raise NotImplementedError
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:

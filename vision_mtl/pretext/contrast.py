@@ -1,13 +1,13 @@
 """Instance discrimination: tell which two damaged views show the same image, by embeddings that agree.
 
 Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), 2020,
-https://arxiv.org/abs/2002.05709, sec. 2: a random crop, a mirror image, changed and lost colours; normalised
-embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
+https://arxiv.org/abs/2002.05709, sec. 2: a random crop of random shape, a mirror image, changed and lost colours;
+normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
 
 Differs from the paper: the loss is in units of its chance value, log(n - 1) for n views, so that it does not change
-with the batch; crops keep their aspect ratio; saturation and hue are one linear map of the colours, hue a rotation of
-the chroma plane; there is no blur, which at small sizes only hides detail; in a mixture, or with several processes, an
-image is compared with the views of its own part of the batch.
+with the batch; a stretched crop may reach beyond the image, whose rim is repeated there; saturation and hue are one
+linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at small sizes only hides detail;
+in a mixture, or with several processes, an image is compared with the views of its own part of the batch.
 """
 # B views, N images, C channels, H W pixels, K embedding width
 
@@ -36,7 +36,10 @@ class Contrast(Pretext):
     """Embeds two views of each image so that each is nearest to the other; a step needs two images or more."""
 
     temperature: float = 0.2  # divides cosine similarities, above 0; smaller looks at the hardest strangers only
+    view_size: int = 0  # pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster
     smallest_crop: float = 0.3  # smallest share of the image's area that a view shows, in (0, 1]
+    stretch: float = 1.78  # a crop is at most so many times as wide as high, or as high as wide; 1: square. A
+    # stretched one may reach beyond the image, whose rim is repeated there
     colour: float = 0.5  # strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none
     grey: float = 0.2  # share of views without colour, in [0, 1]
     mirror: bool = True  # whether half of the views are mirrored; false where left and right mean something
@@ -47,13 +50,27 @@ class Contrast(Pretext):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UserError(f"contrast.temperature must be above 0; found {self.temperature}.")
+        if self.view_size < 0:
+            raise UserError(f"contrast.view_size must be 0 (the image's own) or more; found {self.view_size}.")
         if not 0 < self.smallest_crop <= 1:
             raise UserError(f"contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
+        if not self.stretch >= 1:
+            raise UserError(f"contrast.stretch must be 1 or more; found {self.stretch}.")
         for name in ("colour", "grey"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
         if self.width < 2:
             raise UserError(f"contrast.width must be 2 or more; found {self.width}.")
+
+    def check(self, shape: Shape) -> None:
+        if self.view_size > min(shape[1:]):
+            height, width = shape[1:]
+            raise UserError(
+                f"contrast.view_size must be at most the image's {height} x {width} pixels; found {self.view_size}."
+            )
+
+    def input_size(self, shape: Shape) -> tuple[int, int]:
+        return (self.view_size, self.view_size) if self.view_size else shape[1:]
 
     def num_outputs(self, channels: int) -> int:
         return self.width
@@ -62,17 +79,18 @@ class Contrast(Pretext):
         return VIEWS
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
-        """`image` (B,) int64: equal for views of one image. `window` (B, 3): side of the crop as a share of the
-        image's, and its centre's offset from the image's, in half images. `mirrored` (B,) bool. `light` (B, 4):
-        factors of brightness, contrast and saturation, and the hue's turn in radians."""
+        """`image` (B,) int64: equal for views of one image. `window` (B, 4): height and width of the crop as shares of
+        the image's, and its centre's offset from the image's, down and across, in half images. `mirrored` (B,) bool.
+        `light` (B, 4): factors of brightness, contrast and saturation, and the hue's turn in radians."""
         side = keys.uniform(low=self.smallest_crop).sqrt()
-        offset = keys.uniform(2, -1.0, 1.0) * (1 - side)[:, None]
+        offset = keys.uniform(2, -1.0, 1.0)
+        wider = (keys.fold("stretch").uniform(low=-1.0) * (math.log(self.stretch) / 2)).exp()
+        window = torch.cat(((side / wider)[:, None], (side * wider)[:, None], offset * (1 - side)[:, None]), dim=1)
         mirrored = keys.integers(2).bool() & self.mirror
         factors = 1 + self.colour * keys.uniform(3, -1.0, 1.0)
         turn = keys.uniform(low=-1.0) * (2 * math.pi * HUE * 2 * self.colour)
         coloured = (keys.uniform() >= self.grey).float()
         light = torch.cat((factors[:, :2], (factors[:, 2] * coloured)[:, None], turn[:, None]), dim=1)
-        window = torch.cat((side[:, None], offset), dim=1)
         return {"image": keys.index, "window": window, "mirrored": mirrored, "light": light}
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
@@ -99,7 +117,7 @@ class Contrast(Pretext):
         device = images.device
         draw = {
             "image": torch.zeros(1, dtype=torch.int64, device=device),
-            "window": torch.tensor([[0.5, 0.0, 0.0]], device=device),
+            "window": torch.tensor([[0.5, 0.5, 0.0, 0.0]], device=device),
             "mirrored": torch.zeros(1, dtype=torch.bool, device=device),
             "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]], device=device),
         }
@@ -110,12 +128,13 @@ class Contrast(Pretext):
         return ["views"]
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
-        """Each view's window of its image, at the image's size, bilinear; a window is never larger than the image."""
-        side, down, across = draw["window"].unbind(1)
-        flip = torch.where(draw["mirrored"], -side, side)
-        zero = torch.zeros_like(side)
-        rows = torch.stack((torch.stack((flip, zero, across), 1), torch.stack((zero, side, down), 1)), 1)  # (B, 2, 3)
-        grid = F.affine_grid(rows.to(images.dtype), list(images.shape), align_corners=False)
+        """Each view's window of its image, at the views' size, bilinear; beyond the image its rim is repeated."""
+        size = self.input_size(tuple(images.shape[1:]))
+        height, width, down, across = draw["window"].unbind(1)
+        width = torch.where(draw["mirrored"], -width, width)
+        zero = torch.zeros_like(width)
+        rows = [torch.stack(row, dim=1) for row in ((width, zero, across), (zero, height, down))]  # (B, 3) each
+        grid = F.affine_grid(torch.stack(rows, dim=1).to(images.dtype), [*images.shape[:2], *size], align_corners=False)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _coloured(self, views: Tensor, light: Tensor) -> Tensor:

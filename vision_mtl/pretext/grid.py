@@ -20,12 +20,14 @@ GridSpec = int | str | Sequence[int | str]
 class Rectangles:
     """Cells of one `size` (h, w) in pixels: `first` (b, 2) is each one's first row and column.
 
-    `rows` (b,) are the images that they are in, of the batch that was asked about; None: all, in order.
+    `rows` (b,) are the images that they are in, of the batch that was asked about; None: all, in order. `aligned`:
+    whether they stand at multiples of their size, which divides the image.
     """
 
     rows: Tensor | None
     first: Tensor
     size: tuple[int, int]
+    aligned: bool
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ class Grids:
         first, size = (table.to(which.device)[which, cell] for table in _corners(self))  # (B, 2) each
         sizes = _cell_sizes(self)
         if len(sizes) == 1:  # all rows: nothing to look for, so a device need not be waited for
-            return [Rectangles(None, first, sizes[0])]
+            return [Rectangles(None, first, sizes[0], aligned=True)]
         found = []
         for one in sizes:
             rows = (size == size.new_tensor(one)).all(1).nonzero()[:, 0]
             if len(rows):
-                found.append(Rectangles(rows, first[rows], one))
+                found.append(Rectangles(rows, first[rows], one, aligned=False))
         return found
 
 

@@ -26,8 +26,9 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.grid import Grids, Rectangles, parse_grids
 from vision_mtl.pretext.inpainting import inpaint
-from vision_mtl.pretext.membrane import cut, fill_rectangle, paste_, window_index
+from vision_mtl.pretext.membrane import fill_rectangle
 from vision_mtl.pretext.smooth import fill_smoothly, mean_of_visible, visible_mean
+from vision_mtl.pretext.windows import Windows
 
 HATCH = 6  # pixels between the lines that mark hidden cells in pictures
 
@@ -84,7 +85,11 @@ class GridMask(Pretext):
         """`grid` (B,) which of the grids, `cells` (B, n) bool hidden cells, and `noise` (B, C, H, W) if that fills."""
         grids = self._grids(shape)
         shared = keys.shared_by_instances()
-        which = shared.integers(len(grids.sizes))  # (B,)
+        if len(grids.sizes) == 1:  # nothing to draw
+            shared.skip(1)
+            which = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+        else:
+            which = shared.integers(len(grids.sizes))  # (B,)
         counts = torch.tensor(grids.counts, device=keys.device)[which]  # (B,)
         draw = {"grid": which, "cells": self._hidden_cells(keys, shared, grids, which, counts)}
         if self.fill == "noise":
@@ -165,11 +170,11 @@ class GridMask(Pretext):
     def _hide_cells(self, images: Tensor, draw: Draw) -> Tensor:
         """A copy of the images with each one's only hidden cell filled: the rest is not touched again."""
         damaged = images.clone(memory_format=torch.contiguous_format)
-        for part, index, cells in self._cells(damaged, draw):
-            paste_(part, index, part.new_zeros(1, 1, 1))
+        for part, windows, cells in self._cells(damaged, draw):
+            windows.fill_(part, 0.0)
             if self.fill == "mean":
-                count = part[0, 0].numel() - index.shape[1]
-                paste_(part, index, part.sum((2, 3))[..., None] / count)
+                count = part[0, 0].numel() - cells.size[0] * cells.size[1]
+                windows.paste_(part, part.flatten(2).sum(2, keepdim=True) / count)
             if cells.rows is not None:
                 damaged.index_copy_(0, cells.rows, part)
         return damaged
@@ -177,8 +182,8 @@ class GridMask(Pretext):
     def _fill_cells(self, images: Tensor, draw: Draw) -> Tensor:
         """A copy of the images with each one's only hidden cell interpolated."""
         filled = images.clone(memory_format=torch.contiguous_format)
-        for part, index, cells in self._cells(filled, draw):
-            paste_(part, index, fill_rectangle(part, cells.first, cells.size).flatten(2))
+        for part, windows, cells in self._cells(filled, draw):
+            windows.paste_(part, fill_rectangle(part, cells.first, cells.size).flatten(2))
             if cells.rows is not None:
                 filled.index_copy_(0, cells.rows, part)
         return filled
@@ -186,22 +191,23 @@ class GridMask(Pretext):
     def _loss_in_cells(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
         """The loss where each image has one hidden cell: nothing outside of it is looked at."""
         found = prediction.new_zeros(len(images), dtype=torch.float32)
-        for part, index, cells in self._cells(images, draw):
-            true = cut(part, index)
-            predicted = cut(prediction if cells.rows is None else prediction[cells.rows], index)
+        for part, windows, cells in self._cells(images, draw):
+            true = windows.cut(part)
+            predicted = windows.cut(prediction if cells.rows is None else prediction[cells.rows])
             base = fill_rectangle(part, cells.first, cells.size).flatten(2)
             loss = (predicted.float() + base - true).square().mean((1, 2))
             found = loss if cells.rows is None else found.index_copy(0, cells.rows, loss)
         return found
 
-    def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Tensor, Tensor, Rectangles]]:
-        """Each image's only hidden cell, those of one size together: their images (b, C, H, W), the numbers of the
-        cell's pixels (b, n) in them, and where the cells are."""
-        grids = self._grids(tuple(images.shape[1:]))
+    def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Tensor, Windows, Rectangles]]:
+        """Each image's only hidden cell, those of one size together: their images (b, C, H, W), contiguous, and where
+        the cells are in them."""
+        images, shape = images.contiguous(), tuple(images.shape[1:])
+        grids = self._grids(shape)
         return [
             (
                 images if cells.rows is None else images[cells.rows],
-                window_index(cells.first, cells.size, images.shape[-1]),
+                Windows(cells.first, cells.size, shape, cells.aligned),
                 cells,
             )
             for cells in grids.rectangles(draw["grid"], draw["cells"].int().argmax(1))
@@ -216,10 +222,11 @@ class GridMask(Pretext):
             centre = _centre_cells(grids).to(keys.device)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
         order = shared.bits(grids.max_cells).masked_fill(number >= counts[:, None], 1 << 40)
+        if self.hidden == "one" and keys.instance is None:
+            return number == order.argmin(dim=1, keepdim=True)  # the first in that order
         ranked = order.argsort(dim=1, stable=True)  # (B, n): the cells in a random order
         if self.hidden == "one":
-            instance = torch.zeros_like(counts) if keys.instance is None else keys.instance.to(counts)
-            return number == ranked.gather(1, (instance % counts)[:, None])
+            return number == ranked.gather(1, (keys.instance % counts)[:, None])
         rank = ranked.argsort(dim=1)  # each cell's place in that order
         amount = (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
         return rank < amount[:, None]

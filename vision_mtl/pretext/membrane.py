@@ -11,24 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-
-def window_index(first: Tensor, size: tuple[int, int], width: int) -> Tensor:
-    """(B, h * w) int64: the pixels of rectangles of `size` whose first pixels (row, column) are `first` (B, 2), as
-    numbers in an image of `width` columns read row by row."""
-    rows = first[:, :1] + torch.arange(size[0], device=first.device)  # (B, h)
-    columns = first[:, 1:] + torch.arange(size[1], device=first.device)
-    return (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-
-
-def cut(images: Tensor, index: Tensor) -> Tensor:
-    """Pixels `index` (B, n) of images (B, C, H, W) -> (B, C, n), for every channel."""
-    return images.flatten(2).gather(2, index[:, None].expand(-1, images.shape[1], -1))
-
-
-def paste_(images: Tensor, index: Tensor, values: Tensor) -> None:
-    """Put `values` (B or 1, C or 1, n or 1) into pixels `index` (B, n) of every channel of images (B, C, H, W)."""
-    spread = index[:, None].expand(-1, images.shape[1], -1)
-    images.view(*images.shape[:2], -1).scatter_(2, spread, values.expand(spread.shape))
+from vision_mtl.pretext.windows import Windows
 
 
 def fill_rectangle(images: Tensor, first: Tensor, size: tuple[int, int]) -> Tensor:
@@ -68,7 +51,7 @@ def _line(images: Tensor, first: Tensor, size: tuple[int, int], axis: int, numbe
     start = torch.stack([first[:, a] + step if a == axis else first[:, a] for a in (0, 1)], dim=1)
     start = start.clamp(min=0).minimum(start.new_tensor(images.shape[-2:]) - 1)
     shape = (1, size[1]) if axis == 0 else (size[0], 1)
-    return cut(images, window_index(start, shape, images.shape[-1]))
+    return Windows(start, shape, tuple(images.shape[1:])).cut(images)
 
 
 def _vibrations_of(ends: tuple[Tensor, Tensor], length: int, images: Tensor) -> tuple[Tensor, Tensor]:

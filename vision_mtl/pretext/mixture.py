@@ -73,10 +73,16 @@ class Mixture:
         """Whether pretext `name` draws a mask."""
         return type(self.pretexts[name]).mask is not Pretext.mask
 
-    def prepare(self, images: Tensor, keys: Keys) -> MixedBatch:
-        """Images (B, C, H, W) -> a batch in which each has its pretext's damage, sorted by pretext."""
-        usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)  # (B, K)
-        assigned, damage = self._drawn(images, keys, usable)
+    def prepare(self, images: Tensor, keys: Keys, usable: Tensor | None = None) -> MixedBatch:
+        """Images (B, C, H, W) -> a batch in which each has its pretext's damage, sorted by pretext.
+
+        Who gets which is settled where the keys are. Keys and `usable` (B, K), if it is known, on the CPU spare a wait
+        for the GPU that has the images.
+        """
+        if usable is None:
+            usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)
+        assigned, damage = self._drawn(images, keys, usable.to(keys.device))
+        keys = keys.to(images.device)
         parts: list[Part] = []
         damaged: list[Tensor] = []
         start = 0
@@ -85,7 +91,8 @@ class Mixture:
             if len(rows) == 0:
                 continue
             # a question draws for itself: its preferred answers would give it away
-            fixed = None if damage is None or not self.pretexts[name].repairs else damage[rows]
+            fixed = None if damage is None or not self.pretexts[name].repairs else damage[rows].to(images.device)
+            rows = rows.to(images.device)
             part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
             moved = slice(start, start + len(seen))
             parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))
@@ -118,7 +125,7 @@ class Mixture:
         if self.preference is None:
             return self.assign(keys, usable), None
         shape = tuple(images.shape[1:])
-        counts = torch.tensor(count_damages(self.pretexts, shape), device=images.device)  # (K,)
-        of = torch.arange(len(counts), device=images.device).repeat_interleave(counts)  # (D,) a damage's pretext
+        counts = torch.tensor(count_damages(self.pretexts, shape), device=keys.device)  # (K,)
+        of = torch.arange(len(counts), device=keys.device).repeat_interleave(counts)  # (D,) a damage's pretext
         chosen = self.preference.draw(keys, mixture_shares(self.pretexts, shape), usable[:, of])
         return of[chosen], chosen - (counts.cumsum(0) - counts)[of[chosen]]

@@ -50,6 +50,15 @@ def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
     shape = (config.backbone.get("in_chans", 3), *config.image_size)
     for pretext in pretexts.values():
         pretext.check(shape)
+    sizes = {name: pretext.input_size(shape) for name, pretext in pretexts.items()}
+    for name, (height, width) in sizes.items():
+        # a batch has images of one size: the other pretexts', and the tasks' where they are learned together
+        if (height, width) != config.image_size and (len(set(sizes.values())) > 1 or config.stage == "joint"):
+            raise UserError(
+                f"pretexts.{name}.view_size makes images of {height} x {width} pixels, which cannot share a batch with "
+                f"those of tasks and other pretexts, {config.image_size[0]} x {config.image_size[1]}: leave it at 0, "
+                f"or train on {name} alone (--stage pretrain)."
+            )
     return pretexts
 
 
@@ -58,6 +67,14 @@ def build_model(
 ) -> SharedModel:
     """Backbone, decoder and heads as the config describes them, freshly initialised (or with timm's weights)."""
     backbone = Backbone(**config.backbone, image_size=config.image_size)
+    for name, pretext in pretexts.items():
+        size = pretext.input_size((backbone.in_chans, *config.image_size))
+        if size != config.image_size and not backbone.takes(size):
+            raise UserError(
+                f"backbone.name {config.backbone['name']} takes images of {config.image_size[0]} x "
+                f"{config.image_size[1]} pixels only, and pretexts.{name}.view_size makes them {size[0]} x {size[1]}: "
+                "leave it at 0."
+            )
     options = dict(config.decoder)
     maps = MapSpec(backbone.channels, backbone.map_sizes, config.image_size)
     decoder = DECODERS.get(options.pop("name"))(maps, **options)

@@ -153,15 +153,17 @@ def fit(
     tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
     with Interruptions(say=run.say) as asked:
 
+        def save_is_asked(progress: Progress) -> bool:
+            if trainer.sharding is None:
+                return asked.take_save()
+            # all must hear of it, which costs a message: not at every step
+            return progress.step % track.log_every_steps == 0 and trainer.sharding.any(asked.take_save())
+
         def hook(progress: Progress, record: StepRecord) -> None:
             tracker(progress, record)
             if main:
                 run.reached.to(progress.step)
-            if trainer.sharding is None:
-                asked_to_save = asked.take_save()
-            else:  # all must hear of it, which costs a message: not at every step
-                asked_to_save = progress.step % track.log_every_steps == 0 and trainer.sharding.any(asked.take_save())
-            if asked_to_save:
+            if record.is_latest and save_is_asked(progress):
                 save()
 
         try:

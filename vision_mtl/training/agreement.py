@@ -1,14 +1,15 @@
-"""What the processes of one run tell each other after a step: one clock, one will to stop, and the losses of all.
+"""What the processes of one run tell each other when they look at their steps: one clock, one will to stop, and the
+losses of all.
 
-One message a step carries all of it, so that what is logged, skipped and saved is the global batch's, whichever process
-writes it down.
+One message carries all of it, so that what is logged, skipped and saved is the global batch's, whichever process writes
+it down.
 """
-# W processes, P names of parts
+# W processes, P names of parts, S steps
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
@@ -28,41 +29,44 @@ class StepRecord:
     learning_rate: float
     balance: dict[str, float] = field(default_factory=dict)  # weights and cosines of a balancing, if there is one
     skipped: str | None = None  # why the step was skipped, if it was
+    is_latest: bool = True  # whether the weights are those after this step; else later ones were taken already
     sums: Sums = field(default_factory=dict)  # what `parts` are the means of
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The longest clock of all processes, whether any of them is asked to stop, and the step's loss and parts."""
+    """The longest clock of all processes, whether any of them is asked to stop, and the records of the steps with the
+    losses and parts of all."""
 
     seconds: float
     stopping: bool
-    loss: float
-    parts: dict[str, float]
+    records: list[StepRecord]
 
 
 def agree(
-    accelerator: Accelerator, names: Sequence[str], seconds: float, stopping: bool, loss: float, sums: Sums
+    accelerator: Accelerator, names: Sequence[str], seconds: float, stopping: bool, records: Sequence[StepRecord]
 ) -> Agreement:
-    """What holds for all processes; `names` are those that `sums` may have in any of them, in one order.
+    """What holds for all processes, of the same steps in each; `names` are those that a record's `sums` may have in any
+    of them, in one order.
 
-    The loss is the mean over processes, whose gradients are averaged; a part's is its sum over all images by their
+    A loss is the mean over processes, whose gradients are averaged; a part's is its sum over all images by their
     number, as in one process with all of them. A part that no process has is absent.
     """
     if accelerator.num_processes == 1:
-        return Agreement(seconds, stopping, loss, means(sums))
-    own = [seconds, float(stopping), loss]
-    for name in names:
-        own += [*sums.get(name, (0.0, 0.0)), float(name in sums)]
+        return Agreement(seconds, stopping, list(records))
+    own = [seconds, float(stopping)]
+    for record in records:
+        own.append(record.loss)
+        for name in names:
+            own += [*record.sums.get(name, (0.0, 0.0)), float(name in record.sums)]
     everybody = accelerator.gather(torch.tensor([own], dtype=torch.float64, device=accelerator.device)).cpu()
-    told = everybody[:, 3:].sum(0).view(-1, 3).tolist()  # (P, 3)
-    total = {name: (value, count) for name, (value, count, present) in zip(names, told, strict=True) if present}
-    return Agreement(
-        seconds=float(everybody[:, 0].max()),
-        stopping=bool(everybody[:, 1].any()),
-        loss=float(everybody[:, 2].mean()),
-        parts=means(total),
-    )
+    told = everybody[:, 2:].unflatten(1, (len(records), 1 + 3 * len(names)))  # (W, S, 1 + 3 P)
+    found = []
+    for record, loss, parts in zip(records, told[:, :, 0].mean(0).tolist(), told[:, :, 1:].sum(0), strict=True):
+        rows = zip(names, parts.view(-1, 3).tolist(), strict=True)
+        total = {name: (value, count) for name, (value, count, present) in rows if present}
+        found.append(replace(record, loss=loss, parts=means(total)))
+    return Agreement(float(everybody[:, 0].max()), bool(everybody[:, 1].any()), found)
 
 
 def means(sums: Sums) -> dict[str, float]:

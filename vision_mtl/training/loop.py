@@ -2,6 +2,10 @@
 
 Nothing here is random but the draws of `core.rng`, keyed by the step's images, and the global generator, which is set
 anew before each step (for stochastic depth and dropout): a run that goes on from a checkpoint repeats exactly.
+
+A GPU works behind what it is told, and waits whenever a number is read from it. So there several steps are taken
+between two looks at their losses. The first of them that is no number stops all updates on the device itself, and is
+taken again by itself once it is seen: what a broken step does is the same however late that is.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ from vision_mtl.training.optimiser import Kernel, Optim, build_optimiser
 if TYPE_CHECKING:
     from vision_mtl.training.sharding import Sharding
 
+READ_EVERY = 10  # steps between two looks at a GPU's losses, as far apart as the lines of metrics.jsonl
+
 
 @dataclass
 class Progress:
@@ -61,6 +67,20 @@ class NonFiniteLoss(UserError):
 Hook = Callable[[Progress, StepRecord], None]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A step whose gradients are there and whose numbers, (), are on the device still. `shown` are the parts of its
+    losses, `before` is what it changes beside the weights, as it was, `figures` are a balancing's."""
+
+    step: int
+    rate: float
+    shown: list[StepLoss]
+    total: Tensor
+    norm: Tensor
+    before: dict[str, Tensor]
+    figures: dict[str, float]
+
+
 @dataclass
 class Trainer:
     """Fits `model` to `objective` on the batches of `feed`. `layout` is the memory format of model and images."""
@@ -75,6 +95,7 @@ class Trainer:
     compiled: bool = False
     balancing: Balancing | None = None  # how several losses become one gradient; None: their sum
     kernel: Kernel = "auto"  # of the optimiser
+    read_every: int = 0  # steps between two looks at the losses, 0: READ_EVERY on a GPU; 1 where more cannot be undone
     progress: Progress = field(default_factory=Progress)
     failed_cleanly: bool = False  # a step broke off with an error before it changed anything
     shard: bool = False  # cut the backbone over the processes, where there are several
@@ -92,6 +113,11 @@ class Trainer:
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None
         # accelerate wraps for several processes; it must not own the optimiser, whose state we save by name
         self.wrapped = self.model if self.sharding is not None else self.accelerator.prepare_model(self.model)
+        undone = self.kernel != "foreach" and self.average is self.balancing is self.sharding is None
+        asked = self.read_every or (READ_EVERY if self.accelerator.device.type == "cuda" else 1)
+        self.read_every = asked if undone else 1
+        self.broken = torch.zeros((), device=self.accelerator.device)  # 1: a step not yet looked at is no number
+        self.suspect: int | None = None  # a step to be looked at by itself
         # found once: a walk through all modules at every step costs as much as the damage
         self.parameters = list(self.model.parameters())
         self.buffers = dict(self.model.named_buffers())
@@ -124,18 +150,20 @@ class Trainer:
             self.sharding.gather()
 
     def fit(self, hook: Hook, stop: Callable[[], bool] = lambda: False) -> None:
-        """Train to the end of `optim`; `hook` is called after each step, off the training clock.
+        """Train to the end of `optim`; `hook` is called for each step once it is looked at, off the training clock.
 
         Where `stop` says so in any process, all of them end with `KeyboardInterrupt` after the same step and its hook.
         """
         self.model.train()
-        while self.optim.progress(self.progress.step, self.progress.seconds) < 1.0:
+        while not self._is_over():
             start = time.perf_counter()
-            record = self._step()
+            records = self._steps(stop)
             seconds = time.perf_counter() - start
-            found = agree(self.accelerator, self.objective.shown, seconds, stop(), record.loss, record.sums)
+            found = agree(self.accelerator, self.objective.shown, seconds, stop(), records)
             self.progress.seconds += found.seconds
-            hook(self.progress, replace(record, loss=found.loss, parts=found.parts))
+            for record in found.records:
+                progress = self.progress if record.is_latest else self._progress_after(record)
+                hook(progress, record)
             if found.stopping or (self.accelerator.num_processes == 1 and stop()):
                 raise KeyboardInterrupt
 
@@ -145,7 +173,72 @@ class Trainer:
         check_shard(self.optim, self.balancing, self.compiled)
         return Sharding(self.model, self.accelerator.device, self.balancing)
 
+    def _is_over(self) -> bool:
+        return self.optim.progress(self.progress.step, self.progress.seconds) >= 1.0
+
+    def _progress_after(self, record: StepRecord) -> Progress:
+        """What the progress was after a step that is not the latest."""
+        later = self.progress.step - (record.step + 1)
+        images = self.progress.images_seen - later * self.feed.images_per_step
+        return replace(self.progress, step=record.step + 1, images_seen=images)
+
+    def _steps(self, stop: Callable[[], bool]) -> list[StepRecord]:
+        """Take steps until it is time to look at them; what they showed."""
+        if self.read_every == 1 or self.suspect == self.progress.step:
+            return [self._step()]
+        taken: list[Taken] = []
+        alone = self.accelerator.num_processes == 1
+        while not taken or not (self.progress.step % self.read_every == 0 or self._is_over() or (alone and stop())):
+            try:
+                taken.append(self._take())
+            except Exception:
+                if not taken:
+                    raise
+                self.suspect = self.progress.step  # those before it are looked at first, then it is tried again
+                break
+            self._hold_if_broken(taken[-1])
+            self._update()
+        return self._sound(taken)
+
+    def _hold_if_broken(self, taken: Taken) -> None:
+        """From a step that is no number on, the optimiser changes nothing; the device sees to it, nobody waits."""
+        watched = (taken.norm,) if self.accelerator.num_processes > 1 else (taken.norm, taken.total)
+        for value in watched:
+            self.broken = torch.maximum(self.broken, 1.0 - value.isfinite().to(self.broken))
+        self.optimiser.found_inf = self.broken
+
+    def _sound(self, taken: list[Taken]) -> list[StepRecord]:
+        """Look at the steps: what those before the first broken one showed. That one is the next to be taken."""
+        records = self._records(taken)
+        self.optimiser.found_inf = None
+        for number, record in enumerate(records):
+            if not self._is_finite(record):
+                self._put_back(taken[number].before)
+                self.progress.images_seen -= (self.progress.step - record.step) * self.feed.images_per_step
+                self.progress.step = self.suspect = record.step
+                self.broken.zero_()
+                records = records[:number]
+                break
+        return [replace(record, is_latest=record is records[-1]) for record in records]
+
     def _step(self) -> StepRecord:
+        """One step, looked at before it changes anything."""
+        taken = self._take()
+        record = self._guarded(self._records([taken])[0], taken.before)
+        self._update(skip=record.skipped is not None)
+        return record
+
+    def _update(self, skip: bool = False) -> None:
+        if not skip:
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update(self.model, step=self.progress.step)
+        self.progress.step += 1
+        self.progress.images_seen += self.feed.images_per_step
+
+    def _take(self) -> Taken:
+        """The next step's losses and clipped gradients."""
+        self.failed_cleanly = False
         step = self.progress.step
         torch.manual_seed((self.seed << 32) ^ step)
         progress = self.optim.progress(step, self.progress.seconds)
@@ -153,21 +246,20 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
-        statistics = self._statistics()
+        before = self._statistics()
         try:
             losses = self._accumulate(step, progress)
         except Exception:
-            self._put_back(statistics)
+            self._put_back(before)
             self.failed_cleanly = True  # nothing has changed: a checkpoint of now is one of before the step
             raise
-        record = self._guarded(self._record(step, losses, rate), statistics)
-        if record.skipped is None:
-            self.optimiser.step()
-            if self.average is not None:
-                self.average.update(self.model, step=step)
-        self.progress.step += 1
-        self.progress.images_seen += self.feed.images_per_step
-        return record
+        parameters = [p for p in self.parameters if p.grad is not None]
+        clip = torch.nn.utils.clip_grad_norm_ if self.sharding is None else clip_gradients
+        norm = clip(parameters, self.optim.clip_norm or float("inf"))
+        total = torch.stack([loss.total.detach() for loss in losses]).sum()
+        shown = [replace(loss, losses={}) for loss in losses]  # without their graphs
+        figures = {} if self.balancing is None else self.balancing.figures()
+        return Taken(step, rate, shown, total, norm, before, figures)
 
     def _accumulate(self, step: int, progress: float) -> list[StepLoss]:
         """The step's losses, part by part, and the gradients they leave."""
@@ -197,15 +289,20 @@ class Trainer:
         scaled = {name: value / share for name, value in loss.losses.items()}
         self.balancing.add(scaled, share, self.accelerator.backward)
 
-    def _record(self, step: int, losses: list[StepLoss], rate: float) -> StepRecord:
-        parameters = [p for p in self.parameters if p.grad is not None]
-        limit = self.optim.clip_norm or float("inf")
-        clip = torch.nn.utils.clip_grad_norm_ if self.sharding is None else clip_gradients
-        norm = clip(parameters, limit)
-        total = torch.stack([loss.total.detach() for loss in losses]).sum()
-        figures = {} if self.balancing is None else self.balancing.figures()
-        sums = sum_parts(losses)
-        return StepRecord(step, float(total), means(sums), float(norm), rate, figures, sums=sums)
+    def _records(self, taken: list[Taken]) -> list[StepRecord]:
+        """What the steps showed: here the device is waited for."""
+        totals = torch.stack([step.total for step in taken]).tolist()
+        norms = torch.stack([step.norm for step in taken]).tolist()
+        found = []
+        for step, total, norm in zip(taken, totals, norms, strict=True):
+            sums = sum_parts(step.shown)
+            found.append(StepRecord(step.step, total, means(sums), norm, step.rate, step.figures, sums=sums))
+        return found
+
+    def _is_finite(self, record: StepRecord) -> bool:
+        # of several processes each has a loss of its own, but all have the gradient's norm in common
+        shared = self.accelerator.num_processes > 1
+        return math.isfinite(record.gradient_norm) and (shared or math.isfinite(record.loss))
 
     def _statistics(self) -> dict[str, Tensor]:
         """Copies of what a step changes without the optimiser: running means, a balancing's memory. Small tensors."""
@@ -220,9 +317,7 @@ class Trainer:
 
     def _guarded(self, record: StepRecord, statistics: dict[str, Tensor]) -> StepRecord:
         """The record; of a step that is no number, `statistics` are put back and it is marked, or the run ends."""
-        # of several processes each has a loss of its own, but all have the gradient's norm in common
-        shared = self.accelerator.num_processes > 1
-        if math.isfinite(record.gradient_norm) and (shared or math.isfinite(record.loss)):
+        if self._is_finite(record):
             self.progress.skipped_in_a_row = 0
             return record
         self._put_back(statistics)

@@ -22,6 +22,7 @@ from vision_mtl.data.pool import Pool, image_tensor
 from vision_mtl.models.shared import Answer, Request
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import MixedBatch, Mixture, Part
+from vision_mtl.pretext.suitability import Suitability
 from vision_mtl.training.objective import Predictions, Prepared, StepLoss
 
 SMALLEST_CHANCE = 1e-4  # mean squared error of one grey level in a hundred: below it a pretext has nothing to learn
@@ -30,7 +31,7 @@ REPAIR = "repair"  # the objective's name, beside the tasks'
 
 @dataclass(frozen=True)
 class RepairBatch:
-    """Undamaged images (B, C, H, W) in [0, 1], the keys of their damage, and their share of the step's images."""
+    """Undamaged images (B, C, H, W) in [0, 1], their damage's keys on the CPU, and their share of the step's images."""
 
     images: Tensor
     keys: Keys
@@ -40,7 +41,8 @@ class RepairBatch:
 class PretextObjective:
     """Damages a batch and measures how well the model repairs it.
 
-    `chance` maps a pretext to its chance loss; `weight` gives the whole objective's weight at a share of training.
+    `chance` maps a pretext to its chance loss; `weight` gives the whole objective's weight at a share of training. All
+    its batches are of one pool: what suits an image is asked once.
     """
 
     names: Sequence[str] = (REPAIR,)
@@ -49,6 +51,7 @@ class PretextObjective:
         self, mixture: Mixture, chance: Mapping[str, float], weight: Callable[[float], float] = lambda progress: 1.0
     ) -> None:
         self.mixture, self.chance, self.weight = mixture, dict(chance), weight
+        self.suitability = Suitability()
 
     @property
     def shown(self) -> Sequence[str]:
@@ -57,7 +60,8 @@ class PretextObjective:
 
     def prepare(self, batch: RepairBatch) -> Prepared:
         """Every image damaged by the pretext that its key draws, sorted by pretext."""
-        mixed = self.mixture.prepare(batch.images, batch.keys)
+        usable = self.suitability.of(self.mixture.pretexts, batch.images, batch.keys.index)
+        mixed = self.mixture.prepare(batch.images, batch.keys, usable)
         return Prepared(mixed.damaged, requests(mixed.parts), spread(batch.keys, mixed), (mixed, batch.share))
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
@@ -112,7 +116,7 @@ class RepairFeed:
         stored = None if self.ahead is None else iter(self._stored(step).tensor_split(count))
         for chunk, epoch in zip(indices.tensor_split(count), epochs.tensor_split(count), strict=True):
             images = self.pool.gather(chunk, self.device) if stored is None else image_tensor(next(stored), self.device)
-            keys = Keys(self.seed, epoch.to(self.device), chunk.to(self.device))
+            keys = Keys(self.seed, epoch, chunk)  # on the CPU, where who gets which damage is settled without a wait
             share = len(chunk) / len(indices)
             found.append((RepairBatch(images, keys, share), share))
         return found
@@ -158,7 +162,7 @@ def requests(parts: list[Part]) -> list[Request]:
 
 def spread(keys: Keys, batch: MixedBatch) -> Tensor:
     """(B',) in [0, 1): one number for each damaged row, for what a decoder leaves out; it follows the image."""
-    uniform = keys.fold("decoder").uniform()
+    uniform = keys.to(batch.damaged.device).fold("decoder").uniform()
     return torch.cat([uniform[part.source_rows] for part in batch.parts])
 
 

@@ -82,7 +82,7 @@ class Tracker:
         self.bar = ProgressLine(self.run.console if self.is_main else None)
 
     def __call__(self, progress: Progress, record: StepRecord) -> None:
-        """Called after each step."""
+        """Called for each step."""
         share = self.optim.progress(progress.step, progress.seconds)
         if record.skipped is not None:
             self._say_skipped(progress, record)
@@ -91,6 +91,8 @@ class Tracker:
         if progress.step % self.track.log_every_steps == 0 or share >= 1.0 or progress.step == 1:
             self._log(progress, record)
         self.bar.update(share, self._line(progress, record, share))
+        if not record.is_latest:  # probes, pictures and checkpoints are of the weights as they are
+            return
         for milestones in self.actions:
             milestones.reach(share, progress)
         if progress.seconds - self.saved_at >= self.track.checkpoint_every_seconds:

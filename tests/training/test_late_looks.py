@@ -1,0 +1,135 @@
+"""Looking at the losses of several steps at once changes nothing but when it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import pytest
+import torch
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
+from vision_mtl.training.objective import StepLoss
+
+Seen = list[tuple[Progress, StepRecord]]
+
+
+def fitted(trainer: Trainer, read_every: int, stop: Callable[[], bool] = lambda: False) -> Seen:
+    trainer.read_every, seen = read_every, []
+    trainer.fit(lambda progress, record: seen.append((Progress(**vars(progress)), record)), stop)
+    return seen
+
+
+def break_steps(trainer: Trainer, steps: set[int]) -> None:
+    """The loss and the running means of these steps are no numbers."""
+    original = trainer.objective.measure
+
+    def measure(predictions, prepared, progress: float) -> StepLoss:
+        loss = original(predictions, prepared, progress)
+        if trainer.progress.step in steps and trainer.model.training:
+            trainer.model.get_buffer("backbone.model.bn1.running_mean").data.fill_(torch.nan)
+            loss = StepLoss({n: v * torch.nan for n, v in loss.losses.items()}, loss.parts, loss.rows)
+        return loss
+
+    trainer.objective.measure = measure
+
+
+def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    moments = {
+        f"{number}.{name}": value
+        for number, kept in enumerate(trainer.optimiser.state.values())
+        for name, value in kept.items()
+    }
+    return {name: value.clone() for name, value in {**trainer.model.state_dict(), **moments}.items()}
+
+
+def same(one: Trainer, other: Trainer) -> bool:
+    first, second = state(one), state(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def shown(seen: Seen) -> list[tuple[object, ...]]:
+    return [(p.step, p.images_seen, p.skipped, r.step, r.loss, r.parts, r.gradient_norm, r.skipped) for p, r in seen]
+
+
+def test_what_is_seen_late_is_what_is_seen_at_once(make_trainer) -> None:
+    at_once, late = make_trainer(steps=7), make_trainer(steps=7)
+    expected, seen = fitted(at_once, 1), fitted(late, 3)
+    assert shown(seen) == shown(expected) and same(at_once, late)
+    assert [record.is_latest for _, record in seen] == [False, False, True, False, False, True, True]
+    assert all(record.is_latest for _, record in expected)
+
+
+def test_nothing_is_read_from_the_device_between_two_looks(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, looked = make_trainer(steps=6), []
+    original = trainer._records
+    monkeypatch.setattr(trainer, "_records", lambda taken: looked.append([t.step for t in taken]) or original(taken))
+    fitted(trainer, 4)
+    assert looked == [[0, 1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("broken", [{0}, {2}, {3, 4}, {1, 6}])
+def test_a_broken_step_is_left_out_wherever_it_stands(make_trainer, broken: set[int]) -> None:
+    found = []
+    for read_every in (1, 4):
+        trainer = make_trainer(steps=7, non_finite="skip")
+        break_steps(trainer, broken)
+        found.append((trainer, shown(fitted(trainer, read_every))))
+    (at_once, expected), (late, seen) = found
+    # repr: the loss of a broken step is no number, which equals nothing
+    assert repr(seen) == repr(expected) and [row[3] for row in seen if row[7]] == sorted(broken)
+    assert same(at_once, late) and all(v.isfinite().all() for v in state(late).values() if v.is_floating_point())
+
+
+def test_a_run_ends_at_its_first_broken_step_with_the_weights_before_it(make_trainer) -> None:
+    whole, trainer, seen = make_trainer(steps=9, warmup_ratio=0.0), make_trainer(steps=9, warmup_ratio=0.0), []
+    with pytest.raises(KeyboardInterrupt):
+        fitted(whole, 1, stop=lambda: whole.progress.step == 5)
+    break_steps(trainer, {5})
+    trainer.read_every = 8
+    with pytest.raises(NonFiniteLoss, match="became non-finite at step 5; loss of") as caught:
+        trainer.fit(lambda progress, record: seen.append(record.step))
+    assert seen == [0, 1, 2, 3, 4] and trainer.progress.step == 5 and trainer.progress.images_seen == 5 * 8
+    assert same(whole, trainer)
+    assert torch.equal(caught.value.evidence["indices"], trainer.feed.evidence(5)["indices"])
+
+
+def test_a_step_that_fails_is_tried_again_once_those_before_it_are_seen(make_trainer) -> None:
+    trainer, seen, tries = make_trainer(steps=9), [], []
+    original = trainer.objective.measure
+
+    def measure(*given) -> StepLoss:
+        tries.append(trainer.progress.step)
+        if trainer.progress.step == 2:
+            raise UserError("no room")
+        return original(*given)
+
+    trainer.objective.measure, trainer.read_every = measure, 8
+    with pytest.raises(UserError, match="no room"):
+        trainer.fit(lambda progress, record: seen.append((record.step, record.is_latest)))
+    assert seen == [(0, False), (1, True)] and tries == [0, 1, 2, 2]
+    assert trainer.failed_cleanly and trainer.progress.step == 2
+
+
+def test_who_asks_for_an_end_does_not_wait_for_the_next_look(make_trainer) -> None:
+    trainer, asked = make_trainer(steps=50), []
+    with pytest.raises(KeyboardInterrupt):
+        fitted(trainer, 40, stop=lambda: asked.append(0) or trainer.progress.step >= 3)
+    assert trainer.progress.step == 3
+
+
+def test_a_clock_ends_training_at_a_look(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr("vision_mtl.training.loop.time.perf_counter", lambda: float(next(clock)))
+    trainer = make_trainer(steps=None, max_seconds=2.0)
+    seen = fitted(trainer, 3)
+    assert trainer.progress.seconds == 2 and [record.step for _, record in seen] == list(range(6))
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, 5), ({"ema_decay": 0.5}, 1)])
+def test_what_cannot_be_undone_is_looked_at_after_every_step(make_trainer, options: dict, expected: int) -> None:
+    made = make_trainer(**options)
+    given = {f.name: getattr(made, f.name) for f in fields(Trainer) if f.init and f.name != "read_every"}
+    assert made.read_every == 1  # on the CPU a look costs nothing
+    assert Trainer(**given, read_every=5).read_every == expected

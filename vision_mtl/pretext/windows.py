@@ -1,0 +1,44 @@
+"""One rectangle of each image: cut out, and put in."""
+# B images, C channels, H W pixels, h w pixels of a rectangle
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision_mtl.pretext.contract import Shape
+
+
+class Windows:
+    """Rectangles of `size` (h, w) whose first pixels (row, column) are `first` (B, 2) int64, in images of `shape`
+    (C, H, W).
+
+    `aligned`: columns begin at multiples of w, and W is one. A row of a rectangle is then a row of the image's memory,
+    cut into pieces of w, and is moved whole: half the time of pixel by pixel.
+    """
+
+    def __init__(self, first: Tensor, size: tuple[int, int], shape: Shape, aligned: bool = False) -> None:
+        self.size, self.shape = size, shape
+        self.piece = size[1] if aligned else 1  # pixels that are moved at once
+        channels, height, width = shape
+        across, pieces = size[1] // self.piece, width // self.piece  # pieces of a rectangle's row, of an image's
+        there = first.device
+        offset = (torch.arange(size[0], device=there)[:, None] * pieces + torch.arange(across, device=there)).flatten()
+        offset = (torch.arange(channels, device=there)[:, None] * (height * pieces) + offset).flatten()
+        begin = torch.arange(len(first), device=there) * (channels * height * pieces)
+        begin = begin + first[:, 0] * pieces + first[:, 1] // self.piece
+        self.index = (begin[:, None] + offset).flatten()  # pieces, in all images as one row of memory
+
+    def cut(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, h * w): the rectangles' pixels, row by row."""
+        rows = images.contiguous().view(-1, self.piece).index_select(0, self.index)
+        return rows.view(len(images), self.shape[0], -1)
+
+    def fill_(self, images: Tensor, value: float) -> None:
+        """Set the rectangles of contiguous images (B, C, H, W) to one number."""
+        images.view(-1, self.piece).index_fill_(0, self.index, value)
+
+    def paste_(self, images: Tensor, values: Tensor) -> None:
+        """Put `values` (B, C, h * w), or (B, C, 1) for one colour each, into contiguous images (B, C, H, W)."""
+        values = values.expand(-1, -1, self.size[0] * self.size[1]).reshape(-1, self.piece)
+        images.view(-1, self.piece).index_copy_(0, self.index, values)
