@@ -12,6 +12,7 @@ Where whole weights are needed (scores, pictures, checkpoints) all processes tak
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Container
 
@@ -58,6 +59,8 @@ class Sharding:
         from torch.distributed.device_mesh import init_device_mesh  # late: they take seconds to import
         from torch.distributed.fsdp import fully_shard
 
+        # where such a view were changed in place a gradient would be lost: benchmarks/cut_architectures.py finds none
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
         self.model, self.whole, self.device = model, hollow(model).to(device), device
         model.to(memory_format=torch.contiguous_format)  # nothing else can be cut
         mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
