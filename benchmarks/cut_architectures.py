@@ -3,8 +3,8 @@
     python benchmarks/cut_architectures.py [MODULE ...]
 
 For each: every gradient of a batch against that of the same backbone uncut, in float64, where rounding does not show;
-and into how many parts it is cut. In one process, whose part is the whole: what FSDP does to the modules is the same, and
-a weight that is read where FSDP does not see it breaks the pass. How processes agree is tested in
+and into how many parts it is cut. In one process, whose part is the whole: what FSDP does to the modules is the same,
+and a weight that is read where FSDP does not see it breaks the pass. How processes agree is tested in
 `tests/stages/test_several_processes.py`. Writes `benchmarks/results/cut_architectures.json`; the exit code is 0 only if
 all passed. About 3 minutes on 2 cores.
 """
