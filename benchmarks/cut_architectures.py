@@ -6,7 +6,8 @@ For each: every gradient of a batch against that of the same backbone uncut, and
 differ by more than the tolerance, by 1.2e-3 at most: read the table beside the exit code, which is 0 only if all are
 within it. In one process, whose part is the whole: what FSDP does to the modules is the same, and a weight that is read
 where FSDP does not see it breaks the pass. How processes agree is tested in
-`tests/stages/test_several_processes.py`. Writes `benchmarks/results/cut_architectures.json`. About 3 minutes on 2 cores.
+`tests/stages/test_several_processes.py`. Writes `benchmarks/results/cut_architectures.json`.
+About 3 minutes on 2 cores.
 """
 # B images, C channels, H W pixels
 
