@@ -51,6 +51,29 @@ def test_hidden_pixels_change_nothing(vit: Backbone) -> None:
             assert torch.equal(a, b)
 
 
+def test_a_number_of_tokens_that_only_others_have_changes_nothing(vit: Backbone) -> None:
+    torch.manual_seed(1)
+    hidden, images = random_hidden([0, 3, 3]), torch.rand(3, 3, 64, 64)
+    images = torch.where(hidden.repeat_interleave(16, 2).repeat_interleave(16, 3), torch.nan, images)
+    asked, results, passes = [], [], []
+    hook = vit.model.blocks[0].register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+
+    def common(counts: list[int], most: int) -> list[int]:
+        asked.append((counts, most))
+        return [7, *counts]
+
+    for everywhere in (None, common):
+        vit.common_counts = everywhere
+        maps = vit(images, hidden)
+        gradient = torch.autograd.grad(maps[-1].sum(), vit.model.blocks[0].mlp.fc1.weight)[0]
+        results.append([*(m.detach() for m in maps), gradient])
+    vit.common_counts = None
+    hook.remove()
+    assert asked == [([13, 16], 16)] and passes == [2, 1, 1, 2, 1]
+    for alone, together in zip(*results, strict=True):
+        assert torch.equal(alone, together)
+
+
 def test_a_token_is_hidden_only_if_all_of_it_is() -> None:
     mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     mask[..., :4, :4] = True  # token 0 wholly

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,23 +21,40 @@ from vision_mtl.training.checkpoint import check, checkpoints, read_state, read_
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 CLOCK = ("seconds", "images_per_second")
-# several runs one after the other, because the start takes longest; in the last one the second process is killed
+# several runs one after the other, because the start takes longest; something may happen to one in its second process:
+# a signal in the 14th step, or a gradient that is no number in the 4th
 PROGRAM = """
 import json, os, signal, sys
 from vision_mtl.stages.command import main
 from vision_mtl.training.loop import Trainer
 
-original = Trainer._step
+step, backward = Trainer._step, Trainer._backward
 
-def step(self):
-    if os.environ["RANK"] == "1" and self.progress.step == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self)
+def held(tensors):
+    return sum(t.to_local().numel() if hasattr(t, "to_local") else t.numel() for t in tensors)
 
-for words, dies in json.loads(sys.argv[1]):
-    Trainer._step = step if dies else original
+def signalled(self):
+    if self.progress.step != 13:
+        return step(self)
+    weights = list(self.model.backbone.parameters())
+    moments = [self.optimiser.state[p]["exp_avg"] for p in weights if p in self.optimiser.state]
+    shares = [held(some) / sum(t.numel() for t in some) for some in (weights, moments)]
+    print("rank", os.environ["RANK"], "holds", *(f"{share:.2f}" for share in shares), file=sys.stderr)
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), number)
+    return step(self)
+
+def broken(self, loss, share):
+    backward(self, loss, share)
+    if os.environ["RANK"] == "1" and self.progress.step == 3:
+        next(p for p in self.model.heads.parameters() if p.grad is not None).grad.fill_(float("nan"))
+
+for words, happens in json.loads(sys.argv[1]):
+    number = getattr(signal, happens, None)
+    Trainer._step = step if number is None else signalled
+    Trainer._backward = broken if happens == "nan" else backward
     code = main(words)
-    if code:
+    if code not in (0, 130):
         sys.exit(code)
 """
 # waits, when everything is imported, until all the others are as far: they then meet at the store
@@ -77,6 +96,16 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return read_tensors(checkpoints(run / "checkpoints")[-1], "model")
 
 
+def optimiser(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(checkpoints(run / "checkpoints")[-1], "optimiser")
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
 def test_four_runs_at_once_on_an_empty_store_build_it_once(image_folder: Path, tmp_path: Path) -> None:
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     unlabelled = {"data.unlabelled": f"images/{image_folder}"}
@@ -108,7 +137,9 @@ def commands(
         options: dict[str, object] = {"backbone.name": "test_vit", "backbone.kwargs.patch_size": 8}
         options |= {"optim.steps": STEPS, "track.log_every_steps": 1, "stage": stage, "optim.learning_rate": 0.03}
         options |= {"data.unlabelled": f"images/{image_folder}"} if stage == "pretrain" else {"data.val_ratio": 0.25}
-        options |= {"pretexts.grid_mask.instances_per_image": 2} if stage == "pretrain" else {}
+        options |= {"pretexts.grid_mask.instances_per_image": 2} if stage == "pretrain" else {"optim.layer_decay": 0.7}
+        options |= {"pretexts.grid_mask.fill": "learned"} if stage == "pretrain" else {}
+        options |= {"runtime.shard": "true"} if name.endswith("cut") else {}
         found = words_of(folder / name, folder / "root", **options)
         return found + (table_tasks("letter", "shade", "size") if stage == "finetune" else [])
 
@@ -118,32 +149,75 @@ def commands(
 
 @pytest.fixture(scope="module")
 def launched(commands: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """One run of each stage in one process and in two, and one whose second process dies in its 14th step."""
+    """One run of each stage in one process, in two, and in two with the backbone cut over them.
+
+    Of the cut ones, one is stopped in its 14th step and goes on, and one has a gradient that is no number in its 4th.
+    Last comes one whose second process dies in its 14th step.
+    """
     folder = commands.folder
     program = folder / "program.py"
     program.write_text(PROGRAM)
     for stage in ("pretrain", "finetune"):
         assert main(commands(stage, f"{stage}-one")) == 0
     dying = [*commands("pretrain", "dying"), "--track.checkpoint_every_seconds", "0"]
-    runs = [(commands(stage, f"{stage}-two"), False) for stage in ("pretrain", "finetune")]
-    return folder, launch(program, json.dumps([*runs, (dying, True)]))
+    runs = [(commands(stage, f"{stage}-{how}"), "") for stage in ("pretrain", "finetune") for how in ("two", "cut")]
+    stopped, skipping = commands("pretrain", "stopped-cut"), commands("pretrain", "nan-cut")
+    skipping += ["--optim.non_finite", "skip", "--optim.steps", "5", "--track.num_probes", "0"]
+    runs += [(stopped, "SIGTERM"), (stopped, ""), (skipping, "nan")]
+    return folder, launch(program, json.dumps([*runs, (dying, "SIGKILL")]))
 
 
+@pytest.mark.parametrize("how", ["two", "cut"])
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_two_processes_take_the_steps_of_one(stage: str, launched: Any) -> None:
+def test_two_processes_take_the_steps_of_one(stage: str, how: str, launched: Any) -> None:
     folder, done = launched
-    one, two = lines(folder / f"{stage}-one"), lines(folder / f"{stage}-two")
+    one, two = lines(folder / f"{stage}-one"), lines(folder / f"{stage}-{how}")
     assert len(one) == len(two) == STEPS, done.stderr[-3000:]
     assert [line.keys() for line in one] == [line.keys() for line in two]
     parts = sum(key.startswith("loss.") for line in one for key in line)
     assert parts > 1.5 * STEPS  # of several pretexts or tasks, not each in every step
     for here, there in zip(one, two, strict=True):
         assert there == pytest.approx(here, abs=1e-5)
-    found = json.loads((folder / f"{stage}-two" / "result.json").read_text())
+    found = json.loads((folder / f"{stage}-{how}" / "result.json").read_text())
     assert found["status"] == "completed" and found["images_seen"] == STEPS * 8
-    expected = weights(folder / f"{stage}-one")
-    for name, value in weights(folder / f"{stage}-two").items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+    assert_close(weights(folder / f"{stage}-{how}"), weights(folder / f"{stage}-one"))
+    assert_close(optimiser(folder / f"{stage}-{how}"), optimiser(folder / f"{stage}-one"))
+
+
+def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(
+    launched: Any, commands: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, done = launched
+    stopped, whole = folder / "stopped-cut", folder / "pretrain-cut"
+    found = json.loads((stopped / "result.json").read_text())
+    assert found["status"] == "completed" and found["resumes"] == 1, done.stderr[-3000:]
+    assert [read_state(path)["step"] for path in checkpoints(stopped / "checkpoints")] == [14, STEPS]
+    assert lines(stopped) == lines(whole)
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(stopped).items())
+
+    shutil.copytree(stopped, folder / "alone-cut")
+    checkpoints(folder / "alone-cut" / "checkpoints")[-1].unlink()
+    (folder / "alone-cut" / "result.json").unlink()
+    assert main(commands("pretrain", "alone-cut")) == 0
+    assert "runtime.shard changes nothing in one process" in capsys.readouterr().err
+    assert_close(weights(folder / "alone-cut"), weights(whole))
+
+
+def test_each_process_holds_half_of_a_cut_backbone_and_of_its_optimiser_state(launched: Any) -> None:
+    """Or nothing above would show that anything is cut. Tensors of one row are of one process: not quite half."""
+    _, done = launched
+    found = re.findall(r"rank (\d) holds (\S+) (\S+)", done.stderr)
+    halves = {rank for rank, *shares in found if all(0.45 < float(share) < 0.55 for share in shares)}
+    wholes = {rank for rank, *shares in found if shares == ["1.00", "1.00"]}
+    assert halves == wholes == {"0", "1"}, found  # the run that dies is not cut
+
+
+def test_a_cut_run_skips_a_step_that_is_no_number_in_one_process(launched: Any) -> None:
+    folder, done = launched
+    found = json.loads((folder / "nan-cut" / "result.json").read_text())
+    assert found["status"] == "completed", done.stderr[-3000:]
+    assert any("step 3 was skipped" in warning and "no image alone" in warning for warning in found["warnings"])
+    assert all(bool(value.isfinite().all()) for value in weights(folder / "nan-cut").values())
 
 
 def test_a_process_that_dies_stops_the_run_which_then_goes_on_to_the_same_end(launched: Any, commands: Any) -> None:

@@ -166,15 +166,18 @@ class SharedModel(nn.Module):
         return self.answers[request.name], self.heads[request.name]
 
     def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> Tensor | None:
-        """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position."""
+        """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position, or no
+        process has such a token."""
         if self.decoder.needs_all_positions or not self.backbone.skips_hidden:
+            return None
+        if tuple(images.shape[-2:]) != tuple(self.backbone.image_size):  # views of another size, which hide nothing
             return None
         grid = self.backbone.map_sizes[-1]
         hidden = torch.zeros(len(images), 1, *grid, dtype=torch.bool, device=images.device)
         for request in requests:
             if request.hidden is not None:
                 hidden[request.rows] = hidden_tokens(request.hidden, grid)
-        return hidden if bool(hidden.any()) else None
+        return hidden if self.backbone.common_counts is not None or bool(hidden.any()) else None
 
     def _head(self, answer: Answer) -> nn.ModuleList:
         if not answer.is_dense:

@@ -8,12 +8,15 @@ for each number).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# the numbers of visible tokens of this process and the most there may be -> those of all processes, ascending
+CommonCounts = Callable[[list[int], int], list[int]]
 
 
 def takes_visible_tokens(model: nn.Module) -> bool:
@@ -34,22 +37,36 @@ def hidden_tokens(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.avg_pool2d(mask.float(), patch) == 1.0
 
 
-def encode_visible(model: VisionTransformer, images: Tensor, hidden: Tensor, indices: Sequence[int]) -> list[Tensor]:
-    """Normalised images (B, C, H, W) and hidden tokens (B, 1, h, w) -> maps (B, D, h, w), 0 at hidden positions."""
+def encode_visible(
+    model: VisionTransformer,
+    images: Tensor,
+    hidden: Tensor,
+    indices: Sequence[int],
+    common_counts: CommonCounts | None = None,
+) -> list[Tensor]:
+    """Normalised images (B, C, H, W) and hidden tokens (B, 1, h, w) -> maps (B, D, h, w), 0 at hidden positions.
+
+    Where processes must run the blocks equally often, `common_counts` gives the numbers of visible tokens of all.
+    """
     grid = tuple(hidden.shape[-2:])
     visible = ~hidden.flatten(1)  # (B, N)
     counts = visible.sum(1)
     found = []  # for each number of visible tokens: the rows that have it, and their maps (b, N, D)
-    for count in counts.unique().tolist():
+    present = counts.unique().tolist()
+    for count in present if common_counts is None else common_counts(present, visible.shape[1]):
         rows = (counts == count).nonzero()[:, 0]
         tokens = visible[rows].nonzero()[:, 1].view(len(rows), count)  # (b, n)
+        chosen = images[rows]
+        if len(rows) == 0:  # only others have such images: a blank one stands in, as the last row, and is cut off below
+            rows, tokens = rows.new_full((1,), len(images)), torch.arange(count, device=rows.device)[None]
+            chosen = torch.zeros_like(images[:1])
         found.append(
-            (rows, [_spread(m, tokens, visible.shape[1]) for m in _encode_tokens(model, images[rows], tokens, indices)])
+            (rows, [_spread(m, tokens, visible.shape[1]) for m in _encode_tokens(model, chosen, tokens, indices)])
         )
     if len(found) == 1:
         maps = found[0][1]
     else:
-        order = torch.cat([rows for rows, _ in found]).argsort()
+        order = torch.cat([rows for rows, _ in found]).argsort()[: len(images)]
         maps = [torch.cat(parts)[order] for parts in zip(*(parts for _, parts in found), strict=True)]
     return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
 

@@ -29,7 +29,8 @@ from vision_mtl.stages.next_steps import steps_text, what_next, where_to_look
 from vision_mtl.stages.registry import STAGES
 from vision_mtl.study.recipes import flat
 
-HOW = ("study.num_jobs", "study.backend", "study.address")  # how runs are dealt out changes none of them
+# how runs are dealt out, and what of a network a process holds, changes no result
+HOW = ("study.num_jobs", "study.backend", "study.address", "runtime.shard")
 OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
 LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
 LOST_PROCESS = (

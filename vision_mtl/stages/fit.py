@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any
@@ -27,6 +28,7 @@ from vision_mtl.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from vision_mtl.training.cut_tensors import load_weights
 from vision_mtl.training.guards import LossWatch, what_fits
 from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
 from vision_mtl.training.objective import Feed, Objective
@@ -51,7 +53,8 @@ def make_trainer(
     """What fits `model` as the config says; `optim` stands for its own where a part of the run has another budget."""
     runtime, optim = Runtime(**config.runtime), optim or Optim(**config.optim)
     layout = runtime.layout(model.backbone)
-    return Trainer(model, objective, feed, optim, accelerator, layout, config.seed, runtime.compile, balancing)
+    parts = model, objective, feed, optim, accelerator, layout, config.seed
+    return Trainer(*parts, compiled=runtime.compile, balancing=balancing, shard=runtime.shard)
 
 
 def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig | None = None) -> None:
@@ -62,12 +65,16 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig
     path = newest_checkpoint(run.checkpoints, lambda damaged, why: _pass_over(run, damaged, why))
     if run.is_main:
         remove_leftovers(run.checkpoints)
+    if trainer.shard and trainer.sharding is None:
+        run.say(
+            "runtime.shard changes nothing in one process: start several by torchrun --nproc_per_node N train.py ..."
+        )
     memory |= {LOSSES: {}, WATCH: {}}
     if path is None:
         _begin(run, config and config.start)
         return
     state = read_state(path)
-    trainer.model.load_state_dict(read_tensors(path, "model"))
+    load_weights(trainer.model, read_tensors(path, "model"))
     if trainer.average is not None:
         trainer.average.module.load_state_dict(read_tensors(path, "average"))
     if trainer.balancing is not None:
@@ -116,9 +123,10 @@ def fit(
     there, and raises `KeyboardInterrupt`. Raises `UserError` if the loss is not a number, its batch kept.
     """
     main = trainer.accelerator.is_main_process
+    takes_part = main or trainer.sharding is not None  # whole weights for the first process are gathered by all
 
     def save() -> None:
-        if main:
+        if takes_part:
             run.flush()
             own = {"step": trainer.progress.step, "progress": vars(trainer.progress), "warnings": run.warnings}
             average = None if trainer.average is None else trainer.average.module
@@ -130,19 +138,32 @@ def fit(
                 average,
                 trainer.balancing,
                 keep=track.keep_checkpoints,
+                write=main,
             )
+        if main:
             saved()
 
-    milestones = [Milestones(count, lambda p, act=act: act(p, tracker)) for count, act in actions] if main else []
+    def reach(act: Callable[[Progress, Tracker], None], progress: Progress) -> None:
+        with trainer.whole_weights(keep=main):
+            if main:
+                act(progress, tracker)
+
+    milestones = [Milestones(count, partial(reach, act)) for count, act in actions] if takes_part else []
     past = memory.get(LOSSES, {}), LossWatch(**memory.get(WATCH, {}))
     tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
     with Interruptions(say=run.say) as asked:
+
+        def save_is_asked(progress: Progress) -> bool:
+            if trainer.sharding is None:
+                return asked.take_save()
+            # all must hear of it, which costs a message: not at every step
+            return progress.step % track.log_every_steps == 0 and trainer.sharding.any(asked.take_save())
 
         def hook(progress: Progress, record: StepRecord) -> None:
             tracker(progress, record)
             if main:
                 run.reached.to(progress.step)
-            if record.is_latest and asked.take_save():
+            if record.is_latest and save_is_asked(progress):
                 save()
 
         try:
@@ -158,17 +179,20 @@ def fit(
             save()
             raise
         except Exception as error:
-            if trainer.failed_cleanly:
+            can_save = trainer.sharding is None  # else it takes all processes, and the others wait within the step
+            if trainer.failed_cleanly and can_save:
                 with suppress(UserError):  # the disk may be what failed
                     save()
             if trainer.failed_cleanly and is_out_of_memory(error):
                 step = trainer.progress.step
                 clear_frames(error.__traceback__)  # they hold the activations of the step that failed
-                raise out_of_memory(f"at step {step}, which is saved", what_fits(trainer, step)) from error
+                saved_or_not = "which is saved" if can_save else "after the last checkpoint"
+                raise out_of_memory(f"at step {step}, {saved_or_not}", what_fits(trainer, step)) from error
             raise
         finally:
             trainer.feed.close()
             tracker.close()
+    trainer.gather()
     for failure in trainer.feed.pool.failures():
         run.warn(failure)
     if trainer.progress.skipped:

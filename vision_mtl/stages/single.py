@@ -77,6 +77,7 @@ def _alone(
             save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
             shutil.rmtree(_workplace(run, name))
     else:
+        alone.gather()
         alone.scored_model.load_state_dict(read_tensors(kept, "model"))
         alone.feed.close()
     found = predict_split(alone.scored_model, labelled.pool, "test", [name], trainer.accelerator.autocast)

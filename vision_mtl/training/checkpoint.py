@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
+from vision_mtl.training.cut_tensors import cut_like, numbers_of, whole_tensors
 
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"  # weights chosen on validation images, where a run chooses: what others start from
@@ -42,13 +43,20 @@ def save_checkpoint(
     average: nn.Module | None = None,
     balancing: nn.Module | None = None,
     keep: int = 2,
+    write: bool = True,
 ) -> Path:
-    """Write `folder/step-XXXXXXXX.safetensors` atomically and delete all but the newest `keep`. `state` has `step`."""
+    """Write `folder/step-XXXXXXXX.safetensors` atomically and delete all but the newest `keep`. `state` has `step`.
+
+    Where tensors are cut over processes, all of them must call it, at the same step, one of them to `write`.
+    """
     modules = {"model": model, "average": average, "balancing": balancing}
     tensors = {f"{n}.{k}": v for n, m in modules.items() if m is not None for k, v in m.state_dict().items()}
     if optimiser is not None:
         tensors |= optimiser_tensors(optimiser)
     path = folder / f"step-{state['step']:08d}{SUFFIX}"
+    tensors = whole_tensors(tensors, keep=write, device="cpu")
+    if not write:
+        return path
     _write(path, state, tensors)
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
@@ -156,22 +164,24 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state as named tensors of any shape; parameters that never had a gradient have none."""
-    named = {}
-    for number, state in optimiser.state_dict()["state"].items():
-        named |= {f"optimiser.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    named, numbers = {}, numbers_of(optimiser)
+    for place, state in optimiser.state_dict()["state"].items():
+        named |= {f"optimiser.{numbers[place]}.{key}": torch.as_tensor(value) for key, value in state.items()}
     return named
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took, of any shape, its prefix removed.
+    """Put back what `optimiser_tensors` took, of any shape, its prefix removed; whole tensors, cut as their parameters.
 
     Each tensor gets its parameter's memory format: the fused AdamW walks through both as they lie in memory.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    places = {number: place for place, number in enumerate(numbers_of(optimiser))}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)
-        owner = parameters[int(number)]
+        place = places[int(number)]
+        owner = parameters[place]
         like = torch.empty_like(owner, dtype=tensor.dtype) if tensor.shape == owner.shape else tensor
-        state.setdefault(int(number), {})[key] = like.copy_(tensor)
+        state.setdefault(place, {})[key] = like.copy_(cut_like(like, tensor))
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from vision_mtl.core.memory import is_out_of_memory
 from vision_mtl.training.objective import Feed, Objective, Together, TogetherFeed, step_loss
@@ -98,14 +99,15 @@ def broken_images(trainer: Trainer, step: int) -> str:
     if isinstance(trainer.objective, Together) and isinstance(trainer.feed, TogetherFeed):
         pairs = [(own, trainer.feed.members[name]) for name, own in trainer.objective.members.items()]
     names, count = [], 0
-    was_training = trainer.model.training
-    trainer.model.eval()
-    for objective, feed in pairs:
-        indices = feed.evidence(step)["indices"].tolist()
-        broken = _broken(trainer, objective, feed, step)
-        count += len(indices)
-        names += [feed.pool.identities[i] for i, bad in zip(indices, broken, strict=True) if bad]
-    trainer.model.train(was_training)
+    with trainer.whole_weights() as model:
+        was_training = model.training
+        model.eval()
+        for objective, feed in pairs:
+            indices = feed.evidence(step)["indices"].tolist()
+            broken = _broken(trainer, model, objective, feed, step)
+            count += len(indices)
+            names += [feed.pool.identities[i] for i, bad in zip(indices, broken, strict=True) if bad]
+        model.train(was_training)
     if not names:
         return "no image alone breaks it: it is the step as a whole"
     if len(names) == count:
@@ -114,13 +116,13 @@ def broken_images(trainer: Trainer, step: int) -> str:
     return f"images: {', '.join(names[:SHOWN])}{more}"
 
 
-def _broken(trainer: Trainer, objective: Objective, feed: Feed, step: int) -> list[bool]:
+def _broken(trainer: Trainer, model: nn.Module, objective: Objective, feed: Feed, step: int) -> list[bool]:
     """For each image of the step, whether its loss alone is no number; one without any loss is not."""
     found = []
     share = trainer.optim.progress(step, trainer.progress.seconds)
     for batch, _ in feed.at(step, len(feed.evidence(step)["indices"])):
         with torch.no_grad():
-            loss = step_loss(trainer.model, objective, batch, trainer.layout, share, trainer.accelerator.autocast)
+            loss = step_loss(model, objective, batch, trainer.layout, share, trainer.accelerator.autocast)
         losses: dict[str, Any] = loss.losses
         found.append(any(not math.isfinite(float(value)) for value in losses.values()))
     return found

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -27,9 +28,13 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import synchronise
 from vision_mtl.training.agreement import StepRecord, agree, gather_texts, means
 from vision_mtl.training.balancing.contract import Balancing
+from vision_mtl.training.cut_tensors import clip_gradients
 from vision_mtl.training.guards import broken_images
 from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss, sum_parts
 from vision_mtl.training.optimiser import Kernel, Optim, build_optimiser
+
+if TYPE_CHECKING:
+    from vision_mtl.training.sharding import Sharding
 
 READ_EVERY = 10  # steps between two looks at a GPU's losses, as far apart as the lines of metrics.jsonl
 
@@ -93,19 +98,22 @@ class Trainer:
     read_every: int = 0  # steps between two looks at the losses, 0: READ_EVERY on a GPU; 1 where more cannot be undone
     progress: Progress = field(default_factory=Progress)
     failed_cleanly: bool = False  # a step broke off with an error before it changed anything
+    shard: bool = False  # cut the backbone over the processes, where there are several
 
     def __post_init__(self) -> None:
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             synchronise(self.model)
-        self.model.to(self.accelerator.device, memory_format=self.layout)
         if isinstance(backbone := getattr(self.model, "backbone", None), Backbone):
             choose_attention(self.model, self.accelerator.device, math.prod(backbone.map_sizes[0]))
+        self.sharding = self._cut() if self.shard and self.accelerator.num_processes > 1 else None
+        if self.sharding is None:
+            self.model.to(self.accelerator.device, memory_format=self.layout)
         extra = [] if self.balancing is None else list(self.balancing.to(self.accelerator.device).parameters())
         self.optimiser = build_optimiser(self.model, self.optim, extra, self.kernel)
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None
         # accelerate wraps for several processes; it must not own the optimiser, whose state we save by name
-        self.wrapped = self.accelerator.prepare_model(self.model)
-        undone = self.kernel != "foreach" and self.average is None and self.balancing is None
+        self.wrapped = self.model if self.sharding is not None else self.accelerator.prepare_model(self.model)
+        undone = self.kernel != "foreach" and self.average is self.balancing is self.sharding is None
         asked = self.read_every or (READ_EVERY if self.accelerator.device.type == "cuda" else 1)
         self.read_every = asked if undone else 1
         self.broken = torch.zeros((), device=self.accelerator.device)  # 1: a step not yet looked at is no number
@@ -118,8 +126,28 @@ class Trainer:
 
     @property
     def scored_model(self) -> nn.Module:
-        """The model to score, picture and export: the averaged one, if there is one."""
+        """The model to score, picture and export: the averaged one, if there is one.
+
+        Where the backbone is cut, it has weights only within `whole_weights` and after `gather`.
+        """
+        if self.sharding is not None:
+            return self.sharding.whole
         return self.model if self.average is None else self.average.module
+
+    @contextmanager
+    def whole_weights(self, keep: bool = True) -> Iterator[nn.Module]:
+        """The model, not averaged, with whole weights, where `keep`. Every process must come by, at the same step."""
+        if self.sharding is None:
+            yield self.model
+            return
+        self.sharding.gather(keep)
+        yield self.sharding.whole
+        self.sharding.release()
+
+    def gather(self) -> None:
+        """Leave whole weights in `scored_model`, in every process: training is done. All must call it."""
+        if self.sharding is not None:
+            self.sharding.gather()
 
     def fit(self, hook: Hook, stop: Callable[[], bool] = lambda: False) -> None:
         """Train to the end of `optim`; `hook` is called for each step once it is looked at, off the training clock.
@@ -138,6 +166,12 @@ class Trainer:
                 hook(progress, record)
             if found.stopping or (self.accelerator.num_processes == 1 and stop()):
                 raise KeyboardInterrupt
+
+    def _cut(self) -> Sharding:
+        from vision_mtl.training.sharding import Sharding, check_shard  # late: most runs need no FSDP
+
+        check_shard(self.optim, self.balancing, self.compiled)
+        return Sharding(self.model, self.accelerator.device, self.balancing)
 
     def _is_over(self) -> bool:
         return self.optim.progress(self.progress.step, self.progress.seconds) >= 1.0
@@ -220,7 +254,8 @@ class Trainer:
             self.failed_cleanly = True  # nothing has changed: a checkpoint of now is one of before the step
             raise
         parameters = [p for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm or float("inf"))
+        clip = torch.nn.utils.clip_grad_norm_ if self.sharding is None else clip_gradients
+        norm = clip(parameters, self.optim.clip_norm or float("inf"))
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
         shown = [replace(loss, losses={}) for loss in losses]  # without their graphs
         figures = {} if self.balancing is None else self.balancing.figures()
@@ -237,6 +272,8 @@ class Trainer:
                 loss = step_loss(self.wrapped, self.objective, batch, self.layout, progress, autocast)
                 self._backward(loss, share)
             losses.append(loss)
+        if self.sharding is not None:
+            self.sharding.average()
         if self.balancing is not None:
             self.balancing.finish()
         return losses

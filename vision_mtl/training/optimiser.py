@@ -16,6 +16,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.training.cut_tensors import is_cut, separate
 
 Kernel = Literal["auto", "fused", "foreach"]  # how AdamW computes; auto: fused where there is such a kernel
 REFERENCE_BATCH = 256  # the learning rate is stated for this many images a step, as MAE and timm state it
@@ -104,7 +105,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def _does_not_decay(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.squeeze().ndim <= 1 or name.endswith("bias")
+    return sum(length > 1 for length in parameter.shape) <= 1 or name.endswith("bias")
 
 
 def _layered_groups(trunk: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
@@ -123,6 +124,8 @@ def build_optimiser(
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
     if extra:
         groups.append({"params": list(extra), "weight_decay": 0.0})
+    if any(is_cut(p) for p in model.parameters()):
+        groups = separate(groups)
     fused = kernel != "foreach" and all(
         p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters()
     )

@@ -28,6 +28,8 @@ class Runtime:
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the forward pass; auto: bf16 where the hardware has it
     channels_last: Literal["auto", "on", "off"] = "auto"  # memory layout; auto: on for convolutional backbones
     compile: bool = False  # torch.compile the model: half a minute before the first step, pays on long runs
+    shard: bool = False  # of several processes, each keeps a part of the backbone's weights, gradients and optimiser
+    # state (FSDP): for backbones whose training does not fit one GPU's memory
     num_threads: int = 0  # CPU threads of this process; 0: one a core
     allocator: Literal["system", "keep"] = "system"  # keep: freed memory is kept for the next step, not handed back to
     # the system (Linux); faster where images are large, and the process holds its peak
