@@ -46,6 +46,13 @@ def keep_freed_memory(keep: bool) -> bool:
     return bool(mallopt(MMAP_MAX, most)) and bool(mallopt(TRIM_THRESHOLD, trim))
 
 
+def hand_back_freed_memory() -> None:
+    """Give the system what is freed already and still kept in pieces, where the C library can (glibc): after training,
+    before something else needs room."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def can_keep_freed_memory() -> bool:
     """Whether the C library is one that can be told to."""
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")

@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes, remove_leftovers
 from vision_mtl.core.interruptions import Interruptions
-from vision_mtl.core.memory import is_out_of_memory, out_of_memory
+from vision_mtl.core.memory import hand_back_freed_memory, is_out_of_memory, out_of_memory
 from vision_mtl.core.run import Run
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.stages.config import RunConfig
@@ -192,6 +192,8 @@ def fit(
         finally:
             trainer.feed.close()
             tracker.close()
+    trainer.optimiser.zero_grad(set_to_none=True)
+    hand_back_freed_memory()
     trainer.gather()
     for failure in trainer.feed.pool.failures():
         run.warn(failure)
