@@ -56,6 +56,7 @@ from vision_mtl.evaluation.features import extract_features, with_clean_statisti
 from vision_mtl.evaluation.linear_probe import standardise
 from vision_mtl.evaluation.predictions import instance_values, predict_split
 from vision_mtl.evaluation.probing import ProbeTask, linear_answer
+from vision_mtl.models.backbone import Backbone
 from vision_mtl.stages import build
 from vision_mtl.stages.command import read_config
 from vision_mtl.stages.config import RunConfig, resolve
@@ -261,12 +262,17 @@ def pretrained(name: str, seed: int, given: argparse.Namespace, pools: dict[str,
     return path
 
 
-def probe(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict[str, tuple[float, np.ndarray]]:
-    """Task -> validation score, and 1 or 0 for every test image."""
+def frozen(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> tuple[Backbone, Pool]:
+    """A checkpoint's backbone with statistics of undamaged images, and the pool."""
     config, pool = opened(settings({}), given.runs, pools)
     model = build.build_model(config, {})
     build.load_backbone(model.backbone, path)
-    clean = with_clean_statistics(model.backbone, pool, pool.indices("train"))
+    return with_clean_statistics(model.backbone, pool, pool.indices("train")), pool
+
+
+def probe(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict[str, tuple[float, np.ndarray]]:
+    """Task -> validation score, and 1 or 0 for every test image."""
+    clean, pool = frozen(path, given, pools)
     found = {}
     for task in TASKS:
         sides = {side: pool.indices(side, task=task) for side in ("train", "val", "test")}
@@ -284,10 +290,7 @@ def probe(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict
 
 def crossed(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict[str, float]:
     """Task -> accuracy on training and validation images by cross-validation, of the better of two strengths."""
-    config, pool = opened(settings({}), given.runs, pools)
-    model = build.build_model(config, {})
-    build.load_backbone(model.backbone, path)
-    clean = with_clean_statistics(model.backbone, pool, pool.indices("train"))
+    clean, pool = frozen(path, given, pools)
     found = {}
     for task in TASKS:
         rows = torch.cat([pool.indices(side, task=task) for side in ("train", "val")])

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+from tests.training.test_guards import break_steps
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
 from vision_mtl.training.objective import StepLoss
@@ -19,20 +20,6 @@ def fitted(trainer: Trainer, read_every: int, stop: Callable[[], bool] = lambda:
     trainer.read_every, seen = read_every, []
     trainer.fit(lambda progress, record: seen.append((Progress(**vars(progress)), record)), stop)
     return seen
-
-
-def break_steps(trainer: Trainer, steps: set[int]) -> None:
-    """The loss and the running means of these steps are no numbers."""
-    original = trainer.objective.measure
-
-    def measure(predictions, prepared, progress: float) -> StepLoss:
-        loss = original(predictions, prepared, progress)
-        if trainer.progress.step in steps and trainer.model.training:
-            trainer.model.get_buffer("backbone.model.bn1.running_mean").data.fill_(torch.nan)
-            loss = StepLoss({n: v * torch.nan for n, v in loss.losses.items()}, loss.parts, loss.rows)
-        return loss
-
-    trainer.objective.measure = measure
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
