@@ -69,6 +69,13 @@ def test_a_broken_step_is_left_out_wherever_it_stands(make_trainer, broken: set[
     assert same(at_once, late) and all(v.isfinite().all() for v in state(late).values() if v.is_floating_point())
 
 
+def test_sound_steps_between_broken_ones_count(make_trainer) -> None:
+    trainer = make_trainer(steps=9, non_finite="skip", max_skipped=1)
+    break_steps(trainer, {1, 5, 8})
+    fitted(trainer, 3)
+    assert trainer.progress.skipped == 3 and trainer.progress.skipped_in_a_row == 1
+
+
 def test_a_run_ends_at_its_first_broken_step_with_the_weights_before_it(make_trainer) -> None:
     whole, trainer, seen = make_trainer(steps=9, warmup_ratio=0.0), make_trainer(steps=9, warmup_ratio=0.0), []
     with pytest.raises(KeyboardInterrupt):

@@ -192,7 +192,7 @@ class Trainer:
             try:
                 taken.append(self._take())
             except Exception:
-                if not taken:
+                if not (taken and alone):  # the other processes wait within the step
                     raise
                 self.suspect = self.progress.step  # those before it are looked at first, then it is tried again
                 break
@@ -219,6 +219,7 @@ class Trainer:
                 self.broken.zero_()
                 records = records[:number]
                 break
+            self.progress.skipped_in_a_row = 0
         return [replace(record, is_latest=record is records[-1]) for record in records]
 
     def _step(self) -> StepRecord:
