@@ -105,7 +105,7 @@ def arm(place: str, count: int) -> None:
         die()
 
     {
-        "step": lambda: around(Trainer, "_record", lambda *_: die()),
+        "step": lambda: around(Trainer, "_records", lambda *_: die()),
         "line": lambda: around(Run, "log", half_a_line),
         "bytes": lambda: around(os, "fsync", half_a_file),
         "flushed": lambda: around(os, "fsync", after=lambda *_: die()),

@@ -262,7 +262,7 @@ def test_a_refusal_and_an_ended_program_are_told_in_words(
     assert told.inner_text().startswith("The file cannot be read: not an image")
     page.route("**/api/answer", lambda route: route.abort())
     page.locator("#cells button").first.click()
-    page.wait_for_function("document.querySelector('#error').textContent.includes('program')")
+    page.wait_for_selector("#error:has-text('The program does not answer')")
     ended = "The program does not answer: was it ended on its terminal? Start it again, then reload this page."
     assert told.inner_text() == ended
     page.unroute("**/api/answer")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
-from vision_mtl.training.loop import Trainer
+from vision_mtl.training.loop import Taken, Trainer
 
 ROOT = Path(__file__).parents[2]
 CLOCK = ("seconds", "images_per_second")
@@ -39,15 +39,15 @@ def same(one: Path, other: Path) -> bool:
 @pytest.fixture
 def fail_at(monkeypatch: pytest.MonkeyPatch):
     """Have the process fail in the middle of a step, as by a fault of the machine; None: no longer."""
-    original = Trainer._record
+    original = Trainer._records
 
     def arm(step: int | None) -> None:
-        def failing(self: Trainer, number: int, *others: object) -> object:
-            if number == step:
+        def failing(self: Trainer, taken: list[Taken]) -> object:
+            if taken[0].step == step:
                 raise SystemExit(9)
-            return original(self, number, *others)
+            return original(self, taken)
 
-        monkeypatch.setattr(Trainer, "_record", failing)
+        monkeypatch.setattr(Trainer, "_records", failing)
 
     return arm
 

@@ -45,7 +45,10 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
 
 
 def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
-    """The config's pretexts of a weight above 0 by name, checked against its image size and channels."""
+    """The config's pretexts of a weight above 0 by name, checked against its image size and channels.
+
+    Raises `UserError` for one that cannot be used.
+    """
     pretexts = {name: PRETEXTS.get(name)(**o) for name, o in config.pretexts.items() if o.get("weight", 1.0) > 0}
     shape = (config.backbone.get("in_chans", 3), *config.image_size)
     for pretext in pretexts.values():
@@ -65,7 +68,10 @@ def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
 def build_model(
     config: RunConfig, pretexts: dict[str, Pretext], tasks: Mapping[str, TaskAnswer] | None = None
 ) -> SharedModel:
-    """Backbone, decoder and heads as the config describes them, freshly initialised (or with timm's weights)."""
+    """Backbone, decoder and heads as the config describes them, freshly initialised (or with timm's weights).
+
+    Raises `UserError` where they do not go together.
+    """
     backbone = Backbone(**config.backbone, image_size=config.image_size)
     for name, pretext in pretexts.items():
         size = pretext.input_size((backbone.in_chans, *config.image_size))

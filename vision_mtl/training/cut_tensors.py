@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 
 
 def is_cut(tensor: Tensor) -> bool:
-    """Whether each process holds a part of it."""
+    """Whether each process holds a part of it, of any shape."""
     return hasattr(tensor, "full_tensor")
 
 
@@ -35,7 +35,7 @@ def whole_tensors(
 
 
 def cut_like(owner: Tensor, tensor: Tensor) -> Tensor:
-    """This process's part of a whole `tensor`, cut as `owner` of the same shape is; every process has it whole."""
+    """This process's part of a whole `tensor`, of any shape, cut as `owner` is; every process has it whole."""
     if not is_cut(owner):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -44,13 +44,17 @@ def cut_like(owner: Tensor, tensor: Tensor) -> Tensor:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put whole tensors by name into a model, cut or not. Raises `RuntimeError` where names or shapes differ."""
+    """Put whole tensors of any shape, by name, into a model, cut or not.
+
+    Raises `RuntimeError` where names or shapes differ.
+    """
     own = model.state_dict()
     model.load_state_dict({name: cut_like(own.get(name, tensor), tensor) for name, tensor in tensors.items()})
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients, in place, so that their norm over all processes is at most `limit`; the norm before, ().
+    """Scale the gradients, of any shape, in place, so that their norm over all processes is at most `limit`; the norm
+    before, ().
 
     A gradient that is not cut is taken to be the same in every process.
     """
