@@ -44,11 +44,16 @@ def main(modules: list[str]) -> int:
         row = check(module, table.get(module, ""))
         rows.append(row)
         print(f"{len(rows):3d}  {module:28s} {row['model']:36s} {row['size']:>9s}  {row['result']}", flush=True)
+    return report(rows, "architectures", whole=not modules)
+
+
+def report(rows: list[dict[str, object]], name: str, whole: bool) -> int:
+    """Say how many passed, and of the `whole` table write `results/NAME.json`; the exit code, 0 where all did."""
     passed = sum(row["result"] == "passed" for row in rows)
-    if not modules:
+    if whole:
         meta = {"timm": timm.__version__, "torch": torch.__version__, "vision_mtl": vision_mtl.__version__}
         text = json.dumps({**meta, "passed": passed, "of": len(rows), "rows": rows}, indent=1)
-        (HERE / "results" / "architectures.json").write_text(text + "\n")
+        (HERE / "results" / f"{name}.json").write_text(text + "\n")
     print(f"{passed} of {len(rows)}")
     return 0 if passed == len(rows) else 1
 

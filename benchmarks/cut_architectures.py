@@ -14,7 +14,6 @@ About 3 minutes on 2 cores.
 from __future__ import annotations
 
 import copy
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,14 +21,12 @@ from pathlib import Path
 sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
-import vision_mtl  # isort: skip
-import timm
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from benchmarks.architectures import HERE, MODULES, build, read_table
+from benchmarks.architectures import MODULES, build, read_table, report
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.sharding import parts
 
@@ -45,14 +42,8 @@ def main(modules: list[str]) -> int:
     for module in modules or sorted(MODULES):
         rows.append(check(module, table[module], mesh))
         print(len(rows), *rows[-1].values(), flush=True)
-    passed = sum(row["result"] == "passed" for row in rows)
-    if not modules:
-        meta = {"timm": timm.__version__, "torch": torch.__version__, "vision_mtl": vision_mtl.__version__}
-        text = json.dumps({**meta, "passed": passed, "of": len(rows), "rows": rows}, indent=1)
-        (HERE / "results" / "cut_architectures.json").write_text(text + "\n")
-    print(f"{passed} of {len(rows)}")
     distributed.destroy_process_group()
-    return 0 if passed == len(rows) else 1
+    return report(rows, "cut_architectures", whole=not modules)
 
 
 def check(module: str, name: str, mesh: DeviceMesh) -> dict[str, object]:

@@ -228,8 +228,7 @@ def steps_of(name: str, seconds: float) -> int:
     """How many steps a method does in so many seconds here."""
     rates = json.loads(RESULT.read_text())["speed"]["rates"]
     # options that change no arithmetic cost what the plain candidate does
-    small = name == "contrast_small_views" or OURS.get(name, {}).get("image_size")
-    plain = "contrast_small" if small else "contrast" if name in OURS else "simclr"
+    plain = "contrast_small" if OURS.get(name, {}).get("image_size") else "contrast" if name in OURS else "simclr"
     own = name if name in rates else plain
     return round(seconds / rates[own]["median"])
 

@@ -82,30 +82,30 @@ class Backbone(nn.Module):
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Whether images of another size (H, W) go through; an architecture with learned positions may refuse."""
+        try:
+            return min(self._blank_maps(size)[-1].shape) > 0
+        except Exception:  # timm's architectures refuse a size with many kinds of error
+            return False
+
+    def _blank_maps(self, size: tuple[int, int]) -> list[Tensor]:
+        """The maps of a blank image (H, W), in eval mode and without a gradient."""
         training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                return min(self(torch.zeros(1, self.in_chans, *size))[-1].shape) > 0
-        except Exception:  # timm's architectures refuse a size with many kinds of error
-            return False
+                return self(torch.zeros(1, self.in_chans, *size))
         finally:
             self.train(training)
 
     def _dry_run(self) -> list[torch.Size]:
         """The shapes of all maps of a blank image; settles `final_norm` on the way."""
-        training = self.training
-        self.eval()
-        blank = torch.zeros(1, self.in_chans, *self.image_size)
         failures, maps = [], []
         for self.final_norm in (True, False):
             try:
-                with torch.no_grad():
-                    maps = self(blank)
+                maps = self._blank_maps(self.image_size)
                 break
             except Exception as error:  # timm's architectures refuse a size with many kinds of error
                 failures.append((str(error).splitlines() or [type(error).__name__])[0])
-        self.train(training)
         if not maps or any(m.ndim != 4 or min(m.shape) == 0 for m in maps):
             raise _size_error(self.name, self.image_size, failures[-1] if failures else "a feature map came out empty")
         return [m.shape for m in maps]
