@@ -157,3 +157,21 @@ def test_probabilities_are_the_heads_calibrated_ones(model: SharedModel, pool: P
     expected = np.exp(found.outputs.double().numpy() / 4)
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(found.probabilities(model, "letter"), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "winner"),
+    [("letter", [-0.004, float(np.nextafter(np.float32(-0.004), np.float32(0))), -1.0], 1), ("marks", [-1.0, 1e-9], 1)],
+)
+def test_a_high_temperature_changes_no_decision(
+    model: SharedModel, task: str, logits: list[float], winner: int
+) -> None:
+    """In float32 these tie, so that scores by probabilities and paired differences by logits told of other winners."""
+    kind = "single_label" if task == "letter" else "multi_label"
+    head = model.task_head(task)
+    head.temperature.fill_(20.0)
+    found = predictions(kind, [logits], [winner] if task == "letter" else [[0, 1]])
+    told = found.probabilities(model, task)
+    assert task_scores(found, told, np.arange(1))["accuracy"].value == instance_values(found).mean() == 1
+    rounded = head.probabilities(found.outputs)
+    assert task_scores(found, rounded, np.arange(1))["accuracy"].value < 1

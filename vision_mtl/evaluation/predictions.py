@@ -38,10 +38,12 @@ class TaskPredictions:
     outputs: Tensor
 
     def probabilities(self, model: SharedModel, task: str) -> Tensor:
-        """(n, K) calibrated probabilities, or (n, 1) numbers."""
-        head = model.task_head(task)
+        """(n, K) calibrated probabilities, or (n, 1) numbers.
+
+        Probabilities are float64: in float32 a high temperature makes near logits equal, and the winner another.
+        """
         with torch.no_grad():
-            return head.probabilities(self.outputs.to(next(head.parameters()).device)).cpu()
+            return model.task_head(task).probabilities(self.outputs.double())
 
 
 def predict_task(

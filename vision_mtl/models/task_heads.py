@@ -42,16 +42,16 @@ class ClassHead(LogitHead):
         self.register_buffer("temperature", torch.ones(()))
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K), rows of sum 1, calibrated if a temperature was fitted."""
-        return torch.softmax(outputs.float() / self.temperature, dim=1)
+        """(B, K) logits -> (B, K), rows of sum 1, calibrated if a temperature was fitted; float64 logits stay so."""
+        return torch.softmax(_tempered(outputs, self.temperature), dim=1)
 
 
 class LabelsHead(ClassHead):
     """Any number of classes an image: K independent logits."""
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K), each in [0, 1]."""
-        return torch.sigmoid(outputs.float() / self.temperature)
+        """(B, K) logits -> (B, K), each in [0, 1]; float64 logits stay so."""
+        return torch.sigmoid(_tempered(outputs, self.temperature))
 
 
 class ValueHead(LogitHead):
@@ -79,8 +79,8 @@ class DenseHead(PixelHead):
         self.register_buffer("temperature", torch.ones(()))
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K, H, W) logits -> (B, K, H, W), summing to 1 at every pixel."""
-        return torch.softmax(outputs.float() / self.temperature, dim=1)
+        """(B, K, H, W) logits -> (B, K, H, W), summing to 1 at every pixel; float64 logits stay so."""
+        return torch.softmax(_tempered(outputs, self.temperature), dim=1)
 
 
 def build_task_head(
@@ -93,3 +93,9 @@ def build_task_head(
         return ValueHead(num_features, answer.offset, answer.scale)
     head = ClassHead if answer.kind == "single_label" else LabelsHead
     return head(num_features, answer.num_outputs)
+
+
+def _tempered(outputs: Tensor, temperature: Tensor) -> Tensor:
+    """Logits of any shape over the temperature, in float32 or wider, wherever the logits are."""
+    wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return wide / temperature.to(wide)
