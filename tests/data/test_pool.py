@@ -1,5 +1,6 @@
 """Many sources, one pool: instances, sides, clusters and labels, and every fault named."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.data.resize import resize
+from vision_mtl.discovery.folds import split_folds
 
 
 def pool_of(root: Path, unlabelled: list[str] | None = None, size: tuple[int, int] = (16, 16), **tasks: object) -> Pool:
@@ -79,6 +81,26 @@ def test_sides_do_not_follow_company(photo_folder: Path, tmp_path: Path) -> None
     together = pool_of(tmp_path, ["bundled/faces", f"images/{photo_folder}"])
     side = dict(zip(together.identities, together.split.tolist(), strict=True))
     assert [side[identity] for identity in alone.identities] == alone.split.tolist()
+
+
+@pytest.mark.parametrize("kind", ["folder", "images", "csv"])
+def test_a_moved_folder_keeps_its_sides_labels_and_folds(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    rows = "".join(f"{'cats' if i < 12 else 'dögs'}/image {i:02d}.png,{i % 2}\n" for i in range(24))
+    (photo_folder / "n.csv").write_text("file,n\n" + rows)
+    moved = tmp_path / "another disk" / photo_folder.name
+    shutil.copytree(photo_folder, moved)
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for place in (photo_folder, moved, Path(photo_folder.name)):
+        source = f"{kind}/{place}" + ("/n.csv" if kind == "csv" else "")
+        pool = pool_of(tmp_path, [source])
+        everything = torch.arange(len(pool))
+        folds = [fold.tolist() for fold in split_folds(pool, everything, seed=1)]
+        found.append((pool.split.tolist(), pool.draw_names(everything), folds))
+    assert found[0] == found[1] == found[2] and set(found[0][0]) == {0, 1, 2}
+    assert len(set(found[0][1])) == 24 and str(tmp_path) not in "".join(found[0][1])
 
 
 def test_exact_duplicates_share_a_side_even_in_other_formats(photo_folder: Path, tmp_path: Path, picture) -> None:

@@ -15,7 +15,7 @@ from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
 from vision_mtl.data.duplicates import near_duplicates
 from vision_mtl.data.options import Task
-from vision_mtl.data.source import Item
+from vision_mtl.data.source import Item, movable_name
 from vision_mtl.data.store import NEAR_FILES, Progress, Settings
 from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target
@@ -64,7 +64,10 @@ class Instances:
 
     def names(self) -> list[list[str]]:
         """For each source, what its items' sides are drawn from: a group's name, or else the item's own."""
-        return [[f"{source.name}\0{item.group or item.identity}" for item in source.items] for source in self.loaded]
+        return [
+            [f"{movable_name(source.name)}\0{item.group or item.identity}" for item in source.items]
+            for source in self.loaded
+        ]
 
     def blocks(self) -> list[np.ndarray | StreamedImages]:
         """The pixels; instances are numbered source by source, so each block is part of one store or stream."""

@@ -17,7 +17,7 @@ from vision_mtl.data.assemble import load_source
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.sides import check_tasks, draw_sides, drop_leaks, report_copies, report_near, report_order
-from vision_mtl.data.source import SPLITS
+from vision_mtl.data.source import SPLITS, movable_name
 from vision_mtl.data.splits import units
 from vision_mtl.data.store import Progress, Settings
 from vision_mtl.data.stream import StreamedImages
@@ -83,6 +83,13 @@ class Pool:
                 raise unknown("task", task, self.targets)
             rows = rows & self.targets[task].labelled
         return torch.from_numpy(np.flatnonzero(rows))
+
+    def draw_names(self, indices: Tensor) -> list[str]:
+        """(n,) -> what random choices among these images go by: their identities, wherever their source's folder is."""
+        rows = indices.numpy()
+        firsts = [self.sources[number] for number in self.member[rows].argmax(1)]
+        found = zip(firsts, (self.identities[row] for row in rows.tolist()), strict=True)
+        return [f"{movable_name(source)}::{identity.removeprefix(f'{source}::')}" for source, identity in found]
 
     @property
     def is_streamed(self) -> bool:

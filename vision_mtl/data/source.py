@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, Protocol, TypeGuard
 
 import numpy as np
@@ -68,6 +68,16 @@ def holds_files(source: Source) -> TypeGuard[EncodedSource]:
 
 
 SOURCES: Registry[type[Source]] = Registry("source", "vision_mtl.data.sources")
+
+
+def movable_name(name: str) -> str:
+    """A source's kind and the last part of where it lies: `csv//home/ann/cars.csv` -> `csv/cars.csv`.
+
+    What is drawn for images goes by it, so a folder that is moved, copied to another machine or written relative to
+    another place keeps its sides. Two sources of one such name draw alike, image by image, which does no harm.
+    """
+    kind, _, rest = name.partition("/")
+    return f"{kind}/{PurePath(rest).name or rest}"
 
 
 def open_source(name: str, root: Path) -> Source:

@@ -33,7 +33,7 @@ def split_folds(pool: Pool, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]
             f"discover needs images of two clusters or more, to fit on some and score others; found {len(indices)} "
             "images of one. Give more images, or groups of them, in data.unlabelled or tasks."
         )
-    order = _drawn_order([pool.identities[i] for i in rows], clusters, seed)
+    order = _drawn_order(pool.draw_names(indices), clusters, seed)
     fold = np.full(clusters.max() + 1, -1)
     for column in range(len(pool.sources)):
         counts = np.bincount(clusters[pool.member[rows, column]], minlength=len(fold))
@@ -80,10 +80,10 @@ def first_source(pool: Pool, indices: np.ndarray | Tensor) -> np.ndarray:
     return pool.member[np.asarray(indices)].argmax(1)
 
 
-def _drawn_order(identities: list[str], clusters: np.ndarray, seed: int) -> list[int]:
-    """Clusters in the order of a keyed hash of their smallest identity."""
+def _drawn_order(names: list[str], clusters: np.ndarray, seed: int) -> list[int]:
+    """Clusters in the order of a keyed hash of their images' smallest name."""
     smallest: dict[int, str] = {}
-    for name, cluster in zip(identities, clusters.tolist(), strict=True):
+    for name, cluster in zip(names, clusters.tolist(), strict=True):
         smallest[cluster] = min(smallest.get(cluster, name), name)
     key = str(seed).encode()
     return sorted(smallest, key=lambda c: hashlib.blake2b(smallest[c].encode(), key=key, digest_size=8).digest())

@@ -30,8 +30,8 @@ class LabelFraction:
     warning: str | None = None
 
 
-def label_fraction(identities: Sequence[str], strata: np.ndarray, fraction: float, seed: int) -> LabelFraction:
-    """The share `fraction` of n images, rounded in each stratum (n,), at least one of each.
+def label_fraction(names: Sequence[str], strata: np.ndarray, fraction: float, seed: int) -> LabelFraction:
+    """The share `fraction` of n images, drawn by their names, rounded in each stratum (n,), at least one of each.
 
     Each stratum is rounded on its own: dividing the rest among strata would not be nested. Raises `UserError` for a
     fraction outside (0, 1], `ValueError` for no image.
@@ -40,7 +40,7 @@ def label_fraction(identities: Sequence[str], strata: np.ndarray, fraction: floa
         raise UserError(f"a label fraction must lie in (0, 1]; found {fraction:g}.")
     if len(strata) == 0:
         raise ValueError("no image to take a fraction of")
-    draws = np.array([_draw(name, seed) for name in identities], np.uint64)
+    draws = np.array([_draw(name, seed) for name in names], np.uint64)
     rows = []
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)

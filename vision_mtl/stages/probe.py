@@ -147,8 +147,9 @@ def draw_subsets(
     for name, task in tasks.items():
         numbers = indices[task.train].tolist()
         identities = [pool.identities[i] for i in numbers]
+        names = pool.draw_names(indices[task.train])
         strata = strata_of(task.kind, task.values[task.train])
-        drawn = [label_fraction(identities, strata, fraction, config.seed) for fraction in sorted({*fractions, 1.0})]
+        drawn = [label_fraction(names, strata, fraction, config.seed) for fraction in sorted({*fractions, 1.0})]
         found[name] = {f"{subset.requested:g}": subset for subset in drawn}
         for fraction, subset in found[name].items():
             if subset.warning:

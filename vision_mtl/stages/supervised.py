@@ -85,8 +85,7 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         indices, target = pool.indices("train", task=name), pool.targets[name]
         values = target.gather(indices).numpy()
         strata = np.zeros(len(indices), np.int64) if target.kind == "dense" else strata_of(target.kind, values)
-        identities = [pool.identities[i] for i in indices.tolist()]
-        subset = label_fraction(identities, strata, fraction, config.seed)
+        subset = label_fraction(pool.draw_names(indices), strata, fraction, config.seed)
         if subset.warning:
             run.warn(f"task {name}: {subset.warning}")
         train[name] = indices[torch.from_numpy(subset.rows)]
@@ -101,7 +100,7 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         kept[name] = {
             **records[name],
             "indices": train[name].tolist(),
-            "identities": [identities[row] for row in subset.rows],
+            "identities": [pool.identities[row] for row in train[name].tolist()],
         }
     if run.is_main:
         atomic_write_json(run.folder / FRACTIONS, {f"{fraction:g}": kept})
