@@ -74,6 +74,35 @@ def test_a_number_of_tokens_that_only_others_have_changes_nothing(vit: Backbone)
         assert torch.equal(alone, together)
 
 
+RUNS = [
+    [(slice(0, 3), 12)],
+    [(slice(0, 2), 12), (slice(2, 5), 16), (slice(5, 6), 12)],
+    [(slice(0, 1), 16), (slice(1, 4), 3), (slice(4, 5), 1)],
+]
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_known_numbers_of_tokens_change_nothing(vit: Backbone, runs: list[tuple[slice, int]]) -> None:
+    torch.manual_seed(1)
+    hidden = random_hidden([16 - count for rows, count in runs for _ in range(rows.start, rows.stop)])
+    images = torch.rand(len(hidden), 3, 64, 64)
+    results = []
+    for known in (None, runs):
+        maps = vit(images, hidden, runs=known)
+        gradient = torch.autograd.grad(maps[-1].square().sum(), vit.model.blocks[0].mlp.fc1.weight)[0]
+        results.append([*(m.detach() for m in maps), gradient])
+    for counted, told in zip(*results, strict=True):
+        torch.testing.assert_close(told, counted, atol=1e-5, rtol=1e-5)
+
+
+def test_with_known_numbers_of_tokens_the_graph_is_whole(vit: Backbone) -> None:
+    """Every count that is asked of the device breaks a compiled graph in two."""
+    hidden, images = random_hidden([12, 12, 0, 0]), torch.rand(4, 3, 64, 64)
+    runs = [(slice(0, 2), 4), (slice(2, 4), 16)]
+    breaks = [torch._dynamo.explain(vit)(images, hidden, runs=known).graph_break_count for known in (runs, None)]
+    assert breaks[0] == 0 < breaks[1]
+
+
 def test_a_token_is_hidden_only_if_all_of_it_is() -> None:
     mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     mask[..., :4, :4] = True  # token 0 wholly

@@ -139,3 +139,24 @@ def test_rows_of_parts_tile_the_batch(images: Tensor) -> None:
     assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
     for part in batch.parts:
         assert torch.equal(part.images, square[part.source_rows])
+
+
+def test_a_part_knows_how_many_tokens_it_hides_unless_its_damage_is_given(images: Tensor) -> None:
+    grid, options = (6, 8), {"grid": "3x4", "hidden": "ratio", "ratio": 0.5}
+    mixture = Mixture(
+        {"grid_mask": GridMask(**options), "chain": Chain(steps={"grid_mask": options}), "grey": Decolorise()}
+    )
+    for name, count in {"grid_mask": 24, "chain": 24, "grey": 0}.items():
+        part, _ = mixture.prepare_all(name, images, keys(6))
+        assert part.hidden_tokens(grid) == count
+    part, _ = mixture.prepare_all("grid_mask", images, keys(6), torch.arange(6))
+    assert part.hidden_tokens is None and part.mask.flatten(1).float().mean(1).tolist() == pytest.approx([1 / 12] * 6)
+
+
+def test_a_mask_of_ones_own_is_counted() -> None:
+    class Own(Decolorise):
+        def mask(self, draw, shape):
+            return torch.zeros(len(draw), 1, *shape[1:], dtype=torch.bool)
+
+    assert Decolorise().hidden_tokens(SHAPE, (6, 8)) == 0 and Own().hidden_tokens(SHAPE, (6, 8)) is None
+    assert Chain(steps={"decolorise": {}}).hidden_tokens(SHAPE, (6, 8)) == 0

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.models.visible import hidden_tokens
 from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.smooth import fill_smoothly, visible_mean
@@ -163,3 +164,47 @@ def test_bad_options_are_named(options: dict, words: str) -> None:
 def test_a_grid_finer_than_the_image_is_refused() -> None:
     with pytest.raises(UserError, match="60x60 does not fit an image of 48 x 64"):
         GridMask(grid=60).check(SHAPE)
+
+
+HIDING = [
+    ({"grid": 4}, (4, 4), 1),
+    ({"grid": 4}, (8, 8), 4),
+    ({"grid": "2x4", "hidden": "ratio", "ratio": 0.6}, (4, 8), 5 * 4),
+    ({"grid": 8, "hidden": "ratio", "ratio": 0.75}, (8, 8), 48),
+    ({"grid": 5, "hidden": "ratio"}, (8, 8), None),  # cells of unequal size
+    ({"grid": 3, "hidden": "centre"}, (6, 6), 4),
+    ({"grid": 4, "hidden": "all_but_centre"}, (4, 4), 12),
+    ({"grid": 4, "hidden": "after"}, (4, 4), None),
+    ({"grid": [2, 4]}, (4, 4), None),
+    ({"grid": 4}, (2, 2), 0),  # a token in several cells
+    ({"grid": 4}, (6, 6), 1),  # a token and a half each side
+    ({"grid": 4, "hidden": "ratio"}, (6, 6), None),
+    ({"grid": 4}, (7, 7), None),
+]
+
+
+@pytest.mark.parametrize(("options", "grid", "count"), HIDING)
+def test_hidden_tokens_are_known_beforehand_where_every_draw_hides_as_many(
+    options: dict[str, object], grid: tuple[int, int], count: int | None
+) -> None:
+    pretext, shape = GridMask(**options), (3, 48, 48)
+    assert pretext.hidden_tokens(shape, grid) == count
+    drawn = hidden_tokens(masks_of(pretext, 40, shape), grid).flatten(1).sum(1)
+    assert count is None or drawn.unique().tolist() == [count]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 8),
+    st.integers(2, 8),
+    st.sampled_from(["one", "ratio", "after"]),
+    st.floats(0.05, 0.95),
+    st.sampled_from([4, 6, 8, 12, 16]),
+)
+def test_no_draw_disagrees_with_what_is_known_beforehand(
+    rows: int, columns: int, hidden: str, ratio: float, tokens: int
+) -> None:
+    pretext = GridMask(grid=f"{rows}x{columns}", hidden=hidden, ratio=ratio)
+    known = pretext.hidden_tokens((3, 48, 48), (tokens, tokens))
+    counts = hidden_tokens(masks_of(pretext, 9, (3, 48, 48)), (tokens, tokens)).flatten(1).sum(1)
+    assert known is None or counts.unique().tolist() == [known]

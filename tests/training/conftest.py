@@ -45,11 +45,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def make_trainer(pool: Pool) -> MakeTrainer:
     def make(backbone: str = "resnet10t", names: tuple[str, ...] = NAMES, images: int = 64, **options) -> Trainer:
         runtime = Runtime(precision=options.pop("precision", "fp32"))
+        decoding, width = {"stages": ("stages", 16), "transformer": ("transformer", 24)}[
+            options.pop("decoder", "stages")
+        ]
         optim = Optim(**{"steps": 4, "max_seconds": None, "batch_size": 8, **options})
         torch.manual_seed(0)
         pretexts = {name: PRETEXTS.get(name)() for name in names}
         net = Backbone(backbone, image_size=(32, 32))
-        decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size), width=16, depth=1)
+        decoder = DECODERS.get(decoding)(MapSpec(net.channels, net.map_sizes, net.image_size), width=width, depth=1)
         model = SharedModel(net, decoder, answers(pretexts, 3))
         indices = pool.indices("train")[:images]
         mixture = Mixture(pretexts)

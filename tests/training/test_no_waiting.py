@@ -50,9 +50,13 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
     return OnDevice
 
 
-def test_a_step_between_two_looks_waits_for_nothing(make_trainer, on_device) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "decoder"),
+    [("resnet10t", "stages"), ("vit_small_patch8_224", "transformer")],  # the second encodes visible tokens only
+)
+def test_a_step_between_two_looks_waits_for_nothing(make_trainer, on_device, backbone: str, decoder: str) -> None:
     """Once each image has been seen: whether it has colours is looked up from then on."""
-    trainer = make_trainer(steps=8, images=16)
+    trainer = make_trainer(backbone, steps=8, images=16, decoder=decoder)
     trainer.read_every = 6
     trainer.model.train()
     for _ in range(2):  # an epoch

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.models.visible import CommonCounts, encode_visible, takes_visible_tokens
+from vision_mtl.models.visible import CommonCounts, Runs, encode_visible, takes_visible_tokens
 
 NUM_MAPS = 4  # maps handed to the decoder: the deepest of each resolution, or as many even steps through a plain ViT
 PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel that timm's pretrained_cfg says nothing about
@@ -59,15 +59,18 @@ class Backbone(nn.Module):
         self.skips_hidden = takes_visible_tokens(self.model)
         self.common_counts: CommonCounts | None = None  # set where processes must run its blocks equally often
 
-    def forward(self, images: Tensor, hidden: Tensor | None = None, last_only: bool = False) -> list[Tensor]:
+    def forward(
+        self, images: Tensor, hidden: Tensor | None = None, last_only: bool = False, runs: Runs | None = None
+    ) -> list[Tensor]:
         """(B, C, H, W) in [0, 1] -> maps (B, D_i, h_i, w_i), shallow to deep; or the deepest alone.
 
-        `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there.
+        `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there. `runs`
+        says how many are left in of each row, if that is known: the device is not asked then.
         """
         images = self.normalise(images)
         indices = self.indices[-1:] if last_only else self.indices
         if hidden is not None:
-            return encode_visible(self.model, images, hidden, indices, self.common_counts)
+            return encode_visible(self.model, images, hidden, indices, runs, self.common_counts)
         return self.model.forward_intermediates(
             images, indices=indices, output_fmt="NCHW", intermediates_only=True, norm=self.final_norm
         )

@@ -8,8 +8,9 @@ weight decay nor momentum moves it.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
 from vision_mtl.models.task_heads import TaskAnswer, build_task_head
-from vision_mtl.models.visible import hidden_tokens
+from vision_mtl.models.visible import Runs, hidden_tokens, joined
 
 NAME_RULE = "letters, digits, - and _ only"
 
@@ -44,7 +45,8 @@ class Answer:
 class Request:
     """Rows of a mixed batch that one head must answer.
 
-    A pretext's rows are a slice, and `hidden` is (b, 1, H, W) bool, or None where nothing is hidden. A task's rows are
+    A pretext's rows are a slice, and `hidden` is (b, 1, H, W) bool, or None where nothing is hidden; `hidden_tokens`
+    says how many tokens of a grid (h, w) each row of it hides, if all hide as many and that is known. A task's rows are
     (b,) int64, in any order, and may overlap another task's.
     """
 
@@ -52,6 +54,7 @@ class Request:
     rows: slice | Tensor
     hidden: Tensor | None = None
     is_task: bool = False
+    hidden_tokens: Callable[[tuple[int, int]], int | None] | None = None
 
     @property
     def key(self) -> str:
@@ -116,14 +119,14 @@ class SharedModel(nn.Module):
         in [0, 1] is one number an image for whatever the decoder drops in training.
         """
         images = self.fill_hidden(images, requests)
-        hidden = self._hidden_tokens(images, requests)
-        maps = self.backbone(images, hidden, self.decoder.reads_last_only)
+        hidden, runs = self._hidden_tokens(images, requests)
+        maps = self.backbone(images, hidden, self.decoder.reads_last_only, runs)
         readouts, places = self._decode(maps, hidden, chance, requests)
         predictions = {}
         for request in requests:
             answer, heads = self._answerers(request)
             if answer.is_dense:
-                rows = request.rows if places is None else places[request.rows]
+                rows = places[request.key]
                 predictions[request.key] = [head(r[rows]) for head, r in zip(heads, readouts, strict=False)]
             else:
                 predictions[request.key] = [heads[0](maps[-1][request.rows])]
@@ -141,23 +144,32 @@ class SharedModel(nn.Module):
 
     def _decode(
         self, maps: list[Tensor], hidden: Tensor | None, chance: Tensor | None, requests: Sequence[Request]
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """The readouts of the rows that need them, and each row's place among those (None: all rows, in place).
+    ) -> tuple[list[Tensor], dict[str, slice | Tensor]]:
+        """The readouts of the rows that need them, and where among those the rows of each such request are.
 
         Questions and classes need no decoder, and in supervised batches nothing else may be asked.
         """
         count = len(maps[-1])
-        needed = torch.zeros(count, dtype=torch.bool, device=maps[-1].device)
-        wanted = [request for request in requests if self._answerers(request)[0].is_dense]
+        wanted = {r.key: r.rows for r in requests if self._answerers(r)[0].is_dense}
         if not wanted:
-            return [], None
-        if sum(r.rows.stop - r.rows.start for r in wanted if isinstance(r.rows, slice)) == count:
-            return self.decoder(maps, hidden, chance), None
-        for request in wanted:
-            needed[request.rows] = True
-        rows = needed.nonzero()[:, 0]
-        chosen = (None if x is None else x[rows] for x in (hidden, chance))
-        return self.decoder([m[rows] for m in maps], *chosen), needed.cumsum(0) - 1
+            return [], {}
+        slices = {key: rows for key, rows in wanted.items() if isinstance(rows, slice)}
+        if sum(rows.stop - rows.start for rows in slices.values()) == count:
+            return self.decoder(maps, hidden, chance), wanted
+        if len(slices) == len(wanted):  # known here, so nothing is asked of the device
+            slices = dict(sorted(slices.items(), key=lambda item: item[1].start))
+            chosen = (None if x is None else joined(x, [*slices.values()]) for x in (hidden, chance))
+            places, end = {}, 0
+            for key, rows in slices.items():
+                places[key] = slice(end, end + rows.stop - rows.start)
+                end = places[key].stop
+            return self.decoder([joined(m, [*slices.values()]) for m in maps], *chosen), places
+        needed = maps[-1].new_zeros(count, dtype=torch.bool)
+        for rows in wanted.values():
+            needed[rows] = True
+        kept, places = needed.nonzero()[:, 0], needed.cumsum(0) - 1
+        chosen = (None if x is None else x[kept] for x in (hidden, chance))
+        return self.decoder([m[kept] for m in maps], *chosen), {key: places[rows] for key, rows in wanted.items()}
 
     def _answerers(self, request: Request) -> tuple[Answer | TaskAnswer, Sequence[nn.Module]]:
         """What the request asks for, and its heads: one for each readout, or a task's only one."""
@@ -165,19 +177,22 @@ class SharedModel(nn.Module):
             return self.task_answers[request.name], [self.task_head(request.name)]
         return self.answers[request.name], self.heads[request.name]
 
-    def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> Tensor | None:
+    def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> tuple[Tensor | None, Runs | None]:
         """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position, or no
-        process has such a token."""
+        process has such a token. And how many each row has visible, if that is known without asking the device."""
         if self.decoder.needs_all_positions or not self.backbone.skips_hidden:
-            return None
+            return None, None
         if tuple(images.shape[-2:]) != tuple(self.backbone.image_size):  # views of another size, which hide nothing
-            return None
-        grid = self.backbone.map_sizes[-1]
-        hidden = torch.zeros(len(images), 1, *grid, dtype=torch.bool, device=images.device)
-        for request in requests:
-            if request.hidden is not None:
-                hidden[request.rows] = hidden_tokens(request.hidden, grid)
-        return hidden if self.backbone.common_counts is not None or bool(hidden.any()) else None
+            return None, None
+        grid, together = self.backbone.map_sizes[-1], self.backbone.common_counts is not None
+        masked = [request for request in requests if request.hidden is not None]
+        runs = None if together else _visible_runs(len(images), masked, grid)
+        if runs is not None and all(count == math.prod(grid) for _, count in runs):
+            return None, None
+        hidden = images.new_zeros(len(images), 1, *grid, dtype=torch.bool)
+        for request in masked:
+            hidden[request.rows] = hidden_tokens(request.hidden, grid)
+        return (hidden, runs) if together or runs is not None or bool(hidden.any()) else (None, None)
 
     def _head(self, answer: Answer) -> nn.ModuleList:
         if not answer.is_dense:
@@ -187,6 +202,22 @@ class SharedModel(nn.Module):
         return nn.ModuleList(
             PixelHead(width, answer.num_outputs, stride, size) for width, stride in self.decoder.readouts
         )
+
+
+def _visible_runs(num_rows: int, masked: Sequence[Request], grid: tuple[int, int]) -> Runs | None:
+    """(rows, tokens of a grid (h, w) that each has visible) of a whole batch, in order; None if a request cannot say.
+
+    `masked` are the requests that hide pixels. Rows of none of them are visible.
+    """
+    runs: list[tuple[slice, int]] = []
+    start, whole = 0, math.prod(grid)
+    for request in sorted(masked, key=lambda r: r.rows.start):
+        count = None if request.hidden_tokens is None else request.hidden_tokens(grid)
+        if count is None:
+            return None
+        runs += [(slice(start, request.rows.start), whole), (request.rows, whole - count)]
+        start = request.rows.stop
+    return [(rows, count) for rows, count in [*runs, (slice(start, num_rows), whole)] if rows.start < rows.stop]
 
 
 def _module_name(task: str) -> str:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 # the numbers of visible tokens of this process and the most there may be -> those of all processes, ascending
 CommonCounts = Callable[[list[int], int], list[int]]
+Runs = Sequence[tuple[slice, int]]  # a whole batch in order: consecutive rows, and how many visible tokens each has
 
 
 def takes_visible_tokens(model: nn.Module) -> bool:
@@ -42,14 +43,55 @@ def encode_visible(
     images: Tensor,
     hidden: Tensor,
     indices: Sequence[int],
+    runs: Runs | None = None,
     common_counts: CommonCounts | None = None,
 ) -> list[Tensor]:
     """Normalised images (B, C, H, W) and hidden tokens (B, 1, h, w) -> maps (B, D, h, w), 0 at hidden positions.
 
-    Where processes must run the blocks equally often, `common_counts` gives the numbers of visible tokens of all.
+    With `runs` nothing is asked of the device, and shapes depend on the runs alone. Where processes must run the blocks
+    equally often, `common_counts` gives the numbers of visible tokens of all.
     """
     grid = tuple(hidden.shape[-2:])
-    visible = ~hidden.flatten(1)  # (B, N)
+    maps = (
+        _of_counted(model, images, hidden.flatten(1), indices, common_counts)
+        if runs is None
+        else _of_runs(model, images, hidden.flatten(1), indices, runs)
+    )
+    return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
+
+
+def _of_runs(
+    model: VisionTransformer, images: Tensor, hidden: Tensor, indices: Sequence[int], runs: Runs
+) -> list[Tensor]:
+    """(B, N) hidden tokens, as many in each row as `runs` says -> maps (B, N, D)."""
+    pieces: list[list[Tensor]] = [[] for _ in runs]  # of each run, its maps (b, N, D)
+    for count in sorted({count for _, count in runs}):
+        numbers = [number for number, (_, own) in enumerate(runs) if own == count]
+        rows = [runs[number][0] for number in numbers]
+        # the visible ones first, in order
+        tokens = joined(hidden, rows).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]  # (b, n)
+        found = _encode_tokens(model, joined(images, rows), tokens, indices)
+        lengths = [part.stop - part.start for part in rows]
+        for m in found:
+            for number, part in zip(numbers, _spread(m, tokens, hidden.shape[1]).split(lengths), strict=True):
+                pieces[number].append(part)
+    return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]
+
+
+def joined(values: Tensor, rows: Sequence[slice]) -> Tensor:
+    """The rows of (B, ...) that some slices name, together."""
+    return torch.cat([values[part] for part in rows]) if len(rows) > 1 else values[rows[0]]
+
+
+def _of_counted(
+    model: VisionTransformer,
+    images: Tensor,
+    hidden: Tensor,
+    indices: Sequence[int],
+    common_counts: CommonCounts | None,
+) -> list[Tensor]:
+    """(B, N) hidden tokens, as many in each row as the device says that there are -> maps (B, N, D)."""
+    visible = ~hidden
     counts = visible.sum(1)
     found = []  # for each number of visible tokens: the rows that have it, and their maps (b, N, D)
     present = counts.unique().tolist()
@@ -64,11 +106,9 @@ def encode_visible(
             (rows, [_spread(m, tokens, visible.shape[1]) for m in _encode_tokens(model, chosen, tokens, indices)])
         )
     if len(found) == 1:
-        maps = found[0][1]
-    else:
-        order = torch.cat([rows for rows, _ in found]).argsort()[: len(images)]
-        maps = [torch.cat(parts)[order] for parts in zip(*(parts for _, parts in found), strict=True)]
-    return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
+        return found[0][1]
+    order = torch.cat([rows for rows, _ in found]).argsort()[: len(images)]
+    return [torch.cat(parts)[order] for parts in zip(*(parts for _, parts in found), strict=True)]
 
 
 def _spread(features: Tensor, tokens: Tensor, count: int) -> Tensor:

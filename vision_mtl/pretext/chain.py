@@ -85,6 +85,11 @@ class Chain(Pretext):
         masks = [mask for mask in masks if mask is not None]
         return torch.stack(masks).any(0) if masks else None
 
+    def hidden_tokens(self, shape: Shape, grid: tuple[int, int]) -> int | None:
+        """Those of the only step that hides pixels."""
+        counts = [pretext.hidden_tokens(shape, grid) for pretext in self._steps.values()]
+        return None if None in counts else sum(counts)
+
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         """Hidden pixels interpolated, then every other step in order."""
         return self._damaged(images, draw, fill_smoothly)

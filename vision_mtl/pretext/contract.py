@@ -73,6 +73,11 @@ class Pretext:
         """(B, 1, H, W) bool, True = hidden, or None if the pretext hides no pixel."""
         return None
 
+    def hidden_tokens(self, shape: Shape, grid: tuple[int, int]) -> int | None:
+        """How many tokens of a grid (h, w) on an image have all their pixels hidden, if any draw of `sample` hides as
+        many; else None. Known beforehand, a GPU need not be asked."""
+        return 0 if type(self).mask is Pretext.mask else None
+
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W) -> (B, C, *input_size) in [0, 1]: what the encoder sees. Hidden pixels never reach it,
         NaN included."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,25 +48,40 @@ class Grids:
         """Cells of the finest grid."""
         return max(self.counts)
 
+    def counts_of(self, which: Tensor) -> Tensor:
+        """(B,) grid of each image -> (B,) int64: its number of cells."""
+        if len(self.sizes) == 1:
+            return torch.full_like(which, self.max_cells)
+        return _tables(self, which.device)[3][which]
+
     def cells(self, which: Tensor) -> Tensor:
         """(B,) grid of each image -> (B, H, W) int64: the cell that each pixel is in, in raster order."""
-        rows, columns, widths = (table.to(which.device) for table in _tables(self))
+        rows, columns, widths, _ = _tables(self, which.device)
         return rows[which][:, :, None] * widths[which][:, None, None] + columns[which][:, None, :]
 
     def mask(self, which: Tensor, hidden: Tensor) -> Tensor:
         """(B,) grids and (B, max_cells) hidden cells -> (B, 1, H, W) bool, True = hidden."""
         if len(self.sizes) == 1:  # one grid: no gather a pixel
-            rows, columns, _ = (table.to(which.device) for table in _tables(self))
+            rows, columns, *_ = _tables(self, which.device)
             return hidden.view(-1, *self.sizes[0])[:, rows[0]][:, None, :, columns[0]]
         cells = self.cells(which)
         return hidden.gather(1, cells.flatten(1)).view(cells.shape)[:, None]
 
+    def tokens_in_a_cell(self, grid: tuple[int, int]) -> int | None:
+        """Tokens of a grid (h, w) that lie wholly in a cell of the only grid here, if in each as many; else None."""
+        (cells,) = self.sizes
+        down, across = (_whole_tokens(*sides) for sides in zip(self.image_size, cells, grid, strict=True))
+        found = {rows * columns for rows in down for columns in across}
+        return found.pop() if len(found) == 1 else None
+
     def rectangles(self, which: Tensor, cell: Tensor) -> list[Rectangles]:
         """(B,) grids and (B,) a cell of each -> the cells as pixels, those of one size together."""
-        first, size = (table.to(which.device)[which, cell] for table in _corners(self))  # (B, 2) each
         sizes = _cell_sizes(self)
+        corners, extents = _corners(self, which.device)
+        first = corners[which, cell]  # (B, 2)
         if len(sizes) == 1:  # all rows: nothing to look for, so a device need not be waited for
             return [Rectangles(None, first, sizes[0], aligned=True)]
+        size = extents[which, cell]
         found = []
         for one in sizes:
             rows = (size == size.new_tensor(one)).all(1).nonzero()[:, 0]
@@ -74,17 +90,19 @@ class Grids:
         return found
 
 
+# tables are kept on the device that asked: sending them again would wait for it
 @lru_cache
-def _tables(grids: Grids) -> tuple[Tensor, Tensor, Tensor]:
-    """(G, H) row and (G, W) column of each pixel, and (G,) columns of each grid."""
+def _tables(grids: Grids, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(G, H) row and (G, W) column of each pixel, (G,) columns and (G,) cells of each grid."""
     height, width = grids.image_size
     rows = torch.stack([_cell_of_pixel(height, r) for r, _ in grids.sizes])
     columns = torch.stack([_cell_of_pixel(width, c) for _, c in grids.sizes])
-    return rows, columns, torch.tensor([c for _, c in grids.sizes])
+    tables = rows, columns, torch.tensor([c for _, c in grids.sizes]), torch.tensor(grids.counts)
+    return tuple(table.to(device) for table in tables)
 
 
 @lru_cache
-def _corners(grids: Grids) -> tuple[Tensor, Tensor]:
+def _corners(grids: Grids, device: torch.device) -> tuple[Tensor, Tensor]:
     """(G, max_cells, 2) int64 each: the first row and column of every cell, and its size; 0 past a grid's last cell."""
     first, size = (torch.zeros(len(grids.sizes), grids.max_cells, 2, dtype=torch.int64) for _ in range(2))
     for number, (rows, columns) in enumerate(grids.sizes):
@@ -93,13 +111,21 @@ def _corners(grids: Grids) -> tuple[Tensor, Tensor]:
         ]
         first[number, : rows * columns] = torch.cartesian_prod(*(edge[:-1] for edge in edges))
         size[number, : rows * columns] = torch.cartesian_prod(*(edge.diff() for edge in edges))
-    return first, size
+    return first.to(device), size.to(device)
+
+
+@lru_cache
+def _whole_tokens(length: int, cells: int, tokens: int) -> frozenset[int]:
+    """Along one side: how many tokens lie wholly in a cell, each number that occurs."""
+    side, edges = length // tokens, cell_edges(length, cells)
+    starts = range(0, tokens * side, side)
+    return frozenset(sum(a <= t and t + side <= b for t in starts) for a, b in itertools.pairwise(edges))
 
 
 @lru_cache
 def _cell_sizes(grids: Grids) -> list[tuple[int, int]]:
     """The sizes that cells have, each once."""
-    sizes = _corners(grids)[1].flatten(0, 1).unique(dim=0).tolist()
+    sizes = _corners(grids, torch.device("cpu"))[1].flatten(0, 1).unique(dim=0).tolist()
     return [(height, width) for height, width in sizes if height]
 
 

@@ -90,7 +90,7 @@ class GridMask(Pretext):
             which = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
         else:
             which = shared.integers(len(grids.sizes))  # (B,)
-        counts = torch.tensor(grids.counts, device=keys.device)[which]  # (B,)
+        counts = grids.counts_of(which)  # (B,)
         draw = {"grid": which, "cells": self._hidden_cells(keys, shared, grids, which, counts)}
         if self.fill == "noise":
             channels, height, width = shape
@@ -99,6 +99,20 @@ class GridMask(Pretext):
 
     def mask(self, draw: Draw, shape: Shape) -> Tensor:
         return self._grids(shape).mask(draw["grid"], draw["cells"])
+
+    def hidden_tokens(self, shape: Shape, grid: tuple[int, int]) -> int | None:
+        grids = self._grids(shape)
+        if len(grids.sizes) > 1 or self.hidden == "after":
+            return None
+        tokens = grids.tokens_in_a_cell(grid)
+        if tokens is None or self.hidden == "one":
+            return tokens
+        if tokens * grids.max_cells < grid[0] * grid[1]:  # neighbouring cells may hide a token together
+            return None
+        if self.hidden == "ratio":
+            return tokens * int(self._amount(torch.tensor(grids.max_cells)))
+        middle = int(_centre_cells(grids).sum())
+        return tokens * (middle if self.hidden == "centre" else grids.max_cells - middle)
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         if self.hidden == "one" and self.fill != "noise":
@@ -221,15 +235,20 @@ class GridMask(Pretext):
         if self.hidden in ("centre", "all_but_centre"):
             centre = _centre_cells(grids).to(keys.device)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
-        order = shared.bits(grids.max_cells).masked_fill(number >= counts[:, None], 1 << 40)
+        order = shared.bits(grids.max_cells)
+        if len(grids.sizes) > 1:
+            order = order.masked_fill(number >= counts[:, None], 1 << 40)
         if self.hidden == "one" and keys.instance is None:
             return number == order.argmin(dim=1, keepdim=True)  # the first in that order
         ranked = order.argsort(dim=1, stable=True)  # (B, n): the cells in a random order
         if self.hidden == "one":
             return number == ranked.gather(1, (keys.instance % counts)[:, None])
         rank = ranked.argsort(dim=1)  # each cell's place in that order
-        amount = (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
-        return rank < amount[:, None]
+        return rank < self._amount(counts)[:, None]
+
+    def _amount(self, counts: Tensor) -> Tensor:
+        """How many of so many cells, any shape, hidden=ratio hides."""
+        return (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
 
     def _grids(self, shape: Shape) -> Grids:
         return Grids(parse_grids(self.grid), (shape[1], shape[2]))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import Draw, Pretext
 from vision_mtl.pretext.preference import Preference, count_damages, mixture_shares
+
+HiddenTokens = Callable[[tuple[int, int]], int | None]  # of a grid (h, w); see `Pretext.hidden_tokens`
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Part:
     draw: Draw
     mask: Tensor | None  # (b, 1, H, W) bool, True = hidden
     num_images: int  # that the b instances were made of, as many of each
+    hidden_tokens: HiddenTokens | None = None  # how many of a token grid every row hides, where that can be known
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ class Mixture:
         keys = keys.fold(name)
         draw = pretext.sample(keys, shape) if damage is None else pretext.sample_damage(keys, images, damage)
         mask = pretext.mask(draw, shape)
-        part = Part(name, pretext, slice(0, len(images)), source, images, draw, mask, num_images)
+        # a damage that is fixed may hide another number of cells than a draw does
+        known = partial(pretext.hidden_tokens, shape) if damage is None else None
+        part = Part(name, pretext, slice(0, len(images)), source, images, draw, mask, num_images, known)
         return part, pretext.corrupt(images, draw)
 
     def _drawn(self, images: Tensor, keys: Keys, usable: Tensor) -> tuple[Tensor, Tensor | None]:

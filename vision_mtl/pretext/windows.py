@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -21,13 +23,11 @@ class Windows:
         self.size, self.shape = size, shape
         self.piece = size[1] if aligned else 1  # pixels that are moved at once
         channels, height, width = shape
-        across, pieces = size[1] // self.piece, width // self.piece  # pieces of a rectangle's row, of an image's
-        there = first.device
-        offset = (torch.arange(size[0], device=there)[:, None] * pieces + torch.arange(across, device=there)).flatten()
-        offset = (torch.arange(channels, device=there)[:, None] * (height * pieces) + offset).flatten()
-        begin = torch.arange(len(first), device=there) * (channels * height * pieces)
+        pieces = width // self.piece  # of an image's row
+        begin = torch.arange(len(first), device=first.device) * (channels * height * pieces)
         begin = begin + first[:, 0] * pieces + first[:, 1] // self.piece
-        self.index = (begin[:, None] + offset).flatten()  # pieces, in all images as one row of memory
+        # pieces, in all images as one row of memory
+        self.index = (begin[:, None] + _offsets(size, shape, self.piece, first.device)).flatten()
 
     def cut(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, h * w): the rectangles' pixels, row by row."""
@@ -42,3 +42,12 @@ class Windows:
         """Put `values` (B, C, h * w), or (B, C, 1) for one colour each, into contiguous images (B, C, H, W)."""
         values = values.expand(-1, -1, self.size[0] * self.size[1]).reshape(-1, self.piece)
         images.view(-1, self.piece).index_copy_(0, self.index, values)
+
+
+@lru_cache(maxsize=64)
+def _offsets(size: tuple[int, int], shape: Shape, piece: int, device: torch.device) -> Tensor:
+    """(n,) int64: where the pieces of a rectangle lie behind its first, counted in pieces of an image's memory."""
+    channels, height, width = shape
+    pieces = width // piece
+    rows = torch.arange(size[0])[:, None] * pieces + torch.arange(size[1] // piece)
+    return (torch.arange(channels)[:, None] * (height * pieces) + rows.flatten()).flatten().to(device)

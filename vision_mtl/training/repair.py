@@ -157,7 +157,7 @@ class RepairFeed:
 
 def requests(parts: list[Part]) -> list[Request]:
     """What the shared model needs to know of a mixed batch."""
-    return [Request(part.name, part.rows, part.mask) for part in parts]
+    return [Request(part.name, part.rows, part.mask, hidden_tokens=part.hidden_tokens) for part in parts]
 
 
 def spread(keys: Keys, batch: MixedBatch) -> Tensor:
