@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision_mtl.core.sending import constant, send
+
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # from the paper, table 2
 WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, from the paper
 ROUNDS = 10  # the paper's recommended safety margin; 7 already pass BigCrush
@@ -29,10 +31,10 @@ LOW, SHIFT = np.uint64(WORD), np.uint64(32)
 
 
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
-    """Encrypt counters: (..., 4) int64 holding 32-bit words -> (..., 4) int64 of 32 random bits each."""
-    words = counter.reshape(-1, 4).T.contiguous()  # (4, n)
+    """Encrypt counters: (4, ...) int64 holding 32-bit words -> (4, ...) int64 of 32 random bits each."""
+    words = counter.reshape(4, -1)
     found = _encrypted_here(words, key) if counter.device.type == "cpu" else _encrypted(words, key)
-    return found.T.reshape(counter.shape)
+    return found.view(counter.shape)
 
 
 def _encrypted(words: Tensor, key: tuple[int, int]) -> Tensor:
@@ -42,7 +44,7 @@ def _encrypted(words: Tensor, key: tuple[int, int]) -> Tensor:
     the rows stay, and what they are multiplied by changes places in every other round.
     """
     even, odd = words[0::2], words[1::2]  # (2, n) each
-    factors, keys = _constants(key, words.device)
+    factors, keys = (constant(values, words.device)[..., None] for values in (FACTORS, _round_keys(key)))
     for number in range(ROUNDS):
         product = even * factors[number % 2]  # int64 wraps; the 64 bits are right, read as unsigned
         even, odd = ((product >> 32) & WORD) ^ torch.flipud(odd) ^ keys[number], product & WORD
@@ -69,16 +71,10 @@ def _columns(key: tuple[int, int]) -> np.ndarray:
     return np.array(_round_keys(key), np.uint64)[..., None]
 
 
-@lru_cache(maxsize=256)
-def _constants(key: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(2, 2, 1) factors and (ROUNDS, 2, 1) round keys, kept on the device: sending them would wait for it."""
-    return torch.tensor(FACTORS, device=device)[..., None], torch.tensor(_round_keys(key), device=device)[..., None]
-
-
-def _round_keys(key: tuple[int, int]) -> list[tuple[int, int]]:
+def _round_keys(key: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """Each round's two words, those of rows 0 and 2."""
-    pairs = [tuple((k + number * w) & WORD for k, w in zip(key, WEYL, strict=True)) for number in range(ROUNDS)]
-    return [(k0, k1) if number % 2 else (k1, k0) for number, (k0, k1) in enumerate(pairs)]
+    pairs = [[(k + number * w) & WORD for k, w in zip(key, WEYL, strict=True)] for number in range(ROUNDS)]
+    return tuple((k0, k1) if number % 2 else (k1, k0) for number, (k0, k1) in enumerate(pairs))
 
 
 @dataclass
@@ -107,8 +103,8 @@ class Keys:
 
     def to(self, device: torch.device) -> Keys:
         """The same streams, from their start, on another device: their numbers are the same to the bit."""
-        epoch, instance = (v.to(device) if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
-        return replace(self, epoch=epoch, index=self.index.to(device), instance=instance, _taken=0)
+        epoch, instance = (send(v, device) if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
+        return replace(self, epoch=epoch, index=send(self.index, device), instance=instance, _taken=0)
 
     def fold(self, name: str) -> Keys:
         """An independent stream of the same images, for the purpose called `name`, from its start."""
@@ -126,17 +122,17 @@ class Keys:
     def bits(self, n: int) -> Tensor:
         """(B, n) int64, 32 random bits each."""
         blocks = math.ceil(n / 4)
-        block = torch.arange(self._taken, self._taken + blocks, device=self.device).expand(len(self), -1)  # (B, n/4)
+        counter = torch.empty(4, len(self), blocks, dtype=torch.int64, device=self.device)
+        counter[0] = torch.arange(self._taken, self._taken + blocks, device=self.device)
+        words = (self.index, self.epoch, 0 if self.instance is None else self.instance)
+        for row, value in zip(counter[1:], words, strict=True):
+            if isinstance(value, Tensor):
+                row.copy_(value[:, None])
+            else:
+                row.fill_(value & WORD)
         self._taken += blocks
-        words = [
-            value[:, None].expand_as(block) & WORD
-            if isinstance(value, Tensor)
-            else torch.full_like(block, value & WORD)
-            for value in (self.index, self.epoch, 0 if self.instance is None else self.instance)
-        ]
-        counter = torch.stack((block, *words), dim=-1)  # (B, n/4, 4)
         key = ((self.seed ^ (self.seed >> 32)) & WORD, zlib.crc32(self.name.encode()))
-        return philox(counter, key).flatten(1)[:, :n]
+        return philox(counter, key).permute(1, 2, 0).flatten(1)[:, :n]
 
     def skip(self, n: int) -> None:
         """Move on as if `n` numbers had been drawn."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import constant
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 SHARPENING = 1.0  # unsharp mask's usual amount: as much detail again as a second blur takes away
@@ -52,7 +53,7 @@ class Blur(Pretext):
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
         """`sigma` (B,) float32."""
-        return {"sigma": torch.tensor(self._sigmas, device=keys.device)[keys.integers(len(self._sigmas))]}
+        return {"sigma": constant(tuple(self._sigmas), keys.device)[keys.integers(len(self._sigmas))]}
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         return self._blurred(images, draw)

@@ -7,6 +7,8 @@ import torch
 from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
 
+from vision_mtl.core.sending import constant, table
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R Rec. 601
 AB_RANGE = 110.0  # a and b of sRGB lie in about [-110, 110]
 BIN_WIDTH = 10.0  # ab units; Zhang et al. 2016, sec. 2.2
@@ -48,7 +50,7 @@ def chroma_ab(images: Tensor) -> Tensor:
     ends added to their clipped powers, where choosing between the two would cost more than either.
     """
     found = images.new_empty(len(images), 2, *images.shape[2:])
-    matrix, white = (torch.tensor(v, dtype=images.dtype, device=images.device) for v in (XYZ_OF_RGB, WHITE))
+    matrix, white = (constant(v, images.device, images.dtype) for v in (XYZ_OF_RGB, WHITE))
     matrix = matrix / white[:, None]
     for rgb, ab in zip(images.split(CHUNK), found.split(CHUNK), strict=True):
         light = _power(rgb.clamp(min=SRGB_END).add_(0.055).mul_(1 / 1.055), 2.4)
@@ -84,7 +86,7 @@ def nearest_bin(images: Tensor) -> Tensor:
     """RGB -> (B, H, W) int64: each pixel's colour bin."""
     ab = (rgb_to_lab(images)[:, 1:] / BIN_WIDTH).round().long() + _OFFSET  # (B, 2, H, W)
     ab = ab.clamp(0, 2 * _OFFSET)
-    return _bin_table().to(images.device)[ab[:, 0], ab[:, 1]]
+    return table(_bin_table, (), images.device, torch.int64)[ab[:, 0], ab[:, 1]]
 
 
 def bin_weights() -> Tensor:
@@ -101,7 +103,7 @@ def bin_weights() -> Tensor:
 def annealed_mean(logits: Tensor) -> Tensor:
     """(B, Q, H, W) -> chroma (B, 2, H, W) in units of 110; eq. 5 of Zhang et al."""
     shares = torch.softmax(logits / TEMPERATURE, dim=1)
-    return torch.einsum("bqhw,qc->bchw", shares, bin_centres().to(logits) / AB_RANGE)
+    return torch.einsum("bqhw,qc->bchw", shares, table(bin_centres, (), logits.device, logits.dtype) / AB_RANGE)
 
 
 _OFFSET = 12  # bins on each side of grey: 120 / BIN_WIDTH, beyond every sRGB colour

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import constant
 from vision_mtl.pretext.colour import LUMA
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
@@ -157,9 +158,8 @@ class Contrast(Pretext):
 
 def _colour_map(saturation: Tensor, turn: Tensor) -> Tensor:
     """(B, 3, 3): RGB -> RGB of the same luma, its chroma times `saturation` and turned by `turn` radians, (B, 1, 1)."""
-    like = {"dtype": turn.dtype, "device": turn.device}
     # the YIQ space of NTSC television (SMPTE 170M): luma, and two axes of chroma at right angles
-    to_yiq = torch.tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], **like)
+    to_yiq = constant((LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)), turn.device, turn.dtype)
     cosine, sine = (saturation * wave(turn) for wave in (torch.cos, torch.sin))
     one, zero = torch.ones_like(turn), torch.zeros_like(turn)
     rows = [torch.cat(row, 2) for row in ((one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine))]

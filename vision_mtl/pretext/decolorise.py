@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import table
 from vision_mtl.pretext import colour
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
@@ -71,7 +72,7 @@ class Decolorise(Pretext):
         if self.answer == "regress":
             value = F.huber_loss(prediction, target, delta=self.delta, reduction="none").mean((1, 2, 3))
         else:
-            weights = colour.bin_weights().to(prediction)
+            weights = table(colour.bin_weights, (), prediction.device, prediction.dtype)
             value = F.cross_entropy(prediction, target, weight=weights, reduction="none").mean((1, 2))
         return torch.where(self.usable(images), value, 0.0)
 

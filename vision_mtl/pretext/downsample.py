@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import constant
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 SHORT, BAND = 64, 32  # pixels: a side up to which one product is quickest, and of a band of a longer one
@@ -48,7 +49,7 @@ class Downsample(Pretext):
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
         """`factor` (B,) int64."""
-        return {"factor": torch.tensor(self._factors, device=keys.device)[keys.integers(len(self._factors))]}
+        return {"factor": constant(tuple(self._factors), keys.device)[keys.integers(len(self._factors))]}
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         if len(self._factors) == 1:
@@ -127,14 +128,16 @@ def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
 
     A pixel hangs on four of the small image: band after band of the matrix, what is 0 is left out.
     """
-    rows, columns = (_bands(before, after) for before, after in zip(small.shape[-2:], size, strict=True))
-    wide = [small[..., band.read] @ band.weights.to(small).T for band in columns]
+    rows, columns = (
+        _bands(before, after, small.device, small.dtype) for before, after in zip(small.shape[-2:], size, strict=True)
+    )
+    wide = [small[..., band.read] @ band.weights.T for band in columns]
     wide = torch.cat(wide, dim=3) if len(wide) > 1 else wide[0]
     if len(rows) == 1:
         return rows[0].weights.to(small) @ wide
     enlarged = small.new_empty(*small.shape[:2], *size)
     for band in rows:
-        enlarged[:, :, band.written] = band.weights.to(small) @ wide[:, :, band.read]
+        enlarged[:, :, band.written] = band.weights @ wide[:, :, band.read]
     return enlarged
 
 
@@ -148,7 +151,7 @@ class _Band:
 
 
 @lru_cache
-def _bands(before: int, after: int) -> list[_Band]:
+def _bands(before: int, after: int, device: torch.device, dtype: torch.dtype) -> list[_Band]:
     """The interpolation along one side; in one piece where it is short."""
     matrix, length = _bicubic(before, after), after if after <= SHORT else BAND
     found = []
@@ -156,7 +159,7 @@ def _bands(before: int, after: int) -> list[_Band]:
         weights = matrix[start : start + length]
         used = weights.abs().amax(0).nonzero()[:, 0]
         read = slice(int(used[0]), int(used[-1]) + 1)
-        found.append(_Band(slice(start, start + len(weights)), read, weights[:, read].contiguous()))
+        found.append(_Band(slice(start, start + len(weights)), read, weights[:, read].contiguous().to(device, dtype)))
     return found
 
 

@@ -30,6 +30,10 @@ class Rectangles:
     size: tuple[int, int]
     aligned: bool
 
+    def of(self, images: Tensor) -> Tensor:
+        """(B, ...) of the batch -> (b, ...): those of the images that they are in; the batch itself where all are."""
+        return images if self.rows is None else images[self.rows]
+
 
 @dataclass(frozen=True)
 class Grids:

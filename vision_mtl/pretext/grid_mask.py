@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import table
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.grid import Grids, Rectangles, parse_grids
 from vision_mtl.pretext.inpainting import inpaint
@@ -48,7 +49,7 @@ class GridMask(Pretext):
     meaning: ClassVar[tuple[str, ...]] = ("residual",)
 
     def __post_init__(self) -> None:
-        sizes = parse_grids(self.grid)
+        sizes = self._sizes
         if not 0 < self.ratio < 1:
             raise UserError(f"grid_mask.ratio must lie in (0, 1); found {self.ratio}.")
         if self.hidden in ("centre", "all_but_centre") and min(map(min, sizes)) < 3:
@@ -71,7 +72,7 @@ class GridMask(Pretext):
 
     def check(self, shape: Shape) -> None:
         height, width = shape[1:]
-        for rows, columns in parse_grids(self.grid):
+        for rows, columns in self._sizes:
             if rows > height or columns > width:
                 raise UserError(f"grid_mask.grid {rows}x{columns} does not fit an image of {height} x {width} pixels.")
 
@@ -183,8 +184,10 @@ class GridMask(Pretext):
 
     def _hide_cells(self, images: Tensor, draw: Draw) -> Tensor:
         """A copy of the images with each one's only hidden cell filled: the rest is not touched again."""
+        cells_of = self._cells(images, draw)  # first, as then large copies follow one another
         damaged = images.clone(memory_format=torch.contiguous_format)
-        for part, windows, cells in self._cells(damaged, draw):
+        for windows, cells in cells_of:
+            part = cells.of(damaged)
             windows.fill_(part, 0.0)
             if self.fill == "mean":
                 count = part[0, 0].numel() - cells.size[0] * cells.size[1]
@@ -196,7 +199,8 @@ class GridMask(Pretext):
     def _fill_cells(self, images: Tensor, draw: Draw) -> Tensor:
         """A copy of the images with each one's only hidden cell interpolated."""
         filled = images.clone(memory_format=torch.contiguous_format)
-        for part, windows, cells in self._cells(filled, draw):
+        for windows, cells in self._cells(images, draw):
+            part = cells.of(filled)
             windows.paste_(part, fill_rectangle(part, cells.first, cells.size).flatten(2))
             if cells.rows is not None:
                 filled.index_copy_(0, cells.rows, part)
@@ -205,27 +209,20 @@ class GridMask(Pretext):
     def _loss_in_cells(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
         """The loss where each image has one hidden cell: nothing outside of it is looked at."""
         found = prediction.new_zeros(len(images), dtype=torch.float32)
-        for part, windows, cells in self._cells(images, draw):
-            true = windows.cut(part)
-            predicted = windows.cut(prediction if cells.rows is None else prediction[cells.rows])
+        images = images.contiguous()
+        for windows, cells in self._cells(images, draw):
+            part = cells.of(images)
+            true, predicted = windows.cut(part), windows.cut(cells.of(prediction))
             base = fill_rectangle(part, cells.first, cells.size).flatten(2)
             loss = (predicted.float() + base - true).square().mean((1, 2))
             found = loss if cells.rows is None else found.index_copy(0, cells.rows, loss)
         return found
 
-    def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Tensor, Windows, Rectangles]]:
-        """Each image's only hidden cell, those of one size together: their images (b, C, H, W), contiguous, and where
-        the cells are in them."""
-        images, shape = images.contiguous(), tuple(images.shape[1:])
-        grids = self._grids(shape)
-        return [
-            (
-                images if cells.rows is None else images[cells.rows],
-                Windows(cells.first, cells.size, shape, cells.aligned),
-                cells,
-            )
-            for cells in grids.rectangles(draw["grid"], draw["cells"].int().argmax(1))
-        ]
+    def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Windows, Rectangles]]:
+        """Each image's only hidden cell, those of one size together, and where they are in their images."""
+        shape = tuple(images.shape[1:])
+        found = self._grids(shape).rectangles(draw["grid"], draw["cells"].int().argmax(1))
+        return [(Windows(cells.first, cells.size, shape, cells.aligned), cells) for cells in found]
 
     def _hidden_cells(self, keys: Keys, shared: Keys, grids: Grids, which: Tensor, counts: Tensor) -> Tensor:
         """(B, max_cells) bool; cells past an image's own grid are never hidden."""
@@ -233,13 +230,13 @@ class GridMask(Pretext):
         if self.hidden == "after":
             return (number > keys.integers(counts - 1)[:, None]) & (number < counts[:, None])
         if self.hidden in ("centre", "all_but_centre"):
-            centre = _centre_cells(grids).to(keys.device)[which]
+            centre = table(_centre_cells, (grids,), keys.device, torch.bool)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
+        if self.hidden == "one" and keys.instance is None:  # one of each image: no order of its cells is needed
+            return number == shared.integers(counts)[:, None]
         order = shared.bits(grids.max_cells)
         if len(grids.sizes) > 1:
             order = order.masked_fill(number >= counts[:, None], 1 << 40)
-        if self.hidden == "one" and keys.instance is None:
-            return number == order.argmin(dim=1, keepdim=True)  # the first in that order
         ranked = order.argsort(dim=1, stable=True)  # (B, n): the cells in a random order
         if self.hidden == "one":
             return number == ranked.gather(1, (keys.instance % counts)[:, None])
@@ -251,7 +248,12 @@ class GridMask(Pretext):
         return (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
 
     def _grids(self, shape: Shape) -> Grids:
-        return Grids(parse_grids(self.grid), (shape[1], shape[2]))
+        return Grids(self._sizes, (shape[1], shape[2]))
+
+    @cached_property
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each grid."""
+        return parse_grids(self.grid)
 
 
 def _centre_cells(grids: Grids) -> Tensor:

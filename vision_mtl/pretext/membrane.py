@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from vision_mtl.core.sending import constant, table
 from vision_mtl.pretext.windows import Windows
 
 
@@ -49,14 +50,14 @@ def _line(images: Tensor, first: Tensor, size: tuple[int, int], axis: int, numbe
     image ends there."""
     step = -1 if number == 0 else size[axis]
     start = torch.stack([first[:, a] + step if a == axis else first[:, a] for a in (0, 1)], dim=1)
-    start = start.clamp(min=0).minimum(start.new_tensor(images.shape[-2:]) - 1)
+    start = start.clamp(min=0).minimum(constant(tuple(images.shape[-2:]), start.device) - 1)
     shape = (1, size[1]) if axis == 0 else (size[0], 1)
     return Windows(start, shape, tuple(images.shape[1:])).cut(images)
 
 
 def _vibrations_of(ends: tuple[Tensor, Tensor], length: int, images: Tensor) -> tuple[Tensor, Tensor]:
     """Each image's basis (B, 1, length, length) and stiffness (B, length) along one side."""
-    basis, stiffness = (table.to(images) for table in _vibrations(length))
+    basis, stiffness = table(_vibrations, (length,), images.device, images.dtype)
     kind = ends[0].long() + 2 * ends[1].long()
     return basis[kind][:, None], stiffness[kind]
 

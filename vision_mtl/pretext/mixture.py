@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import send
 from vision_mtl.pretext.contract import Draw, Pretext
 from vision_mtl.pretext.preference import Preference, count_damages, mixture_shares
 
@@ -95,8 +96,8 @@ class Mixture:
             if len(rows) == 0:
                 continue
             # a question draws for itself: its preferred answers would give it away
-            fixed = None if damage is None or not self.pretexts[name].repairs else damage[rows].to(images.device)
-            rows = rows.to(images.device)
+            fixed = None if damage is None or not self.pretexts[name].repairs else send(damage[rows], images.device)
+            rows = send(rows, images.device)
             part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
             moved = slice(start, start + len(seen))
             parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.sending import constant
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 GREY = 0.5  # the canvas
@@ -129,16 +130,16 @@ class Neighbour(Pretext):
 
     def _corner(self, place: Tensor, shift: Tensor, shape: Shape) -> Tensor:
         """(B, 2) int64: a patch's upper left pixel; its place's middle, moved by the jitter."""
-        side = torch.tensor(shape[1:], device=place.device) / self.grid  # (2,)
-        patch = torch.tensor(self._patch(shape), device=place.device)
+        side = constant(shape[1:], place.device) / self.grid  # (2,)
+        patch = constant(self._patch(shape), place.device)
         corner = (place + 0.5) * side - patch / 2 + shift * self.jitter_ratio * side / 2
-        limit = torch.tensor(shape[1:], device=place.device) - patch
+        limit = constant(shape[1:], place.device) - patch
         return corner.round().long().clamp(min=0).minimum(limit)
 
     def _slot(self, number: int, down: Tensor, shape: Shape) -> Tensor:
         """(B, 2) int64: where a patch stands on the canvas: the pair is centred, a gap between its two."""
-        patch = torch.tensor(self._patch(shape), device=down.device)
-        size = torch.tensor(shape[1:], device=down.device)
+        patch = constant(self._patch(shape), down.device)
+        size = constant(shape[1:], down.device)
         reach = (size / self.grid).long().maximum(patch + 1)  # from the first patch to the second
         axis = torch.stack((down, ~down), dim=1).long()  # (B, 2): the direction of the pair
         start = (size - patch - reach * axis) // 2

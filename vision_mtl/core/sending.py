@@ -1,0 +1,36 @@
+"""Numbers for the device that computes, without waiting for it.
+
+A copy from pageable memory to a GPU waits until the GPU has done all that it was given. So what stays the same is sent
+once and kept there, and what a step brings goes through pinned memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=512)
+def constant(values: Hashable, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A number, or tuples of numbers, as a tensor of that shape on the device. Not to be changed in place."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=512)
+def table(make: Callable[..., Any], args: tuple[Hashable, ...], device: torch.device, dtype: torch.dtype) -> Any:
+    """The tensor of any shape that `make(*args)` gives, or the tuple of them, as `dtype` on the device. Likewise."""
+    made = make(*args)
+    if isinstance(made, Tensor):
+        return made.to(device, dtype)
+    return tuple(tensor.to(device, dtype) for tensor in made)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """A tensor of any shape on the device: itself if it is there, else a copy that is under way."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
