@@ -87,10 +87,11 @@ def summary(values: np.ndarray) -> dict[str, float]:
 
 
 def metadata() -> dict[str, Any]:
-    """What a timing depends on: versions, commit, processor, threads, date, and how busy the machine was."""
+    """What a timing depends on: versions, commit, processor, instructions, threads, date, and how busy it was."""
     return {
         **environment(),
         "processor": processor() or platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "load": os.getloadavg()[0],
