@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.models.visible import CommonCounts, Runs, encode_visible, takes_visible_tokens
+from vision_mtl.models.compiling import maybe_compiled
+from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
 
 NUM_MAPS = 4  # maps handed to the decoder: the deepest of each resolution, or as many even steps through a plain ViT
 PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel that timm's pretrained_cfg says nothing about
@@ -67,13 +68,11 @@ class Backbone(nn.Module):
         `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there. `runs`
         says how many are left in of each row, if that is known: the device is not asked then.
         """
-        images = self.normalise(images)
         indices = self.indices[-1:] if last_only else self.indices
-        if hidden is not None:
-            return encode_visible(self.model, images, hidden, indices, runs, self.common_counts)
-        return self.model.forward_intermediates(
-            images, indices=indices, output_fmt="NCHW", intermediates_only=True, norm=self.final_norm
-        )
+        if hidden is None:
+            return maybe_compiled(self, _whole_maps)(self, images, indices)
+        encode = maybe_compiled(self, encode_tokens)
+        return encode_visible(self.model, self.normalise(images), hidden, indices, runs, self.common_counts, encode)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Plain pixels -> what the architecture was published with: (x - mean) / std, channel by channel."""
@@ -112,6 +111,17 @@ class Backbone(nn.Module):
         if not maps or any(m.ndim != 4 or min(m.shape) == 0 for m in maps):
             raise _size_error(self.name, self.image_size, failures[-1] if failures else "a feature map came out empty")
         return [m.shape for m in maps]
+
+
+def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -> list[Tensor]:
+    """(B, C, H, W) in [0, 1] -> the maps (B, D, h, w) after some of the stages, in order; None: after all."""
+    return backbone.model.forward_intermediates(
+        backbone.normalise(images),
+        indices=indices,
+        output_fmt="NCHW",
+        intermediates_only=True,
+        norm=backbone.final_norm,
+    )
 
 
 def create_timm_model(

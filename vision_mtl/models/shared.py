@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
 from vision_mtl.models.task_heads import TaskAnswer, build_task_head
 from vision_mtl.models.visible import Runs, hidden_tokens, joined
@@ -149,13 +150,13 @@ class SharedModel(nn.Module):
 
         Questions and classes need no decoder, and in supervised batches nothing else may be asked.
         """
-        count = len(maps[-1])
+        count, decode = len(maps[-1]), maybe_compiled(self.decoder, _readouts)
         wanted = {r.key: r.rows for r in requests if self._answerers(r)[0].is_dense}
         if not wanted:
             return [], {}
         slices = {key: rows for key, rows in wanted.items() if isinstance(rows, slice)}
         if sum(rows.stop - rows.start for rows in slices.values()) == count:
-            return self.decoder(maps, hidden, chance), wanted
+            return decode(self.decoder, maps, hidden, chance), wanted
         if len(slices) == len(wanted):  # known here, so nothing is asked of the device
             slices = dict(sorted(slices.items(), key=lambda item: item[1].start))
             chosen = (None if x is None else joined(x, [*slices.values()]) for x in (hidden, chance))
@@ -163,13 +164,14 @@ class SharedModel(nn.Module):
             for key, rows in slices.items():
                 places[key] = slice(end, end + rows.stop - rows.start)
                 end = places[key].stop
-            return self.decoder([joined(m, [*slices.values()]) for m in maps], *chosen), places
+            return decode(self.decoder, [joined(m, [*slices.values()]) for m in maps], *chosen), places
         needed = maps[-1].new_zeros(count, dtype=torch.bool)
         for rows in wanted.values():
             needed[rows] = True
         kept, places = needed.nonzero()[:, 0], needed.cumsum(0) - 1
         chosen = (None if x is None else x[kept] for x in (hidden, chance))
-        return self.decoder([m[kept] for m in maps], *chosen), {key: places[rows] for key, rows in wanted.items()}
+        readouts = decode(self.decoder, [m[kept] for m in maps], *chosen)
+        return readouts, {key: places[rows] for key, rows in wanted.items()}
 
     def _answerers(self, request: Request) -> tuple[Answer | TaskAnswer, Sequence[nn.Module]]:
         """What the request asks for, and its heads: one for each readout, or a task's only one."""
@@ -202,6 +204,11 @@ class SharedModel(nn.Module):
         return nn.ModuleList(
             PixelHead(width, answer.num_outputs, stride, size) for width, stride in self.decoder.readouts
         )
+
+
+def _readouts(decoder: Decoder, maps: list[Tensor], hidden: Tensor | None, chance: Tensor | None) -> list[Tensor]:
+    """What a decoder makes of maps (B, D, h, w), see `Decoder.forward`."""
+    return decoder(maps, hidden, chance)
 
 
 def _visible_runs(num_rows: int, masked: Sequence[Request], grid: tuple[int, int]) -> Runs | None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 # the numbers of visible tokens of this process and the most there may be -> those of all processes, ascending
 CommonCounts = Callable[[list[int], int], list[int]]
+Encode = Callable[[VisionTransformer, Tensor, Tensor, Sequence[int]], list[Tensor]]
 Runs = Sequence[tuple[slice, int]]  # a whole batch in order: consecutive rows, and how many visible tokens each has
 
 
@@ -45,23 +46,21 @@ def encode_visible(
     indices: Sequence[int],
     runs: Runs | None = None,
     common_counts: CommonCounts | None = None,
+    encode: Encode | None = None,
 ) -> list[Tensor]:
     """Normalised images (B, C, H, W) and hidden tokens (B, 1, h, w) -> maps (B, D, h, w), 0 at hidden positions.
 
     With `runs` nothing is asked of the device, and shapes depend on the runs alone. Where processes must run the blocks
-    equally often, `common_counts` gives the numbers of visible tokens of all.
+    equally often, `common_counts` gives the numbers of visible tokens of all. `encode` stands for `encode_tokens`.
     """
     grid = tuple(hidden.shape[-2:])
-    maps = (
-        _of_counted(model, images, hidden.flatten(1), indices, common_counts)
-        if runs is None
-        else _of_runs(model, images, hidden.flatten(1), indices, runs)
-    )
+    given = (encode or encode_tokens, model, images, hidden.flatten(1), indices)
+    maps = _of_counted(*given, common_counts) if runs is None else _of_runs(*given, runs)
     return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
 
 
 def _of_runs(
-    model: VisionTransformer, images: Tensor, hidden: Tensor, indices: Sequence[int], runs: Runs
+    encode: Encode, model: VisionTransformer, images: Tensor, hidden: Tensor, indices: Sequence[int], runs: Runs
 ) -> list[Tensor]:
     """(B, N) hidden tokens, as many in each row as `runs` says -> maps (B, N, D)."""
     pieces: list[list[Tensor]] = [[] for _ in runs]  # of each run, its maps (b, N, D)
@@ -70,7 +69,7 @@ def _of_runs(
         rows = [runs[number][0] for number in numbers]
         # the visible ones first, in order
         tokens = joined(hidden, rows).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]  # (b, n)
-        found = _encode_tokens(model, joined(images, rows), tokens, indices)
+        found = encode(model, joined(images, rows), tokens, indices)
         lengths = [part.stop - part.start for part in rows]
         for m in found:
             for number, part in zip(numbers, _spread(m, tokens, hidden.shape[1]).split(lengths), strict=True):
@@ -84,6 +83,7 @@ def joined(values: Tensor, rows: Sequence[slice]) -> Tensor:
 
 
 def _of_counted(
+    encode: Encode,
     model: VisionTransformer,
     images: Tensor,
     hidden: Tensor,
@@ -102,9 +102,7 @@ def _of_counted(
         if len(rows) == 0:  # only others have such images: a blank one stands in, as the last row, and is cut off below
             rows, tokens = rows.new_full((1,), len(images)), torch.arange(count, device=rows.device)[None]
             chosen = torch.zeros_like(images[:1])
-        found.append(
-            (rows, [_spread(m, tokens, visible.shape[1]) for m in _encode_tokens(model, chosen, tokens, indices)])
-        )
+        found.append((rows, [_spread(m, tokens, visible.shape[1]) for m in encode(model, chosen, tokens, indices)]))
     if len(found) == 1:
         return found[0][1]
     order = torch.cat([rows for rows, _ in found]).argsort()[: len(images)]
@@ -117,7 +115,7 @@ def _spread(features: Tensor, tokens: Tensor, count: int) -> Tensor:
     return full.scatter(1, tokens[..., None].expand_as(features), features)
 
 
-def _encode_tokens(model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]) -> list[Tensor]:
+def encode_tokens(model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]) -> list[Tensor]:
     """The tokens numbered `tokens` (b, n) of each image through the blocks -> (b, n, D) after each of `indices`."""
     prefix = model.num_prefix_tokens
     x = model._pos_embed(model.patch_embed(images))  # (b, prefix + N, D)

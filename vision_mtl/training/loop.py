@@ -26,6 +26,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.models.attention import choose_attention
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import synchronise
+from vision_mtl.models.compiling import compile_parts
 from vision_mtl.training.agreement import StepRecord, agree, gather_texts, means
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.cut_tensors import clip_gradients
@@ -122,7 +123,7 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.buffers = dict(self.model.named_buffers())
         if self.compiled:
-            self.wrapped = torch.compile(self.wrapped)
+            compile_parts(self.model.backbone, self.model.decoder)
 
     @property
     def scored_model(self) -> nn.Module:

@@ -1,0 +1,44 @@
+"""`torch.compile`: what is compiled does not see which rows are whose, so a run compiles at its start and no more."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from vision_mtl.models import compiling
+from vision_mtl.models.compiling import compile_parts
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch):
+    """How many graphs were compiled so far: traced, not translated, which takes a minute."""
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(compiling, "_compiled", cache(lambda function: torch.compile(function, backend="eager")))
+    yield lambda: counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("backbone", "decoder"), [("resnet10t", "stages"), ("vit_small_patch8_224", "transformer")])
+def test_a_mixture_compiles_at_its_start_and_learns_the_same(make_trainer, graphs, backbone: str, decoder: str) -> None:
+    losses, compiled, shares = [], [], set()
+    for asked in (False, True):
+        trainer = make_trainer(backbone, ("grid_mask", "downsample", "rotation"), steps=7, decoder=decoder)
+        if asked:
+            compile_parts(trainer.model.backbone, trainer.model.decoder)
+        trainer.model.train()
+        found = []
+        for _ in range(7):
+            taken = trainer._take()
+            trainer._update()
+            found.append(float(taken.total))
+            shares.add(tuple(int(count) for _, count in taken.shown[0].parts.values()))
+            compiled.append(graphs())
+        losses.append(found)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert len(shares) > 3 and compiled[6] == 0 < compiled[9] == compiled[-1] <= 5
+    assert not counters["graph_break"]
+    trainer.model.eval()
+    trainer.model.backbone(torch.rand(3, 3, 32, 32))
+    assert graphs() == compiled[-1]
