@@ -16,7 +16,7 @@ from torch import Tensor
 
 @lru_cache(maxsize=512)
 def constant(values: Hashable, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """A number, or tuples of numbers, as a tensor of that shape on the device. Not to be changed in place."""
+    """A number, or tuples of numbers, as a tensor of any shape on the device. Not to be changed in place."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
