@@ -45,9 +45,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def make_trainer(pool: Pool) -> MakeTrainer:
     def make(backbone: str = "resnet10t", names: tuple[str, ...] = NAMES, images: int = 64, **options) -> Trainer:
         runtime = Runtime(precision=options.pop("precision", "fp32"))
-        decoding, width = {"stages": ("stages", 16), "transformer": ("transformer", 24)}[
-            options.pop("decoder", "stages")
-        ]
+        decoding = options.pop("decoder", "stages")
+        width = 24 if decoding == "transformer" else 16  # a multiple of its six heads
         optim = Optim(**{"steps": 4, "max_seconds": None, "batch_size": 8, **options})
         torch.manual_seed(0)
         pretexts = {name: PRETEXTS.get(name)() for name in names}

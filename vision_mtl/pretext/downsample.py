@@ -134,7 +134,7 @@ def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
     wide = [small[..., band.read] @ band.weights.T for band in columns]
     wide = torch.cat(wide, dim=3) if len(wide) > 1 else wide[0]
     if len(rows) == 1:
-        return rows[0].weights.to(small) @ wide
+        return rows[0].weights @ wide
     enlarged = small.new_empty(*small.shape[:2], *size)
     for band in rows:
         enlarged[:, :, band.written] = band.weights @ wide[:, :, band.read]
