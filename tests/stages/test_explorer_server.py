@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,32 @@ def test_a_fault_is_told_in_words_and_the_page_lives_on(capfd: pytest.CaptureFix
         assert ask(server, "/api/start")[2] == {"fine": True}
         server.shutdown()
     assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_closed_server_leaves_no_thread_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    """A thread that frees tensors while Python ends would abort the process instead of giving its exit code."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(sent: Any) -> Any:
+        started.set()
+        return go_on.wait(60)
+
+    before = set(threading.enumerate())
+    server = Server(Site(lambda: {}, lambda number: None, {"slow": slow}, 1000))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+    lines = [http.client.HTTPConnection(*server.server_address) for _ in range(3)]
+    lines[0].request("GET", "/api/start")
+    assert lines[0].getresponse().read() == b"{}"  # and stays open, as a browser's does
+    for line in lines[1:]:  # one question at work, one that waits for it
+        line.request("POST", "/api/slow", body=b"{}", headers={"Content-Type": "application/json"})
+    assert started.wait(60)
+    while len(server.connections) < 3:
+        time.sleep(0.01)
+    server.shutdown()
+    closing = threading.Thread(target=server.server_close)
+    closing.start()
+    assert [line.sock.recv(1) for line in lines] == [b""] * 3  # cut at once, with a question still at work
+    go_on.set()
+    closing.join(60)
+    assert set(threading.enumerate()) <= before and not server.connections
+    assert capfd.readouterr().err == ""

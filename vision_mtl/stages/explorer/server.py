@@ -3,16 +3,21 @@
 What keeps it here: it is bound to 127.0.0.1; a request must name this machine as its host (another site's name that was
 made to point here does not); one that changes the origin is refused; paths are looked up in a table, never on disk; the
 page may load nothing from elsewhere. Questions are answered one at a time, by one thread.
+
+No thread outlives the server: one that frees a tensor while Python ends (by collecting garbage, say) aborts the
+process.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +31,7 @@ ADDRESS = "127.0.0.1"
 OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 PICTURE = re.compile(r"/images/(\d{1,10})\.png")
 SILENCE_SECONDS = 60  # a connection that says nothing for so long is closed
+GONE = (ConnectionError, TimeoutError, CancelledError)  # nobody waits for the answer any more
 PAGE = Path(__file__).parent / "page"
 ASSETS = {  # path -> file in the package, its kind
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -60,7 +66,7 @@ class Site:
 class Server(ThreadingHTTPServer):
     """Serves a site on 127.0.0.1; port 0 takes a free one. Raises `UserError` if the port cannot be had."""
 
-    daemon_threads = True
+    daemon_threads = False  # `server_close` waits for the connections' threads
 
     def __init__(self, site: Site, port: int = 0) -> None:
         if not 0 <= port <= 65535:
@@ -68,6 +74,7 @@ class Server(ThreadingHTTPServer):
         self.site = site
         self.assets = {path: ((PAGE / name).read_bytes(), kind) for path, (name, kind) in ASSETS.items()}
         self.worker = ThreadPoolExecutor(1)  # one network, one at a time
+        self.connections: set[socket.socket] = set()  # those that are open
         try:
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
@@ -82,13 +89,27 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no fault; anything else is told on the terminal."""
-        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+        if not isinstance(sys.exc_info()[1], GONE):
             traceback.print_exc()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a new connection, in a thread of its own."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that has ended."""
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
     def server_close(self) -> None:
-        """Leave the port; a question at work is not waited for."""
+        """Leave the port and cut every connection; ends when their threads, and the question at work, have ended."""
+        for connection in list(self.connections):
+            with suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RDWR)
         self.worker.shutdown(wait=False, cancel_futures=True)
         super().server_close()
+        self.worker.shutdown()
 
 
 class Refused(Exception):
@@ -132,7 +153,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(error.status, {"error": str(error)})
         except UserError as error:
             self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-        except (ConnectionError, TimeoutError):
+        except GONE:
             raise
         except Exception as error:
             traceback.print_exc()
@@ -165,8 +186,12 @@ class Handler(BaseHTTPRequestHandler):
         return {f"/api/{name}": question for name, question in self.server.site.questions.items()}
 
     def _asked(self, question: Callable[[], Any]) -> Any:
-        """What the network's own thread says."""
-        return self.server.worker.submit(question).result()
+        """What the network's own thread says. Raises `ConnectionError` and `CancelledError` when the server closes."""
+        try:
+            future = self.server.worker.submit(question)
+        except RuntimeError as error:  # it takes no more work
+            raise ConnectionAbortedError("the server closes") from error
+        return future.result()
 
     def _check_host(self) -> None:
         hosts = self.headers.get_all("Host") or []
