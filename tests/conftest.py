@@ -48,7 +48,7 @@ def many_headed() -> Callable[..., Path]:
     def write(
         folder: Path,
         *,
-        backbone: str = "resnet10t",
+        backbone: str = "test_resnet",
         kwargs: dict[str, Any] | None = None,
         size: str = "32,48",
         tasks: tuple[str, ...] = tuple(ANSWERS),

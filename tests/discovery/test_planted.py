@@ -53,7 +53,7 @@ def discover(folder: Path, *words: str) -> dict[str, Any]:
         "run_dir": folder / "run",
         "data.root": folder / "root",
         "image_size": f"{HEIGHT},{WIDTH}",
-        "backbone.name": "resnet10t",
+        "backbone.name": "test_resnet",
         "decoder.shallow": "all",
         "pretexts.grid_mask.grid": "2x4",
         "pretexts.grid_mask.weight": 3,

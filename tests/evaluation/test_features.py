@@ -27,7 +27,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 def test_statistics_are_those_of_clean_images_and_the_original_keeps_its_own(pool: Pool) -> None:
     torch.manual_seed(0)
-    backbone = Backbone("resnet10t", image_size=(32, 32)).train()
+    backbone = Backbone("test_resnet", image_size=(32, 32)).train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     indices = pool.indices("train")
     clean = with_clean_statistics(backbone, pool, indices, batch_size=len(indices))
@@ -52,7 +52,7 @@ def test_a_backbone_without_batchnorm_is_copied_as_it_is(pool: Pool) -> None:
 
 
 def test_features_do_not_depend_on_the_batch(pool: Pool) -> None:
-    backbone = with_clean_statistics(Backbone("resnet10t", image_size=(32, 32)), pool, pool.indices("train"))
+    backbone = with_clean_statistics(Backbone("test_resnet", image_size=(32, 32)), pool, pool.indices("train"))
     indices = pool.indices("val")
     one = extract_features(backbone, pool, indices, batch_size=7)
     assert one.shape == (len(indices), backbone.num_features)
@@ -60,7 +60,7 @@ def test_features_do_not_depend_on_the_batch(pool: Pool) -> None:
 
 
 def test_every_map_is_pooled_in_one_pass(pool: Pool) -> None:
-    backbone = Backbone("resnet10t", image_size=(32, 32)).eval()
+    backbone = Backbone("test_resnet", image_size=(32, 32)).eval()
     indices, passes = pool.indices("val"), []
     hook = backbone.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
     found = extract_maps(backbone, pool, indices, batch_size=7)
@@ -95,7 +95,7 @@ def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(
     asked = []
     original = Pool.indices
     monkeypatch.setattr(Pool, "indices", lambda self, split, **kw: asked.append(split) or original(self, split, **kw))
-    backbone = Backbone("resnet10t", image_size=(32, 32))
+    backbone = Backbone("test_resnet", image_size=(32, 32))
     found = online_probe(backbone, pool)
     assert set(asked) == {"train", "val"}
     assert 0.5 <= found["faces"]["knn"] <= 1 and 0.4 < found["faces"]["chance"] < 0.8

@@ -42,7 +42,7 @@ def test_without_timms_word_the_last_child_that_is_no_norm_or_head() -> None:
 
 
 def test_freezing_leaves_the_exceptions_and_stills_the_norms_before_them() -> None:
-    backbone = Backbone("resnet10t", image_size=(32, 32))
+    backbone = Backbone("test_resnet", image_size=(32, 32))
     late = list(last_stage(backbone.model).parameters())
     still = freeze(backbone, late)
     trained = {id(p) for p in backbone.parameters() if p.requires_grad}
@@ -52,7 +52,7 @@ def test_freezing_leaves_the_exceptions_and_stills_the_norms_before_them() -> No
 
 
 def test_a_wholly_frozen_backbone_gives_the_same_maps_in_training() -> None:
-    backbone = Backbone("resnet10t", image_size=(32, 32)).eval()
+    backbone = Backbone("test_resnet", image_size=(32, 32)).eval()
     images = torch.rand(4, 3, 32, 32)
     before = backbone(images)
     assert freeze(backbone) == list(backbone.modules()) and not any(p.requires_grad for p in backbone.parameters())

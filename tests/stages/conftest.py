@@ -131,7 +131,7 @@ def train(image_folder: Path, root: Path) -> Command:
             "run_dir": folder,
             "data.root": root,
             "image_size": 32,
-            "backbone.name": "resnet10t",
+            "backbone.name": "test_resnet",
             "optim.steps": 4,
             "optim.batch_size": 8,
             "device": "cpu",

@@ -22,7 +22,7 @@ from vision_mtl.stages.command import main
 from vision_mtl.stages.model_card import escape, public_source
 
 ROOT = Path(__file__).parents[2]
-ARCHITECTURES = {"cnn": "resnet10t", "vit": "vit_tiny_patch16_224", "swin": "swin_tiny_patch4_window7_224"}
+ARCHITECTURES = {"cnn": "test_resnet", "vit": "vit_tiny_patch16_224", "swin": "swin_tiny_patch4_window7_224"}
 # keywords of the architecture that must survive the export; shallow, so that tracing takes seconds
 SHALLOW = {"cnn": {"output_stride": 16}, "vit": {"depth": 2, "patch_size": 8}, "swin": {"depths": [2, 1, 1, 1]}}
 FORBID = 'import sys; sys.modules["vision_mtl"] = None  # any import of it fails\n'

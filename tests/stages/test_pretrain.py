@@ -91,7 +91,7 @@ def test_a_new_run_takes_over_weights_backbone_and_size(
     words += ["--tasks.shape.source", source, "--optim.batch_size", "8", "--device", "cpu"]
     assert main([*words, "--run_dir", str(tmp_path / "second"), "--optim.learning_rate", "1e-12"]) == 0
     config = yaml.safe_load((tmp_path / "second" / "config.yaml").read_text())
-    assert config["backbone"]["name"] == "resnet10t" and config["image_size"] == [32, 32]
+    assert config["backbone"]["name"] == "test_resnet" and config["image_size"] == [32, 32]
     states = [read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("first", "second")]
     torch.testing.assert_close(states[0]["backbone.model.conv1.0.weight"], states[1]["backbone.model.conv1.0.weight"])
     for option, value in (("backbone.name", "resnet18"), ("image_size", "64")):
@@ -104,7 +104,7 @@ def test_a_new_run_takes_over_weights_backbone_and_size(
 def test_a_checkpoint_describes_what_it_is(train, tmp_path: Path) -> None:
     assert train(tmp_path / "run") == 0
     state = read_state(checkpoints(tmp_path / "run" / "checkpoints")[-1])
-    assert state["backbone"]["name"] == "resnet10t" and state["image_size"] == [32, 32]
+    assert state["backbone"]["name"] == "test_resnet" and state["image_size"] == [32, 32]
     assert state["class_names"] == {"shape": ["round", "square"]}
     assert len(state["mean"]) == len(state["std"]) == 3
 

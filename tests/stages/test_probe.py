@@ -22,7 +22,7 @@ from vision_mtl.training.checkpoint import find_checkpoint, read_tensors
 def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path, root: Path) -> Path:
     folder = tmp_path_factory.mktemp("run") / "trained"
     words = ["--stage", "pretrain", "--run_dir", folder, "--data.root", root, "--image_size", 32, "--optim.steps", 3]
-    words += ["--backbone.name", "resnet10t", "--optim.batch_size", 8, "--tasks.shape.source", f"folder/{image_folder}"]
+    words += ["--backbone.name", "test_resnet", "--optim.batch_size", 8, "--tasks.shape.source", f"folder/{image_folder}"]
     assert main([str(word) for word in [*words, "--device", "cpu"]]) == 0
     return folder
 
@@ -55,7 +55,7 @@ def test_every_method_is_scored_on_the_runs_own_tasks(probed: Path) -> None:
     assert row["linear_minus_random_init"]["accuracy"]["value"] == pytest.approx(difference)
     assert row["chosen"]["linear"]["pooling"] in ("mean", "max") and row["chosen"]["linear"]["C"] > 0
     assert row["chosen"]["knn"]["k"] in (1, 5, 10, 20)
-    assert len(row["chosen"]["linear"]["tried"]) == 2 * len(Backbone("resnet10t", image_size=(32, 32)).channels)
+    assert len(row["chosen"]["linear"]["tried"]) == 2 * len(Backbone("test_resnet", image_size=(32, 32)).channels)
 
 
 def test_label_fractions_are_nested_and_kept(probed: Path) -> None:
@@ -110,19 +110,19 @@ def test_test_labels_change_no_choice(
 
 
 def test_the_runs_backbone_is_loaded_whole(trained: Path) -> None:
-    backbone = Backbone("resnet10t", image_size=(32, 32))
+    backbone = Backbone("test_resnet", image_size=(32, 32))
     path = find_checkpoint(trained)
     build.load_backbone(backbone, path)
     tensors = read_tensors(path, "average") or read_tensors(path, "model")
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, tensors[f"backbone.{name}"])
-    with pytest.raises(UserError, match="are of backbone 'resnet10t' and do not fit"):
+    with pytest.raises(UserError, match="are of backbone 'test_resnet' and do not fit"):
         build.load_backbone(Backbone("resnet18", image_size=(32, 32)), path)
 
 
 def test_tasks_are_inherited_unless_others_are_given(trained: Path) -> None:
     own = resolve("probe", {}, {"init_from": [str(trained)]})
-    assert list(own.tasks) == ["shape"] and own.backbone["name"] == "resnet10t" and own.image_size == (32, 32)
+    assert list(own.tasks) == ["shape"] and own.backbone["name"] == "test_resnet" and own.image_size == (32, 32)
     assert own.pretexts == own.decoder == {}
     other = resolve("probe", {}, {"init_from": [str(trained)], "tasks.faces.source": ["bundled/faces"]})
     assert list(other.tasks) == ["faces"] and other.data["unlabelled"] == []

@@ -43,7 +43,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 @pytest.fixture
 def make_trainer(pool: Pool) -> MakeTrainer:
-    def make(backbone: str = "resnet10t", names: tuple[str, ...] = NAMES, images: int = 64, **options) -> Trainer:
+    def make(backbone: str = "test_resnet", names: tuple[str, ...] = NAMES, images: int = 64, **options) -> Trainer:
         runtime = Runtime(precision=options.pop("precision", "fp32"))
         decoding = options.pop("decoder", "stages")
         width = 24 if decoding == "transformer" else 16  # a multiple of its six heads

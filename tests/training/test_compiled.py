@@ -20,7 +20,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("backbone", "decoder"), [("resnet10t", "stages"), ("vit_small_patch8_224", "transformer")])
+@pytest.mark.parametrize(("backbone", "decoder"), [("test_resnet", "stages"), ("vit_small_patch8_224", "transformer")])
 def test_a_mixture_compiles_at_its_start_and_learns_the_same(make_trainer, graphs, backbone: str, decoder: str) -> None:
     losses, compiled, shares = [], [], set()
     for asked in (False, True):

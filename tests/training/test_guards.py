@@ -72,7 +72,7 @@ def test_broken_weights_are_told_from_broken_images(make_task_trainer) -> None:
 def test_a_skipped_step_leaves_no_trace(make_task_trainer, balance: str) -> None:
     kwargs = {"window": 1} if balance == "dwa" else {}
     options = {"kwargs": kwargs, "steps": 5, "ema_decay": 0.5, "non_finite": "skip"}
-    trainer = make_task_trainer("resnet10t", ("letter", "size"), balance, **options)
+    trainer = make_task_trainer("test_resnet", ("letter", "size"), balance, **options)
     break_steps(trainer, {2, 3})
     states, skipped = [], []
     trainer.fit(lambda progress, record: (states.append(state(trainer)), skipped.append(record.skipped is not None)))
@@ -87,7 +87,7 @@ def test_a_skipped_step_leaves_no_trace(make_task_trainer, balance: str) -> None
 
 
 def test_too_many_in_a_row_end_the_run(make_task_trainer) -> None:
-    trainer = make_task_trainer("resnet10t", ("letter",), non_finite="skip", max_skipped=2, steps=9)
+    trainer = make_task_trainer("test_resnet", ("letter",), non_finite="skip", max_skipped=2, steps=9)
     break_steps(trainer, {1, 3, 4, 5, 6})
     with pytest.raises(NonFiniteLoss, match=r"non-finite at step 5; .* after 2 skipped steps in a row"):
         trainer.fit(lambda *_: None)
@@ -98,7 +98,7 @@ def test_too_many_in_a_row_end_the_run(make_task_trainer) -> None:
 def test_skips_are_warned_of_and_counted_over_a_resume(make_task_trainer, tmp_path: Path) -> None:
     run, memory = Run(tmp_path, "finetune"), {}
     for stop in (4, None):
-        trainer = make_task_trainer("resnet10t", ("letter",), non_finite="skip", max_skipped=9, steps=8)
+        trainer = make_task_trainer("test_resnet", ("letter",), non_finite="skip", max_skipped=9, steps=8)
         break_steps(trainer, {1, 2, 3, 5, 6})
         run = Run(tmp_path, "finetune")
         resume(trainer, run, memory)
@@ -158,7 +158,7 @@ def test_the_parts_that_fit_are_found_by_trying(
 def test_a_step_that_lacks_memory_is_saved_and_what_was_learned_is_kept(
     make_task_trainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    trainer = make_task_trainer("resnet10t", ("letter",), steps=6)
+    trainer = make_task_trainer("test_resnet", ("letter",), steps=6)
     original = type(trainer.model).forward
 
     def forward(self, images: torch.Tensor, *others: object) -> object:
@@ -178,7 +178,7 @@ def test_a_step_that_lacks_memory_is_saved_and_what_was_learned_is_kept(
         fit(run, trainer, Track(tensorboard=False), {}, {}, [(6, remember)])
     trainer.feed.close()
     monkeypatch.undo()
-    again = make_task_trainer("resnet10t", ("letter",), steps=6)
+    again = make_task_trainer("test_resnet", ("letter",), steps=6)
     resume(again, run, {})
     assert again.progress.step == 2
     assert all(torch.equal(value, before[-1][name]) for name, value in state(again).items())

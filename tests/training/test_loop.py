@@ -52,7 +52,7 @@ def test_two_runs_are_one(make_trainer) -> None:
     assert equal(weights(first), weights(second))
 
 
-@pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "vit_tiny_patch16_224"])
 def test_going_on_equals_never_having_stopped(make_trainer, backbone: str) -> None:
     whole = make_trainer(backbone, steps=6, ema_decay=0.5)
     whole.fit(lambda *_: None)

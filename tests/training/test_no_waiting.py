@@ -52,7 +52,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
 
 @pytest.mark.parametrize(
     ("backbone", "decoder"),
-    [("resnet10t", "stages"), ("vit_small_patch8_224", "transformer")],  # the second encodes visible tokens only
+    [("test_resnet", "stages"), ("vit_small_patch8_224", "transformer")],  # the second encodes visible tokens only
 )
 def test_a_step_between_two_looks_waits_for_nothing(make_trainer, on_device, backbone: str, decoder: str) -> None:
     """Once each image has been seen: whether it has colours is looked up from then on."""

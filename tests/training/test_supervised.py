@@ -125,7 +125,7 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("tasks", FOURS, ids=lambda tasks: tasks[2])
-@pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("backbone", ["test_resnet", "vit_tiny_patch16_224"])
 def test_the_gradient_of_a_mixed_batch_is_that_of_the_tasks_own_losses(
     backbone: str, tasks: tuple[str, ...], images: Tensor
 ) -> None:
@@ -188,7 +188,7 @@ def test_shown_losses_are_means_over_labelled_images(images: Tensor) -> None:
 
 def test_a_head_without_a_label_in_the_batch_is_left_alone_bit_for_bit(images: Tensor) -> None:
     tasks = FOURS[1]
-    model = build("resnet10t", tasks)
+    model = build("test_resnet", tasks)
     optimiser = build_optimiser(model, Optim(weight_decay=0.5))
     for group in optimiser.param_groups:
         group["lr"] = 0.1

@@ -11,7 +11,7 @@ from vision_mtl.training.balancing.shared import other_parameters, shared_parame
 
 
 def test_all_last_and_the_others_part_the_model() -> None:
-    backbone = Backbone("resnet10t", image_size=(32, 32))
+    backbone = Backbone("test_resnet", image_size=(32, 32))
     whole, last = shared_parameters(backbone, "all"), shared_parameters(backbone, "last")
     assert len(whole) == len(list(backbone.parameters())) and 0 < len(last) < len(whole)
     assert {id(p) for p in last} == {id(p) for p in backbone.model.layer4.parameters()}
