@@ -67,7 +67,8 @@ class Grids:
         """(B,) grids and (B, max_cells) hidden cells -> (B, 1, H, W) bool, True = hidden."""
         if len(self.sizes) == 1:  # one grid: no gather a pixel
             rows, columns, *_ = _tables(self, which.device)
-            return hidden.view(-1, *self.sizes[0])[:, rows[0]][:, None, :, columns[0]]
+            strips = hidden.view(-1, *self.sizes[0]).index_select(2, columns[0])  # (B, R, W)
+            return strips.index_select(1, rows[0])[:, None]  # whole rows of pixels at once
         cells = self.cells(which)
         return hidden.gather(1, cells.flatten(1)).view(cells.shape)[:, None]
 
@@ -82,10 +83,11 @@ class Grids:
         """(B,) grids and (B,) a cell of each -> the cells as pixels, those of one size together."""
         sizes = _cell_sizes(self)
         corners, extents = _corners(self, which.device)
-        first = corners[which, cell]  # (B, 2)
         if len(sizes) == 1:  # all rows: nothing to look for, so a device need not be waited for
+            alone = len(self.sizes) == 1
+            first = corners[0].index_select(0, cell) if alone else corners[which, cell]  # (B, 2)
             return [Rectangles(None, first, sizes[0], aligned=True)]
-        size = extents[which, cell]
+        first, size = corners[which, cell], extents[which, cell]
         found = []
         for one in sizes:
             rows = (size == size.new_tensor(one)).all(1).nonzero()[:, 0]

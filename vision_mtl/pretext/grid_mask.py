@@ -26,6 +26,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.core.sending import table
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.grid import Grids, Rectangles, parse_grids
+from vision_mtl.pretext.hiding import blank
 from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.membrane import fill_rectangle
 from vision_mtl.pretext.smooth import fill_smoothly, mean_of_visible, visible_mean
@@ -121,7 +122,7 @@ class GridMask(Pretext):
         mask = self.mask(draw, tuple(images.shape[1:]))
         if self.fill == "noise":
             return torch.where(mask, draw["noise"].to(images.dtype), images)
-        damaged = torch.where(mask, 0.0, images)
+        damaged = blank(images, mask)
         # into the same memory: a second fresh picture would cost as much as all the rest
         return (
             damaged.addcmul_(mask.to(images.dtype), mean_of_visible(damaged, mask)) if self.fill == "mean" else damaged
@@ -221,7 +222,7 @@ class GridMask(Pretext):
     def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Windows, Rectangles]]:
         """Each image's only hidden cell, those of one size together, and where they are in their images."""
         shape = tuple(images.shape[1:])
-        found = self._grids(shape).rectangles(draw["grid"], draw["cells"].int().argmax(1))
+        found = self._grids(shape).rectangles(draw["grid"], draw["cells"].view(torch.uint8).argmax(1))
         return [(Windows(cells.first, cells.size, shape, cells.aligned), cells) for cells in found]
 
     def _hidden_cells(self, keys: Keys, shared: Keys, grids: Grids, which: Tensor, counts: Tensor) -> Tensor:
@@ -233,19 +234,21 @@ class GridMask(Pretext):
             centre = table(_centre_cells, (grids,), keys.device, torch.bool)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
         if self.hidden == "one" and keys.instance is None:  # one of each image: no order of its cells is needed
-            return number == shared.integers(counts)[:, None]
-        order = shared.bits(grids.max_cells)
+            return number == shared.integers(counts if len(grids.sizes) > 1 else grids.max_cells)[:, None]
+        order = shared.bits(grids.max_cells) * grids.max_cells + number  # (B, n) places in a line, no two the same
+        if self.hidden == "ratio" and len(grids.sizes) == 1:  # as many in every image: no need to sort
+            last = order.kthvalue(int(self._amount(torch.tensor(grids.max_cells))), dim=1, keepdim=True).values
+            return order <= last
         if len(grids.sizes) > 1:
-            order = order.masked_fill(number >= counts[:, None], 1 << 40)
-        ranked = order.argsort(dim=1, stable=True)  # (B, n): the cells in a random order
+            order = order.masked_fill(number >= counts[:, None], 1 << 62)
+        line = order.sort(dim=1).values
         if self.hidden == "one":
-            return number == ranked.gather(1, (keys.instance % counts)[:, None])
-        rank = ranked.argsort(dim=1)  # each cell's place in that order
-        return rank < self._amount(counts)[:, None]
+            return order == line.gather(1, (keys.instance % counts)[:, None])
+        return order <= line.gather(1, self._amount(counts)[:, None] - 1)
 
     def _amount(self, counts: Tensor) -> Tensor:
-        """How many of so many cells, any shape, hidden=ratio hides."""
-        return (self.ratio * counts).round().clamp(min=1).minimum(counts - 1)
+        """How many of so many cells, any shape, hidden=ratio hides; int64."""
+        return (self.ratio * counts).round().long().clamp(min=1).minimum(counts - 1)
 
     def _grids(self, shape: Shape) -> Grids:
         return Grids(self._sizes, (shape[1], shape[2]))

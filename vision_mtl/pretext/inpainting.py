@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision_mtl.pretext.hiding import blank
+
 RADIUS = 5  # pixels; the strongest of 1, 3, 5 for Telea and Navier-Stokes on one hidden cell of 4 x 4 (see smooth.py)
 
 
@@ -15,7 +17,7 @@ def inpaint(images: Tensor, mask: Tensor) -> Tensor:
     Telea, "An image inpainting technique based on the fast marching method", 2004, channel by channel in 8 bits. An
     image without a visible pixel becomes 0.5.
     """
-    visible = torch.where(mask, 0.0, images).clamp(0, 1)
+    visible = blank(images, mask).clamp(0, 1)
     pixels = (visible * 255).round().byte().cpu().numpy()  # (B, C, H, W)
     hidden = mask[:, 0].byte().cpu().numpy()
     repaired = np.stack([_inpaint_one(image, hole) for image, hole in zip(pixels, hidden, strict=True)])

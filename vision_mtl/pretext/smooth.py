@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_mtl.pretext.hiding import blank
+
 ITERATIONS = 10  # at every resolution; 32 lower the error by another 1 % and cost three times as much
 SPECTRAL_RADIUS = (
     0.99  # of plain averaging in a hole of about 22 pixels, cos(pi / 23): what the acceleration is tuned to
@@ -35,7 +37,7 @@ def fill_smoothly(images: Tensor, mask: Tensor) -> Tensor:
 
 def visible_mean(images: Tensor, mask: Tensor) -> Tensor:
     """(B, C, 1, 1): the mean of each image's visible pixels; 0.5 where none is visible."""
-    return mean_of_visible(torch.where(mask, 0.0, images), mask)
+    return mean_of_visible(blank(images, mask), mask)
 
 
 def mean_of_visible(visible: Tensor, mask: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ def mean_of_visible(visible: Tensor, mask: Tensor) -> Tensor:
 
 def _fill(images: Tensor, mask: Tensor) -> Tensor:
     seen = (~mask).to(images.dtype)  # (B, 1, H, W)
-    levels = [(torch.where(mask, 0.0, images), seen)]
+    levels = [(blank(images, mask), seen)]
     while max(levels[-1][1].shape[-2:]) > 1:
         values, weight = levels[-1]
         total, share = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (values * weight, weight))

@@ -24,8 +24,8 @@ class Windows:
         self.piece = size[1] if aligned else 1  # pixels that are moved at once
         channels, height, width = shape
         pieces = width // self.piece  # of an image's row
-        begin = torch.arange(len(first), device=first.device) * (channels * height * pieces)
-        begin = begin + first[:, 0] * pieces + first[:, 1] // self.piece
+        begin = first[:, 0] * pieces + first[:, 1] // self.piece
+        begin += _starts(len(first), channels * height * pieces, first.device)
         # pieces, in all images as one row of memory
         self.index = (begin[:, None] + _offsets(size, shape, self.piece, first.device)).flatten()
 
@@ -42,6 +42,12 @@ class Windows:
         """Put `values` (B, C, h * w), or (B, C, 1) for one colour each, into contiguous images (B, C, H, W)."""
         values = values.expand(-1, -1, self.size[0] * self.size[1]).reshape(-1, self.piece)
         images.view(-1, self.piece).index_copy_(0, self.index, values)
+
+
+@lru_cache(maxsize=64)
+def _starts(count: int, step: int, device: torch.device) -> Tensor:
+    """(count,) int64: 0, step, 2 step ..., where each image begins."""
+    return torch.arange(0, count * step, step, device=device)
 
 
 @lru_cache(maxsize=64)
