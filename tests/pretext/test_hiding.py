@@ -27,3 +27,10 @@ def test_a_mask_of_nothing_and_of_everything() -> None:
     images = torch.rand(2, 1, 3, 3)
     assert torch.equal(blank(images, torch.zeros(2, 1, 3, 3, dtype=torch.bool)), images)
     assert not blank(images, torch.ones(2, 1, 3, 3, dtype=torch.bool)).any()
+
+
+def test_gradients_reach_what_is_visible() -> None:
+    images = torch.rand(1, 1, 2, 2, requires_grad=True)
+    mask = torch.tensor([[[[True, False], [False, True]]]])
+    blank(images, mask).sum().backward()
+    assert torch.equal(images.grad, (~mask).float())

@@ -145,6 +145,17 @@ def train(image_folder: Path, root: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path, root: Path) -> Path:
+    """A run of pretrain with one task, to be read only."""
+    folder = tmp_path_factory.mktemp("run") / "trained"
+    words = ["--stage", "pretrain", "--run_dir", folder, "--data.root", root, "--image_size", 32, "--device", "cpu"]
+    words += ["--optim.steps", 3, "--optim.batch_size", 8, "--backbone.name", "test_resnet"]
+    words += ["--tasks.shape.source", f"folder/{image_folder}"]
+    assert main([str(word) for word in words]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def result() -> Callable[[Path], dict[str, Any]]:
     return lambda folder: json.loads((folder / "result.json").read_text())
 

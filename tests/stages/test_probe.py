@@ -18,22 +18,6 @@ from vision_mtl.stages.report import result_text
 from vision_mtl.training.checkpoint import find_checkpoint, read_tensors
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path, root: Path) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "trained"
-    words = ["--stage", "pretrain", "--run_dir", folder, "--data.root", root, "--image_size", 32, "--optim.steps", 3]
-    words += [
-        "--backbone.name",
-        "test_resnet",
-        "--optim.batch_size",
-        8,
-        "--tasks.shape.source",
-        f"folder/{image_folder}",
-    ]
-    assert main([str(word) for word in [*words, "--device", "cpu"]]) == 0
-    return folder
-
-
 def probe(folder: Path, *words: str) -> int:
     return main(["--stage", "probe", "--run_dir", str(folder), "--device", "cpu", *words])
 
