@@ -37,7 +37,7 @@ def limited(words: list[object], kind: str, room: int) -> subprocess.CompletedPr
 
 def words_of(folder: Path, images: Path, root: Path, **options: object) -> list[object]:
     given = {"stage": "pretrain", "run_dir": folder, "data.root": root, "device": "cpu", "track.tensorboard": "false"}
-    given |= {"data.unlabelled": f"images/{images}", "backbone.name": "test_resnet", "optim.steps": 1}
+    given |= {"data.unlabelled": f"images/{images}", "backbone.name": "resnet10t", "optim.steps": 1}
     given |= {"runtime.num_threads": 1, "data.num_workers": 1, "runtime.precision": "fp32", **options}
     return [word for key, value in given.items() for word in (f"--{key}", value)]
 
