@@ -155,6 +155,21 @@ def test_the_parts_that_fit_are_found_by_trying(
     trainer.feed.close()
 
 
+def test_what_fits_is_what_every_part_of_the_step_does(make_task_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts differ, in a mixture most of all: here only the second of two is too much."""
+    trainer = make_task_trainer("test_resnet", ("letter",), steps=6)
+    original, heavy = type(trainer.model).forward, trainer.feed.at(0, 2)[1][0].images
+
+    def forward(self, images: torch.Tensor, *others: object) -> object:
+        if images.shape == heavy.shape and torch.equal(images, heavy):
+            raise MemoryError
+        return original(self, images, *others)
+
+    monkeypatch.setattr(type(trainer.model), "forward", forward)
+    assert "--optim.accumulate 4" in what_fits(trainer, 0)
+    trainer.feed.close()
+
+
 def test_a_step_that_lacks_memory_is_saved_and_what_was_learned_is_kept(
     make_task_trainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

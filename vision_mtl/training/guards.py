@@ -72,7 +72,7 @@ def what_fits(trainer: Trainer, step: int) -> str:
 
 
 def _fits(trainer: Trainer, step: int, parts: int) -> bool:
-    """Whether the first of so many parts of the step goes forward and backward, beside the optimiser's memory."""
+    """Whether so many parts of the step go forward and backward, one by one, beside the optimiser's memory."""
     trainer.optimiser.zero_grad(set_to_none=True)
     if trainer.accelerator.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -81,8 +81,9 @@ def _fits(trainer: Trainer, step: int, parts: int) -> bool:
         reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
         batches = trainer.feed.at(step, parts)  # a step holds them all until its end
         autocast = trainer.accelerator.autocast
-        loss = step_loss(trainer.model, trainer.objective, batches[0][0], trainer.layout, autocast=autocast)
-        loss.total.backward()
+        for batch, _ in batches:  # all of them: one may have more that is costly than another
+            loss = step_loss(trainer.model, trainer.objective, batch, trainer.layout, autocast=autocast)
+            loss.total.backward()
         del reserved, batches
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
