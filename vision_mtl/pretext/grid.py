@@ -84,8 +84,7 @@ class Grids:
         sizes = _cell_sizes(self)
         corners, extents = _corners(self, which.device)
         if len(sizes) == 1:  # all rows: nothing to look for, so a device need not be waited for
-            alone = len(self.sizes) == 1
-            first = corners[0].index_select(0, cell) if alone else corners[which, cell]  # (B, 2)
+            first = corners[0].index_select(0, cell)  # (B, 2); grids whose cells have one size are one grid
             return [Rectangles(None, first, sizes[0], aligned=True)]
         first, size = corners[which, cell], extents[which, cell]
         found = []

@@ -234,7 +234,7 @@ class GridMask(Pretext):
             centre = table(_centre_cells, (grids,), keys.device, torch.bool)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
         if self.hidden == "one" and keys.instance is None:  # one of each image: no order of its cells is needed
-            return number == shared.integers(counts if len(grids.sizes) > 1 else grids.max_cells)[:, None]
+            return number == shared.integers(counts)[:, None]
         order = shared.bits(grids.max_cells) * grids.max_cells + number  # (B, n) places in a line, no two the same
         if self.hidden == "ratio" and len(grids.sizes) == 1:  # as many in every image: no need to sort
             last = order.kthvalue(int(self._amount(torch.tensor(grids.max_cells))), dim=1, keepdim=True).values

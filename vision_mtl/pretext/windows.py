@@ -24,8 +24,9 @@ class Windows:
         self.piece = size[1] if aligned else 1  # pixels that are moved at once
         channels, height, width = shape
         pieces = width // self.piece  # of an image's row
-        begin = first[:, 0] * pieces + first[:, 1] // self.piece
-        begin += _starts(len(first), channels * height * pieces, first.device)
+        step = channels * height * pieces  # of an image
+        begin = torch.arange(0, len(first) * step, step, device=first.device)
+        begin = begin + first[:, 0] * pieces + first[:, 1] // self.piece
         # pieces, in all images as one row of memory
         self.index = (begin[:, None] + _offsets(size, shape, self.piece, first.device)).flatten()
 
@@ -42,12 +43,6 @@ class Windows:
         """Put `values` (B, C, h * w), or (B, C, 1) for one colour each, into contiguous images (B, C, H, W)."""
         values = values.expand(-1, -1, self.size[0] * self.size[1]).reshape(-1, self.piece)
         images.view(-1, self.piece).index_copy_(0, self.index, values)
-
-
-@lru_cache(maxsize=64)
-def _starts(count: int, step: int, device: torch.device) -> Tensor:
-    """(count,) int64: 0, step, 2 step ..., where each image begins."""
-    return torch.arange(0, count * step, step, device=device)
 
 
 @lru_cache(maxsize=64)
