@@ -121,7 +121,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("root")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train(image_folder: Path, root: Path) -> Command:
     """`--stage pretrain` with few steps; words given later win."""
 
@@ -145,13 +145,10 @@ def train(image_folder: Path, root: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, image_folder: Path, root: Path) -> Path:
+def trained(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of pretrain with one task, to be read only."""
     folder = tmp_path_factory.mktemp("run") / "trained"
-    words = ["--stage", "pretrain", "--run_dir", folder, "--data.root", root, "--image_size", 32, "--device", "cpu"]
-    words += ["--optim.steps", 3, "--optim.batch_size", 8, "--backbone.name", "test_resnet"]
-    words += ["--tasks.shape.source", f"folder/{image_folder}"]
-    assert main([str(word) for word in words]) == 0
+    assert train(folder, "--optim.steps", "3") == 0
     return folder
 
 
