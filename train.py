@@ -2,7 +2,7 @@
 
 import sys
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -30,7 +30,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.objective import step_loss
-from vision_mtl.training.repair import PretextObjective, RepairBatch, answers, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairBatch, chance_losses, head_specs
 
 HERE = Path(__file__).parent
 PRETEXT_NAMES = ("grid_mask", "decolorise", "downsample")
@@ -95,7 +95,7 @@ def one_step(backbone: Backbone) -> str:
     """ "passed", or what was wrong."""
     pretexts = {name: PRETEXTS.get(name)() for name in PRETEXT_NAMES}
     decoder = DECODERS.get("stages")(MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size))
-    model = SharedModel(backbone, decoder, answers(pretexts, 3)).train()
+    model = SharedModel(backbone, decoder, head_specs(pretexts, 3)).train()
     images = torch.rand(BATCH, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
     mixture = Mixture(pretexts)
     keys = all_pretexts_drawn(mixture)

@@ -22,8 +22,8 @@ from typing import Any
 sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
+from vision_mtl.core.environment import environment
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.run import environment
 from vision_mtl.training.balancing.construct import build_aggregator
 from vision_mtl.training.balancing.options import aggregator_names
 

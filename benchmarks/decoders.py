@@ -31,15 +31,16 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from vision_mtl.core.run import Run, environment
+from vision_mtl.cli.command import split_words
+from vision_mtl.config.resolve import RunConfig, resolve
+from vision_mtl.core.environment import environment
+from vision_mtl.core.run import Run
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.features import extract_features, spread_evenly, with_clean_statistics
-from vision_mtl.stages import build
-from vision_mtl.stages.command import split_words
-from vision_mtl.stages.config import RunConfig, resolve
-from vision_mtl.stages.pretrain import build_objective, training_images
+from vision_mtl.recipes import build
+from vision_mtl.recipes.repair import build_repair_objective, training_images
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.repair import RepairFeed
@@ -114,7 +115,7 @@ def trainer_of(arm: str, seed: int, steps: int, options: list[str], folder: Path
     model = build.build_model(config, pretexts)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
-    objective = build_objective(config, run, pool, pretexts, indices)
+    objective = build_repair_objective(config, run, pool, pretexts, indices)
     feed = RepairFeed(pool, Batches(indices, optim.batch_size, seed), seed, accelerator.device)
     return Trainer(model, objective, feed, optim, accelerator, runtime.layout(model.backbone), seed)
 

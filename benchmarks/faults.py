@@ -42,12 +42,12 @@ import torch  # noqa: F401 warm: a life must not spend its first seconds on it
 from matplotlib.figure import Figure
 from PIL import Image
 
+from vision_mtl.cli.command import main
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.environment import environment
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.reached import Reached
 from vision_mtl.core.run import Run
-from vision_mtl.stages.command import main
-from vision_mtl.stages.registry import STAGES
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import Trainer
 

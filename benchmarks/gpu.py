@@ -45,10 +45,11 @@ from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim, build_optimiser
-from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
 from vision_mtl.training.runtime import Runtime
 
 from timm.models.vision_transformer import Block  # isort: skip  # after the project: it mends torchvision's import
+from vision_mtl.training.repair import head_specs
 
 RATIO = 0.75
 # dense bfloat16 TFLOP/s without sparsity, from NVIDIA's data sheets; the first name that stands in the card's counts
@@ -184,7 +185,7 @@ def build(recipe: Recipe, batch: int, device: str, compiled: bool) -> Trainer:
     accelerator = runtime.accelerator(device)
     feed = RepairFeed(pool, Batches(indices, batch, seed=0), 0, accelerator.device)
     optim = Optim(steps=10**6, max_seconds=None, batch_size=batch)
-    model = SharedModel(net, decoder, answers(pretexts, 3))
+    model = SharedModel(net, decoder, head_specs(pretexts, 3))
     trainer = Trainer(model, objective, feed, optim, accelerator, runtime.layout(net), 0, compiled)
     trainer.model.train()
     return trainer

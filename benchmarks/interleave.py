@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision_mtl.core.run import environment
+from vision_mtl.core.environment import environment
 from vision_mtl.training.tuning import processor
 
 RESULTS = Path(__file__).parent / "results"

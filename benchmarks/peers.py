@@ -48,6 +48,8 @@ from torch import Tensor
 
 from benchmarks.interleave import RESULTS, interleave, metadata, shown, speed_ratio, summary
 from benchmarks.lightly_methods import BATCH, SIDE, WORKERS, mae, simclr
+from vision_mtl.config.resolve import RunConfig, resolve
+from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.comparisons import compare
@@ -55,12 +57,10 @@ from vision_mtl.evaluation.families import family
 from vision_mtl.evaluation.features import extract_features, with_clean_statistics
 from vision_mtl.evaluation.linear_probe import standardise
 from vision_mtl.evaluation.predictions import instance_values, predict_split
-from vision_mtl.evaluation.probing import ProbeTask, linear_answer
+from vision_mtl.evaluation.probing import ProbeTask, predict_linear
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.stages import build
-from vision_mtl.stages.command import read_config
-from vision_mtl.stages.config import RunConfig, resolve
-from vision_mtl.stages.pretrain import build_network, build_trainer, training_images
+from vision_mtl.recipes import build
+from vision_mtl.recipes.repair import build_network, build_trainer, training_images
 from vision_mtl.training.checkpoint import save_weights
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.runtime import Runtime
@@ -281,7 +281,7 @@ def probe(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> dict
         rows = [np.arange(a, b) for a, b in itertools.pairwise(edges)]
         values = pool.labels[task][every.numpy()]
         asked = ProbeTask("single_label", len(pool.class_names[task]), values, *rows)
-        answer = linear_answer(standardise(features, rows[0]), asked, rows[0])
+        answer = predict_linear(standardise(features, rows[0]), asked, rows[0])
         right = (answer.prediction.argmax(1) == values[rows[2]]).astype(float)
         found[task] = answer.chosen["val_score"], right
     return found

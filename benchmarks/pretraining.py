@@ -26,14 +26,16 @@ import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torch
 import numpy as np
 from joblib import Parallel, delayed
 
-from vision_mtl.core.run import Run, environment
+from vision_mtl.cli.command import split_words
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.yaml_files import read_config
+from vision_mtl.core.environment import environment
+from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.comparisons import Comparison, compare
 from vision_mtl.evaluation.families import family
 from vision_mtl.evaluation.predictions import instance_values, predict_split
-from vision_mtl.stages import build
-from vision_mtl.stages.command import read_config, split_words
-from vision_mtl.stages.config import resolve
+from vision_mtl.recipes import build
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "pretraining.json"

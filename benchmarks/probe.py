@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from vision_mtl.core.run import environment
+from vision_mtl.core.environment import environment
 from vision_mtl.evaluation.linear_probe import STRENGTHS, LinearProbe, fit_linear_probe, standardise
 
 RESULT = Path(__file__).parent / "results" / "probe.json"

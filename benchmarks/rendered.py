@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
 import numpy as np
 
-from vision_mtl.core.run import environment
+from vision_mtl.cli.command import main as command
+from vision_mtl.core.environment import environment
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.linear_probe import fit_linear_probe
 from vision_mtl.evaluation.scores import accuracy_score
-from vision_mtl.stages.command import main as command
 
 RESULT = Path(__file__).parent / "results" / "rendered.json"
 SETS = ("cars", "faces", "pets")

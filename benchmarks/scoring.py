@@ -27,13 +27,13 @@ from benchmarks.step import drawn_pool, timed
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery import measure
 from vision_mtl.discovery.folds import fold_images
-from vision_mtl.discovery.measure import Judged, measure_damages, model_errors
+from vision_mtl.discovery.measure import ScoredNetwork, measure_damages, model_errors
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
-from vision_mtl.training.repair import answers
+from vision_mtl.training.repair import head_specs
 from vision_mtl.training.runtime import Runtime
 
 SIDE, GRID, FITTED = 64, 4, 2000
@@ -71,7 +71,7 @@ def main() -> None:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Seconds of one pass over all damages, the phases' shares of it, and of the network alone."""
     pool, judged = drawn_pool(), build(given.backbone)
-    judged = Judged(judged.model, pool, judged.mixture, judged.autocast)
+    judged = ScoredNetwork(judged.model, pool, judged.mixture, judged.autocast)
     indices = torch.arange(FITTED, FITTED + given.images)
     spent: dict[str, list[float]] = defaultdict(list)
     parts = {"fit rules": (measure, "fit_rules"), "network": (measure, "predict_part")}
@@ -87,15 +87,15 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": seconds, "network": network, "phases": {**shares, "rest": 1 - sum(shares.values())}}
 
 
-def build(name: str, pool: Pool | None = None) -> Judged:
+def build(name: str, pool: Pool | None = None) -> ScoredNetwork:
     """A network as `pretrain` builds it, in the mode that it is scored in."""
     torch.manual_seed(0)
     runtime = Runtime()
     pretexts = {NAME: PRETEXTS.get(NAME)(grid=GRID)}
     net = Backbone(name, image_size=(SIDE, SIDE))
     decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size))
-    model = SharedModel(net, decoder, answers(pretexts, 3)).to(memory_format=runtime.layout(net))
-    return Judged(model, pool or drawn_pool(), Mixture(pretexts), runtime.accelerator("auto").autocast)
+    model = SharedModel(net, decoder, head_specs(pretexts, 3)).to(memory_format=runtime.layout(net))
+    return ScoredNetwork(model, pool or drawn_pool(), Mixture(pretexts), runtime.accelerator("auto").autocast)
 
 
 if __name__ == "__main__":

@@ -116,8 +116,9 @@ def growth(steps: list[dict[str, float]]) -> float:
 
 def inside(begun: float, found: Path, last: int, words: list[str]) -> None:
     """In the process of the run: the command, with a look at the clock and the memory at its steps and phases."""
-    from vision_mtl.stages import build, pretrain
-    from vision_mtl.stages.command import main as command
+    from vision_mtl.cli.command import main as command
+    from vision_mtl.recipes import build
+    from vision_mtl.stages import pretrain
     from vision_mtl.training.loop import Trainer
 
     steps: list[dict[str, float]] = []

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 from scipy.stats import norm, permutation_test, t
 
-from vision_mtl.core.run import environment
+from vision_mtl.core.environment import environment
 from vision_mtl.evaluation.crossed import Spread, spread
 from vision_mtl.evaluation.scores import proportion
 from vision_mtl.evaluation.sign_flip import sign_flip

@@ -34,12 +34,12 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim, build_optimiser
-from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
 from vision_mtl.training.runtime import Runtime
 
 SIDE, BATCH, IMAGES = 64, 128, 8192
@@ -102,8 +102,8 @@ def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: in
     pretexts = {name: PRETEXTS.get(name)(**({"grid": grid} if name == "grid_mask" else {})) for name in MIXTURE}
     net = Backbone(architecture, kwargs=kwargs, image_size=pool.shape[1:])
     decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size))
-    tasks = {f"task{number}": TaskAnswer("single_label", 10) for number in range(heads)}
-    model, mixture = SharedModel(net, decoder, answers(pretexts, 3), tasks), Mixture(pretexts)
+    tasks = {f"task{number}": TaskHeadSpec("single_label", 10) for number in range(heads)}
+    model, mixture = SharedModel(net, decoder, head_specs(pretexts, 3), tasks), Mixture(pretexts)
     indices = pool.indices("train")
     chance = chance_losses(mixture, pool.gather(indices[:BATCH]), Keys(0, 0, indices[:BATCH]))
     accelerator = runtime.accelerator("auto")

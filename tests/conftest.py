@@ -22,16 +22,18 @@ import pytest
 import torch
 
 import vision_mtl  # noqa: F401, first
-from vision_mtl.models.task_heads import TaskAnswer
-from vision_mtl.stages import build
-from vision_mtl.stages.config import resolve
+from vision_mtl.config.resolve import resolve
+from vision_mtl.models.task_heads import TaskHeadSpec
+from vision_mtl.recipes import build
 from vision_mtl.training.checkpoint import save_weights
 
+pytest_plugins = ["command_fixtures"]  # the command as a user gives it, on small images
+
 ANSWERS = {
-    "shape": TaskAnswer("single_label", 3),
-    "tags": TaskAnswer("multi_label", 3),
-    "age": TaskAnswer("regression", 1, offset=40.0, scale=10.0),
-    "layout": TaskAnswer("dense", 3),
+    "shape": TaskHeadSpec("single_label", 3),
+    "tags": TaskHeadSpec("multi_label", 3),
+    "age": TaskHeadSpec("regression", 1, offset=40.0, scale=10.0),
+    "layout": TaskHeadSpec("dense", 3),
 }
 CLASS_NAMES = {
     "shape": ["flat", "round", "square"],

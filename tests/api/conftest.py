@@ -10,8 +10,8 @@ from PIL import Image
 
 import vision_mtl
 from vision_mtl.api.loaded_run import LoadedRun
+from vision_mtl.cli.command import main
 from vision_mtl.pretext.contract import PRETEXTS
-from vision_mtl.stages.command import main
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from PIL import Image
 
 import vision_mtl
 from vision_mtl.api.loaded_run import LoadedRun
+from vision_mtl.cli.command import main
 from vision_mtl.core.errors import UserError
-from vision_mtl.stages.command import main
 
 
 def test_a_run_says_what_it_is(pretrained: LoadedRun) -> None:

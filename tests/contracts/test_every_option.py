@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from vision_mtl.core.options import read_options, registered_class
-from vision_mtl.stages.config import (
+from vision_mtl.cli.help import help_text
+from vision_mtl.config.options import read_options, registered_class
+from vision_mtl.config.resolve import (
     _DECODERS,
     _PRETEXTS,
     DEFAULT_DECODER,
@@ -19,8 +20,7 @@ from vision_mtl.stages.config import (
     SIMPLE_SECTIONS,
     option_table,
 )
-from vision_mtl.stages.help import help_text
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.config.stage import STAGES
 
 BALANCINGS = sorted(
     file for file in (HERE / "training/balancing").glob("*.py") if ".register(" in file.read_text("utf-8")
@@ -53,7 +53,7 @@ UNITS = re.compile(
 def components() -> list[tuple[str, Path, str]]:
     """(section, file, class or function) of everything whose signature is options."""
     found = [(section, HERE / file, name) for section, (file, name) in SIMPLE_SECTIONS.items()]
-    found += [("general", HERE / "stages/config.py", "General"), ("tasks", HERE / "data/options.py", "Task")]
+    found += [("general", HERE / "config/resolve.py", "General"), ("tasks", HERE / "data/options.py", "Task")]
     registered = [("decoder", _DECODERS.file(name)) for name in _DECODERS.names()]
     registered += [("pretexts", _PRETEXTS.file(name)) for name in _PRETEXTS.names()]
     registered += [("stage", STAGES.file(name)) for name in STAGES.names()]

@@ -10,7 +10,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.objective import step_loss
-from vision_mtl.training.repair import PretextObjective, RepairBatch, answers, chance_losses, requests
+from vision_mtl.training.repair import PretextObjective, RepairBatch, chance_losses, head_specs, requests
 
 # a kind each: plain ViT, with relative positions, windows, hybrid, pyramid; residual, depthwise, dense, mobile and
 # modern convolutions; an MLP, a pooling mixer, and one without patches of one size
@@ -42,7 +42,7 @@ def build(name: str, pretexts: dict, decoder: str) -> SharedModel:
     size = FAMILIES[name]
     backbone = Backbone(name, image_size=(size, size))
     maps = MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size)
-    return SharedModel(backbone, DECODERS.get(decoder)(maps), answers(pretexts, 3))
+    return SharedModel(backbone, DECODERS.get(decoder)(maps), head_specs(pretexts, 3))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from vision_mtl.config.options import read_options, registered_class
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.options import read_options, registered_class
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.training.repair import zero_prediction

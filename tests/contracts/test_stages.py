@@ -4,9 +4,9 @@ import inspect
 
 import pytest
 
-from vision_mtl.core.options import read_options, registered_class, summary
-from vision_mtl.stages.config import SIMPLE_SECTIONS, resolve
-from vision_mtl.stages.registry import STAGES, sections
+from vision_mtl.config.options import read_options, registered_class, summary
+from vision_mtl.config.resolve import SIMPLE_SECTIONS, resolve
+from vision_mtl.config.stage import STAGES, sections
 
 KNOWN = {*SIMPLE_SECTIONS, "tasks", "pretexts", "decoder"}
 

@@ -21,7 +21,7 @@ FORBIDDEN_CALLS = {"torch.load", "torch.hub.load", "yaml.load", "yaml.unsafe_loa
 FORBIDDEN_NAMES = {"exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"extractall", "extract", "unpack_archive"}
 DEALS_OUT = {"runner.py: joblib"}  # it sends our own functions to workers of ours, and loads no file
-ALLOWED_EVAL = "stages/config.py"  # of annotations in our own signatures, never of what a user wrote
+ALLOWED_EVAL = "config/resolve.py"  # of annotations in our own signatures, never of what a user wrote
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
@@ -80,7 +80,7 @@ def test_a_malicious_checkpoint_is_refused_and_does_nothing(tmp_path: Path, name
 
 
 def test_a_malicious_config_is_refused_and_does_nothing(tmp_path: Path) -> None:
-    from vision_mtl.stages.command import main
+    from vision_mtl.cli.command import main
 
     trace, file = tmp_path / "trace", tmp_path / "evil.yaml"
     file.write_text(f"seed: !!python/object/apply:os.mkdir ['{trace}']\n")

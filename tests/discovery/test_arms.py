@@ -8,7 +8,7 @@ import torch
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.discovery.arms import MOST_ARMS, arm_losses, build_arms, prefer_arms, select_arms
-from vision_mtl.discovery.measure import Judged
+from vision_mtl.discovery.measure import ScoredNetwork
 from vision_mtl.discovery.preferring import prefer
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
@@ -74,7 +74,7 @@ def test_arms_are_drawn_as_often_as_their_weights_say() -> None:
 
 def test_untrained_losses_are_those_of_a_silent_network_and_always_the_same(pool) -> None:
     arms, indices = build_arms(PRETEXT, SHAPE), torch.arange(5, 40, 2)
-    judged = Judged(Silent(), pool, Mixture(PRETEXT))
+    judged = ScoredNetwork(Silent(), pool, Mixture(PRETEXT))
     silent, untrained = arm_losses(judged, arms, indices), arm_losses(judged, arms, indices, untrained=True)
     assert silent.shape == (15, 18)
     np.testing.assert_allclose(silent, untrained)

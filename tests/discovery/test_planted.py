@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 
 HEIGHT, WIDTH, CELL = 16, 32, 8  # a grid of 2 x 4 cells
 COUNT = 800  # images of a class

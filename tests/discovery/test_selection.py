@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.discovery.course import skill_over_time
 from vision_mtl.discovery.kinds import FLOOR
+from vision_mtl.discovery.learning_curve import skill_over_time
 from vision_mtl.discovery.measure import DamageErrors
 from vision_mtl.discovery.preferring import prefer
 from vision_mtl.discovery.selection import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from vision_mtl.stages.registry import STAGES, sections
+from vision_mtl.config.stage import STAGES, sections
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -16,7 +16,7 @@ SMALL = ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps"
 # the contract tests of the new components, then the command: one process, one import of PyTorch
 DRIVER = """
 import sys, pytest
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_rooms.py"]
 plain = ["-o", "addopts=--strict-markers", "-p", "no:cacheprovider"]  # in this process
 code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or stripes or coarse or hardest"])

@@ -13,8 +13,8 @@ import pytest
 from my_images import CLASSES, write_images
 from readme_commands import NOT_RUN, README, ROOT, SERVES, at_smoke_size, commands
 
-from vision_mtl.stages.command import main
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.cli.command import main
+from vision_mtl.config.stage import STAGES
 
 TEXT = README.read_text("utf-8")
 MADE_OF_A_FOLDER = ("pretrain", "probe", "predict", "export")  # a stranger's four commands

@@ -20,7 +20,7 @@ from vision_mtl.evaluation.predictions import (
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import Request, SharedModel
-from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.models.task_heads import TaskHeadSpec
 
 COUNT, SIDE = 20, 32
 
@@ -58,7 +58,7 @@ def model(pool: Pool) -> SharedModel:
     torch.manual_seed(0)
     net = Backbone("test_resnet", image_size=(SIDE, SIDE))
     decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size), width=8, depth=1)
-    answers = {name: TaskAnswer(t.kind, t.num_outputs, 10.0, 4.0) for name, t in pool.targets.items()}
+    answers = {name: TaskHeadSpec(t.kind, t.num_outputs, 10.0, 4.0) for name, t in pool.targets.items()}
     made = SharedModel(net, decoder, {}, answers)
     for parameter in made.task_heads.parameters():
         torch.nn.init.normal_(parameter)

@@ -10,7 +10,7 @@ from vision_mtl.evaluation.probing import (
     choose_features,
     constant_answer,
     knn_answer,
-    linear_answer,
+    predict_linear,
     score_task,
 )
 
@@ -35,9 +35,9 @@ def answers_of(x: torch.Tensor, task: ProbeTask) -> dict:
     scaled = standardise(x.numpy(), task.train)
     noise = np.random.default_rng(1).normal(size=scaled.shape)
     return {
-        "linear": linear_answer(scaled, task, task.train),
+        "linear": predict_linear(scaled, task, task.train),
         "knn": knn_answer(x, task, task.train),
-        "linear_random_init": linear_answer(noise, task, task.train),
+        "linear_random_init": predict_linear(noise, task, task.train),
         "majority": constant_answer(task, task.train),
     }
 

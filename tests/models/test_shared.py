@@ -6,19 +6,23 @@ import torch
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import Answer, Request, SharedModel
-from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.models.shared import HeadSpec, Request, SharedModel
+from vision_mtl.models.task_heads import TaskHeadSpec
 
-ANSWERS = {"mask": Answer("pixels", 3, learned_fill=True), "colour": Answer("pixels", 2), "turn": Answer("logits", 4)}
+ANSWERS = {
+    "mask": HeadSpec("pixels", 3, learned_fill=True),
+    "colour": HeadSpec("pixels", 2),
+    "turn": HeadSpec("logits", 4),
+}
 TASKS = {
-    "letter": TaskAnswer("single_label", 5),
-    "marks": TaskAnswer("multi_label", 3),
-    "size": TaskAnswer("regression", 1, offset=100.0, scale=20.0),
-    "seen": TaskAnswer("dense", 4),
+    "letter": TaskHeadSpec("single_label", 5),
+    "marks": TaskHeadSpec("multi_label", 3),
+    "size": TaskHeadSpec("regression", 1, offset=100.0, scale=20.0),
+    "seen": TaskHeadSpec("dense", 4),
 }
 
 
-def build(backbone: str, decoder: str, tasks: dict[str, TaskAnswer] | None = None) -> SharedModel:
+def build(backbone: str, decoder: str, tasks: dict[str, TaskHeadSpec] | None = None) -> SharedModel:
     torch.manual_seed(0)
     trunk = Backbone(backbone, image_size=(64, 64))
     made = DECODERS.get(decoder)(MapSpec(trunk.channels, trunk.map_sizes, (64, 64)))
@@ -95,7 +99,9 @@ def test_tasks_and_pretexts_of_a_mixed_batch_equal_separate_passes(backbone: str
 
 
 def test_a_task_and_a_pretext_may_share_a_name() -> None:
-    model = build("resnet18", "stages", {"mask": TaskAnswer("single_label", 2), "turn": TaskAnswer("dense", 3)}).eval()
+    model = build(
+        "resnet18", "stages", {"mask": TaskHeadSpec("single_label", 2), "turn": TaskHeadSpec("dense", 3)}
+    ).eval()
     with torch.no_grad():
         model.fills["mask"].fill_(0.9)
         images = torch.rand(3, 3, 64, 64)
@@ -138,14 +144,14 @@ def test_heads_of_absent_tasks_get_no_gradient() -> None:
 def test_a_name_that_cannot_name_a_module_or_is_taken_is_refused(name: str) -> None:
     model = build("resnet18", "linear", TASKS)
     with pytest.raises(UserError, match=rf"new and have letters, digits, - and _ only; found '{name}'"):
-        model.add_task(name, TaskAnswer("single_label", 2))
+        model.add_task(name, TaskHeadSpec("single_label", 2))
 
 
 @pytest.mark.parametrize("name", ["keys", "pop", "2024", "my-task", "größe"])
 def test_any_other_name_will_do(name: str) -> None:
     model = build("resnet18", "linear", TASKS)
     before = set(model.state_dict())
-    model.add_task(name, TaskAnswer("single_label", 2))
+    model.add_task(name, TaskHeadSpec("single_label", 2))
     assert {key.split(".")[1] for key in set(model.state_dict()) - before} == {f"task_{name}"}
     with torch.no_grad():
         assert model.eval()(torch.rand(1, 3, 64, 64), [task(name, 0)])[f"task:{name}"][0].shape == (1, 2)

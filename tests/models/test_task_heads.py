@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_mtl.models.task_heads import ClassHead, DenseHead, LabelsHead, TaskAnswer, ValueHead, build_task_head
+from vision_mtl.models.task_heads import ClassHead, DenseHead, LabelsHead, TaskHeadSpec, ValueHead, build_task_head
 
 SIZE = (10, 14)
 
 
-def head_of(answer: TaskAnswer) -> nn.Module:
+def head_of(answer: TaskHeadSpec) -> nn.Module:
     torch.manual_seed(0)
     head = build_task_head(answer, 6, (5, 4), SIZE)
     for parameter in head.parameters():
@@ -21,7 +21,7 @@ def head_of(answer: TaskAnswer) -> nn.Module:
     return head
 
 
-def features(answer: TaskAnswer) -> Tensor:
+def features(answer: TaskHeadSpec) -> Tensor:
     random = torch.Generator().manual_seed(1)
     shape = (3, 5, 3, 4) if answer.is_dense else (3, 6, 2, 3)
     return torch.randn(shape, generator=random)
@@ -29,7 +29,7 @@ def features(answer: TaskAnswer) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["single_label", "dense"])
 def test_probabilities_sum_to_1_and_a_temperature_softens_them(kind: str) -> None:
-    answer = TaskAnswer(kind, 4)
+    answer = TaskHeadSpec(kind, 4)
     head = head_of(answer)
     outputs = head(features(answer)).detach()
     assert outputs.shape == ((3, 4, *SIZE) if kind == "dense" else (3, 4))
@@ -43,7 +43,7 @@ def test_probabilities_sum_to_1_and_a_temperature_softens_them(kind: str) -> Non
 
 
 def test_labels_are_independent_of_each_other() -> None:
-    answer = TaskAnswer("multi_label", 4)
+    answer = TaskHeadSpec("multi_label", 4)
     head = head_of(answer)
     outputs = head(features(answer)).detach()
     head.temperature.fill_(2.0)
@@ -54,7 +54,7 @@ def test_labels_are_independent_of_each_other() -> None:
 
 
 def test_a_number_is_told_in_the_labels_own_unit() -> None:
-    answer = TaskAnswer("regression", 1, offset=170.0, scale=12.0)
+    answer = TaskHeadSpec("regression", 1, offset=170.0, scale=12.0)
     head = head_of(answer)
     maps = features(answer)
     pooled = F.layer_norm(maps.mean((2, 3)), (6,), head.norm.weight, head.norm.bias)
@@ -67,7 +67,7 @@ def test_a_number_is_told_in_the_labels_own_unit() -> None:
 
 def test_a_pixels_class_comes_from_where_it_lies() -> None:
     """A readout that differs in one cell changes that cell's 4 x 4 pixels alone."""
-    answer = TaskAnswer("dense", 2)
+    answer = TaskHeadSpec("dense", 2)
     head, maps = head_of(answer), features(answer)
     other = maps.clone()
     other[0, :, 1, 2] += 1
@@ -80,19 +80,19 @@ def test_a_pixels_class_comes_from_where_it_lies() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (TaskAnswer("single_label", 3), ClassHead),
-        (TaskAnswer("multi_label", 3), LabelsHead),
-        (TaskAnswer("regression", 1, 5.0, 2.0), ValueHead),
-        (TaskAnswer("dense", 3), DenseHead),
+        (TaskHeadSpec("single_label", 3), ClassHead),
+        (TaskHeadSpec("multi_label", 3), LabelsHead),
+        (TaskHeadSpec("regression", 1, 5.0, 2.0), ValueHead),
+        (TaskHeadSpec("dense", 3), DenseHead),
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
-def test_unit_and_temperature_travel_with_the_weights(answer: TaskAnswer, kind: type[nn.Module]) -> None:
+def test_unit_and_temperature_travel_with_the_weights(answer: TaskHeadSpec, kind: type[nn.Module]) -> None:
     head = head_of(answer)
     assert type(head) is kind and answer.is_dense == (kind is DenseHead)
     for buffer in head.buffers():
         buffer.fill_(3.5)
-    other = build_task_head(TaskAnswer(answer.kind, answer.num_outputs), 6, (5, 4), SIZE)
+    other = build_task_head(TaskHeadSpec(answer.kind, answer.num_outputs), 6, (5, 4), SIZE)
     other.load_state_dict(head.state_dict())
     assert [float(buffer) for buffer in other.buffers()] == [3.5] * (2 if kind is ValueHead else 1)
     outputs = head(features(answer))

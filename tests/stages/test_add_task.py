@@ -13,8 +13,8 @@ import torch
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.predictions import predict_task
-from vision_mtl.stages import build
-from vision_mtl.stages.report import result_text
+from vision_mtl.recipes import build
+from vision_mtl.recipes.result_text import result_text
 from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
 OLD = ("letter", "seen")
@@ -97,7 +97,7 @@ def test_on_a_frozen_trunk_the_change_is_exactly_zero(frozen: Path, result) -> N
 
 def test_the_new_model_answers_old_and_new(frozen: Path, tmp_path: Path, add) -> None:
     model, state = build.restore_model(str(frozen))
-    assert set(model.task_answers) == {*OLD, "shade"} == set(state["task_answers"])
+    assert set(model.task_specs) == {*OLD, "shade"} == set(state["task_answers"])
     assert state["class_names"]["shade"] == ["bright", "dark"] and set(state["tasks"]) == {*OLD, "shade"}
 
 

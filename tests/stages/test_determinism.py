@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +30,7 @@ OPTIONS = {
     "probe": [],
     "discover": ["--discover.num_images", "8", "--discover.num_scorings", "1", "--pretexts.grid_mask.grid", "2"],
 }
-PROGRAM = (
-    "import json, sys; from vision_mtl.stages.command import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
-)
+PROGRAM = "import json, sys; from vision_mtl.cli.command import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
 
 
 @pytest.fixture(scope="module")

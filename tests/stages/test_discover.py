@@ -14,8 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
-from vision_mtl.stages.command import main
-from vision_mtl.stages.config import resolve
+from vision_mtl.cli.command import main
+from vision_mtl.config.resolve import resolve
 
 SMALL = {
     "stage": "discover",

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_mtl.stages.discover_online import Syllabus
-from vision_mtl.stages.guards import images_seen
+from vision_mtl.recipes.discovery_online import Syllabus
+from vision_mtl.recipes.run_warnings import images_seen
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import Trainer
 

@@ -17,13 +17,14 @@ import torch
 import yaml
 from PIL import Image
 
+from vision_mtl.config.resolve import RunConfig, resolve
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
-from vision_mtl.stages.config import RunConfig, resolve
-from vision_mtl.stages.report import result_text
-from vision_mtl.stages.single import steps_alone
-from vision_mtl.stages.supervised import build_feed, open_labels
+from vision_mtl.recipes.labels import open_labels
+from vision_mtl.recipes.result_text import result_text
+from vision_mtl.recipes.single_task import steps_alone
+from vision_mtl.recipes.supervised import build_feed
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.mixing import Mixing
 from vision_mtl.training.optimiser import Optim

@@ -17,8 +17,8 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from vision_mtl.stages.command import main
-from vision_mtl.stages.report import result_text
+from vision_mtl.cli.command import main
+from vision_mtl.recipes.result_text import result_text
 
 HTML = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 FORMULA = '=HYPERLINK("http://evil.example","win")'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 
 
 def reconstruct(trained: Path, folder: Path, *words: str) -> int:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from joblib.externals.loky import get_reusable_executor
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 
 SIDE = 32
 COLOURS = {"circle": (220, 60, 60), "square": (60, 200, 60), "cross": (70, 90, 230), "ring": (220, 200, 40)}

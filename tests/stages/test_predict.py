@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from vision_mtl.cli.command import main
 from vision_mtl.data.decode import decode_file
 from vision_mtl.data.resize import resize
+from vision_mtl.inference.image_files import Frame, ImageFile, decoded_batches, find_inputs
 from vision_mtl.models.shared import Request
-from vision_mtl.stages import build
-from vision_mtl.stages.command import main
-from vision_mtl.stages.predict_inputs import Frame, ImageFile, decoded_batches, find_inputs
+from vision_mtl.recipes import build
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_files_say_what_the_model_says(trained: Path, photos: Path, tmp_path
     model, _ = build.restore_model(str(trained))
     pixels = np.stack([resize(decode_file(Path(name)), (32, 48), "stretch") for name in names])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
-    requests = [Request(task, torch.arange(6), is_task=True) for task in model.task_answers]
+    requests = [Request(task, torch.arange(6), is_task=True) for task in model.task_specs]
     with torch.no_grad():
         found = {r.name: model.task_head(r.name).probabilities(model(images, [r])[r.key][0]) for r in requests}
     for i, (row, record) in enumerate(zip(rows, records, strict=True)):
@@ -153,9 +153,9 @@ def test_unreadable_images_are_listed_and_the_others_kept(
 def test_an_interrupted_run_leaves_whole_files(
     trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vision_mtl.stages.predict import Answerer
+    from vision_mtl.inference.predictor import Predictor
 
-    original, calls = Answerer.__call__, []
+    original, calls = Predictor.__call__, []
 
     def interrupted(self, images):
         calls.append(1)
@@ -163,7 +163,7 @@ def test_an_interrupted_run_leaves_whole_files(
             raise KeyboardInterrupt
         return original(self, images)
 
-    monkeypatch.setattr(Answerer, "__call__", interrupted)
+    monkeypatch.setattr(Predictor, "__call__", interrupted)
     words = ["--predict.images", "photos", "--predict.batch_size", "2"]
     assert predict(trained, tmp_path / "run", *words) == 130
     assert len(json.loads((tmp_path / "run" / "predictions.json").read_text())) == 4

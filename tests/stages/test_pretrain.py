@@ -82,7 +82,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, inter
 def test_a_new_run_takes_over_weights_backbone_and_size(
     train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vision_mtl.stages.command import main
+    from vision_mtl.cli.command import main
 
     assert train(tmp_path / "first") == 0
     root = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())["data"]["root"]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from vision_mtl.cli.command import main
+from vision_mtl.config.resolve import resolve
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.stages import build
-from vision_mtl.stages.command import main
-from vision_mtl.stages.config import resolve
-from vision_mtl.stages.report import result_text
+from vision_mtl.recipes import build
+from vision_mtl.recipes.result_text import result_text
 from vision_mtl.training.checkpoint import find_checkpoint, read_tensors
 
 

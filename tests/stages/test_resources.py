@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIMITED = """
 import json, os, resource, sys
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 words, kind, room = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-import vision_mtl.stages.pretrain, vision_mtl.stages.report, vision_mtl.models.decoders.stages
+import vision_mtl.stages.pretrain, vision_mtl.recipes.result_text, vision_mtl.models.decoders.stages
 import vision_mtl.data.sources.images, torch._dynamo
 if kind == "AS":
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

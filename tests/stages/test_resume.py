@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
-from vision_mtl.training.loop import Taken, Trainer
+from vision_mtl.training.loop import PendingStep, Trainer
 
 ROOT = Path(__file__).parents[2]
 CLOCK = ("seconds", "images_per_second")
@@ -42,7 +42,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch):
     original = Trainer._records
 
     def arm(step: int | None) -> None:
-        def failing(self: Trainer, taken: list[Taken]) -> object:
+        def failing(self: Trainer, taken: list[PendingStep]) -> object:
             if taken[0].step == step:
                 raise SystemExit(9)
             return original(self, taken)

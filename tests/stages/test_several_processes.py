@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 from vision_mtl.training.checkpoint import check, checkpoints, read_state, read_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ CLOCK = ("seconds", "images_per_second")
 # a signal in the 14th step, or a gradient that is no number in the 4th
 PROGRAM = """
 import json, os, signal, sys
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 from vision_mtl.training.loop import Trainer
 
 step, backward = Trainer._step, Trainer._backward
@@ -62,8 +62,8 @@ for words, happens in json.loads(sys.argv[1]):
 AT_ONCE = """
 import sys, time
 from pathlib import Path
-from vision_mtl.stages.command import main
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.cli.command import main
+from vision_mtl.config.stage import STAGES
 STAGES.get("pretrain")
 place, own, count, words = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 (place / own).touch()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vision_mtl.stages.command import main
+from vision_mtl.cli.command import main
 
 
 @pytest.fixture

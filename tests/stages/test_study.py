@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from vision_mtl.cli.command import main
 from vision_mtl.discovery.selection import Selection
 from vision_mtl.discovery.selection import controls as selection_controls
-from vision_mtl.stages.command import main
 
 ROOT = Path(__file__).parents[2]
 TINY = {"optim": {"steps": 3, "batch_size": 12}}

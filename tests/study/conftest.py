@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vision_mtl.evaluation.instances import Judged, write_instances
+from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.recipes import merge, read_arms
 
@@ -36,7 +36,7 @@ class Written:
             for seed in seeds
         }
 
-    def write(self, arm: str, fraction: float, seed: int, names: list[str], judged: list[Judged]) -> Path:
+    def write(self, arm: str, fraction: float, seed: int, names: list[str], judged: list[InstanceScores]) -> Path:
         """The judged images of the arm's run; image i is called `names[i]` and is a cluster of its own."""
         (key,) = self.finals[arm, fraction, seed]
         folder = self.folder / self.plan.nodes[key].folder

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.evaluation.instances import Judged
+from vision_mtl.evaluation.instance_scores import InstanceScores
 from vision_mtl.study.collect import Collection, compare_arms, score_rows
 
 ARMS = {"plain": ["finetune"], "other": {"stages": ["finetune"], "finetune": {"x": 1}}}
 
 
-def pets(value: list[float], said: list[int] | None = None, fraction: float = 1.0, method: str = "head") -> Judged:
+def pets(
+    value: list[float], said: list[int] | None = None, fraction: float = 1.0, method: str = "head"
+) -> InstanceScores:
     true = np.array([0, 0, 0, 1])
     said_all = np.array(said if said is not None else [0, 0, 0, 0])
-    return Judged("pets", method, fraction, np.arange(4), np.array(value, float), true, said_all)
+    return InstanceScores("pets", method, fraction, np.arange(4), np.array(value, float), true, said_all)
 
 
 def test_pairs_follow_names_not_order(written) -> None:
@@ -60,7 +62,7 @@ def test_a_probe_is_read_at_each_fraction(written) -> None:
 
 def test_a_number_has_no_chance_and_no_classes(written) -> None:
     runs = written({"plain": ["finetune"]}, [1.0], [0])
-    runs.write("plain", 1.0, 0, list("ab"), [Judged("age", "head", 1.0, np.arange(2), np.array([-3.0, -1.0]))])
+    runs.write("plain", 1.0, 0, list("ab"), [InstanceScores("age", "head", 1.0, np.arange(2), np.array([-3.0, -1.0]))])
     (row,) = score_rows(
         Collection(runs.plan, runs.finals, runs.folder, [0], "balanced_accuracy"), ["plain"], [1.0], False
     )

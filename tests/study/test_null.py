@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from vision_mtl.evaluation.comparisons import compare
 from vision_mtl.evaluation.families import judge
-from vision_mtl.evaluation.instances import Judged
+from vision_mtl.evaluation.instance_scores import InstanceScores
 from vision_mtl.study.collect import Collection, compare_arms
 
 SEEDS, STUDIES, TEST, LABELLED = 5, 1000, 300, 60
@@ -42,7 +42,7 @@ def test_the_same_recipe_at_other_seeds_is_undecided(written, tmp_path: Path) ->
     # and the study's own way, by files, gives the same
     runs, names = written(arms, [1.0], list(seeds)), [f"{i:03d}" for i in range(TEST)]
     for (arm, fraction, seed), (key,) in runs.finals.items():
-        judged = Judged("pets", "head", 1.0, np.arange(TEST), values[runs.plan.nodes[key].seed])
+        judged = InstanceScores("pets", "head", 1.0, np.arange(TEST), values[runs.plan.nodes[key].seed])
         runs.write(arm, fraction, seed, names, [judged])
     collection = Collection(runs.plan, runs.finals, tmp_path, list(seeds), "accuracy")
     (same,) = judge(compare_arms(collection, [("control", "arm")], [1.0], guard_skew=False))

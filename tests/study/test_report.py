@@ -12,8 +12,8 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from report_records import study, task
 
+from vision_mtl.study.number_format import MINUS
 from vision_mtl.study.report import write_report
-from vision_mtl.study.units import MINUS
 
 LOADING = {"src", "srcset", "poster", "background", "action", "formaction", "xlink:href", "manifest", "ping"}
 VOID = {"meta", "img", "br", "hr", "link", "input"}

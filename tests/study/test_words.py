@@ -6,7 +6,7 @@ from report_records import study
 
 from vision_mtl.evaluation.comparisons import compare
 from vision_mtl.evaluation.families import family
-from vision_mtl.study.units import POINTS, unit_of
+from vision_mtl.study.number_format import POINTS, unit_of
 from vision_mtl.study.words import design_words, headline, how_to_read, reason_words, summaries, verdict_sentence
 
 

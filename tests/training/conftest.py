@@ -22,13 +22,13 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.balancing.build import make_balancing
-from vision_mtl.training.balancing.contract import Objective
+from vision_mtl.training.balancing.contract import LossTerm
 from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
-from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
 from vision_mtl.training.runtime import Runtime
-from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_answers, task_losses
+from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_head_specs, task_losses
 
 NAMES = ("grid_mask", "decolorise", "downsample", "rotation")
 TASKS = ("letter", "shade", "marks", "size", "seen")
@@ -52,7 +52,7 @@ def make_trainer(pool: Pool) -> MakeTrainer:
         pretexts = {name: PRETEXTS.get(name)() for name in names}
         net = Backbone(backbone, image_size=(32, 32))
         decoder = DECODERS.get(decoding)(MapSpec(net.channels, net.map_sizes, net.image_size), width=width, depth=1)
-        model = SharedModel(net, decoder, answers(pretexts, 3))
+        model = SharedModel(net, decoder, head_specs(pretexts, 3))
         indices = pool.indices("train")[:images]
         mixture = Mixture(pretexts)
         objective = PretextObjective(mixture, chance_losses(mixture, pool.gather(indices), Keys(0, 0, indices)))
@@ -112,7 +112,7 @@ def make_task_trainer(task_pool: Pool) -> MakeTrainer:
         net = Backbone(backbone, image_size=(32, 32))
         decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size), width=16, depth=1)
         targets, train = {name: task_pool.targets[name] for name in tasks}, np.ones(len(task_pool), bool)
-        model = SharedModel(net, decoder, {}, task_answers(targets, train))
+        model = SharedModel(net, decoder, {}, task_head_specs(targets, train))
         given = options_of(task_pool, tasks)
         rows = {name: task_pool.indices("train", task=name) for name in tasks}
         runtime = Runtime(precision="fp32")
@@ -121,7 +121,7 @@ def make_task_trainer(task_pool: Pool) -> MakeTrainer:
         balancing = None
         if balance is not None:
             own = shared_parameters(net, shared)
-            objectives = [Objective(name=name) for name in tasks]
+            objectives = [LossTerm(name=name) for name in tasks]
             balancing = make_balancing(balance, objectives, own, other_parameters(model, own), kwargs)
         objective = TaskObjective(task_losses(given, targets, train))
         layout = runtime.layout(net)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from vision_mtl.core.run import Run
 from vision_mtl.models.depth import freeze, last_stage
-from vision_mtl.stages.fit import fit, resume
+from vision_mtl.recipes.fit import fit, resume
 from vision_mtl.training.balancing.options import balance_names
-from vision_mtl.training.loop import Progress, StepRecord, Trainer
+from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.optimiser import parameter_groups
+from vision_mtl.training.process_sync import StepRecord
 from vision_mtl.training.tracking import Track
 
 NEEDED = {  # arguments that a torchjd aggregator has no default for
@@ -127,12 +128,12 @@ def test_log_variances_move_and_a_resumed_run_takes_them_over(make_task_trainer,
 def test_half_the_squared_error_is_not_halved_again(make_task_trainer) -> None:
     """Kendall's eq. 7 is exp(-s) times half the squared error, which is what a number's loss is already."""
     from vision_mtl.data.options import Task
-    from vision_mtl.stages.supervised import build_balancing
+    from vision_mtl.recipes.supervised import build_balancing
     from vision_mtl.training.balancing.options import Balance
 
     trainer = make_task_trainer("test_resnet", THREE)
     trainer.feed.close()
-    tasks = {name: Task(source="made", kind=trainer.model.task_answers[name].kind) for name in THREE}
+    tasks = {name: Task(source="made", kind=trainer.model.task_specs[name].kind) for name in THREE}
     balancing = build_balancing(Balance(name="uncertainty"), trainer.model, tasks)
     assert balancing.figures() == {f"weight.{name}": 1.0 for name in THREE}
 
@@ -183,7 +184,7 @@ def test_what_is_frozen_stays_in_eval_mode_and_does_not_move(make_task_trainer, 
     trainer = make_task_trainer("test_resnet", THREE, steps=3)
     net = trainer.model.backbone
     late = last_stage(net.model)
-    trainer.model.still = freeze(net, list(late.parameters()) if which == "early" else [])
+    trainer.model.frozen = freeze(net, list(late.parameters()) if which == "early" else [])
     trainer = Trainer(
         trainer.model, trainer.objective, trainer.feed, trainer.optim, trainer.accelerator, trainer.layout, seed=0
     )
@@ -210,7 +211,7 @@ def test_a_frozen_module_does_not_still_what_it_holds(make_task_trainer) -> None
     trainer.feed.close()
     model, vit = trainer.model, trainer.model.backbone.model
     late = last_stage(vit)
-    model.still = freeze(model.backbone, list(late.parameters()))
+    model.frozen = freeze(model.backbone, list(late.parameters()))
     model.train()
     assert not vit.training and not vit.patch_embed.proj.training and late is vit.blocks[-1]
     assert all(module.training for module in late.modules() if list(module.parameters()))

@@ -8,10 +8,11 @@ from dataclasses import fields
 import pytest
 import torch
 
-from tests.training.test_guards import break_steps
+from tests.training.test_diagnosis import break_steps
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.loop import NonFiniteLoss, Progress, StepRecord, Trainer
+from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
 from vision_mtl.training.objective import StepLoss
+from vision_mtl.training.process_sync import StepRecord
 
 Seen = list[tuple[Progress, StepRecord]]
 

@@ -9,8 +9,8 @@ from torch import nn
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.balancing.build import make_balancing
-from vision_mtl.training.balancing.contract import Objective
-from vision_mtl.training.cut_tensors import clip_gradients, numbers_of, separate
+from vision_mtl.training.balancing.contract import LossTerm
+from vision_mtl.training.dtensors import clip_gradients, numbers_of, separate
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.sharding import LARGEST, check_shard, hollow, parts
 
@@ -71,7 +71,7 @@ def test_what_needs_whole_gradients_or_weights_is_refused(
 ) -> None:
     layers = nn.Linear(2, 2), nn.Linear(2, 2)
     shared, rest = (list(layer.parameters()) for layer in layers)
-    objectives = [Objective(name="a"), Objective(name="b")]
+    objectives = [LossTerm(name="a"), LossTerm(name="b")]
     balancing = make_balancing(balance, objectives, shared, rest, {}, conflicts)
     with pytest.raises(UserError, match=said):
         check_shard(Optim(**options), balancing, compiled)
@@ -80,7 +80,7 @@ def test_what_needs_whole_gradients_or_weights_is_refused(
 def test_what_is_not_refused() -> None:
     check_shard(Optim(), None, compiled=False)
     for name in ("equal", "uncertainty"):
-        objectives = [Objective(name="a"), Objective(name="b")]
+        objectives = [LossTerm(name="a"), LossTerm(name="b")]
         check_shard(Optim(), make_balancing(name, objectives, [], [], {}), compiled=False)
 
 

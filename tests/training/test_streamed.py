@@ -21,7 +21,7 @@ from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import Optim
-from vision_mtl.training.repair import PretextObjective, RepairFeed, answers, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
 from vision_mtl.training.runtime import Runtime
 
 NAMES = ("grid_mask", "decolorise")
@@ -45,7 +45,7 @@ def make(pool: Pool, num_workers: int = 1, **options: object) -> Trainer:
     accelerator = runtime.accelerator("cpu")
     feed = RepairFeed(pool, Batches(indices, 8, seed=0), 0, accelerator.device, num_workers)
     optim = Optim(**{"steps": 5, "max_seconds": None, "batch_size": 8, **options})
-    model = SharedModel(net, decoder, answers(pretexts, 3))
+    model = SharedModel(net, decoder, head_specs(pretexts, 3))
     return Trainer(model, PretextObjective(mixture, chance), feed, optim, accelerator, runtime.layout(net), seed=0)
 
 

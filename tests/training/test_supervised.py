@@ -19,7 +19,7 @@ from vision_mtl.data.targets import Target
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import Request, SharedModel
-from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.training.objective import StepLoss, step_loss
 from vision_mtl.training.optimiser import Optim, build_optimiser
 from vision_mtl.training.supervised import (
@@ -32,11 +32,11 @@ from vision_mtl.training.supervised import (
 )
 
 ANSWERS = {
-    "letter": TaskAnswer("single_label", 3),
-    "shade": TaskAnswer("single_label", 2),
-    "marks": TaskAnswer("multi_label", 4),
-    "size": TaskAnswer("regression", 1, offset=40.0, scale=7.0),
-    "seen": TaskAnswer("dense", 3),
+    "letter": TaskHeadSpec("single_label", 3),
+    "shade": TaskHeadSpec("single_label", 2),
+    "marks": TaskHeadSpec("multi_label", 4),
+    "size": TaskHeadSpec("regression", 1, offset=40.0, scale=7.0),
+    "seen": TaskHeadSpec("dense", 3),
 }
 # partial and overlapping: row 6 carries no label, row 3 two, row 9 two
 ROWS = {"letter": [0, 1, 2, 5, 7], "shade": [1, 2, 3], "marks": [3, 4, 7, 8, 9], "size": [3, 4, 7, 8, 9]}

@@ -20,8 +20,14 @@ from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.mixing import Labels
 from vision_mtl.training.objective import Objective, Together, TogetherFeed, step_loss
-from vision_mtl.training.repair import PretextObjective, RepairBatch, RepairFeed, answers
-from vision_mtl.training.supervised import TaskBatch, TaskFeed, TaskObjective, task_answers, task_losses
+from vision_mtl.training.repair import PretextObjective, RepairBatch, RepairFeed, head_specs
+from vision_mtl.training.supervised import (
+    TaskBatch,
+    TaskFeed,
+    TaskObjective,
+    task_head_specs,
+    task_losses,
+)
 
 NAMES = ("letter", "size", "seen")
 PRETEXT_NAMES = ("grid_mask", "decolorise", "rotation")
@@ -37,7 +43,7 @@ def build(pool: Pool, decoder: str, names: tuple[str, ...] = NAMES) -> tuple[Sha
     net = Backbone("vit_tiny_patch16_224", image_size=(32, 32))
     targets, train = {name: pool.targets[name] for name in names}, pool.split == 0
     made = DECODERS.get(decoder)(MapSpec(net.channels, net.map_sizes, (32, 32)))
-    model = SharedModel(net, made, answers(pretexts, 3), task_answers(targets, train))
+    model = SharedModel(net, made, head_specs(pretexts, 3), task_head_specs(targets, train))
     for parameter in [*model.task_heads.parameters(), *model.heads.parameters()]:
         torch.nn.init.normal_(parameter, std=0.1)
     repair = PretextObjective(Mixture(pretexts), dict.fromkeys(PRETEXT_NAMES, 0.5))

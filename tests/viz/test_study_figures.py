@@ -5,7 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from vision_mtl.viz.studies import COLOURS, VERDICTS, differences_figure, label_curves_figure
+from vision_mtl.viz.studies import VERDICTS, differences_figure, label_curves_figure
+from vision_mtl.viz.style import COLOURS
 
 
 def score(value: float, width: float | None = 0.1) -> dict:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from vision_mtl.api.html import Markup, image, table
 from vision_mtl.core.errors import unknown
+from vision_mtl.inference.html import Markup, image, table
 
 if TYPE_CHECKING:
     import pandas as pd

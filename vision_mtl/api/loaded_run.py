@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from vision_mtl.api.files import Figures, Tables
-from vision_mtl.api.html import Markup, facts
-from vision_mtl.api.predictions import BATCH, Predictions, predict
-from vision_mtl.api.reconstruction import Reconstruction, reconstruct
 from vision_mtl.api.result import Result
 from vision_mtl.api.study import Report, comparisons_table
+from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import CONFIG, RESULT
 from vision_mtl.core.run import Run as Record
@@ -26,14 +24,16 @@ from vision_mtl.data.files import missing_path
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.inference.html import Markup, facts
+from vision_mtl.inference.image_files import Frame
+from vision_mtl.inference.image_inputs import Given, read_given
+from vision_mtl.inference.prediction_files import read_questions
+from vision_mtl.inference.predictions import BATCH, Predictions, predict
+from vision_mtl.inference.predictor import Predictor, require_heads
+from vision_mtl.inference.reconstruction import Reconstruction, reconstruct
+from vision_mtl.inference.repairs import asked_pretext, cell_damage, damage_number
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.stages import build
-from vision_mtl.stages.command import read_config
-from vision_mtl.stages.given_images import Given, read_given
-from vision_mtl.stages.predict import Answerer, require_heads
-from vision_mtl.stages.predict_inputs import Frame
-from vision_mtl.stages.predict_outputs import read_questions
-from vision_mtl.stages.repairs import asked_pretext, cell_damage, damage_number
+from vision_mtl.recipes import build
 from vision_mtl.training.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -194,11 +194,11 @@ class LoadedRun:
         """
         require_heads(self.model, str(self.folder))
         names, pixels = read_given(images, self.frame)
-        return predict(self._answerer, read_questions(self.model.task_answers, self.state), pixels, names)
+        return predict(self._answerer, read_questions(self.model.task_specs, self.state), pixels, names)
 
     @cached_property
-    def _answerer(self) -> Answerer:
-        return Answerer(self.model, Runtime(precision="fp32"), self.device)
+    def _answerer(self) -> Predictor:
+        return Predictor(self.model, Runtime(precision="fp32"), self.device)
 
     @property
     def comparisons(self) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from vision_mtl.api.html import Markup, facts, table
 from vision_mtl.core.errors import unknown
 from vision_mtl.evaluation.scores import Score
+from vision_mtl.inference.html import Markup, facts, table
 
 if TYPE_CHECKING:
     import pandas as pd

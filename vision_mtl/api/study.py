@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision_mtl.api.html import Markup, escape
+from vision_mtl.inference.html import Markup, escape
 from vision_mtl.study.report import HTML, MARKDOWN
 from vision_mtl.study.tables import units
 from vision_mtl.study.words import headline, verdict_sentence

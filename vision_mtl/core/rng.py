@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision_mtl.core.sending import constant, send
+from vision_mtl.core.device_transfer import constant, send
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # from the paper, table 2
 WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, from the paper

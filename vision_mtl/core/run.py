@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vision_mtl.core.claim import Claim
 from vision_mtl.core.console import AUTO, Console
 from vision_mtl.core.environment import environment
 from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error, remove_leftovers
 from vision_mtl.core.reached import Reached
+from vision_mtl.core.run_lock import RunLock
 
 RESULT, CONFIG, METRICS, ENVIRONMENT = "result.json", "config.yaml", "metrics.jsonl", "environment.json"
 
@@ -38,7 +38,7 @@ class Run:
     console: Console = AUTO
     runtime: dict[str, Any] = field(default_factory=dict)  # how the machine was used, where that was chosen by timing
     extends: bool = False  # more steps for a completed run: to go on from its checkpoint is then no resume
-    _claim: Claim | None = field(default=None, repr=False)
+    _lock: RunLock | None = field(default=None, repr=False)
     _reached: Reached | None = field(default=None, repr=False)
 
     @property
@@ -65,25 +65,25 @@ class Run:
         return folder
 
     def open(self, config_text: str) -> None:
-        """Claim the folder, write config and environment. Raises `UserError` if another process is at work in it."""
+        """RunLock the folder, write config and environment. Raises `UserError` if another process is at work in it."""
         if not self.is_main:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(self.folder, 0, error) from error
-        self._claim = Claim(self.folder)
-        if self._claim.stale:
-            self.say(f"note: {self._claim.stale}")
+        self._lock = RunLock(self.folder)
+        if self._lock.stale:
+            self.say(f"note: {self._lock.stale}")
         remove_leftovers(self.folder)
         atomic_write_text(self.folder / CONFIG, config_text)
         atomic_write_json(self.folder / ENVIRONMENT, environment())
 
     def close(self) -> None:
         """Let another process use the folder."""
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     @property
     def speaker(self) -> Console | None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.instances import Instances
+from vision_mtl.data.label_leaks import order_warning
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.order import order_warning
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.splits import DROPPED, TEST, TRAIN, UNSET, VAL, assign_sides, return_classes_to_train
 from vision_mtl.data.targets import Target

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.measure import Judged, damage_names, mean_by_image
+from vision_mtl.discovery.measure import ScoredNetwork, damage_names, mean_by_image
 from vision_mtl.discovery.selection import Selection
 from vision_mtl.discovery.skill import SCORE_SEED
 from vision_mtl.pretext.contract import Pretext, Shape
@@ -30,7 +30,7 @@ MOST_ARMS = 24  # single damages: more than these are drawn by scale
 
 
 @dataclass(frozen=True)
-class Arm:
+class BanditArm:
     """Damages of one pretext that are drawn alike: `numbers` among the pretext's own, `columns` among all D.
 
     `shares` are how often the mixture draws each, `damages` their names in a selection.
@@ -49,7 +49,7 @@ class Arm:
         return float(self.shares.sum())
 
 
-def build_arms(pretexts: Mapping[str, Pretext], shape: Shape) -> list[Arm]:
+def build_arms(pretexts: Mapping[str, Pretext], shape: Shape) -> list[BanditArm]:
     """The arms of a mixture, pretext by pretext; each of the D damages is in one of them."""
     single = sum(len(damage_names(pretext, shape)) for pretext in pretexts.values()) <= MOST_ARMS
     shares = mixture_shares(pretexts, shape)
@@ -64,12 +64,12 @@ def build_arms(pretexts: Mapping[str, Pretext], shape: Shape) -> list[Arm]:
         for arm, members in groups.items():
             numbers = torch.tensor(members)
             damages = ["all"] if is_question else [names[number] for number in members]
-            found.append(Arm(pretext, arm, numbers, start + numbers, shares[start + numbers], damages))
+            found.append(BanditArm(pretext, arm, numbers, start + numbers, shares[start + numbers], damages))
         start += len(names)
     return found
 
 
-def prefer_arms(arms: Sequence[Arm], weights: np.ndarray, num_images: int) -> Preference:
+def prefer_arms(arms: Sequence[BanditArm], weights: np.ndarray, num_images: int) -> Preference:
     """Every one of the pool's images prefers each arm by its weight (A,)."""
     table = torch.ones(1, sum(len(arm.columns) for arm in arms))
     for arm, weight in zip(arms, weights.tolist(), strict=True):
@@ -77,7 +77,9 @@ def prefer_arms(arms: Sequence[Arm], weights: np.ndarray, num_images: int) -> Pr
     return Preference(table, torch.zeros(num_images, dtype=torch.int64))
 
 
-def arm_losses(judged: Judged, arms: Sequence[Arm], indices: Tensor, untrained: bool = False) -> np.ndarray:
+def arm_losses(
+    judged: ScoredNetwork, arms: Sequence[BanditArm], indices: Tensor, untrained: bool = False
+) -> np.ndarray:
     """(A, n) losses on the images `indices`, or those of an `untrained` prediction; NaN where an image does not suit.
 
     Each image has one damage of each arm, drawn as often as the mixture draws it and the same at every call, so that
@@ -91,7 +93,7 @@ def arm_losses(judged: Judged, arms: Sequence[Arm], indices: Tensor, untrained: 
 
 
 def select_arms(
-    pool: Pool, arms: Sequence[Arm], weights: np.ndarray, skill: np.ndarray, about: Mapping[str, Any]
+    pool: Pool, arms: Sequence[BanditArm], weights: np.ndarray, skill: np.ndarray, about: Mapping[str, Any]
 ) -> Selection:
     """A row for each source under each damage with its arm's weight, the largest 1; none for a single image, as
     nothing was measured of one. `weights` and `skill` are (A,), a number an arm."""
@@ -114,7 +116,7 @@ def select_arms(
     return Selection(columns, {**about, "rule": "online"})
 
 
-def _losses(judged: Judged, arm: Arm, batch: Tensor, untrained: bool) -> np.ndarray:
+def _losses(judged: ScoredNetwork, arm: BanditArm, batch: Tensor, untrained: bool) -> np.ndarray:
     images = judged.images(batch)
     pretext = judged.mixture.pretexts[arm.pretext]
     keys = Keys(SCORE_SEED, 0, batch.to(images.device))

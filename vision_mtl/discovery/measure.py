@@ -34,7 +34,7 @@ Seen = Callable[[str], None]  # told of each damage before it is measured
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredNetwork:
     """A network, and what its repairs are measured on."""
 
     model: SharedModel
@@ -103,7 +103,7 @@ def scored_shares(pretext: Pretext, shape: Shape) -> np.ndarray:
 
 
 def measure_damages(
-    judged: Judged,
+    judged: ScoredNetwork,
     name: str,
     indices: Tensor,
     training: FoldImages,
@@ -130,7 +130,7 @@ def measure_damages(
     return DamageErrors(name, names, scored_shares(pretext, pool.shape), indices.numpy(), folds, rules=table, **fields)
 
 
-def model_errors(judged: Judged, name: str, indices: Tensor) -> np.ndarray:
+def model_errors(judged: ScoredNetwork, name: str, indices: Tensor) -> np.ndarray:
     """(n, D): the network's errors alone, on the images `indices` that suit the pretext; quick, for use on the way."""
     pretext = judged.mixture.pretexts[name]
     indices = suited(judged.pool, pretext, indices)
@@ -168,7 +168,7 @@ FIELDS = ("model", "untrained", "first", "second")
 Column = dict[str, np.ndarray]  # the fields, and a rule's errors by its name: (n,), moments (n, C)
 
 
-def _damage(judged: Judged, name: str, number: int, indices: Tensor, training: FoldImages) -> Column:
+def _damage(judged: ScoredNetwork, name: str, number: int, indices: Tensor, training: FoldImages) -> Column:
     rules = _fitted(judged.mixture, name, number, training)
     found: list[dict[str, Tensor]] = []
     for batch in judged.batches(indices):
@@ -201,7 +201,7 @@ def _fitted(mixture: Mixture, name: str, number: int, training: FoldImages) -> d
     return fit_rules(training, damaged, untrained, scored, hides=part.mask is not None)
 
 
-def _repaired(judged: Judged, name: str, number: int, indices: Tensor) -> np.ndarray:
+def _repaired(judged: ScoredNetwork, name: str, number: int, indices: Tensor) -> np.ndarray:
     """(n,): the network's error under one damage."""
     found = [np.zeros(0)]
     for batch in judged.batches(indices):
@@ -212,7 +212,7 @@ def _repaired(judged: Judged, name: str, number: int, indices: Tensor) -> np.nda
     return np.concatenate(found)
 
 
-def _question(judged: Judged, name: str, indices: Tensor) -> Column:
+def _question(judged: ScoredNetwork, name: str, indices: Tensor) -> Column:
     """Losses averaged over all answers by their shares."""
     pretext, found = judged.mixture.pretexts[name], []
     shares = pretext.damage_shares(judged.pool.shape).tolist()

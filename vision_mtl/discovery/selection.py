@@ -26,7 +26,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import FOLDS, first_source
 from vision_mtl.discovery.kinds import FLOOR, best_rules
 from vision_mtl.discovery.measure import DamageErrors
-from vision_mtl.discovery.tables import Tables
+from vision_mtl.discovery.tables import SkillTables
 from vision_mtl.evaluation.scores import divide
 
 Rule = Literal["learnable", "top", "soft", "hopeless"]
@@ -81,7 +81,7 @@ def read_selection(path: Path) -> Selection:
     return Selection(columns, about)
 
 
-def describe_instances(pool: Pool, errors: Sequence[DamageErrors], tables: Tables) -> dict[str, np.ndarray]:
+def describe_instances(pool: Pool, errors: Sequence[DamageErrors], tables: SkillTables) -> dict[str, np.ndarray]:
     """A row for each scored image under each damage, with the best rule and the kind of its first source.
 
     Column -> (r,), r = images x damages.
@@ -154,7 +154,7 @@ def _with_sources(instances: dict[str, np.ndarray], weight: np.ndarray, about: d
     return Selection({**columns, "weight": np.concatenate([weight, means])}, about)
 
 
-def _instances_by_source(pool: Pool, errors: DamageErrors, tables: Tables) -> list[dict[str, np.ndarray]]:
+def _instances_by_source(pool: Pool, errors: DamageErrors, tables: SkillTables) -> list[dict[str, np.ndarray]]:
     found, first = [], first_source(pool, errors.index)
     for column, source in enumerate(pool.sources):
         members, rows = pool.member[errors.index, column], first == column

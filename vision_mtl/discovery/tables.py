@@ -18,7 +18,7 @@ Group = tuple[str, str]  # (all, source or task, its name or task/class)
 
 
 @dataclass(frozen=True)
-class Tables:
+class SkillTables:
     """Verdicts by group of images. Holm's correction is over the groups of one kind together.
 
     `damages` has a verdict for each damage, `scales` one for each (pretext, scale), `pretexts` one for each pretext.
@@ -57,14 +57,14 @@ class Tables:
         return found
 
 
-def build_tables(pool: Pool, errors: Sequence[DamageErrors]) -> Tables:
+def build_tables(pool: Pool, errors: Sequence[DamageErrors]) -> SkillTables:
     """Every verdict on every group of images."""
     tables: tuple[dict[Group, list[Verdict]], ...] = ({}, {}, {})
     for group, members in groups(pool).items():
         for table, found in zip(tables, _judged(pool, errors, members), strict=True):
             if found:
                 table[group] = found
-    return Tables(*(_corrected(table) for table in tables))
+    return SkillTables(*(_corrected(table) for table in tables))
 
 
 def groups(pool: Pool) -> dict[Group, np.ndarray]:

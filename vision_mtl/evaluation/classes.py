@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vision_mtl.core.cells import inert
+from vision_mtl.core.csv_escape import escape_cell
 
 
 def confusion_matrix(pred: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
@@ -56,8 +56,8 @@ def csv_text(rows: Sequence[Mapping[str, Any]], digits: int | None = 6) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns, short = list(rows[0]), digits is not None
-    writer.writerow(map(inert, columns))
+    writer.writerow(map(escape_cell, columns))
     for row in rows:
         values = (row[column] for column in columns)
-        writer.writerow(f"{v:.{digits}g}" if short and isinstance(v, float) else inert(v) for v in values)
+        writer.writerow(f"{v:.{digits}g}" if short and isinstance(v, float) else escape_cell(v) for v in values)
     return text.getvalue()

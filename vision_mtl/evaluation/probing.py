@@ -48,7 +48,7 @@ class ProbeTask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbePrediction:
     """What one method says of the test images, (n, K) probabilities or (n,) values, and what was chosen for it."""
 
     prediction: np.ndarray
@@ -70,14 +70,14 @@ def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[
     return max(ranked, key=scores.__getitem__), scores
 
 
-def linear_answer(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> Answer:
+def predict_linear(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> ProbePrediction:
     """The linear probe on standardised features (N, D), fitted to the training images `rows`."""
     probe = fit_probe(features, task, rows)
     chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
-    return Answer(probe.predict(features[task.test]), chosen)
+    return ProbePrediction(probe.predict(features[task.test]), chosen)
 
 
-def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> Answer:
+def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> ProbePrediction:
     """The nearest of the training images `rows` by features (N, D); k is chosen on validation images."""
     votes = torch.as_tensor(_votes(task)[rows], dtype=torch.float32)
 
@@ -91,22 +91,24 @@ def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> Answer:
     if len(task.val):
         scores = {k: validation_score(task.kind, ask(task.val, k), truth) for k in choices}
     k = max(scores, key=scores.__getitem__)
-    return Answer(ask(task.test, k), {"k": k, "val_score": scores[k]})
+    return ProbePrediction(ask(task.test, k), {"k": k, "val_score": scores[k]})
 
 
-def constant_answer(task: ProbeTask, rows: np.ndarray) -> Answer:
+def constant_answer(task: ProbeTask, rows: np.ndarray) -> ProbePrediction:
     """The best guess without an image: the commonest class, each label's frequency, or the median number; `rows`
     (n,) may be seen."""
     known, count = task.values[rows], len(task.test)
     if task.kind == "single_label":
         commonest = np.bincount(known, minlength=task.num_outputs).argmax()
-        return Answer(np.tile(np.eye(task.num_outputs)[commonest], (count, 1)), {"class": int(commonest)})
+        return ProbePrediction(np.tile(np.eye(task.num_outputs)[commonest], (count, 1)), {"class": int(commonest)})
     if task.kind == "multi_label":
-        return Answer(np.tile(known.mean(0), (count, 1)))
-    return Answer(np.full(count, np.median(known)), {"value": float(np.median(known))})
+        return ProbePrediction(np.tile(known.mean(0), (count, 1)))
+    return ProbePrediction(np.full(count, np.median(known)), {"value": float(np.median(known))})
 
 
-def score_task(task: ProbeTask, answers: Mapping[str, Answer], clusters: np.ndarray) -> dict[str, dict[str, Score]]:
+def score_task(
+    task: ProbeTask, answers: Mapping[str, ProbePrediction], clusters: np.ndarray
+) -> dict[str, dict[str, Score]]:
     """Every method's scores on the test images, and what they are to be held against: method -> metric -> score.
 
     `answers` names `linear`, any further methods, and `majority`, the constant answer. Added are `chance`, by the
@@ -124,7 +126,7 @@ def score_task(task: ProbeTask, answers: Mapping[str, Answer], clusters: np.ndar
     return found
 
 
-def score_answer(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[str, Score]:
+def score_answer(task: ProbeTask, answer: ProbePrediction, clusters: np.ndarray) -> dict[str, Score]:
     """The metrics of the task's kind on its test images, whose clusters are (n,). Reads the test labels."""
     judge = {
         "single_label": classification_metrics,
@@ -134,26 +136,28 @@ def score_answer(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[
     return judge(answer.prediction, task.values[task.test], clusters)
 
 
-def score_constant(task: ProbeTask, answer: Answer, clusters: np.ndarray) -> dict[str, Score]:
+def score_constant(task: ProbeTask, answer: ProbePrediction, clusters: np.ndarray) -> dict[str, Score]:
     """The one metric that means something for a constant answer: its accuracy, or mean absolute error; `clusters`
     (n,)."""
     return {error_name(task.kind): mean_score(agreement(task, answer), clusters)}
 
 
-def score_chance(task: ProbeTask, answer: Answer) -> dict[str, Score]:
+def score_chance(task: ProbeTask, answer: ProbePrediction) -> dict[str, Score]:
     """The accuracy of classes or labels that the answer's own marginals give by chance."""
     said = answer.prediction
     named = said.argmax(1) if task.kind == "single_label" else (said > 0.5).astype(np.int64)
     return {"accuracy": permutation_baseline(named, task.values[task.test])}
 
 
-def score_difference(task: ProbeTask, answer: Answer, other: Answer, clusters: np.ndarray) -> dict[str, Score]:
+def score_difference(
+    task: ProbeTask, answer: ProbePrediction, other: ProbePrediction, clusters: np.ndarray
+) -> dict[str, Score]:
     """`answer` minus `other` on the same test images: of their accuracy, or mean absolute error; clusters (n,)."""
     values = agreement(task, answer), agreement(task, other)
     return {error_name(task.kind): paired_difference(*values, clusters)}
 
 
-def agreement(task: ProbeTask, answer: Answer) -> np.ndarray:
+def agreement(task: ProbeTask, answer: ProbePrediction) -> np.ndarray:
     """(n,) for each test image: right or not, the share of its labels that are right, or the absolute error."""
     said, true = answer.prediction, task.values[task.test]
     if task.kind == "single_label":

@@ -21,14 +21,14 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
-from vision_mtl.models.task_heads import TaskAnswer, build_task_head
+from vision_mtl.models.task_heads import TaskHeadSpec, build_task_head
 from vision_mtl.models.visible import Runs, hidden_tokens, joined
 
 NAME_RULE = "letters, digits, - and _ only"
 
 
 @dataclass(frozen=True)
-class Answer:
+class HeadSpec:
     """What a pretext's head must give: K maps at full resolution, K logits or an embedding of K numbers; and whether
     its fill is learned."""
 
@@ -74,20 +74,20 @@ class SharedModel(nn.Module):
         self,
         backbone: Backbone,
         decoder: Decoder,
-        answers: Mapping[str, Answer],
-        tasks: Mapping[str, TaskAnswer] | None = None,
+        answers: Mapping[str, HeadSpec],
+        tasks: Mapping[str, TaskHeadSpec] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
-        self.answers = dict(answers)
+        self.head_specs = dict(answers)
         self.heads = nn.ModuleDict({name: self._head(answer) for name, answer in answers.items()})
         learned = [name for name, answer in answers.items() if answer.learned_fill]
         # 0.5: the middle of the range, as neutral a start as any
         self.fills = nn.ParameterDict(
             {name: nn.Parameter(torch.full((backbone.in_chans, 1, 1), 0.5)) for name in learned}
         )
-        self.still: list[nn.Module] = []  # frozen modules, each of which `train` leaves in eval mode
-        self.task_answers: dict[str, TaskAnswer] = {}
+        self.frozen: list[nn.Module] = []  # frozen modules, each of which `train` leaves in eval mode
+        self.task_specs: dict[str, TaskHeadSpec] = {}
         self.task_heads = nn.ModuleDict()
         for name, answer in (tasks or {}).items():
             self.add_task(name, answer)
@@ -95,15 +95,15 @@ class SharedModel(nn.Module):
     def train(self, mode: bool = True) -> SharedModel:
         """Training mode for all but what is frozen."""
         super().train(mode)
-        for module in self.still:
+        for module in self.frozen:
             module.training = False  # not `eval()`, which would still its children too
         return self
 
-    def add_task(self, name: str, answer: TaskAnswer) -> None:
+    def add_task(self, name: str, answer: TaskHeadSpec) -> None:
         """Give the model a freshly initialised head for another task."""
-        if not re.fullmatch(r"[\w-]+", name) or name in self.task_answers:
+        if not re.fullmatch(r"[\w-]+", name) or name in self.task_specs:
             raise UserError(f"a task's name must be new and have {NAME_RULE}; found {name!r}.")
-        self.task_answers[name] = answer
+        self.task_specs[name] = answer
         size, readout = self.backbone.image_size, self.decoder.readouts[0]
         self.task_heads[_module_name(name)] = build_task_head(answer, self.backbone.num_features, readout, size)
 
@@ -173,11 +173,11 @@ class SharedModel(nn.Module):
         readouts = decode(self.decoder, [m[kept] for m in maps], *chosen)
         return readouts, {key: places[rows] for key, rows in wanted.items()}
 
-    def _answerers(self, request: Request) -> tuple[Answer | TaskAnswer, Sequence[nn.Module]]:
+    def _answerers(self, request: Request) -> tuple[HeadSpec | TaskHeadSpec, Sequence[nn.Module]]:
         """What the request asks for, and its heads: one for each readout, or a task's only one."""
         if request.is_task:
-            return self.task_answers[request.name], [self.task_head(request.name)]
-        return self.answers[request.name], self.heads[request.name]
+            return self.task_specs[request.name], [self.task_head(request.name)]
+        return self.head_specs[request.name], self.heads[request.name]
 
     def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> tuple[Tensor | None, Runs | None]:
         """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position, or no
@@ -196,7 +196,7 @@ class SharedModel(nn.Module):
             hidden[request.rows] = hidden_tokens(request.hidden, grid)
         return (hidden, runs) if together or runs is not None or bool(hidden.any()) else (None, None)
 
-    def _head(self, answer: Answer) -> nn.ModuleList:
+    def _head(self, answer: HeadSpec) -> nn.ModuleList:
         if not answer.is_dense:
             head = LogitHead if answer.kind == "logits" else EmbeddingHead
             return nn.ModuleList([head(self.backbone.num_features, answer.num_outputs)])

@@ -20,7 +20,7 @@ Kind = Literal["single_label", "multi_label", "regression", "dense"]
 
 
 @dataclass(frozen=True)
-class TaskAnswer:
+class TaskHeadSpec:
     """What a task's head must give. `offset` and `scale` are the labels' mean and standard deviation (regression)."""
 
     kind: Kind
@@ -84,7 +84,7 @@ class DenseHead(PixelHead):
 
 
 def build_task_head(
-    answer: TaskAnswer, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]
+    answer: TaskHeadSpec, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]
 ) -> nn.Module:
     """The head for `answer`, freshly initialised; `readout` is the decoder's (width, stride)."""
     if answer.kind == "dense":

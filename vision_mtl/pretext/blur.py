@@ -15,9 +15,9 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from vision_mtl.core.device_transfer import constant
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.core.sending import constant
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 SHARPENING = 1.0  # unsharp mask's usual amount: as much detail again as a second blur takes away

@@ -7,7 +7,7 @@ import torch
 from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
 
-from vision_mtl.core.sending import constant, table
+from vision_mtl.core.device_transfer import constant, table
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R Rec. 601
 AB_RANGE = 110.0  # a and b of sRGB lie in about [-110, 110]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_mtl.core.device_transfer import table
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.core.sending import table
 from vision_mtl.pretext import colour
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_mtl.core.device_transfer import constant
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.core.sending import constant
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 SHORT, BAND = 64, 32  # pixels: a side up to which one product is quickest, and of a band of a longer one

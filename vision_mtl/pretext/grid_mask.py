@@ -21,14 +21,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vision_mtl.core.device_transfer import table
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.core.sending import table
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.grid import Grids, Rectangles, parse_grids
 from vision_mtl.pretext.hiding import blank
 from vision_mtl.pretext.inpainting import inpaint
-from vision_mtl.pretext.membrane import fill_rectangle
+from vision_mtl.pretext.laplace_fill import fill_rectangle
 from vision_mtl.pretext.smooth import fill_smoothly, mean_of_visible, visible_mean
 from vision_mtl.pretext.windows import Windows
 

@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vision_mtl.core.device_transfer import send
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.core.sending import send
 from vision_mtl.pretext.contract import Draw, Pretext
 from vision_mtl.pretext.preference import Preference, count_damages, mixture_shares
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_mtl.core.device_transfer import constant
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.core.sending import constant
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 GREY = 0.5  # the canvas

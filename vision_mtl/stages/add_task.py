@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
@@ -15,19 +17,17 @@ from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, 
 from vision_mtl.evaluation.statistics import paired_difference
 from vision_mtl.models.depth import freeze
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.finetune import train
-from vision_mtl.stages.fit import make_trainer, write_result
-from vision_mtl.stages.guards import remember_images
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.supervised import build_balancing, build_feed, build_objective, finish, open_labels
-from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
-from vision_mtl.stages.tuned import tuned
+from vision_mtl.recipes import build
+from vision_mtl.recipes.fit import make_trainer, write_result
+from vision_mtl.recipes.labels import open_labels
+from vision_mtl.recipes.run_warnings import remember_images
+from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective, finish, train_tasks
+from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.recipes.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.runtime import Runtime
-from vision_mtl.training.supervised import task_answers
+from vision_mtl.training.supervised import task_head_specs
 from vision_mtl.training.tracking import Track
 
 SECTIONS = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
@@ -51,7 +51,7 @@ def add_task(
     optim, track, runtime = Optim(**config.optim), Track(**config.track), Runtime(**config.runtime)
     accelerator = runtime.accelerator(config.device)
     model, state = build.restore_model(config.init_from)
-    old, new = list(model.task_answers), [name for name in config.tasks if name not in model.task_answers]
+    old, new = list(model.task_specs), [name for name in config.tasks if name not in model.task_specs]
     if not new:
         has = f"{config.init_from} has heads for {', '.join(old) or 'no task'}"
         raise UserError(f"{has}, and no other task is given: add one with --tasks.NAME.source SOURCE.")
@@ -66,7 +66,7 @@ def add_task(
     learnt = open_labels(replace(config, tasks={n: config.tasks[n] for n in trained}), run, pool, label_fraction)
     remember_images(run, pool, learnt.train_indices, config.init_from)
     torch.manual_seed(config.seed)
-    for name, answer in task_answers({n: learnt.pool.targets[n] for n in new}, learnt.train_rows).items():
+    for name, answer in task_head_specs({n: learnt.pool.targets[n] for n in new}, learnt.train_rows).items():
         model.add_task(name, answer)
     freeze_shared(model, trunk, old)
     feed = build_feed(
@@ -75,7 +75,7 @@ def add_task(
     balancing = build_balancing(Balance(**config.balance), model, learnt.tasks)
     trainer = make_trainer(config, accelerator, model, build_objective(learnt), feed, balancing)
     trainer = tuned(config, run, trainer)
-    validation = train(config, run, trainer, track, learnt, num_evaluations, keep_best_per_task=False)
+    validation = train_tasks(config, run, trainer, track, learnt, num_evaluations, keep_best_per_task=False)
     model = finish(run, validation)
     found = predict_split(model, pool, "test", trained, accelerator.autocast)
     after = predict_split(model, pool, "test", old, accelerator.autocast)
@@ -99,8 +99,8 @@ def check_classes(pool: Pool, state: Mapping[str, Any], old: list[str]) -> None:
 def freeze_shared(model: SharedModel, trunk: str, old: list[str]) -> None:
     """Stop training what the new task must not change; a decoder that no old task reads is free."""
     build.freeze_backbone(model, {"frozen": "all", "late": "early", "trained": "none"}[trunk])
-    if trunk == "frozen" and any(model.task_answers[name].is_dense for name in old):
-        model.still += freeze(model.decoder)
+    if trunk == "frozen" and any(model.task_specs[name].is_dense for name in old):
+        model.frozen += freeze(model.decoder)
 
 
 def change(

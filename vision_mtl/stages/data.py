@@ -8,6 +8,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
@@ -16,10 +18,8 @@ from vision_mtl.data.shards import write_shards
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.store import Settings, clean
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.report import as_text
+from vision_mtl.recipes import build
+from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import DataProgress
 from vision_mtl.viz.sheets import sheet_figure
 

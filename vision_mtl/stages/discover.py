@@ -15,25 +15,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.course import errors_by_scale, skill_over_time
 from vision_mtl.discovery.folds import FOLDS, fold_images, sample_images, split_folds
-from vision_mtl.discovery.measure import DamageErrors, Judged, damage_names, measure_damages, suited
+from vision_mtl.discovery.learning_curve import errors_by_scale, skill_over_time
+from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, damage_names, measure_damages, suited
 from vision_mtl.discovery.selection import check_ratio, controls, describe_instances
 from vision_mtl.discovery.selection import select as select_instances
 from vision_mtl.discovery.tables import build_tables
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.pretext.contract import Pretext
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.discover_online import Online, check_mode, check_one_cell, discover_online
-from vision_mtl.stages.discover_outputs import about_selection, write_figures, write_files
-from vision_mtl.stages.fit import fit, resume
-from vision_mtl.stages.pretrain import CHANCE_IMAGES, build_network, build_trainer
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.tuned import tuned
+from vision_mtl.recipes import build
+from vision_mtl.recipes.discovery_online import Online, check_mode, check_one_cell, discover_online
+from vision_mtl.recipes.discovery_outputs import about_selection, write_figures, write_files
+from vision_mtl.recipes.fit import fit, resume
+from vision_mtl.recipes.repair import build_network, build_trainer
+from vision_mtl.recipes.tuned import tuned
+from vision_mtl.stages.pretrain import CHANCE_IMAGES
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.runtime import Runtime
@@ -94,7 +95,7 @@ def discover(
         run.warn(f"the selection is empty: no instance has a weight above 0 by discover.select={select}.")
     course = skill_over_time([skill_records(part) for part in parts], few, errors)
     write_files(run, tables, instances, {"selection": chosen, **controls(chosen)})
-    networks = [Judged(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
+    networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
     write_figures(run, networks, errors, tables, course)
     write_result(run, pool, trainers, {**tables.metrics(), "skill_over_time": course})
 
@@ -141,7 +142,7 @@ def suited_pretexts(
 
 def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tensor, num_scorings: int) -> None:
     """Fit to the end, or go on from the fold's checkpoint; skill on the way is measured on the images `few` (n,)."""
-    judged = Judged(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
+    judged = ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
 
     def measure(progress: Progress, tracker: Tracker) -> None:
         found = errors_by_scale(judged, few)
@@ -167,7 +168,7 @@ def score(
     done = itertools.count()
     for number, trainer in enumerate(trainers):
         scored = 1 - number
-        judged = Judged(trainer.scored_model, pool, mixture, trainer.accelerator.autocast)
+        judged = ScoredNetwork(trainer.scored_model, pool, mixture, trainer.accelerator.autocast)
         training = fold_images(pool, folds[number], trainer.accelerator.device)
         for name in mixture.pretexts:
             errors = measure_damages(

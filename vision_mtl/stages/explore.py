@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data
 from vision_mtl.data.source import SPLITS
+from vision_mtl.explorer.answers import MAX_FILE_BYTES, Explorer
+from vision_mtl.explorer.gallery import Autocast, Gallery, build_gallery
+from vision_mtl.explorer.repairing import Repairer
+from vision_mtl.explorer.server import Server, Site
+from vision_mtl.inference.image_files import Frame
+from vision_mtl.inference.prediction_files import read_questions
+from vision_mtl.inference.predictor import Predictor
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.explorer.answers import MAX_FILE_BYTES, Explorer
-from vision_mtl.stages.explorer.gallery import Autocast, Gallery, build_gallery
-from vision_mtl.stages.explorer.repairing import Repairer
-from vision_mtl.stages.explorer.server import Server, Site
-from vision_mtl.stages.predict import Answerer
-from vision_mtl.stages.predict_inputs import Frame
-from vision_mtl.stages.predict_outputs import read_questions
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.recipes import build
 from vision_mtl.training.runtime import Runtime
 
 SECTIONS = ("data", "tasks", "runtime")
@@ -67,7 +67,7 @@ def open_site(
     if not config.init_from:
         raise UserError("explore needs a trained run: give --init_from RUN, for example runs/pretrain-...")
     model, state = build.restore_model(config.init_from)
-    ask = Answerer(model, Runtime(**config.runtime), config.device)
+    ask = Predictor(model, Runtime(**config.runtime), config.device)
     model.to(ask.device)
     repairer = Repairer(model, state, ask.autocast) if repair_with is None else _other(repair_with, model, ask)
     wanted = {"split": split, "num_examples": num_examples, "max_indexed": max_indexed}
@@ -84,7 +84,7 @@ def open_site(
         about,
         Frame(config.image_size, model.backbone.in_chans, config.data["fit"]),
         ask,
-        read_questions(model.task_answers, state),
+        read_questions(model.task_specs, state),
         repairer,
         gallery,
         num_neighbours,
@@ -93,7 +93,7 @@ def open_site(
     return Site(explorer.start, explorer.picture, questions, MAX_QUESTION_BYTES)
 
 
-def _other(where: str, model: SharedModel, ask: Answerer) -> Repairer:
+def _other(where: str, model: SharedModel, ask: Predictor) -> Repairer:
     """The repairer of another run; raises `UserError` unless it takes the same images."""
     other, state = build.restore_model(where)
     sizes = [(m.backbone.in_chans, *m.backbone.image_size) for m in (other, model)]

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 
 from vision_mtl import __version__
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
-from vision_mtl.models.answering import FEATURES, AnsweringModel
-from vision_mtl.models.shared import SharedModel
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.export_backbone import backbone_difference, write_backbone
-from vision_mtl.stages.export_graph import (
+from vision_mtl.export.backbone import backbone_difference, write_backbone
+from vision_mtl.export.graph import (
     TRACED,
     answer_units,
     check,
@@ -29,8 +27,10 @@ from vision_mtl.stages.export_graph import (
     write_onnx,
     write_program,
 )
-from vision_mtl.stages.model_card import card_text, read_origin
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.export.model_card import card_text, read_origin
+from vision_mtl.models.inference_model import FEATURES, InferenceModel
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.recipes import build
 
 SECTIONS = ()
 
@@ -53,14 +53,14 @@ def export(
     model, state = build.restore_model(config.init_from)
     if not run.is_main:
         return  # one process writes
-    if not model.task_answers and (onnx or torch_export):
+    if not model.task_specs and (onnx or torch_export):
         run.say(f"{config.init_from} has no task heads: the exported model gives {FEATURES!r}, pooled.")
     about = describe_export(model, state)
     written = write_backbone(model.backbone, run.folder / "backbone", about["fit"])
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(TRACED, about["channels"], *about["image_size"], generator=generator)
     differences = {"timm": backbone_difference(model.backbone, run.folder / "backbone", images)}
-    graphs, found = write_graphs(AnsweringModel(model).eval(), about, run.folder, onnx, torch_export)
+    graphs, found = write_graphs(InferenceModel(model).eval(), about, run.folder, onnx, torch_export)
     written += graphs
     card = run.folder / "MODEL_CARD.md"
     origin = read_origin(Path(config.init_from).expanduser())
@@ -84,20 +84,20 @@ def describe_export(model: SharedModel, state: Mapping[str, Any]) -> dict[str, A
         "std": backbone.std.flatten().tolist(),
         "tasks": {
             task: {"kind": answer.kind, "class_names": state["class_names"][task]}
-            for task, answer in model.task_answers.items()
+            for task, answer in model.task_specs.items()
         },
     }
 
 
 def write_graphs(
-    model: AnsweringModel, about: Mapping[str, Any], folder: Path, onnx: bool, torch_export: bool
+    model: InferenceModel, about: Mapping[str, Any], folder: Path, onnx: bool, torch_export: bool
 ) -> tuple[list[Path], dict[str, float]]:
     """Write and check the asked ones of model.onnx and model.pt2; returns their paths and differences."""
     if not (onnx or torch_export):
         return [], {}
     shape = (about["channels"], *about["image_size"])
     program, metadata = trace(model, shape), json.dumps(about, ensure_ascii=False)
-    units = answer_units(model.answers)
+    units = answer_units(model.head_specs)
     written, differences = [], {}
     if onnx:
         path = folder / "model.onnx"

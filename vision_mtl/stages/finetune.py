@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.predictions import predict_split
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.fit import fit, make_trainer, resume, write_result
-from vision_mtl.stages.guards import rank_action, remember_images, warn_of_few, warn_of_starved
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.single import transfer
-from vision_mtl.stages.supervised import (
-    Labelled,
-    Validation,
-    build_balancing,
-    build_feed,
-    build_objective,
-    finish,
-    open_labels,
-)
-from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
-from vision_mtl.stages.tuned import tuned
+from vision_mtl.recipes import build
+from vision_mtl.recipes.fit import make_trainer, write_result
+from vision_mtl.recipes.labels import Labelled, open_labels
+from vision_mtl.recipes.run_warnings import remember_images
+from vision_mtl.recipes.single_task import transfer
+from vision_mtl.recipes.supervised import Validation, build_balancing, build_feed, build_objective, finish, train_tasks
+from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.recipes.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
-from vision_mtl.training.best import Best
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.mixing import Mixing
 from vision_mtl.training.optimiser import Optim
@@ -83,44 +75,16 @@ def finetune(
         return tuned(config, run, trainer)
 
     trainer = trainer_of(labelled, optim)
-    validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
+    validation = train_tasks(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
     model = finish(run, validation)
     found = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
     metrics = run_metrics(model, labelled, found, validation, trainer)
     if single_task != "none":
 
         def train_alone(part: Run, alone: Trainer, own: Labelled) -> Validation:
-            return train(config, part, alone, replace(track, tensorboard=False), own, num_evaluations, False)
+            return train_tasks(config, part, alone, replace(track, tensorboard=False), own, num_evaluations, False)
 
         metrics |= transfer(run, labelled, found, trainer, trainer_of, train_alone, single_task)
     write_judged(run, labelled, found)
     write_figures(run, model, pool, found, metrics)
     write_result(run, trainer, metrics, pool.summary())
-
-
-def train(
-    config: RunConfig,
-    run: Run,
-    trainer: Trainer,
-    track: Track,
-    labelled: Labelled,
-    num_evaluations: int,
-    keep_best_per_task: bool,
-) -> Validation:
-    """Fit the trainer, going on from a checkpoint if there is one; returns its validation, which holds the best."""
-    description = build.describe_model(config, trainer.model, labelled.pool)
-    warn_of_few(run, labelled.pool, trainer.feed, list(labelled.tasks))
-    memory: dict[str, Any] = {"best": {}}
-    best = Best(run.checkpoints, keep_best_per_task)
-    validation = Validation(trainer, labelled, best, description, memory)
-    resume(trainer, run, memory, config)
-    if best.restore(memory["best"], run.is_main):
-        run.warn("weights of the best evaluation were lost with a checkpoint; the best is chosen anew from here on.")
-    memory["best"] = best.scores
-    try:
-        actions = [(num_evaluations, validation), (1, rank_action(trainer, labelled.pool))]
-        fit(run, trainer, track, description, memory, actions, best.commit)
-    finally:
-        trainer.feed.close()
-    warn_of_starved(run, validation.epochs())
-    return validation

@@ -8,30 +8,21 @@ from typing import Literal
 
 import torch
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.predictions import predict_split
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.finetune import train
-from vision_mtl.stages.fit import make_trainer, write_result
-from vision_mtl.stages.guards import remember_images
-from vision_mtl.stages.pretrain import build_objective as build_repair
-from vision_mtl.stages.pretrain import repair_feed, training_images
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.supervised import (
-    Labelled,
-    Validation,
-    build_balancing,
-    build_feed,
-    build_objective,
-    finish,
-    open_labels,
-)
-from vision_mtl.stages.task_outputs import run_metrics, write_figures, write_judged
-from vision_mtl.stages.tuned import tuned
+from vision_mtl.recipes import build
+from vision_mtl.recipes.fit import make_trainer, write_result
+from vision_mtl.recipes.labels import Labelled, open_labels
+from vision_mtl.recipes.repair import build_repair_objective, repair_feed, training_images
+from vision_mtl.recipes.run_warnings import remember_images
+from vision_mtl.recipes.supervised import Validation, build_balancing, build_feed, build_objective, finish, train_tasks
+from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_judged
+from vision_mtl.recipes.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import Together, TogetherFeed
@@ -73,7 +64,7 @@ def joint(
         build.load_weights(model, config.start)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
-    repair = build_repair(config, run, pool, pretexts, indices)
+    repair = build_repair_objective(config, run, pool, pretexts, indices)
     repair = PretextObjective(repair.mixture, repair.chance, weight_schedule(repair_weight, schedule))
     damaged_feed = repair_feed(config, pool, indices, damaged, accelerator)
     workers = config.data["num_workers"]
@@ -84,7 +75,7 @@ def joint(
     feed = TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
     balancing = build_balancing(Balance(**config.balance), model, labelled.tasks, [REPAIR])
     trainer = tuned(config, run, make_trainer(config, accelerator, model, objective, feed, balancing))
-    validation = train(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
+    validation = train_tasks(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)
     finish(run, validation)
     report(run, pool, labelled, trainer, validation, repair)
 

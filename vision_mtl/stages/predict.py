@@ -15,17 +15,15 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.models.answering import AnsweringModel
-from vision_mtl.models.shared import SharedModel
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.predict_inputs import (
+from vision_mtl.inference.captions import caption, make_cell
+from vision_mtl.inference.image_files import (
     Decoded,
     Frame,
     ImageFile,
@@ -34,26 +32,18 @@ from vision_mtl.stages.predict_inputs import (
     require_counts,
     unreadable_text,
 )
-from vision_mtl.stages.predict_outputs import (
-    CSV,
-    JSON,
-    MASKS,
-    PredictionFiles,
-    Question,
-    answer_text,
-    read_mask,
-    read_questions,
-)
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.report import as_text
+from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, Question, read_questions
+from vision_mtl.inference.predictor import Predictor, require_heads
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.recipes import build
+from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.runtime import Runtime
-from vision_mtl.viz.predictions import Cell, mask_palette, overlay, predictions_figure
+from vision_mtl.viz.predictions import Cell, predictions_figure
 
 SECTIONS = ("runtime",)
 SHEET = "figures/predictions.png"
 MAX_ROWS = 20  # images in the printed table
-MAX_SHARES = 3  # classes of a mask that its caption names
 
 
 @STAGES.register("predict")
@@ -76,8 +66,8 @@ def predict(
         return  # one process writes, and answering needs no more
     files = find_inputs(images)
     frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
-    asked = Asked(run, read_questions(model.task_answers, state), frame, files, num_pictures)
-    ask = Answerer(model, Runtime(**config.runtime), config.device)
+    asked = Asked(run, read_questions(model.task_specs, state), frame, files, num_pictures)
+    ask = Predictor(model, Runtime(**config.runtime), config.device)
     with PredictionFiles(run.folder, asked.questions, frame.fit) as written, asked:
         for batch in decoded_batches(files, frame, batch_size, num_workers):
             asked.answer(batch, ask, written)
@@ -92,40 +82,6 @@ def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
     model, state = build.restore_model(config.init_from)
     require_heads(model, config.init_from)
     return model, state
-
-
-def require_heads(model: SharedModel, where: str) -> None:
-    """Raises `UserError` unless the model of run or checkpoint `where` has a head for some task."""
-    if not model.task_answers:
-        raise UserError(
-            f"{where!r} has no head for any task, only a pretrained backbone. Train heads first: "
-            f"--stage finetune --init_from {where}, then predict from that run."
-        )
-
-
-class Answerer:
-    """The model on its device: uint8 images in, every task's numbers out."""
-
-    def __init__(self, model: SharedModel, runtime: Runtime, device: str) -> None:
-        accelerator = runtime.accelerator(device)
-        self.device, self.autocast, self.layout = (
-            accelerator.device,
-            accelerator.autocast,
-            runtime.layout(model.backbone),
-        )
-        self.model = AnsweringModel(model).eval().to(self.device, memory_format=self.layout)
-        if runtime.compile:
-            self.model.compile()
-
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(B, H, W, C) uint8 -> task -> float32 (B, K), (B, 1) or (B, K, H, W)."""
-        return self.answer(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
-
-    def answer(self, images: Tensor) -> dict[str, np.ndarray]:
-        """The same of images (B, C, H, W) float32 in [0, 1]."""
-        with torch.inference_mode(), self.autocast():
-            found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
-        return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}
 
 
 @dataclass
@@ -155,9 +111,9 @@ class Asked:
         self.line.close()
 
     def answer(
-        self, batch: Sequence[tuple[ImageFile, Decoded | UnreadableImage]], ask: Answerer, written: PredictionFiles
+        self, batch: Sequence[tuple[ImageFile, Decoded | UnreadableImage]], ask: Predictor, written: PredictionFiles
     ) -> None:
-        """Answer for a batch, write it, keep what is shown."""
+        """Predict a batch, write it, keep what is shown."""
         good = [(file, found) for file, found in batch if isinstance(found, Decoded)]
         self.unreadable += [found for _, found in batch if isinstance(found, UnreadableImage)]
         numbers = ask(np.stack([found.pixels for _, found in good])) if good else {}
@@ -198,32 +154,6 @@ class Asked:
         files += [f"{MASKS}/{task}/" for task, question in self.questions.items() if question.kind == "dense"]
         metrics = {"num_images": count, "num_unreadable": len(self.unreadable), "files": files, "answers": answers}
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
-
-
-def make_cell(
-    questions: Mapping[str, Question], pixels: np.ndarray, record: dict[str, Any], numbers: Mapping[str, np.ndarray]
-) -> Cell:
-    """One image of the contact sheet: itself (H, W, C), each mask over it, and the answers."""
-    image = pixels.astype(np.float32) / 255
-    pictures, lines = [image if image.shape[2] > 1 else np.repeat(image, 3, axis=2)], []
-    for task, question in questions.items():
-        answer = record["tasks"][task]
-        if question.kind != "dense":
-            lines.append((caption(task, question, answer), "black"))
-            continue
-        pictures.append(overlay(image, read_mask(question, numbers[task])))
-        largest = sorted(answer["shares"].items(), key=lambda item: -item[1])[:MAX_SHARES]
-        colours = mask_palette()[question.values] / 255
-        for name, share in largest:
-            colour = tuple(colours[question.class_names.index(name)])
-            lines.append((f"■ {task} {name}: {share:.0%}", colour))
-    return Cell(pictures, record["image"], lines)
-
-
-def caption(task: str, question: Question, answer: Mapping[str, Any]) -> str:
-    """A head's answer and how sure it is, on one line."""
-    sure = f" ({answer['probability']:.2f})" if question.has_probability else ""
-    return f"{task}: {answer_text(question, answer)}{sure}"
 
 
 def answer_table(questions: Mapping[str, Question], records: Sequence[dict[str, Any]]) -> Table:

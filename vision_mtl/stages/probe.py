@@ -12,6 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
@@ -20,21 +22,19 @@ from vision_mtl.evaluation.features import extract_features, extract_maps, pixel
 from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
 from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
 from vision_mtl.evaluation.probing import (
-    Answer,
     Key,
+    ProbePrediction,
     ProbeTask,
     choose_features,
     constant_answer,
     knn_answer,
-    linear_answer,
+    predict_linear,
     score_task,
 )
 from vision_mtl.models.backbone import Backbone, is_convolutional
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.probe_heads import fit_heads
-from vision_mtl.stages.probe_outputs import draw, write_judged, write_tables
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.recipes import build
+from vision_mtl.recipes.probe_heads import fit_heads
+from vision_mtl.recipes.probe_outputs import draw, write_judged, write_tables
 from vision_mtl.training.runtime import Runtime
 
 SECTIONS = ("data", "tasks", "backbone", "runtime")
@@ -67,7 +67,7 @@ def probe(
     )
     features, clean = feature_sets(config, backbone, pool, indices, maps_of)
     run.say(f"features of {len(indices):,} images extracted in {time.perf_counter() - start:.0f} s")
-    answers: dict[str, dict[str, dict[str, Answer]]] = {}
+    answers: dict[str, dict[str, dict[str, ProbePrediction]]] = {}
     shown: dict[str, np.ndarray] = {}
     for name, task in tasks.items():
         answers[name], shown[name] = answer_task(features, task, subsets[name])
@@ -200,13 +200,15 @@ def feature_sets(
 
 def answer_task(
     features: Mapping[str, Mapping[Key, Tensor]], task: ProbeTask, subsets: Mapping[str, LabelFraction]
-) -> tuple[dict[str, dict[str, Answer]], np.ndarray]:
+) -> tuple[dict[str, dict[str, ProbePrediction]], np.ndarray]:
     """Fraction -> method -> its answer, and the features (n, D) chosen for `linear`, standardised. Reads no test label.
 
     Layer and pooling are chosen once, with all labels, for each method.
     """
     labelled = {name: task.train[subset.rows] for name, subset in subsets.items()}
-    found: dict[str, dict[str, Answer]] = {name: {"majority": constant_answer(task, r)} for name, r in labelled.items()}
+    found: dict[str, dict[str, ProbePrediction]] = {
+        name: {"majority": constant_answer(task, r)} for name, r in labelled.items()
+    }
     for method, candidates in features.items():
         if method != "linear" and candidates is features["linear"]:
             for answers in found.values():
@@ -217,12 +219,12 @@ def answer_task(
         tried = {f"{layer} {pooling}": value for (layer, pooling), value in scores.items()}
         x = standardise(candidates[key].numpy(), task.train)
         for name, rows in labelled.items():
-            answer = linear_answer(x, task, rows)
+            answer = predict_linear(x, task, rows)
             of_all = {"tried": tried} if name == WHOLE and tried else {}
-            found[name][method] = Answer(answer.prediction, {**where, **answer.chosen, **of_all})
+            found[name][method] = ProbePrediction(answer.prediction, {**where, **answer.chosen, **of_all})
             if method == "linear":
                 nearest = knn_answer(candidates[key], task, rows)
-                found[name]["knn"] = Answer(nearest.prediction, {**where, **nearest.chosen})
+                found[name]["knn"] = ProbePrediction(nearest.prediction, {**where, **nearest.chosen})
         if method == "linear":
             shown = x
     return found, shown
@@ -233,7 +235,7 @@ def score(
     indices: Tensor,
     tasks: Mapping[str, ProbeTask],
     subsets: Mapping[str, Mapping[str, LabelFraction]],
-    answers: Mapping[str, Mapping[str, Mapping[str, Answer]]],
+    answers: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
 ) -> dict[str, Any]:
     """`metrics` of the result, rows being those of `indices` (n,); the one place where test labels are read."""
     metrics: dict[str, Any] = {"tasks": {}, "fractions": {}}
@@ -257,7 +259,7 @@ def score(
     return metrics
 
 
-def warn_of_steps(run: Run, name: str, answers: Mapping[str, Mapping[str, Answer]]) -> None:
+def warn_of_steps(run: Run, name: str, answers: Mapping[str, Mapping[str, ProbePrediction]]) -> None:
     """Say which probes had not reached their optimum."""
     for fraction, found in answers.items():
         for method, answer in found.items():

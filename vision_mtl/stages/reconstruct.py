@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.discovery.score import score_pretexts
+from vision_mtl.inference.pictures import repair_figure
 from vision_mtl.pretext.mixture import Mixture
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig
-from vision_mtl.stages.pictures import repair_figure
-from vision_mtl.stages.registry import STAGES
+from vision_mtl.recipes import build
 from vision_mtl.training.runtime import Runtime
 from vision_mtl.viz.curves import skill_figure
 

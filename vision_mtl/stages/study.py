@@ -17,25 +17,25 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock, Timeout
 
-from vision_mtl.core.claim import LOCK
+from vision_mtl.config.resolve import RunConfig, resolve
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.interruptions import INTERRUPTED
 from vision_mtl.core.run import Run
+from vision_mtl.core.run_lock import LOCK
 from vision_mtl.evaluation.families import family
-from vision_mtl.stages import build
-from vision_mtl.stages.config import RunConfig, resolve
-from vision_mtl.stages.registry import STAGES
-from vision_mtl.stages.study_options import composer
+from vision_mtl.recipes import build
+from vision_mtl.recipes.study_options import composer
 from vision_mtl.study.collect import Collection, compare_arms, score_rows
 from vision_mtl.study.design import before_the_runs
+from vision_mtl.study.grid_search import Chosen, choose, plan_candidates, tuning_seeds
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.recipes import STAGES as ARM_STAGES
 from vision_mtl.study.recipes import Arm, read_arms
 from vision_mtl.study.record import study_record
 from vision_mtl.study.report import write_report
 from vision_mtl.study.runner import Job, Runner
-from vision_mtl.study.tuning import Chosen, choose, plan_candidates, tuning_seeds
 
 SECTIONS = ("data", "tasks", "backbone", "decoder", "runtime", "track")
 DEFAULT_ARMS = {"labelled_only": ["finetune"], "pretrained": ["pretrain", "finetune"]}
@@ -191,7 +191,7 @@ def run_job(job: Job) -> str | None:
 
     Raises `KeyboardInterrupt` if the run was asked to stop: then the whole study is.
     """
-    from vision_mtl.stages.command import execute  # late: the command runs stages, this one among them
+    from vision_mtl.cli.execute import execute  # late: the command runs stages, this one among them
 
     try:
         log_file = job.folder.with_name(job.folder.name + LOG)  # beside the folder: a new run wants it empty

@@ -17,7 +17,7 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.splits import units
 from vision_mtl.evaluation.comparisons import Comparison, arm_score, compare
-from vision_mtl.evaluation.instances import Instances, read_instances
+from vision_mtl.evaluation.instance_scores import InstanceTable, read_instances
 from vision_mtl.evaluation.scores import Score
 from vision_mtl.evaluation.statistics import expected_agreement
 from vision_mtl.study.plan import Plan
@@ -39,7 +39,7 @@ class Sample:
     values: np.ndarray
     identities: np.ndarray
     clusters: np.ndarray
-    rows: list[Instances]
+    rows: list[InstanceTable]
 
 
 class Collection:
@@ -47,7 +47,7 @@ class Collection:
 
     def __init__(self, plan: Plan, finals: Finals, folder: Path, seeds: Sequence[int], metric: Metric) -> None:
         self.plan, self.finals, self.folder, self.seeds, self.metric = plan, finals, folder, seeds, metric
-        self._read: dict[str, Instances] = {}
+        self._read: dict[str, InstanceTable] = {}
         self._samples: dict[tuple[str, float, str], Sample | None] = {}
 
     def tasks_of(self, arm: str, fraction: float) -> list[str]:
@@ -76,7 +76,7 @@ class Collection:
             found,
         )
 
-    def _of(self, arm: str, fraction: float, seed: int, task: str) -> Instances:
+    def _of(self, arm: str, fraction: float, seed: int, task: str) -> InstanceTable:
         """Rows of the run that trained the task."""
         keys = [k for k in self.finals[arm, fraction, seed] if task in self.plan.nodes[k].options["tasks"]]
         if not keys:
@@ -86,7 +86,7 @@ class Collection:
             self._read[node.key] = read_instances(self.folder / node.folder)
         return self._read[node.key].of(task, "linear" if node.stage == "probe" else "head", fraction)
 
-    def _values(self, one: Instances) -> np.ndarray:
+    def _values(self, one: InstanceTable) -> np.ndarray:
         """(n,) whose mean is the score: with balanced accuracy, an image counts by how rare its class is."""
         values, true = one.columns["value"], one.columns["true"]
         if self.metric == "accuracy" or true[0] is None:
@@ -157,7 +157,7 @@ def score_rows(
     return sorted(rows, key=lambda row: (row["task"], row["fraction"]))
 
 
-def _check_paired(first: Instances, other: Instances, what: str) -> None:
+def _check_paired(first: InstanceTable, other: InstanceTable, what: str) -> None:
     if not np.array_equal(first.columns["identity"], other.columns["identity"]):
         raise UserError(f"{what}: the test images differ, so nothing can be paired. Keep data.split_seed the same.")
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vision_mtl.core.run import RESULT, environment
+from vision_mtl.core.environment import environment
+from vision_mtl.core.run import RESULT
 from vision_mtl.data.pool import Pool
 from vision_mtl.study.collect import VALUES
+from vision_mtl.study.grid_search import Chosen
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.recipes import Arm, flat
 from vision_mtl.study.runner import Runner, read_clock
-from vision_mtl.study.tuning import Chosen
 
 PICTURES = {  # stage -> figures of its runs that are shown, and what they are
     "discover": {"maps-grid_mask": "Where a hidden cell can be repaired", "scales": "Skill by scale"},

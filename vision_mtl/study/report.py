@@ -18,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vision_mtl.core.files import atomic_write_bytes, atomic_write_text
 from vision_mtl.study import tables
 from vision_mtl.study.csv_files import csv_files
+from vision_mtl.study.number_format import Unit, measure_words, share_words
 from vision_mtl.study.pictures import Plate, plot_plate, read_plates, slug
-from vision_mtl.study.units import Unit, measure_words, share_words
 from vision_mtl.study.words import design_words, headline, how_to_read, summaries, verdict_sentence
 from vision_mtl.viz.studies import differences_figure, label_curves_figure
 
@@ -27,7 +27,7 @@ HTML, MARKDOWN = "report.html", "report.md"
 Record = Mapping[str, Any]
 
 
-class Source(str):
+class MarkdownText(str):
     """Text that is Markdown already."""
 
 
@@ -138,7 +138,7 @@ def _html() -> Environment:
 
 
 def _markdown() -> Environment:
-    """Jinja knows HTML only: here `finalize` escapes all that is put into the template and is not `Source`."""
+    """Jinja knows HTML only: here `finalize` escapes all that is put into the template and is not `MarkdownText`."""
     found = _environment(autoescape=False, finalize=_escaped)
     found.filters |= {"fenced": _fenced, "table": _pipe_table, "alt": _alternative}
     return found
@@ -160,7 +160,7 @@ def _tight(text: str) -> str:
 
 def _escaped(value: Any) -> Any:
     """Plain text as Markdown shows it literally, on one line; also within the cell of a table."""
-    if isinstance(value, Source) or not isinstance(value, str):
+    if isinstance(value, MarkdownText) or not isinstance(value, str):
         return value
     line = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*|~$#])", r"\\\1", line)
@@ -168,20 +168,20 @@ def _escaped(value: Any) -> Any:
     return re.sub(r"^[-+](?= )|^\[|\](?=[(\[:])", r"\\\g<0>", line)  # no list, no link; an interval stays as it is
 
 
-def _alternative(text: str) -> Source:
+def _alternative(text: str) -> MarkdownText:
     """The text that stands for a picture: within brackets of its own."""
-    return Source(re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _escaped(text)))
+    return MarkdownText(re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _escaped(text)))
 
 
-def _pipe_table(table: tables.Table) -> Source:
+def _pipe_table(table: tables.Table) -> MarkdownText:
     columns = list(table.columns)
     rules = ["---:" if column in table.numbers else "---" for column in columns]
     rows = [[_escaped(cell) for cell in row] for row in (columns, *table.rows)]
-    return Source("\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rules, *rows[1:])))
+    return MarkdownText("\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rules, *rows[1:])))
 
 
-def _fenced(text: str, language: str = "") -> Source:
+def _fenced(text: str, language: str = "") -> MarkdownText:
     """A block of code that ends where it should, whatever backticks the text has."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Source(f"{fence}{language}\n{text.rstrip()}\n{fence}")
+    return MarkdownText(f"{fence}{language}\n{text.rstrip()}\n{fence}")

@@ -23,8 +23,8 @@ from vision_mtl.core.console import Console
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import RESULT
+from vision_mtl.study.number_format import duration_words
 from vision_mtl.study.plan import Node, Plan, fill
-from vision_mtl.study.units import duration_words
 from vision_mtl.training.progress import ProgressLine
 
 Backend = Literal["loky", "dask", "ray"]

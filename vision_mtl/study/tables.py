@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vision_mtl.study.units import (
+from vision_mtl.study.number_format import (
     NONE,
     Unit,
     duration_words,

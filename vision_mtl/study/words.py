@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vision_mtl.evaluation.sign_flip import sign_flip_floor
-from vision_mtl.study.units import Score, Unit, count_words, level_words, p_words, share_words
+from vision_mtl.study.number_format import Score, Unit, count_words, level_words, p_words, share_words
 
 VERDICTS = ("helps", "hurts", "undecided")
 Comparison = Mapping[str, Any]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
-from vision_mtl.training.cut_tensors import cut_like, numbers_of, whole_tensors
+from vision_mtl.training.dtensors import distribute_like, full_tensors, numbers_of
 
 SUFFIX = ".safetensors"
 BEST = f"best{SUFFIX}"  # weights chosen on validation images, where a run chooses: what others start from
@@ -54,7 +54,7 @@ def save_checkpoint(
     if optimiser is not None:
         tensors |= optimiser_tensors(optimiser)
     path = folder / f"step-{state['step']:08d}{SUFFIX}"
-    tensors = whole_tensors(tensors, keep=write, device="cpu")
+    tensors = full_tensors(tensors, keep=write, device="cpu")
     if not write:
         return path
     _write(path, state, tensors)
@@ -183,5 +183,5 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
         place = places[int(number)]
         owner = parameters[place]
         like = torch.empty_like(owner, dtype=tensor.dtype) if tensor.shape == owner.shape else tensor
-        state.setdefault(place, {})[key] = like.copy_(cut_like(like, tensor))
+        state.setdefault(place, {})[key] = like.copy_(distribute_like(like, tensor))
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -3,9 +3,9 @@
 Nothing here is random but the draws of `core.rng`, keyed by the step's images, and the global generator, which is set
 anew before each step (for stochastic depth and dropout): a run that goes on from a checkpoint repeats exactly.
 
-A GPU works behind what it is told, and waits whenever a number is read from it. So there several steps are taken
+A GPU works behind what it is told, and waits whenever a number is read from it. So there several steps are pending
 between two looks at their losses. The first of them that is no number stops all updates on the device itself, and is
-taken again by itself once it is seen: what a broken step does is the same however late that is.
+pending again by itself once it is seen: what a broken step does is the same however late that is.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from vision_mtl.models.attention import choose_attention
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import synchronise
 from vision_mtl.models.compiling import compile_parts
-from vision_mtl.training.agreement import StepRecord, agree, gather_texts, means
 from vision_mtl.training.balancing.contract import Balancing
-from vision_mtl.training.cut_tensors import clip_gradients
-from vision_mtl.training.guards import broken_images
+from vision_mtl.training.diagnosis import broken_images
+from vision_mtl.training.dtensors import clip_gradients
 from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss, sum_parts
 from vision_mtl.training.optimiser import Kernel, Optim, build_optimiser
+from vision_mtl.training.process_sync import StepRecord, gather_texts, means, sync_processes
 
 if TYPE_CHECKING:
     from vision_mtl.training.sharding import Sharding
@@ -69,7 +69,7 @@ Hook = Callable[[Progress, StepRecord], None]
 
 
 @dataclass(frozen=True)
-class Taken:
+class PendingStep:
     """A step whose gradients are there and whose numbers, (), are on the device still. `shown` are the parts of its
     losses, `before` is what it changes beside the weights, as it was, `figures` are a balancing's."""
 
@@ -160,7 +160,7 @@ class Trainer:
             start = time.perf_counter()
             records = self._steps(stop)
             seconds = time.perf_counter() - start
-            found = agree(self.accelerator, self.objective.shown, seconds, stop(), records)
+            found = sync_processes(self.accelerator, self.objective.shown, seconds, stop(), records)
             self.progress.seconds += found.seconds
             for record in found.records:
                 progress = self.progress if record.is_latest else self._progress_after(record)
@@ -187,34 +187,34 @@ class Trainer:
         """Take steps until it is time to look at them; what they showed."""
         if self.read_every == 1 or self.suspect == self.progress.step:
             return [self._step()]
-        taken: list[Taken] = []
+        pending: list[PendingStep] = []
         alone = self.accelerator.num_processes == 1
-        while not taken or not (self.progress.step % self.read_every == 0 or self._is_over() or (alone and stop())):
+        while not pending or not (self.progress.step % self.read_every == 0 or self._is_over() or (alone and stop())):
             try:
-                taken.append(self._take())
+                pending.append(self._take())
             except Exception:
-                if not (taken and alone):  # the other processes wait within the step
+                if not (pending and alone):  # the other processes wait within the step
                     raise
                 self.suspect = self.progress.step  # those before it are looked at first, then it is tried again
                 break
-            self._hold_if_broken(taken[-1])
+            self._hold_if_broken(pending[-1])
             self._update()
-        return self._sound(taken)
+        return self._sound(pending)
 
-    def _hold_if_broken(self, taken: Taken) -> None:
+    def _hold_if_broken(self, pending: PendingStep) -> None:
         """From a step that is no number on, the optimiser changes nothing; the device sees to it, nobody waits."""
-        watched = (taken.norm,) if self.accelerator.num_processes > 1 else (taken.norm, taken.total)
+        watched = (pending.norm,) if self.accelerator.num_processes > 1 else (pending.norm, pending.total)
         for value in watched:
             self.broken = torch.maximum(self.broken, 1.0 - value.isfinite().to(self.broken))
         self.optimiser.found_inf = self.broken
 
-    def _sound(self, taken: list[Taken]) -> list[StepRecord]:
-        """Look at the steps: what those before the first broken one showed. That one is the next to be taken."""
-        records = self._records(taken)
+    def _sound(self, pending: list[PendingStep]) -> list[StepRecord]:
+        """Look at the steps: what those before the first broken one showed. That one is the next to be pending."""
+        records = self._records(pending)
         self.optimiser.found_inf = None
         for number, record in enumerate(records):
             if not self._is_finite(record):
-                self._put_back(taken[number].before)
+                self._put_back(pending[number].before)
                 self.progress.images_seen -= (self.progress.step - record.step) * self.feed.images_per_step
                 self.progress.step = self.suspect = record.step
                 self.broken.zero_()
@@ -225,8 +225,8 @@ class Trainer:
 
     def _step(self) -> StepRecord:
         """One step, looked at before it changes anything."""
-        taken = self._take()
-        record = self._guarded(self._records([taken])[0], taken.before)
+        pending = self._take()
+        record = self._guarded(self._records([pending])[0], pending.before)
         self._update(skip=record.skipped is not None)
         return record
 
@@ -238,7 +238,7 @@ class Trainer:
         self.progress.step += 1
         self.progress.images_seen += self.feed.images_per_step
 
-    def _take(self) -> Taken:
+    def _take(self) -> PendingStep:
         """The next step's losses and clipped gradients."""
         self.failed_cleanly = False
         step = self.progress.step
@@ -261,7 +261,7 @@ class Trainer:
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
         shown = [replace(loss, losses={}) for loss in losses]  # without their graphs
         figures = {} if self.balancing is None else self.balancing.figures()
-        return Taken(step, rate, shown, total, norm, before, figures)
+        return PendingStep(step, rate, shown, total, norm, before, figures)
 
     def _accumulate(self, step: int, progress: float) -> list[StepLoss]:
         """The step's losses, part by part, and the gradients they leave."""
@@ -291,12 +291,12 @@ class Trainer:
         scaled = {name: value / share for name, value in loss.losses.items()}
         self.balancing.add(scaled, share, self.accelerator.backward)
 
-    def _records(self, taken: list[Taken]) -> list[StepRecord]:
+    def _records(self, pending: list[PendingStep]) -> list[StepRecord]:
         """What the steps showed: here the device is waited for."""
-        totals = torch.stack([step.total for step in taken]).tolist()
-        norms = torch.stack([step.norm for step in taken]).tolist()
+        totals = torch.stack([step.total for step in pending]).tolist()
+        norms = torch.stack([step.norm for step in pending]).tolist()
         found = []
-        for step, total, norm in zip(taken, totals, norms, strict=True):
+        for step, total, norm in zip(pending, totals, norms, strict=True):
             sums = sum_parts(step.shown)
             found.append(StepRecord(step.step, total, means(sums), norm, step.rate, step.figures, sums=sums))
         return found

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.shared import Request
-from vision_mtl.training.agreement import Sums, means
+from vision_mtl.training.process_sync import Sums, means
 
 Predictions = Mapping[str, list[Tensor]]
 

@@ -16,7 +16,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.cut_tensors import is_cut, separate
+from vision_mtl.training.dtensors import is_dtensor, separate
 
 Kernel = Literal["auto", "fused", "foreach"]  # how AdamW computes; auto: fused where there is such a kernel
 REFERENCE_BATCH = 256  # the learning rate is stated for this many images a step, as MAE and timm state it
@@ -124,7 +124,7 @@ def build_optimiser(
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
     if extra:
         groups.append({"params": list(extra), "weight_decay": 0.0})
-    if any(is_cut(p) for p in model.parameters()):
+    if any(is_dtensor(p) for p in model.parameters()):
         groups = separate(groups)
     fused = kernel != "foreach" and all(
         p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters()

@@ -19,7 +19,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.data.ahead import Ahead, Sender, Sent, plan
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool, image_tensor
-from vision_mtl.models.shared import Answer, Request
+from vision_mtl.models.shared import HeadSpec, Request
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import MixedBatch, Mixture, Part
 from vision_mtl.pretext.suitability import Suitability
@@ -166,10 +166,10 @@ def spread(keys: Keys, batch: MixedBatch) -> Tensor:
     return torch.cat([uniform[part.source_rows] for part in batch.parts])
 
 
-def answers(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, Answer]:
+def head_specs(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, HeadSpec]:
     """The head that each pretext needs."""
     return {
-        name: Answer(p.output, p.num_outputs(channels), getattr(p, "learned_fill", False))
+        name: HeadSpec(p.output, p.num_outputs(channels), getattr(p, "learned_fill", False))
         for name, p in pretexts.items()
     }
 

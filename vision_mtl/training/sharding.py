@@ -25,7 +25,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.balancing.processes import average_gradients, on_any
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
-from vision_mtl.training.cut_tensors import is_cut, whole_tensors
+from vision_mtl.training.dtensors import full_tensors, is_dtensor
 from vision_mtl.training.optimiser import Optim
 
 LARGEST = 1 / 8  # of the backbone's weights: gathered at once, at most, where its modules are that small
@@ -71,7 +71,7 @@ class Sharding:
             model.backbone.register_forward_pre_hook(_with_gradient, prepend=True)
         model.to(device)
         model.backbone.common_counts = lambda counts, most: _common(counts, most, device)
-        self.kept = [p for p in model.parameters() if p.requires_grad and not is_cut(p)]
+        self.kept = [p for p in model.parameters() if p.requires_grad and not is_dtensor(p)]
         if balancing is not None:  # it compares no gradients here, and would keep the whole weights alive
             balancing.shared, balancing.rest, balancing.conflicts.shared = [], [], []
 
@@ -86,11 +86,11 @@ class Sharding:
     def gather(self, keep: bool = True) -> None:
         """Give `whole` the present weights, where `keep`. All processes must call it."""
         own = self.model.state_dict()
-        found = whole_tensors(own, keep)
+        found = full_tensors(own, keep)
         if not keep:
             return
         for name, parameter in self.whole.named_parameters():
-            parameter.data = found[name] if is_cut(own[name]) else found[name].clone()
+            parameter.data = found[name] if is_dtensor(own[name]) else found[name].clone()
         for name, buffer in self.whole.named_buffers():
             if name in found:
                 buffer.copy_(found[name])

@@ -21,7 +21,7 @@ from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
 from vision_mtl.models.shared import Request
-from vision_mtl.models.task_heads import TaskAnswer
+from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.training.mixing import Labels, Mixing
 from vision_mtl.training.objective import Predictions, Prepared, StepLoss
 
@@ -185,10 +185,10 @@ def task_losses(tasks: Mapping[str, Task], targets: Mapping[str, Target], train:
     }
 
 
-def task_answers(targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskAnswer]:
+def task_head_specs(targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskHeadSpec]:
     """The head that each task needs; the images `train` (N,) bool set the unit of numbers."""
     return {
-        name: TaskAnswer(target.kind, target.num_outputs, *label_statistics(target, train))
+        name: TaskHeadSpec(target.kind, target.num_outputs, *label_statistics(target, train))
         for name, target in targets.items()
     }
 

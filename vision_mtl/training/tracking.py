@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from vision_mtl.core.run import Run
-from vision_mtl.training.guards import LossWatch
-from vision_mtl.training.loop import Progress, StepRecord
+from vision_mtl.training.diagnosis import LossWatch
+from vision_mtl.training.loop import Progress
 from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.process_sync import StepRecord
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.recorders import Recorder, open_recorders, require_package
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.training.balancing.build import make_balancing
-from vision_mtl.training.balancing.contract import Balancing, Objective
+from vision_mtl.training.balancing.contract import Balancing, LossTerm
 from vision_mtl.training.balancing.shared import other_parameters
 
 NAMES = ("digits", "cars", "blur")
@@ -43,7 +43,7 @@ def balance(
     """A balancing over the model's heads; `blur` is a regression."""
     every = kwargs.pop("every", 0)
     given = {name: (task_weights or {}).get(name, 1.0) for name, _ in model.heads.named_children()}
-    objectives = [Objective(name=name, weight=w, regression=name == "blur") for name, w in given.items()]
+    objectives = [LossTerm(name=name, weight=w, regression=name == "blur") for name, w in given.items()]
     shared = list(model.trunk.parameters())
     return make_balancing(name, objectives, shared, other_parameters(model, shared), kwargs, every)
 

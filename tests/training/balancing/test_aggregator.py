@@ -15,7 +15,7 @@ from torchjd import aggregation
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.balancing import aggregator as aggregator_file
 from vision_mtl.training.balancing.build import make_balancing
-from vision_mtl.training.balancing.contract import Objective
+from vision_mtl.training.balancing.contract import LossTerm
 from vision_mtl.training.balancing.options import BASES, SMOOTHED, Balance, aggregator_names, balance_names
 
 FREE = ["AlignedMTL", "ConFIG", "DualProj", "ExcessMTL", "GradDrop", "GradVac", "IMTLG", "MGDA", "Mean", "NashMTL"]
@@ -56,7 +56,7 @@ class Opposed(nn.Module):
 
 def aggregate(name: str, **kwargs: Any) -> tuple[Tensor, dict[str, float]]:
     model = Opposed()
-    objectives = [Objective(name="a"), Objective(name="b")]
+    objectives = [LossTerm(name="a"), LossTerm(name="b")]
     balancing = make_balancing(name, objectives, list(model.parameters()), [], kwargs, 1)
     balancing.add(model.losses(), 1.0, torch.Tensor.backward)
     balancing.finish()
@@ -77,7 +77,7 @@ def test_the_mean_can_hurt_an_objective_where_upgrad_does_not() -> None:
     pytest.importorskip("qpsolvers")
     model = Opposed()
     large, small = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([-2.0, 1.0, 0.0])
-    objectives = [Objective(name="a", weight=10.0), Objective(name="b")]
+    objectives = [LossTerm(name="a", weight=10.0), LossTerm(name="b")]
     found = {}
     for name in ("Mean", "UPGrad"):
         model.zero_grad(set_to_none=True)
@@ -154,7 +154,7 @@ def test_one_objective_alone_keeps_its_gradient_and_none_leaves_none(model: Mode
 
 def test_gradients_lie_in_memory_as_their_parameters_do() -> None:
     trunk = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    balancing = make_balancing("Sum", [Objective(name="a")], list(trunk.parameters()), [], {})
+    balancing = make_balancing("Sum", [LossTerm(name="a")], list(trunk.parameters()), [], {})
     images = torch.rand(1, 3, 5, 6)
     trunk(images).square().mean().backward()
     expected = trunk.weight.grad.clone()
@@ -266,7 +266,7 @@ def test_too_few_objectives_and_missing_parameters_are_named(model: Model) -> No
     with pytest.raises(UserError, match=r"'TrimmedMean' failed on 2 objectives.*at least 3 rows"):
         step(model, balance(model, "TrimmedMean", trim_number=1), batch(("digits", "cars")))
     with pytest.raises(UserError, match=r"'Sum' combines gradients of shared parameters, but none is trainable"):
-        make_balancing("Sum", [Objective(name="a")], [], [], {})
+        make_balancing("Sum", [LossTerm(name="a")], [], [], {})
     model.losses(batch())["cars"].backward()
     with pytest.raises(RuntimeError, match=r"zero_grad\(set_to_none=True\) before a step"):
         balance(model, "Sum").add(model.losses(batch()), 1.0, torch.Tensor.backward)

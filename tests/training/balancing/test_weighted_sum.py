@@ -9,7 +9,7 @@ import torch
 from small_model import NAMES, Model, balance, batch, flat, step
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.balancing.contract import BALANCINGS, Objective
+from vision_mtl.training.balancing.contract import BALANCINGS, LossTerm
 from vision_mtl.training.optimiser import Optim, build_optimiser
 
 WEIGHTS = {"digits": 0.5, "cars": 3.0, "blur": 1.25}
@@ -165,6 +165,6 @@ def test_mistakes_are_named(model: Model) -> None:
     with pytest.raises(UserError, match=r"unknown objective 'digit'\. Did you mean 'digits'"):
         balance(model).add({"digit": torch.ones(())}, 1.0, torch.Tensor.backward)
     with pytest.raises(UserError, match=r"weight of 'cars' must be 0 or more; found -1"):
-        Objective(name="cars", weight=-1)
+        LossTerm(name="cars", weight=-1)
     with pytest.raises(ValueError, match="each once"):
         balance(Model(names=()))

@@ -24,9 +24,9 @@ from torchjd.aggregation import Aggregator, WeightedAggregator
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.balancing.construct import build_aggregator
-from vision_mtl.training.balancing.contract import Backward, Balancing, Objective
+from vision_mtl.training.balancing.contract import Backward, Balancing, LossTerm
+from vision_mtl.training.balancing.gradient_matrix import GradientMatrix
 from vision_mtl.training.balancing.processes import average_gradients, take_from_first
-from vision_mtl.training.balancing.rows import Rows
 
 MEMORY = {  # numbers and arrays that torchjd's classes keep beside their buffers, and `reset` clears
     "_NashMTLWeighting": ("step", "prvs_alpha", "normalization_factor"),
@@ -45,7 +45,7 @@ class Aggregated(Balancing):
 
     def __init__(
         self,
-        objectives: Sequence[Objective],
+        objectives: Sequence[LossTerm],
         shared: Sequence[nn.Parameter],
         rest: Sequence[nn.Parameter],
         *,
@@ -58,14 +58,14 @@ class Aggregated(Balancing):
         self.name, self.kwargs = aggregator, dict(kwargs)
         self.aggregator = build_aggregator(aggregator, kwargs, list(self.objectives))
         self.stateful = any(isinstance(module, Stateful) for module in self.aggregator.modules())
-        self._rows: Rows | None = None
+        self._rows: GradientMatrix | None = None
         self._weights: dict[str, float] = {}
         self._loaded: dict[str, Tensor] = {}  # a checkpoint's state, until there are rows to shape it
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> GradientMatrix:
         """The (T, P) buffer, allocated at the first use, on the device where the parameters are by then."""
-        self._rows = self._rows or Rows(len(self.objectives), self.shared)
+        self._rows = self._rows or GradientMatrix(len(self.objectives), self.shared)
         return self._rows
 
     def weights(self) -> dict[str, float]:

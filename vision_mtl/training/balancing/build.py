@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
+from vision_mtl.config.options import read_options, registered_class
 from vision_mtl.core.errors import unknown
-from vision_mtl.core.options import read_options, registered_class
-from vision_mtl.training.balancing.contract import BALANCINGS, Balancing, Objective
+from vision_mtl.training.balancing.contract import BALANCINGS, Balancing, LossTerm
 from vision_mtl.training.balancing.options import aggregator_names, balance_names
 
 
 def make_balancing(
     name: str,
-    objectives: Sequence[Objective],
+    objectives: Sequence[LossTerm],
     shared: Sequence[nn.Parameter],
     rest: Sequence[nn.Parameter],
     kwargs: Mapping[str, Any],
@@ -39,7 +39,7 @@ def make_balancing(
 
 def _ours(
     name: str,
-    objectives: Sequence[Objective],
+    objectives: Sequence[LossTerm],
     shared: Sequence[nn.Parameter],
     rest: Sequence[nn.Parameter],
     kwargs: Mapping[str, Any],

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vision_mtl.training.balancing.rows import Rows
+from vision_mtl.training.balancing.gradient_matrix import GradientMatrix
 
 
 def cosines(matrix: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Conflicts(nn.Module):
         super().__init__()
         self.names, self.shared, self.every_steps = list(names), list(shared), every_steps
         self.latest: Tensor | None = None
-        self._rows: Rows | None = None
+        self._rows: GradientMatrix | None = None
 
     def due(self, step: int) -> bool:
         """Whether this step, counted from 0, is to be measured."""
@@ -43,19 +43,21 @@ class Conflicts(nn.Module):
 
     def measure(self, losses: Mapping[str, Tensor], scale: float) -> None:
         """Add one part of a step: a backward pass for each loss, which leaves every graph and `.grad` as it was."""
-        self._rows = self._rows or Rows(len(self.names), self.shared)
+        self._rows = self._rows or GradientMatrix(len(self.names), self.shared)
         for name, loss in losses.items():
             gradients = torch.autograd.grad(loss, self.shared, retain_graph=True, allow_unused=True)
             self._rows.add(self.names.index(name), gradients, scale)
 
     def finish(self) -> None:
         """End a measured step: average over processes, keep the cosines and free the rows."""
-        self._rows = self._rows or Rows(len(self.names), self.shared)  # nothing seen here, but perhaps elsewhere
+        self._rows = self._rows or GradientMatrix(
+            len(self.names), self.shared
+        )  # nothing seen here, but perhaps elsewhere
         self._rows.average()
         self.record(self._rows)
         self._rows = None
 
-    def record(self, rows: Rows) -> None:
+    def record(self, rows: GradientMatrix) -> None:
         """Keep the cosines of rows that were needed anyway."""
         self.latest = cosines(rows.matrix).cpu()
 

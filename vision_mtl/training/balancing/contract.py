@@ -26,7 +26,7 @@ Backward = Callable[..., Any]  # accelerate's: takes the scalar, and `retain_gra
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class LossTerm:
     """One loss to minimise. Names are unique and hold no dot."""
 
     name: str
@@ -50,7 +50,7 @@ class Balancing(nn.Module):
     averages_gradients: ClassVar[bool] = False
 
     def __init__(
-        self, objectives: Sequence[Objective], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]
+        self, objectives: Sequence[LossTerm], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]
     ) -> None:
         super().__init__()
         self.objectives = {objective.name: objective for objective in objectives}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.balancing.contract import BALANCINGS, Backward, Objective
+from vision_mtl.training.balancing.contract import BALANCINGS, Backward, LossTerm
 from vision_mtl.training.balancing.processes import average
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
 
@@ -28,7 +28,7 @@ class DynamicWeightAverage(WeightedSum):
 
     def __init__(
         self,
-        objectives: Sequence[Objective],
+        objectives: Sequence[LossTerm],
         shared: Sequence[nn.Parameter],
         rest: Sequence[nn.Parameter],
         *,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.balancing.contract import BALANCINGS, Objective
+from vision_mtl.training.balancing.contract import BALANCINGS, LossTerm
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
 
 
@@ -20,7 +20,7 @@ class Equal(WeightedSum):
     """total = sum_t L_t. Raises `UserError` if an objective's weight is not 1: it would go unheard."""
 
     def __init__(
-        self, objectives: Sequence[Objective], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]
+        self, objectives: Sequence[LossTerm], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]
     ) -> None:
         super().__init__(objectives, shared, rest)
         for objective in objectives:

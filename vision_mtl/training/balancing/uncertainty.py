@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vision_mtl.training.balancing.contract import BALANCINGS, Objective
+from vision_mtl.training.balancing.contract import BALANCINGS, LossTerm
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
 
 
@@ -26,7 +26,7 @@ class Uncertainty(WeightedSum):
 
     def __init__(
         self,
-        objectives: Sequence[Objective],
+        objectives: Sequence[LossTerm],
         shared: Sequence[nn.Parameter],
         rest: Sequence[nn.Parameter],
         *,

@@ -1,0 +1,187 @@
+"""What a run says, and where: the result on standard output, everything else on standard error, in each manner."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vision_mtl.cli.command import main, split_words
+from vision_mtl.cli.next_steps import LOOK, NEXT, steps_text, what_next
+from vision_mtl.config.stage import STAGES
+from vision_mtl.core.console import Console
+from vision_mtl.core.run import Run
+from vision_mtl.recipes import build
+from vision_mtl.training.progress import ProgressLine
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def look_at(image_folder: Path, root: Path, tmp_path: Path) -> Any:
+    """`--stage data`, which trains nothing; returns the exit code."""
+
+    def run(*words: str) -> int:
+        source = ["--tasks.shape.source", f"folder/{image_folder}", "--data.root", str(root), "--image_size", "16"]
+        return main(["--stage", "data", *source, "--run_dir", str(tmp_path / "run"), *words])
+
+    return run
+
+
+def test_a_machine_reads_objects(look_at: Any, tmp_path: Path, capsys: Capture) -> None:
+    assert look_at("--console", "json") == 0
+    said = capsys.readouterr()
+    (result,) = [json.loads(line) for line in said.out.splitlines()]
+    assert result["event"] == "result" and result["status"] == "completed"
+    assert result["run_dir"] == str(tmp_path / "run") and result["data"]["num_images"] == 80
+    assert result["look"] == [[str(tmp_path / "run/figures"), "a contact sheet of each source"]]
+    events = [json.loads(line) for line in said.err.splitlines()]
+    assert {event["event"] for event in events} <= {"message", "warning", "progress"} and events
+    assert look_at("--console", "json") == 0  # completed: the same result again
+    assert json.loads(capsys.readouterr().out) == result
+
+
+def test_people_see_the_result_and_where_to_look(look_at: Any, tmp_path: Path, capsys: Capture) -> None:
+    assert look_at("--console", "plain") == 0
+    said = capsys.readouterr()
+    assert "80 images" in said.out and f"results: {tmp_path / 'run'}" in said.out and "figures" in said.out
+    assert f"data in {tmp_path / 'run'}" in said.err and "80 images," not in said.err
+    assert "\x1b" not in said.out + said.err
+
+
+def test_quiet_is_the_result_alone(look_at: Any, capsys: Capture) -> None:
+    assert look_at("--console", "quiet") == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "80 images" in said.out
+
+
+@pytest.mark.parametrize("mode", ["auto", "quiet", "json"])
+def test_errors_are_said_in_every_manner(mode: str, capsys: Capture) -> None:
+    assert main(["--stage", "export", "--print_config", "--seed", "x", "--console", mode]) == 2
+    said = capsys.readouterr()
+    text = json.loads(said.err)["text"] if mode == "json" else said.err
+    assert "option seed must be a whole number; found 'x'" in text
+    if mode == "json":
+        assert json.loads(said.err)["exit_code"] == 2
+        assert json.loads(said.out) == {"event": "result", "status": "failed", "error": text, "exit_code": 2}
+    else:
+        assert said.out == ""
+
+
+def test_a_machine_reads_objects_when_the_run_is_interrupted(
+    look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(build, "open_pool", lambda *given, **options: os.kill(os.getpid(), signal.SIGTERM))
+    assert look_at("--console", "json") == 130
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["event"] == "result" and result["status"] == "interrupted" and result["exit_code"] == 130
+    assert "goes on" in [json.loads(line) for line in said.err.splitlines()][-1]["text"]
+
+
+def test_a_machine_reads_objects_when_we_are_at_fault(
+    look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(build, "open_pool", lambda *given, **options: 1 / 0)
+    assert look_at("--console", "json") == 1
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["status"] == "failed" and result["error"] == "ZeroDivisionError: division by zero"
+    error = [json.loads(line) for line in said.err.splitlines()][-1]
+    assert error["exit_code"] == 1 and error["traceback"].startswith("Traceback") and "1 / 0" in error["traceback"]
+    with pytest.raises(ZeroDivisionError):  # people see it as Python shows it
+        look_at()
+
+
+def test_a_launcher_that_ends_the_survivors_does_not_hide_why(
+    look_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Its SIGTERM meets the error on its way out, and another one the writing of the result."""
+
+    def lost(*given: Any, **options: Any) -> None:
+        try:
+            raise RuntimeError("[gloo] Connection closed by peer")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    original = Run.write_result
+
+    def told(run: Run, *given: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(run, *given, **options)
+
+    monkeypatch.setattr(build, "open_pool", lost)
+    monkeypatch.setattr(Run, "write_result", told)
+    assert look_at() == 2
+    assert "error: another process of this run has ended" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+
+
+def test_an_unknown_manner_names_the_nearest(capsys: Capture) -> None:
+    assert main(["--stage", "export", "--console", "quite"]) == 2
+    assert "unknown value of console 'quite'. Did you mean 'quiet'?" in capsys.readouterr().err
+
+
+def test_other_packages_warnings_are_kept_back(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    original = build.open_pool
+
+    def noisy(*given: Any, **options: Any) -> Any:
+        warnings.warn("of no use to the user", UserWarning, stacklevel=1)
+        logging.getLogger("some.package").warning("of no use either")
+        return original(*given, **options)
+
+    monkeypatch.setattr(build, "open_pool", noisy)
+    monkeypatch.setattr("sys.warnoptions", [])
+    assert look_at() == 0
+    assert "of no use" not in capsys.readouterr().err
+
+
+def test_progress_is_an_object_or_a_line_or_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(ProgressLine, "PLAIN_SECONDS", 0.0)
+    lines = {}
+    for mode in ("plain", "quiet", "json"):
+        ProgressLine(Console.of(mode)).update(0.25, "step 3")
+        lines[mode] = capsys.readouterr().err
+    assert lines["plain"] == " 25%  step 3\n" and lines["quiet"] == ""
+    assert json.loads(lines["json"]) == {"event": "progress", "text": "step 3", "share": 0.25}
+    ProgressLine(None).update(0.5, "another process")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_process_says_nothing(tmp_path: Path, capsys: Capture) -> None:
+    run = Run(tmp_path, "data", is_main=False)
+    run.say("a")
+    run.show("b")
+    run.warn("c")
+    assert capsys.readouterr() == ("", "") and run.warnings == ["c"] and run.speaker is None
+
+
+@pytest.mark.parametrize("stage", sorted(NEXT))
+def test_next_commands_are_whole(stage: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    data = {"sources": {"images/my photos": {}, "bundled/faces": {}}}
+    for command, _ in what_next(stage, folder, data):
+        words = shlex.split(command)
+        assert words[:2] == ["python", "train.py"] and command in steps_text(stage, folder, data)
+        given = split_words(words[2:])
+        assert given["stage"][0] in STAGES.names()
+        if stage == "discover":
+            assert given["data.unlabelled"] == ["images/my photos", "bundled/faces"]
+        if given["stage"][0] in ("probe", "finetune"):
+            assert ("tasks.NAME.source" in given) and "NAME" not in what_next(stage, folder, {"tasks": {"a": {}}})[0][0]
+        assert any(str(folder) in word for given_words in given.values() for word in given_words)
+
+
+def test_every_stage_says_where_to_look(tmp_path: Path) -> None:
+    assert set(LOOK) | set(NEXT) == set(STAGES.names()) - {"explore"}
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "curves.png").write_bytes(b"")
+    text = steps_text("finetune", tmp_path, {})
+    assert "figures/curves.png" in text and "tables" not in text

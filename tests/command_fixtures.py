@@ -1,0 +1,199 @@
+"""The command as a user gives it, on images and a backbone that are small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vision_mtl.cli.command import main
+from vision_mtl.config.resolve import resolve
+from vision_mtl.core.run import Run
+from vision_mtl.explorer.server import Server
+from vision_mtl.recipes import build
+from vision_mtl.stages.explore import open_site
+from vision_mtl.training.checkpoint import save_weights
+
+Command = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 40 colourful pictures."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for number in range(80):
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        file = folder / ("round" if number % 2 else "square") / f"{number:02d}.png"
+        file.parent.mkdir(exist_ok=True)
+        coarse.resize((40, 40), Image.Resampling.BICUBIC if number % 2 else Image.Resampling.NEAREST).save(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def label_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV of 80 pictures, some labels blank: `letter` (a to c), `shade` (bright or dark), `size`; a folder of masks.
+
+    Half of each picture is bright; `size` is how much red it has, 0 to 9.
+    """
+    folder = tmp_path_factory.mktemp("table")
+    (folder / "masks").mkdir()
+    random, lines = np.random.default_rng(1), ["file,letter,shade,size,blank"]
+    for number in range(80):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[:, : 10 + number % 20] = 1
+        picture = np.stack([mask * (200 - 150 * (number % 2)) + 20] * 3, axis=-1).astype(np.int64)
+        picture[..., 0] = 25 * (number % 10)
+        picture = (picture + random.integers(-10, 10, picture.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{number:02d}.png")
+        if number >= 20:
+            Image.fromarray(mask).save(folder / "masks" / f"{number:02d}.png")
+        letter = "abc"[number % 3] if number < 65 else ""
+        shade = ("bright", "dark")[number % 2] if number >= 10 else ""
+        lines.append(f"{number:02d}.png,{letter},{shade},{number % 10 if number % 4 else ''},")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table_tasks(label_table: Path) -> Callable[..., list[str]]:
+    """The words that give the table's tasks by name."""
+    options = {
+        "letter": {"label": "letter"},
+        "shade": {"label": "shade"},
+        "size": {"label": "size", "kind": "regression"},
+        "seen": {"kind": "dense", "masks": str(label_table / "masks")},
+        "blank": {"label": "blank"},
+    }
+
+    def words(*names: str) -> list[str]:
+        found = []
+        for name in names:
+            for key, value in {"source": f"csv/{label_table}/labels.csv", **options[name]}.items():
+                found += [f"--tasks.{name}.{key}", value]
+        return found
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def supervise(root: Path) -> Command:
+    """A stage with labels, at few steps of a small network; words given later win."""
+
+    def run(stage: str, folder: Path, *words: object, backbone: bool = True) -> int:
+        options = {"stage": stage, "run_dir": folder, "data.root": root, "device": "cpu", "track.tensorboard": "false"}
+        options |= {"optim.steps": 4, "optim.batch_size": 12, "runtime.precision": "fp32", "data.val_ratio": 0.25}
+        options |= {"image_size": 32, "backbone.name": "test_resnet"} if backbone else {}
+        return main([str(w) for key, value in options.items() for w in (f"--{key}", value)] + [str(w) for w in words])
+
+    return run
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Have Ctrl-C come while training takes the last of so many steps; None: no longer."""
+    from vision_mtl.training.loop import Trainer
+
+    original = Trainer._step
+
+    def arm(step: int | None, number: signal.Signals = signal.SIGINT) -> None:
+        def signalled(self: Trainer) -> object:
+            if self.progress.step + 1 == step:
+                os.kill(os.getpid(), number)
+            return original(self)
+
+        monkeypatch.setattr(Trainer, "_step", signalled)
+
+    return arm
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="session")
+def train(image_folder: Path, root: Path) -> Command:
+    """`--stage pretrain` with few steps; words given later win."""
+
+    def run(folder: Path, *words: str, task: bool = True) -> int:
+        options = {
+            "stage": "pretrain",
+            "run_dir": folder,
+            "data.root": root,
+            "image_size": 32,
+            "backbone.name": "test_resnet",
+            "optim.steps": 4,
+            "optim.batch_size": 8,
+            "device": "cpu",
+        }
+        options |= (
+            {"tasks.shape.source": f"folder/{image_folder}"} if task else {"data.unlabelled": f"images/{image_folder}"}
+        )
+        return main([word for key, value in options.items() for word in (f"--{key}", str(value))] + list(words))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of pretrain with one task, to be read only."""
+    folder = tmp_path_factory.mktemp("run") / "trained"
+    assert train(folder, "--optim.steps", "3") == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def result() -> Callable[[Path], dict[str, Any]]:
+    return lambda folder: json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def explorable(
+    supervise: Command, table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of joint on the table, with four heads of three kinds and heads that repair and that answer a question.
+
+    A few steps leave them near zero, so they are redrawn: what they say then differs from image to image.
+    """
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    tasks = table_tasks("letter", "shade", "size", "seen")
+    assert supervise("joint", folder, *tasks, "--pretexts.rotation.weight", 1, "--optim.steps", 2) == 0
+    model, state = build.restore_model(str(folder))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if name.startswith(("heads.", "task_heads.")):
+            torch.nn.init.normal_(weight, std=0.3 if name.startswith("task_heads.") else 0.05)
+    for task in model.task_specs:
+        if hasattr(model.task_head(task), "temperature"):
+            model.task_head(task).temperature.fill_(1.0)  # fitted to the few validation images, it may leave no doubt
+    save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_page() -> Iterator[Callable[..., Server]]:
+    """Serves a run's page (words as on the command line) from a thread of its own, until the tests end."""
+    servers = []
+
+    def serve(run: Path, **options: Any) -> Server:
+        config = resolve("explore", {}, {"init_from": [str(run)], "device": ["cpu"], "runtime.precision": ["fp32"]})
+        wanted = {"split": "test", "num_examples": 6, "num_neighbours": 4, "max_indexed": 25, "repair_with": None}
+        server = Server(open_site(config, Run(run, "explore"), **(wanted | options)))
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,1 @@
+"""The command line: words in, one stage run in a folder, exit code out."""

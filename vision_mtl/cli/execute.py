@@ -1,0 +1,177 @@
+"""One stage run in a folder: started, resumed or extended there, and its end recorded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NoReturn, TypeGuard
+
+import yaml
+
+from vision_mtl.cli.next_steps import steps_text, what_next, where_to_look
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.stage import STAGES
+from vision_mtl.config.yaml_files import read_config
+from vision_mtl.core.console import AUTO, Console
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import MACHINE, disk_error
+from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
+from vision_mtl.core.memory import is_out_of_memory, out_of_memory
+from vision_mtl.core.run import CONFIG, Run
+from vision_mtl.core.run_lock import HOLDER, LOCK
+from vision_mtl.recipes.choice import TUNED, with_choice
+from vision_mtl.study.recipes import flat
+
+# how runs are dealt out, and what of a network a process holds, changes no result
+HOW = ("study.num_jobs", "study.backend", "study.address", "runtime.shard")
+OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
+LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
+LOST_PROCESS = (
+    "gloo",
+    "NCCL",
+    "DistBackendError",
+    "DistNetworkError",
+    "Connection closed by peer",
+)  # as PyTorch says it
+
+
+def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
+    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result; the exit code.
+
+    Raises `UserError` for what the user can mend, and any other error as it is.
+    """
+    run = Run(folder, config.stage, config.seed, console=console)
+    extended = check_folder(config, folder)
+    result = run.result()
+    if result is not None and result["status"] == "completed" and not extended:
+        run.say(f"{folder} is completed; nothing is left to do (more --optim.steps would extend it).")
+        show_end(run)
+        return 0
+    config = with_choice(config, folder)
+    run.open(config.to_yaml())
+    if extended:
+        run.extend()
+        run.warn(extended)
+    run.say(f"{config.stage} in {folder}")
+    try:
+        with Interruptions(at_once=True):
+            STAGES.get(config.stage)(config, run, **config.own)
+    except Exception as error:
+        with Interruptions():  # a launcher ends all processes of a run when one has died: why is written down first
+            fail(run, error)
+    except KeyboardInterrupt as interrupt:
+        with Interruptions():
+            if is_lost_process(cause := interrupt.__context__):  # the launcher's SIGTERM met the error on its way
+                fail(run, cause)
+            record_end(run, "interrupted")
+            run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
+            return INTERRUPTED
+    finally:
+        run.close()
+    show_end(run)
+    return 0
+
+
+def show_end(run: Run) -> None:
+    """The result, where to look, and what to do next: the part that goes to standard output."""
+    from vision_mtl.recipes.result_text import result_text  # late: --help needs no report
+
+    result = run.result()
+    if result is None or not run.is_main:
+        return
+    if text := result_text(result):
+        run.show(text)
+    run.show(steps_text(run.stage, run.folder, result["data"]))
+    steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder, result["data"])}
+    run.console.result({"run_dir": str(run.folder), **result, **steps})
+
+
+def fail(run: Run, error: Exception) -> NoReturn:
+    """Record that the run ended with `error`, and raise it: as `UserError` if the user can act on it."""
+    known = mendable(error, run.folder)
+    record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
+    if known is None:
+        run.say(
+            "this is a fault of vision_mtl, not of yours: please report what follows, with config.yaml and "
+            f"environment.json of {run.folder}."
+        )
+    if known is None or known is error:
+        raise error
+    raise known from error
+
+
+def record_end(run: Run, status: str, error: str | None = None) -> None:
+    """Write the result of a run that did not end well; the disk that ended it may refuse even that."""
+    try:
+        run.write_result(status, error=error)
+    except UserError as failed:
+        run.say(f"result.json could not be written: {failed}")
+
+
+def mendable(error: Exception, folder: Path) -> UserError | None:
+    """The error as one that the user can act on, if it is: of memory, of the disk, of the limits of the machine."""
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory("outside of training; what was trained is saved")
+    if is_lost_process(error):
+        return UserError(
+            "another process of this run has ended, or cannot be reached: see its own message above. The last "
+            f"checkpoint is whole, and the same command goes on from it ({' '.join(str(error).split())[:200]})."
+        )
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return disk_error(Path(error.filename or folder), 0, error)
+    return None
+
+
+def is_lost_process(error: BaseException | None) -> TypeGuard[RuntimeError]:
+    """Whether it is PyTorch's word for a process of this run that cannot be reached."""
+    return isinstance(error, RuntimeError) and any(sign in f"{type(error).__name__} {error}" for sign in LOST_PROCESS)
+
+
+def look(config: RunConfig, console: Console) -> int:
+    """Run a stage that looks at a run and writes none."""
+    run = Run(Path(config.init_from or "."), config.stage, config.seed, console=console)
+    try:
+        with Interruptions(at_once=True):
+            STAGES.get(config.stage)(config, run, **config.own)
+    except KeyboardInterrupt:
+        run.say("ended.")
+        return INTERRUPTED
+    return 0
+
+
+def check_folder(config: RunConfig, folder: Path) -> str | None:
+    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else raises
+    `UserError`."""
+    path = folder / CONFIG
+    if not path.exists():
+        entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        strangers = [name for name in entries if name not in OWN_FILES and not re.fullmatch(LEFTOVER, name)]
+        if strangers:
+            raise UserError(
+                f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."
+            )
+        return None
+    before, now = flat(read_config(path)), flat(yaml.safe_load(config.to_yaml()))
+    changed = [
+        key
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and key not in HOW and not key.startswith(TUNED)
+    ]
+    if not changed:
+        return None
+    old, new = before.get("optim.steps"), now.get("optim.steps")
+    if changed == ["optim.steps"] and old is not None and new is not None and new > old:
+        return f"extended from {old} to {new} steps."
+    old, new = before.get("study.seeds"), now.get("study.seeds")
+    if changed == ["study.seeds"] and old == new[: len(old)]:
+        return (
+            f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals hold only if that was not decided by "
+            "what the first ones showed."
+        )
+    lines = "\n".join(f"  {key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(changed))
+    raise UserError(
+        f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
+        "Give the same ones to go on (more --optim.steps extends it, more --study.seeds a study), or another --run_dir."
+    )

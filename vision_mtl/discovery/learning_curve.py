@@ -1,0 +1,56 @@
+"""Skill over training: is it still rising? Measured a few times on the way, on a few of the images scored later."""
+# n images, D damages
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vision_mtl.discovery.kinds import best_rules
+from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, damage_names, model_errors, scored_shares
+
+Scales = dict[str, dict[str, float]]  # pretext -> scale -> error
+
+
+def errors_by_scale(judged: ScoredNetwork, indices: Tensor) -> Scales:
+    """The network's total error on the images `indices` (n,), damages weighed by their shares."""
+    found = {}
+    for name, pretext in judged.mixture.pretexts.items():
+        names, shares = damage_names(pretext, judged.pool.shape), scored_shares(pretext, judged.pool.shape)
+        totals = model_errors(judged, name, indices).sum(0)  # (D,)
+        found[name] = _by_scale(totals * shares, [damage.partition("/")[0] for damage in names])
+    return found
+
+
+def skill_over_time(
+    records: Sequence[Sequence[Mapping[str, Any]]], scored: Sequence[Tensor], errors: Sequence[DamageErrors]
+) -> list[dict[str, Any]]:
+    """Each fold's records (`kind` skill: `images_seen`, `seconds`, `errors`) and the images (n,) that they measured ->
+    rows of pretext, scale, images_seen, seconds, skill, both folds together, in order of time.
+
+    The reference is the rule that is best for each damage on all scored images.
+    """
+    chosen = np.concatenate([part.numpy() for part in scored])
+    reference: Scales = {}
+    for own in errors:
+        every = np.ones(len(own.index), bool)
+        best = best_rules(own, every)[1][np.isin(own.index, chosen)]
+        reference[own.pretext] = _by_scale(best.sum(0) * own.shares, own.scales)
+    found = []
+    for together in zip(*records, strict=False):  # the same milestone of both folds
+        for pretext, scales in reference.items():
+            for scale, total in scales.items():
+                error = sum(record["errors"][pretext][scale] for record in together)
+                row = {key: float(np.mean([r[key] for r in together])) for key in ("images_seen", "seconds")}
+                found.append({"pretext": pretext, "scale": scale, **row, "skill": 1 - error / total if total else None})
+    return found
+
+
+def _by_scale(values: np.ndarray, scales: Sequence[str]) -> dict[str, float]:
+    found = dict.fromkeys(scales, 0.0)
+    for value, scale in zip(values.tolist(), scales, strict=True):
+        found[scale] += value
+    return found

@@ -1,0 +1,157 @@
+"""A damage that a person asks for, in the pretexts' own terms: a draw that is chosen instead of drawn.
+
+Hidden cells, lost colour and lost resolution are chosen by hand, alone or together (then they are a `chain`); any other
+pretext of the run by the number of one of its damages. A painted mask is a grid with a cell for each pixel.
+"""
+# b = 1 image, C channels, H W pixels, n cells
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.rng import Keys
+from vision_mtl.discovery.skill import SCORE_SEED
+from vision_mtl.inference.repairs import damage_images
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext
+from vision_mtl.pretext.mixture import Part
+
+MASK, GREY, COARSE, CHAIN = "grid_mask", "decolorise", "downsample", "chain"
+BY_HAND = (MASK, GREY, COARSE)  # in the order in which they are done together
+WORDS = {MASK: "hidden pixels", GREY: "lost colour", COARSE: "lost resolution"}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is asked: `cells` of a `grid` (rows, columns) hidden, in raster order; the colours, the resolution lost.
+
+    Or damage `number` of the pretext `name`, and nothing else.
+    """
+
+    grid: tuple[int, int] = (4, 4)
+    cells: tuple[int, ...] = ()
+    grey: bool = False
+    factor: int = 1
+    name: str | None = None
+    number: int = 0
+
+    @property
+    def kinds(self) -> list[str]:
+        """The pretexts that are asked for by hand."""
+        return [k for k, on in zip(BY_HAND, (self.cells, self.grey, self.factor > 1), strict=True) if on]
+
+
+def read_damage(asked: Any) -> Damage:
+    """What a page sent -> the damage. Raises `UserError` for a field that is unknown or of another kind."""
+    fields = _mapping("damage", asked, ("grid", "cells", "grey", "factor", "name", "number"))
+    grid = _whole_numbers("damage.grid", fields.get("grid", [4, 4]))
+    if len(grid) != 2 or min(grid) < 1:
+        raise UserError(f"damage.grid must be [rows, columns], each 1 or more; found {grid}.")
+    cells = tuple(sorted(set(_whole_numbers("damage.cells", fields.get("cells", [])))))
+    if cells and not 0 <= cells[0] <= cells[-1] < grid[0] * grid[1]:
+        raise UserError(f"damage.cells must lie in 0 to {grid[0] * grid[1] - 1}; found {cells[0]} to {cells[-1]}.")
+    if not isinstance(fields.get("grey", False), bool):
+        raise UserError(f"damage.grey must be true or false; found {fields['grey']!r}.")
+    if not isinstance(fields.get("name"), str | None):
+        raise UserError(f"damage.name must be a pretext's name or null; found {fields['name']!r}.")
+    factor, number = _whole_numbers("damage.factor, number", [fields.get("factor", 1), fields.get("number", 0)])
+    if factor < 1:
+        raise UserError(f"damage.factor must be 1 (as it is) or more; found {factor}.")
+    return Damage((grid[0], grid[1]), cells, fields.get("grey", False), factor, fields.get("name"), number)
+
+
+def make_part(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -> Part | None:
+    """The damage on images (1, C, H, W), by a run's `pretexts`; None if nothing is asked for.
+
+    Raises `UserError` if the image cannot be damaged so: a grid that does not fit, a grey image without colours.
+    """
+    if damage.name is not None:
+        return _numbered(pretexts, damage, images)
+    if not damage.kinds:
+        return None
+    steps = {kind: by_hand(pretexts, kind, damage) for kind in damage.kinds}
+    shape = tuple(images.shape[1:])
+    for pretext in steps.values():
+        pretext.check(shape)
+    if GREY in steps and not bool(steps[GREY].usable(images)):
+        raise UserError("this image is grey: it has no colours to take away.")
+    keys = Keys(SCORE_SEED, 0, torch.zeros(1, dtype=torch.int64, device=images.device))
+    if len(steps) == 1:
+        (kind, pretext), *_ = steps.items()
+        return part_of(kind, pretext, images, pretext.sample(keys.fold(kind), shape) | _chosen(kind, damage, images))
+    options = {kind: _chain_options(pretext) for kind, pretext in steps.items()}
+    chain = PRETEXTS.get(CHAIN)(steps=options)
+    chosen = {f"{kind}.{key}": value for kind in steps for key, value in _chosen(kind, damage, images).items()}
+    return part_of(CHAIN, chain, images, chain.sample(keys.fold(CHAIN), shape) | chosen)
+
+
+def by_hand(pretexts: Mapping[str, Pretext], kind: str, damage: Damage) -> Pretext:
+    """The run's pretext `kind`, or the default one, with the grid or the factor that is asked for."""
+    own = pretexts.get(kind) or PRETEXTS.get(kind)()
+    if kind == MASK:
+        grid = f"{damage.grid[0]}x{damage.grid[1]}"
+        how = "one" if len(damage.cells) == 1 else "ratio"  # `one` is for exactly one
+        return replace(own, grid=grid, hidden=how, instances_per_image=1)
+    return replace(own, factor=damage.factor) if kind == COARSE else own
+
+
+def part_of(name: str, pretext: Pretext, images: Tensor, draw: Draw) -> Part:
+    """Images (1, C, H, W) under one draw of the pretext `name`."""
+    source = torch.arange(len(images), device=images.device)
+    mask = pretext.mask(draw, tuple(images.shape[1:]))
+    return Part(name, pretext, slice(0, len(images)), source, images, draw, mask, len(images))
+
+
+def own_draw(part: Part, kind: str) -> Draw:
+    """The draw of step `kind` in a part that chains several."""
+    prefix = f"{kind}."
+    return {key.removeprefix(prefix): value for key, value in part.draw.items() if key.startswith(prefix)}
+
+
+def _numbered(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -> Part:
+    if damage.name not in pretexts:
+        raise unknown("pretext of this run", str(damage.name), pretexts)
+    pretext, shape = pretexts[damage.name], tuple(images.shape[1:])
+    if pretext.output == "embedding":
+        raise UserError(f"{damage.name} compares views of several images: there is nothing to show of one.")
+    count = len(pretext.damages(shape))
+    if not 0 <= damage.number < count:
+        raise UserError(f"damage.number must be 0 to {count - 1}, a damage of {damage.name}; found {damage.number}.")
+    if not bool(pretext.usable(images)):
+        raise UserError(f"this image does not suit {damage.name}: there is nothing to repair in it.")
+    return damage_images(damage.name, pretext, images, seed=SCORE_SEED, number=damage.number)[0]
+
+
+def _chosen(kind: str, damage: Damage, images: Tensor) -> Draw:
+    """What a person chose of a pretext's draw; the rest of it is drawn."""
+    if kind == MASK:
+        cells = torch.zeros(1, damage.grid[0] * damage.grid[1], dtype=torch.bool, device=images.device)
+        cells[0, list(damage.cells)] = True
+        return {"cells": cells}
+    return {"factor": torch.tensor([damage.factor], device=images.device)} if kind == COARSE else {}
+
+
+def _chain_options(pretext: Pretext) -> dict[str, Any]:
+    """The pretext's options; a chain fills hidden pixels in its own way."""
+    options = asdict(pretext)
+    return options | {"fill": "mean"} if "fill" in options else options
+
+
+def _mapping(name: str, value: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{name} must be an object; found {type(value).__name__}.")
+    for key in value:
+        if key not in known:
+            raise unknown(f"field of {name}", key, known)
+    return value
+
+
+def _whole_numbers(name: str, value: Any) -> list[int]:
+    if not isinstance(value, list) or any(not isinstance(item, int) or isinstance(item, bool) for item in value):
+        raise UserError(f"{name} must be whole numbers; found {str(value)[:80]}.")
+    return value

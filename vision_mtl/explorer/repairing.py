@@ -1,0 +1,75 @@
+"""The network that repairs what a person damaged, and how: by the damage's own head, or by several heads in turn."""
+# b = 1 image, C channels, H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision_mtl.discovery.skill import predict_part
+from vision_mtl.explorer.damage import BY_HAND, CHAIN, WORDS, own_draw, part_of
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.pretext.chain import DEFAULT_STEPS
+from vision_mtl.pretext.contract import PRETEXTS, Pretext
+from vision_mtl.pretext.mixture import Part
+from vision_mtl.training.repair import requests
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+class Repairer:
+    """A model in evaluation mode, and the pretexts that it has heads for, as the run that it is from says."""
+
+    def __init__(self, model: SharedModel, state: Mapping[str, Any], autocast: Autocast = nullcontext) -> None:
+        self.model, self.autocast = model.eval(), autocast
+        options = {name: state["pretexts"][name] for name in model.head_specs}
+        self.pretexts: dict[str, Pretext] = {name: PRETEXTS.get(name)(**own) for name, own in options.items()}
+
+    def predict(self, part: Part, damaged: Tensor) -> Tensor:
+        """The head's answer to images (1, C, H, W), float32 (1, K, H, W) or (1, K)."""
+        return predict_part(self.model, part, damaged, self.autocast)
+
+    def seen(self, part: Part, damaged: Tensor) -> Tensor:
+        """(1, C, H, W) in [0, 1]: what the encoder gets, with the learned colour where a pretext learns one."""
+        with torch.no_grad():
+            return self.model.fill_hidden(damaged, requests([part])).clamp(0, 1)
+
+    def repair(self, part: Part, damaged: Tensor) -> tuple[Tensor | None, str]:
+        """(raw repair (1, C, H, W) in [0, 1], how it was made in words); None where a head is missing."""
+        if self._has_head(part):
+            return part.pretext.repair(self.predict(part, damaged), damaged, part.draw), self._words(part)
+        wanted = self._steps(part)
+        missing = [kind for kind in wanted if kind not in self.pretexts]
+        if missing:
+            lost = " or ".join(WORDS.get(kind, kind) for kind in missing)
+            return None, f"No head of this run repairs {lost}, so only the classic repair is shown."
+        return self._in_turn(part, damaged), "The heads repaired one after the other, the last damage first."
+
+    def _in_turn(self, part: Part, damaged: Tensor) -> Tensor:
+        """The last damage is undone first: each head then sees an image that its own damage alone is left in."""
+        current = damaged
+        for number, kind in enumerate(reversed(self._steps(part))):
+            draw = own_draw(part, kind)
+            step = part_of(kind, part.pretext.step(kind), current, draw)
+            seen = step.pretext.corrupt(current, draw) if number else current
+            repaired = step.pretext.repair(self.predict(step, seen), seen, draw)
+            current = torch.where(step.pretext.scored(current, draw), repaired, current)
+        return current
+
+    def _has_head(self, part: Part) -> bool:
+        """Whether a head was trained on this very combination."""
+        if part.name == CHAIN and CHAIN in self.pretexts:
+            return set(self.pretexts[CHAIN].steps or DEFAULT_STEPS) == set(self._steps(part))
+        return part.name in self.pretexts
+
+    def _steps(self, part: Part) -> list[str]:
+        chained = part.pretext.steps if part.name == CHAIN else ()
+        return [kind for kind in BY_HAND if kind in chained] or [part.name]
+
+    def _words(self, part: Part) -> str:
+        several = " and ".join(WORDS.get(kind, kind) for kind in self._steps(part))
+        return f"The run's head for {several} repaired it."

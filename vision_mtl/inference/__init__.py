@@ -1,0 +1,1 @@
+"""Repair, embed and predict with a finished run."""

@@ -1,0 +1,1 @@
+"""What several stages share: building, fitting, scoring, reporting."""

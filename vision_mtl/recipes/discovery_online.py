@@ -1,0 +1,236 @@
+"""Discovery while training: one network, whose damages are drawn as often as it is learning to repair them.
+
+The bandit (`discovery/bandit.py`) is told the losses of every arm on validation images, never on those of the gradient:
+a training loss falls by memorising too, pure noise included. Between two updates the weights stand still, so the damage
+of an image is a function of (seed, epoch, image) and the weights, which every checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vision_mtl.config.options import read_options
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.arms import BanditArm, arm_losses, build_arms, prefer_arms, select_arms
+from vision_mtl.discovery.bandit import Bandit
+from vision_mtl.discovery.folds import sample_images
+from vision_mtl.discovery.measure import ScoredNetwork
+from vision_mtl.discovery.score import score_pretexts
+from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.recipes import build
+from vision_mtl.recipes.discovery_outputs import about_selection
+from vision_mtl.recipes.fit import fit, resume, write_result
+from vision_mtl.recipes.pretrain_outputs import draw, watch
+from vision_mtl.recipes.repair import build_network, build_trainer, training_images
+from vision_mtl.recipes.run_warnings import remember_images
+from vision_mtl.recipes.tuned import tuned
+from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.tracking import Track, Tracker
+from vision_mtl.viz.online import online_figure
+
+RECORD = "online"  # the kind of a line in metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Online:
+    """The options of discovery while training."""
+
+    floor: float
+    num_updates: int
+    num_images: int
+
+    def __post_init__(self) -> None:
+        rules = {
+            "floor": (0 < self.floor <= 1, "lie in (0, 1]", self.floor),
+            "updates": (self.num_updates >= 1, "be 1 or more", self.num_updates),
+            "images": (self.num_images >= 2, "be 2 or more", self.num_images),
+        }
+        for name, (holds, rule, found) in rules.items():
+            if not holds:
+                raise UserError(f"discover.online_{name} must {rule}; found {found}.")
+
+
+def discover_online(config: RunConfig, run: Run, online: Online) -> None:
+    """Train, the damages drawn by learning progress; score on the test images as pretraining does; write it all."""
+    track, accelerator = Track(**config.track), Runtime(**config.runtime).accelerator(config.device)
+    check_run(config, accelerator.num_processes)
+    pretexts = build.build_pretexts(config)
+    model = build_network(config, pretexts)
+    pool = build.open_pool(config, run)
+    indices = training_images(config, pool)
+    remember_images(run, pool, indices, config.init_from)
+    trainer = tuned(config, run, build_trainer(config, run, pool, indices, model, pretexts, accelerator))
+    memory: dict[str, Any] = {"chance": trainer.objective.chance, RECORD: None}
+    resume(trainer, run, memory, config)
+    trainer.objective.chance = memory["chance"]
+    syllabus = Syllabus(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
+    syllabus.begin()
+    actions = [(online.num_updates, syllabus.update), *watch(trainer, pool, trainer.objective, track)]
+    fit(run, trainer, track, build.describe_model(config, trainer.model, pool), memory, actions)
+
+    probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
+    skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
+    metrics = {**skills, "online": probes[-1] if probes else {}, **syllabus.metrics()}
+    syllabus.write(about_selection(config, pool, trainer.objective.mixture.pretexts))
+    draw(run, trainer, pool, trainer.objective, metrics)
+    write_result(run, trainer, metrics, pool.summary())
+
+
+def check_mode(own: dict[str, Any], online: bool) -> None:
+    """Raise `UserError` if an option of the other way to discover was changed."""
+    for option in read_options(Path(__file__).parent / "discover.py", "discover"):
+        if option.name == "online" or own[option.name] == option.default:
+            continue
+        named, found = f"discover.{option.name}", own[option.name]
+        if online and not option.name.startswith("online_"):
+            raise UserError(
+                f"{named} has no use with discover.online, which trains one network by learning progress and gives no "
+                f"verdict on an image; leave it out; found {found}."
+            )
+        if not online and option.name.startswith("online_"):
+            raise UserError(f"{named} is for discover.online alone: add --discover.online; found {found}.")
+
+
+def check_one_cell(config: RunConfig) -> None:
+    """Raise `UserError` if a pretext's damages have no names: it hides other than one cell."""
+    for name, options in config.pretexts.items():
+        if options.get("hidden", "one") != "one" and options.get("weight", 1.0) > 0:
+            raise UserError(
+                f"discover hides one cell at a time: pretexts.{name}.hidden must be one; found {options['hidden']}."
+            )
+
+
+def check_run(config: RunConfig, num_processes: int) -> None:
+    """Raise `UserError` for what learning progress cannot be measured with."""
+    check_one_cell(config)
+    if config.data.get("include_test"):
+        raise UserError(
+            "discover.online measures progress on validation images, which data.include_test lets into training; "
+            "leave data.include_test out; found true."
+        )
+    if num_processes > 1:
+        raise UserError(f"discover.online runs in one process, start it without a launcher; found {num_processes}.")
+
+
+def validation_images(pool: Pool, count: int) -> Tensor:
+    """(n,) about `count` validation images, as many of each source. Raises `UserError` if there is none."""
+    found = sample_images(pool, pool.indices("val"), math.ceil(count / len(pool.sources)))
+    if len(found) == 0:
+        raise UserError(
+            "discover.online measures progress on validation images and there is none: give more images, or a larger "
+            "--data.val_ratio."
+        )
+    return found
+
+
+@dataclass
+class Syllabus:
+    """What is drawn how often: measures the arms, asks the bandit, and makes the trainer's mixture follow.
+
+    `memory` is what the next checkpoint holds.
+    """
+
+    run: Run
+    trainer: Trainer
+    pool: Pool
+    images: Tensor
+    online: Online
+    memory: dict[str, Any]
+    arms: list[BanditArm] = field(init=False)
+    bandit: Bandit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arms = build_arms(self.trainer.objective.mixture.pretexts, self.pool.shape)
+
+    def begin(self) -> None:
+        """Start from the mixture as it is, or from a checkpoint's weights."""
+        if self.memory[RECORD] is None:
+            base, clusters = np.array([arm.share for arm in self.arms]), self.pool.cluster[self.images.numpy()]
+            chance = self._measure(untrained=True)
+            self._follow(Bandit.start(self.online.floor, base, clusters, chance, self._measure()), Progress())
+            return
+        self.bandit = Bandit.from_state(self.memory[RECORD]["bandit"])
+        self._draw_by_weights()
+        if self._reached(self.trainer.progress) > self.memory[RECORD]["reached"]:
+            self.update(self.trainer.progress)  # it was due when the run was interrupted
+
+    def update(self, progress: Progress, tracker: Tracker | None = None) -> None:
+        """Measure every arm and set the weights of the steps that follow."""
+        self._follow(self.bandit.update(self._measure()), progress)
+        if tracker is not None:
+            shares = zip(self.arms, self.bandit.shares.tolist(), strict=True)
+            tracker.scalars(progress.step, {f"share/{arm.pretext}/{arm.name}": share for arm, share in shares})
+
+    def course(self) -> list[dict[str, Any]]:
+        """A row for each arm at each update: `pretext`, `damage`, `images_seen`, `seconds`, `weight`, `share`, `skill`.
+
+        Weight and share hold from there on; skill is 1 - loss / untrained loss on the validation images.
+        """
+        records = {r["step"]: r for r in self.run.records() if r.get("kind") == RECORD}  # one written twice counts once
+        return [
+            {"pretext": arm.pretext, "damage": arm.name}
+            | {key: record[key] for key in ("images_seen", "seconds")}
+            | {key: record[key][k] for key in ("weight", "share", "skill")}
+            for record in records.values()
+            for k, arm in enumerate(self.arms)
+        ]
+
+    def metrics(self) -> dict[str, Any]:
+        """The last weights, their mean over the run, and their course, for `result.json`."""
+        return {
+            "online_weights": self._by_name(self.bandit.weights),
+            "online_weights_mean": self._by_name(self.mean_weights()),
+            "skill_over_time": self.course(),
+        }
+
+    def mean_weights(self) -> np.ndarray:
+        """(A,) the weights' mean over the images of the run: how often it drew each arm."""
+        course = self.course()
+        seen = np.array([row["images_seen"] for row in course[:: len(self.arms)]] + [self.trainer.progress.images_seen])
+        weights = np.array([row["weight"] for row in course]).reshape(-1, len(self.arms))
+        return np.average(weights, axis=0, weights=np.diff(seen))
+
+    def write(self, about: dict[str, Any]) -> None:
+        """`selection.parquet` of the mean weights, `figures/online.png`."""
+        selection = select_arms(self.pool, self.arms, self.mean_weights(), self.bandit.skill, about)
+        selection.write(self.run.folder / "selection.parquet")
+        base = {(arm.pretext, arm.name): arm.share for arm in self.arms}
+        online_figure(self.course(), base).savefig(self.run.figures / "online.png", dpi=150)
+
+    def _measure(self, untrained: bool = False) -> np.ndarray:
+        trainer = self.trainer
+        judged = ScoredNetwork(trainer.model, self.pool, trainer.objective.mixture, trainer.accelerator.autocast)
+        return arm_losses(judged, self.arms, self.images, untrained)
+
+    def _follow(self, bandit: Bandit, progress: Progress) -> None:
+        """Draw by the bandit's weights from now on; keep them for the checkpoint, and write them down."""
+        found = {"weight": bandit.weights, "share": bandit.shares, "skill": bandit.skill}
+        self.run.log({"kind": RECORD, **vars(progress), **{key: value.tolist() for key, value in found.items()}})
+        self.bandit = bandit
+        self._draw_by_weights()
+        self.memory[RECORD] = {"bandit": bandit.to_state(), "reached": self._reached(progress)}
+
+    def _draw_by_weights(self) -> None:
+        objective = self.trainer.objective
+        preference = prefer_arms(self.arms, self.bandit.weights, len(self.pool))
+        objective.mixture = Mixture(objective.mixture.pretexts, preference)
+
+    def _reached(self, progress: Progress) -> int:
+        """How many of the updates are due."""
+        return int(self.trainer.optim.progress(progress.step, progress.seconds) * self.online.num_updates + 1e-9)
+
+    def _by_name(self, values: np.ndarray) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for arm, value in zip(self.arms, values.tolist(), strict=True):
+            found.setdefault(arm.pretext, {})[arm.name] = value
+        return found

@@ -1,0 +1,89 @@
+"""The tasks of a run, and the training images whose labels it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision_mtl.config.resolve import RunConfig
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_json
+from vision_mtl.core.run import Run
+from vision_mtl.data.options import Task
+from vision_mtl.data.pool import Pool
+from vision_mtl.data.source import SPLITS
+from vision_mtl.evaluation.fractions import label_fraction, strata_of
+
+FRACTIONS = "fractions.json"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The tasks of a run, and the training images whose labels it may use: task -> (n,) int64 indices in the pool.
+
+    The pool's training images carry no other label: one that is drawn for a task must not teach another one more than
+    that one's share.
+    """
+
+    pool: Pool
+    tasks: dict[str, Task]
+    train: dict[str, Tensor]
+    records: dict[str, dict[str, Any]]  # task -> requested, fraction (the real one), num_labelled
+
+    def of(self, names: Sequence[str]) -> Labelled:
+        """Some of the tasks."""
+        picked = ({name: part[name] for name in names} for part in (self.tasks, self.train, self.records))
+        return Labelled(self.pool, *picked)
+
+    @property
+    def train_indices(self) -> Tensor:
+        """(n,) the images that are trained on, each once."""
+        return torch.cat(list(self.train.values())).unique()
+
+    @property
+    def train_rows(self) -> np.ndarray:
+        """(N,) bool: training images, for the statistics of labels."""
+        rows = np.zeros(len(self.pool), bool)
+        for indices in self.train.values():
+            rows[indices.numpy()] = True
+        return rows
+
+
+def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Labelled:
+    """The tasks' training images, a stratified share of them; which ones is kept in `fractions.json`.
+
+    Raises `UserError` without a task.
+    """
+    tasks = {name: Task(**options) for name, options in config.tasks.items()}
+    if not tasks:
+        raise UserError(f"{config.stage} needs a labelled task: give --tasks.NAME.source SOURCE.")
+    train, records, kept, targets = {}, {}, {}, dict(pool.targets)
+    for name in tasks:
+        indices, target = pool.indices("train", task=name), pool.targets[name]
+        values = target.gather(indices).numpy()
+        strata = np.zeros(len(indices), np.int64) if target.kind == "dense" else strata_of(target.kind, values)
+        subset = label_fraction(pool.draw_names(indices), strata, fraction, config.seed)
+        if subset.warning:
+            run.warn(f"task {name}: {subset.warning}")
+        train[name] = indices[torch.from_numpy(subset.rows)]
+        usable = pool.split != SPLITS.index("train")  # validation and test labels stay
+        usable[train[name].numpy()] = True
+        targets[name] = target.keep(usable)
+        records[name] = {
+            "requested": fraction,
+            "fraction": subset.fraction,
+            "num_labelled": subset.num_labelled,
+        }
+        kept[name] = {
+            **records[name],
+            "indices": train[name].tolist(),
+            "identities": [pool.identities[row] for row in train[name].tolist()],
+        }
+    if run.is_main:
+        atomic_write_json(run.folder / FRACTIONS, {f"{fraction:g}": kept})
+    return Labelled(replace(pool, targets=targets), tasks, train, records)

@@ -1,0 +1,67 @@
+"""What pretraining shows on the way and at its end: an online probe, pictures, curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.features import Autocast, extract_features, spread_evenly, with_clean_statistics
+from vision_mtl.evaluation.online import online_probe
+from vision_mtl.inference.pictures import repair_figure
+from vision_mtl.models.backbone import Backbone
+from vision_mtl.recipes.fit import Action
+from vision_mtl.recipes.run_warnings import measure_rank
+from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.repair import PretextObjective
+from vision_mtl.training.tracking import Track, Tracker
+from vision_mtl.viz.curves import curves_figure, skill_figure
+
+PROJECTED_IMAGES = 200  # validation images of a task whose features are shown in TensorBoard
+
+
+def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Track) -> list[Action]:
+    """The online probe and the pictures, as often as `track` says."""
+
+    def probe(progress: Progress, tracker: Tracker) -> None:
+        backbone, autocast = trainer.scored_model.backbone, trainer.accelerator.autocast
+        found = online_probe(backbone, pool, autocast)
+        rank = measure_rank(tracker.run, backbone, pool, progress.step, autocast)
+        tracker.run.log({"kind": "probe", "step": progress.step, "tasks": found, "rank": rank})
+        tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})
+        if trainer.optim.progress(progress.step, progress.seconds) >= 1.0:
+            project_features(tracker, backbone, pool, progress.step, autocast)
+
+    def picture(progress: Progress, tracker: Tracker) -> None:
+        figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")
+        if figure is not None:
+            tracker.figure(progress.step, "repairs", figure)
+
+    return [(track.num_probes, probe), (track.num_pictures, picture)]
+
+
+def project_features(tracker: Tracker, backbone: Backbone, pool: Pool, step: int, autocast: Autocast) -> None:
+    """Hand the features of some validation images of each task to whoever shows them (TensorBoard's projector)."""
+    if not tracker.recorders:
+        return
+    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
+    for task, labels in pool.labels.items():
+        chosen = spread_evenly(pool.indices("val", task=task), PROJECTED_IMAGES)
+        if len(chosen):
+            features = extract_features(clean, pool, chosen, autocast=autocast)
+            names = [pool.class_names[task][number] for number in labels[chosen.numpy()]]
+            tracker.embedding(step, f"features_{task}", features, names, pool.gather(chosen))
+
+
+def draw(run: Run, trainer: Trainer, pool: Pool, objective: PretextObjective, metrics: dict[str, Any]) -> None:
+    """The run's figures: repairs of test images, curves, skill."""
+    if not run.is_main:
+        return
+    figures = {
+        "repairs": repair_figure(trainer.scored_model, pool, objective.mixture, "test", metrics.get("skill", {})),
+        "curves": curves_figure(run.records()),
+        "skill": skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {})),
+    }
+    for name, figure in figures.items():
+        if figure is not None:
+            figure.savefig(run.figures / f"{name}.png", dpi=150)

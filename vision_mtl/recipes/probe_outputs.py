@@ -1,0 +1,118 @@
+"""What a probe leaves behind beside its scores: tables by class, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vision_mtl.core.files import atomic_write_text
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
+from vision_mtl.evaluation.embedding import embed
+from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.fractions import LabelFraction
+from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
+from vision_mtl.evaluation.metrics import HEADLINE
+from vision_mtl.evaluation.probing import ProbePrediction, ProbeTask, agreement
+from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METHODS = ("linear", "knn", "linear_random_init", "pixels", "chance", "majority")  # in the order of every table
+Answers = Mapping[str, Mapping[str, ProbePrediction]]  # task -> method
+
+
+def write_tables(run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], answers: Answers) -> None:
+    """`tables/TASK.csv`, a row a class, of the linear probe on all labels."""
+    for name, task in tasks.items():
+        if task.kind == "single_label" and run.is_main:
+            rows = class_rows(confusion(task, answers[name]["linear"]), pool.class_names[name])
+            atomic_write_text(run.folder / "tables" / f"{name}.csv", csv_text(rows))
+
+
+def write_judged(
+    run: Run,
+    pool: Pool,
+    indices: torch.Tensor,
+    tasks: Mapping[str, ProbeTask],
+    subsets: Mapping[str, Mapping[str, LabelFraction]],
+    answers: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
+) -> None:
+    """`test_instances.parquet`: every method's answer for each test image of `indices` (n,), by fraction."""
+    if run.is_main:
+        judged = [
+            _judged(name, method, subsets[name][fraction].requested, indices, tasks[name], answer)
+            for name, found in answers.items()
+            for fraction, own in found.items()
+            for method, answer in own.items()
+        ]
+        write_instances(run.folder, pool, judged)
+
+
+def _judged(
+    name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, answer: ProbePrediction
+) -> InstanceScores:
+    sign = -1 if task.kind == "regression" else 1  # higher is better
+    classes: dict[str, Any] = {}
+    if task.kind == "single_label":
+        classes = {"true": task.values[task.test], "said": answer.prediction.argmax(1)}
+    where = indices[task.test].numpy()
+    return InstanceScores(name, method, fraction, where, sign * agreement(task, answer), **classes)
+
+
+def draw(
+    run: Run,
+    pool: Pool,
+    tasks: Mapping[str, ProbeTask],
+    answers: Answers,
+    features: Mapping[str, np.ndarray],
+    metrics: Mapping[str, Any],
+    embedding_images: int,
+) -> None:
+    """Scores by metric; for each task its confusion matrix and the map of its test images by their features (n, D)."""
+    if not run.is_main:
+        return
+    figures = score_figures(metrics["tasks"])
+    for name, task in tasks.items():
+        if task.kind == "single_label":
+            counts = confusion(task, answers[name]["linear"])
+            accuracy = metrics["tasks"][name]["linear"]["accuracy"]["value"]
+            title = f"{name}: linear probe\naccuracy {accuracy:.3f} on {len(task.test):,} test images"
+            figures[f"confusion_{name}"] = confusion_figure(counts, pool.class_names[name], title)
+        figures[f"embedding_{name}"] = feature_map(name, task, pool.class_names[name], features[name], embedding_images)
+    for name, figure in figures.items():
+        if figure is not None:
+            figure.savefig(run.figures / f"{name}.png", dpi=150)
+
+
+def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
+    """One figure a metric: accuracies and AUROCs share an axis over tasks, absolute errors have one each."""
+    groups: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, own in found.items():
+        metric = HEADLINE[own["kind"]]
+        figure = f"scores_{name}" if metric == "mae" else f"scores_{metric}"
+        rows = {m: own[m][metric] for m in METHODS if metric in own.get(m, {})}
+        groups.setdefault(figure, (metric, {}))[1][name] = rows
+    return {figure: scores_figure(rows, metric) for figure, (metric, rows) in groups.items()}
+
+
+def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np.ndarray, count: int) -> Figure | None:
+    """The test images by t-SNE of features (n, D); None where there is nothing to see or several labels to colour
+    by."""
+    rows = spread_evenly(torch.from_numpy(task.test), max(count, 0)).numpy()
+    if task.kind == "multi_label" or (points := embed(features[rows])) is None:
+        return None
+    title = f"{name}: {len(rows):,} test images by their features (t-SNE)"
+    if task.kind == "regression":
+        return values_figure(points, task.values[rows], title)
+    return embedding_figure(points, task.values[rows], class_names, title)
+
+
+def confusion(task: ProbeTask, answer: ProbePrediction) -> np.ndarray:
+    """(K, K) counts of the test images, rows true and columns named."""
+    return confusion_matrix(answer.prediction.argmax(1), task.values[task.test], task.num_outputs)

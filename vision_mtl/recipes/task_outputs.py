@@ -1,0 +1,138 @@
+"""What a stage with labels leaves behind: scores by task, figures, and a table by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vision_mtl.core.files import atomic_write_text
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
+from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
+from vision_mtl.evaluation.metrics import HEADLINE
+from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.recipes.labels import Labelled
+from vision_mtl.recipes.supervised import Validation, calibrate, scores_of
+from vision_mtl.training.balancing.conflicts import cosines_over_steps
+from vision_mtl.training.best import ALL
+from vision_mtl.training.loop import Trainer
+from vision_mtl.viz.conflicts import conflicts_figure
+from vision_mtl.viz.curves import curves_figure
+from vision_mtl.viz.probes import confusion_figure, scores_figure
+
+METHODS = {"shared": "tasks", "alone": "single"}  # name in the figure -> key of the metrics
+
+
+def run_metrics(
+    model: SharedModel,
+    labelled: Labelled,
+    found: Mapping[str, TaskPredictions],
+    validation: Validation,
+    trainer: Trainer,
+) -> dict[str, Any]:
+    """`tasks`, and `validation`: the mean goodness over tasks that the kept weights were chosen by, and their step."""
+    chosen = validation.best.scores.get(ALL)
+    return {
+        "tasks": task_metrics(model, labelled, found, validation, trainer),
+        **({"validation": {"score": chosen["score"], "step": int(chosen["step"])}} if chosen else {}),
+    }
+
+
+def task_metrics(
+    model: SharedModel,
+    labelled: Labelled,
+    found: Mapping[str, TaskPredictions],
+    validation: Validation,
+    trainer: Trainer,
+) -> dict[str, dict[str, Any]]:
+    """Task -> its scores on the test images, how many labels it had, and what its own best epoch would have scored."""
+    epochs = validation.epochs()
+    scores = scores_of(model, labelled.pool, found)
+    own = best_epochs(model, labelled, validation, trainer)
+    return {
+        task: {
+            "kind": found[task].target.kind,
+            **scores[task],
+            **labelled.records[task],
+            "epochs": round(epochs[task], 3),
+            **({"best_epoch": own[task]} if task in own else {}),
+        }
+        for task in found
+    }
+
+
+def best_epochs(
+    model: SharedModel, labelled: Labelled, validation: Validation, trainer: Trainer
+) -> dict[str, dict[str, Any]]:
+    """Task -> its test scores with the weights of its own best evaluation, whose step is named.
+
+    Leaves the model as it was.
+    """
+    best, kept, found = validation.best, {k: v.clone() for k, v in model.state_dict().items()}, {}
+    for task in labelled.tasks:
+        if task in best.weights:
+            best.load(model, task)
+            calibrate(model, labelled.pool, [task], trainer)
+            own = predict_split(model, labelled.pool, "test", [task], trainer.accelerator.autocast)
+            found[task] = {"step": int(best.scores[task]["step"]), **scores_of(model, labelled.pool, own)[task]}
+    model.load_state_dict(kept)
+    return found
+
+
+def write_judged(run: Run, labelled: Labelled, found: Mapping[str, TaskPredictions]) -> None:
+    """`test_instances.parquet`: every answer for a test image beside the truth."""
+    if run.is_main:
+        judged = [_judged(task, labelled.records[task]["requested"], own) for task, own in found.items()]
+        write_instances(run.folder, labelled.pool, judged)
+
+
+def _judged(task: str, fraction: float, found: TaskPredictions) -> InstanceScores:
+    classes: dict[str, Any] = {}
+    if found.target.kind == "single_label":
+        classes["true"] = found.target.gather(found.indices).numpy()
+        classes["said"] = found.outputs.argmax(1).numpy()
+    return InstanceScores(task, "head", fraction, found.indices.numpy(), instance_values(found), **classes)
+
+
+def write_figures(
+    run: Run, model: SharedModel, pool: Pool, found: Mapping[str, TaskPredictions], metrics: Mapping[str, Any]
+) -> None:
+    """Confusion matrices and class tables, scores beside single-task ones, curves, conflicts."""
+    if not run.is_main:
+        return
+    records = run.records()
+    names = list(metrics["tasks"])
+    figures = {
+        "curves": curves_figure(records),
+        "conflicts": conflicts_figure(*cosines_over_steps(records, names), names),
+        **score_figures(metrics),
+    }
+    for task, predictions in found.items():
+        if predictions.target.kind == "single_label":
+            true = predictions.target.gather(predictions.indices).numpy()
+            classes = pool.class_names[task]
+            counts = confusion_matrix(predictions.outputs.argmax(1).numpy(), true, len(classes))
+            accuracy = metrics["tasks"][task]["accuracy"]["value"]
+            title = f"{task}: accuracy {accuracy:.3f} on {len(true):,} test images"
+            figures[f"confusion_{task}"] = confusion_figure(counts, classes, title)
+            atomic_write_text(run.folder / "tables" / f"{task}.csv", csv_text(class_rows(counts, classes)))
+    for name, figure in figures.items():
+        if figure is not None:
+            figure.savefig(run.figures / f"{name}.png", dpi=150)
+
+
+def score_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure for each headline metric: the shared network, and single-task ones where they were trained."""
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for task, scores in metrics["tasks"].items():
+        metric = HEADLINE[scores["kind"]]
+        rows = {
+            method: metrics[key][task][metric]
+            for method, key in METHODS.items()
+            if metric in metrics.get(key, {}).get(task, {})
+        }
+        if rows:
+            groups.setdefault(metric, {})[task] = rows
+    return {f"scores_{metric}": scores_figure(rows, metric) for metric, rows in groups.items()}
