@@ -32,7 +32,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vision_mtl.cli.command import split_words
-from vision_mtl.config.resolve import RunConfig, resolve
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.environment import environment
 from vision_mtl.core.run import Run
 from vision_mtl.data.batches import Batches
@@ -42,9 +43,7 @@ from vision_mtl.evaluation.features import extract_features, spread_evenly, with
 from vision_mtl.recipes import build
 from vision_mtl.recipes.repair import build_repair_objective, training_images
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.repair import RepairFeed
-from vision_mtl.training.runtime import Runtime
 
 RESULT = Path(__file__).parent / "results" / "decoders.json"
 ARMS = {
@@ -108,7 +107,7 @@ def trainer_of(arm: str, seed: int, steps: int, options: list[str], folder: Path
     config = config_of(arm, seed, steps, options)
     run = Run(folder, "pretrain", seed)
     run.is_main = False  # writes and says nothing
-    runtime, optim = Runtime(**config.runtime), Optim(**config.optim)
+    runtime, optim = config.runtime, config.optim
     accelerator = runtime.accelerator(config.device)
     torch.manual_seed(seed)
     pretexts = build.build_pretexts(config)

@@ -44,9 +44,9 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.optimiser import build_optimiser
+from vision_mtl.training.options import Optim, Runtime
 from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
-from vision_mtl.training.runtime import Runtime
 
 from timm.models.vision_transformer import Block  # isort: skip  # after the project: it mends torchvision's import
 from vision_mtl.training.repair import head_specs

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -23,8 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision_mtl.core.environment import environment
-from vision_mtl.training.tuning import processor
+from vision_mtl.core.environment import environment, processor
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
@@ -90,7 +88,7 @@ def metadata() -> dict[str, Any]:
     """What a timing depends on: versions, commit, processor, instructions, threads, date, and how busy it was."""
     return {
         **environment(),
-        "processor": processor() or platform.processor(),
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

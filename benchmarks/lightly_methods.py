@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vision_mtl.data.pool import Pool
-from vision_mtl.training.optimiser import Optim, build_optimiser
-from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.optimiser import build_optimiser
+from vision_mtl.training.options import Optim, Runtime
 
 SIDE, BATCH = 64, 128
 WORKERS = 2

@@ -48,7 +48,8 @@ from torch import Tensor
 
 from benchmarks.interleave import RESULTS, interleave, metadata, shown, speed_ratio, summary
 from benchmarks.lightly_methods import BATCH, SIDE, WORKERS, mae, simclr
-from vision_mtl.config.resolve import RunConfig, resolve
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
@@ -58,12 +59,12 @@ from vision_mtl.evaluation.features import extract_features, with_clean_statisti
 from vision_mtl.evaluation.linear_probe import standardise
 from vision_mtl.evaluation.predictions import instance_values, predict_split
 from vision_mtl.evaluation.probing import ProbeTask, predict_linear
+from vision_mtl.inference.restore import load_backbone, restore_model
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.recipes import build
 from vision_mtl.recipes.repair import build_network, build_trainer, training_images
 from vision_mtl.training.checkpoint import save_weights
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.runtime import Runtime
 
 ROOT = Path(__file__).parent.parent
 RESULT = RESULTS / "peers.json"
@@ -143,7 +144,7 @@ def silent_run(folder: Path) -> Run:
 
 def our_trainer(config: RunConfig, pool: Pool, runs: Path) -> Trainer:
     """What `--stage pretrain` would train."""
-    runtime = Runtime(**config.runtime)
+    runtime = config.runtime
     accelerator = runtime.accelerator("auto")
     pretexts, indices = build.build_pretexts(config), training_images(config, pool)
     model = build_network(config, pretexts)
@@ -244,7 +245,7 @@ def pretrained(name: str, seed: int, given: argparse.Namespace, pools: dict[str,
     model = build.build_model(plain, build.build_pretexts(plain))
     steps = steps_of(name, given.seconds)
     if name in OURS:
-        config.optim["steps"] = steps
+        config.optim.steps = steps
         trainer = our_trainer(config, pool, given.runs)
         trainer.fit(lambda progress, record: None)
         model.backbone.load_state_dict(trainer.scored_model.backbone.state_dict())
@@ -265,7 +266,7 @@ def frozen(path: Path, given: argparse.Namespace, pools: dict[str, Pool]) -> tup
     """A checkpoint's backbone with statistics of undamaged images, and the pool."""
     config, pool = opened(settings({}), given.runs, pools)
     model = build.build_model(config, {})
-    build.load_backbone(model.backbone, path)
+    load_backbone(model.backbone, path)
     return with_clean_statistics(model.backbone, pool, pool.indices("train")), pool
 
 
@@ -385,7 +386,7 @@ def finetuned(path: Path, seed: int, given: argparse.Namespace, pool: Pool) -> d
     done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{folder}:\n{done.stderr[-2000:]}")
-    model, _ = build.restore_model(str(folder))
+    model, _ = restore_model(str(folder))
     chosen = {task: pool.targets[task] for task in TASKS}
     return {task: instance_values(found) for task, found in predict_split(model, pool, "test", chosen).items()}
 

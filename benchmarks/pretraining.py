@@ -35,6 +35,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.comparisons import Comparison, compare
 from vision_mtl.evaluation.families import family
 from vision_mtl.evaluation.predictions import instance_values, predict_split
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.recipes import build
 
 ROOT = Path(__file__).parent.parent
@@ -96,7 +97,7 @@ def comparisons(given: argparse.Namespace) -> list[Comparison]:
 
 def test_values(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
     """Task -> how good the run's answer for each test image is."""
-    model, _ = build.restore_model(str(folder))
+    model, _ = restore_model(str(folder))
     return {task: instance_values(found) for task, found in predict_split(model, pool, "test", pool.targets).items()}
 
 

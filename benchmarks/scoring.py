@@ -33,8 +33,8 @@ from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.training.options import Runtime
 from vision_mtl.training.repair import head_specs
-from vision_mtl.training.runtime import Runtime
 
 SIDE, GRID, FITTED = 64, 4, 2000
 NAME = "grid_mask"

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmarks.lightly_methods import SIDE, endless
 from vision_mtl.data.pool import Pool
-from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.options import Runtime
 
 STEPS = 10**6  # of the schedule
 

@@ -38,9 +38,9 @@ from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.optimiser import build_optimiser
+from vision_mtl.training.options import Optim, Runtime
 from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
-from vision_mtl.training.runtime import Runtime
 
 SIDE, BATCH, IMAGES = 64, 128, 8192
 MIXTURE = ("grid_mask", "decolorise", "downsample")

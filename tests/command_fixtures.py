@@ -19,8 +19,8 @@ from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
 from vision_mtl.core.run import Run
 from vision_mtl.explorer.server import Server
-from vision_mtl.recipes import build
-from vision_mtl.stages.explore import open_site
+from vision_mtl.explorer.site import open_site
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.training.checkpoint import save_weights
 
 Command = Callable[..., int]
@@ -168,7 +168,7 @@ def explorable(
     folder = tmp_path_factory.mktemp("explored") / "run"
     tasks = table_tasks("letter", "shade", "size", "seen")
     assert supervise("joint", folder, *tasks, "--pretexts.rotation.weight", 1, "--optim.steps", 2) == 0
-    model, state = build.restore_model(str(folder))
+    model, state = restore_model(str(folder))
     torch.manual_seed(0)
     for name, weight in model.named_parameters():
         if name.startswith(("heads.", "task_heads.")):

@@ -1,77 +1,112 @@
-"""Options, defaults and help come from the text of signatures."""
+"""Options, defaults and help come from the fields of dataclasses; pydantic converts their values."""
 
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import pytest
 
-from vision_mtl.config.options import REQUIRED, Option, read_options, registered_class, summary
+from vision_mtl.config.options import REQUIRED, Option, convert, from_words, is_mapping, options_of, summary, type_text
+from vision_mtl.core.errors import UserError
 
-TEXT = '''"""First line.
+Colour = Literal["red", "green"]
 
-More.
-"""
 
-@dataclass
-class Plain:
-    """Doc."""
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What all share. More about it."""
 
-    size: int = 3  # pixels a side
+    weight: float = 1.0
+    """Relative to the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Base):
+    """Sizes and names.
+
+    More.
+    """
+
     kinds: ClassVar[int] = 2
-    names: list[str] = field(default_factory=list)  # of people;
-    # and of places
-    path: str  # where
-
-    _hidden: int = 0
-
-
-class Built(Base):
-    def __init__(self, name: str = "x", kwargs: dict[str, Any] = {}, *, size: tuple[int, int]) -> None:
-        # a comment inside is not help
-        pass
+    """No option."""
+    size: int = 3
+    """Pixels a side;
+    at least 1."""
+    names: list[str] = field(default_factory=list)
+    path: str
+    """Where it is."""
+    colour: Colour = "red"
+    """An alias is resolved."""
 
 
-@ROOM.register("sample")
-def stage(config, run, *, split: str = "test", rate: float = 1e-3, of: list[int] = [1]):  # noqa: B006 the last
-    pass
-'''
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "sample.py"
-    path.write_text(TEXT)
-    return path
-
-
-def test_fields_of_a_dataclass(file: Path) -> None:
-    assert read_options(file, "Plain") == (
-        Option("size", "int", 3, "pixels a side"),
-        Option("names", "list[str]", [], "of people; and of places"),
-        Option("path", "str", REQUIRED, "where"),
+def test_fields_are_options_and_the_docstrings_below_them_their_help() -> None:
+    assert options_of(Plain) == (
+        Option("weight", float, 1.0, "Relative to the others"),
+        Option("size", int, 3, "Pixels a side; at least 1"),
+        Option("names", list[str], [], ""),
+        Option("path", str, REQUIRED, "Where it is"),
+        Option("colour", Colour, "red", "An alias is resolved"),
     )
+    assert (summary(Plain), summary(Base)) == ("Sizes and names", "What all share")
 
 
-def test_parameters_of_a_constructor_that_have_a_default(file: Path) -> None:
-    assert [(o.name, o.default) for o in read_options(file, "Built")] == [("name", "x"), ("kwargs", {})]
+@pytest.mark.parametrize(
+    ("kind", "words", "value"),
+    [
+        (int, ["3"], 3),
+        (float, ["1e-3"], 1e-3),
+        (bool, [], True),
+        (bool, ["false"], False),
+        (bool | Literal["auto"], ["auto"], "auto"),
+        (str, ["007"], "007"),
+        (str | None, ["null"], None),
+        (int | None, ["null"], None),
+        (list[str], ["a", "1"], ["a", "1"]),
+        (list[int], ["[1, 2]"], [1, 2]),
+        (tuple[float, float], ["0.9", "1"], (0.9, 1.0)),
+        (int | str | list[int | str], ["2", "3x5"], [2, "3x5"]),
+        (int | str | list[int | str], ["4"], 4),
+        (int | Literal["all"], ["all"], "all"),
+        (dict[str, Any], ["{a: 1}"], {"a": 1}),
+        (str | dict[str, Any], ["light"], "light"),
+        (Colour, ["green"], "green"),
+    ],
+)
+def test_words_become_values_of_the_type(kind: Any, words: list[str], value: object) -> None:
+    option = Option("x.y", kind, REQUIRED, "some help")
+    found = convert(option, from_words(option, words))
+    assert found == value and type(found) is type(value)
 
 
-def test_keyword_only_parameters_of_a_function(file: Path) -> None:
-    assert [(o.name, o.annotation, o.default) for o in read_options(file, "stage")] == [
-        ("split", "str", "test"),
-        ("rate", "float", 1e-3),
-        ("of", "list[int]", [1]),
-    ]
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (int, "many", "option x.y must be a whole number; found 'many' .some help."),
+        (int, True, "must be a whole number; found True"),
+        (int, 1.5, "must be a whole number; found 1.5"),
+        (float | None, "x", "must be a number or null; found 'x'"),
+        (str, 3, "must be text; found 3"),
+        (bool, "perhaps", "must be true or false; found 'perhaps'"),
+        (Colour, "gren", "unknown value of x.y 'gren'. Did you mean 'green'"),
+        (int | Literal["all"], "al", "must be a whole number or all; found 'al'"),
+        (list[int], ["a"], r"must be list\[int\]; found \['a'\]"),
+    ],
+)
+def test_a_value_that_the_type_does_not_allow_is_named(kind: Any, value: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        convert(Option("x.y", kind, REQUIRED, "some help"), value)
 
 
-def test_words_to_the_linter_are_no_help(file: Path) -> None:
-    assert read_options(file, "stage")[-1].help == "the last"
+def test_one_value_too_many_or_none_is_named() -> None:
+    with pytest.raises(UserError, match="takes one value; found '1 2'"):
+        from_words(Option("x", int, 0, ""), ["1", "2"])
+    with pytest.raises(UserError, match="needs a value"):
+        from_words(Option("x", int, 0, ""), [])
+    with pytest.raises(UserError, match="is not YAML"):
+        from_words(Option("x", list[int], [], ""), ["[1"])
 
 
-def test_what_a_file_registers_and_says(file: Path) -> None:
-    assert registered_class(file) == "stage"
-    assert summary(file) == "First line."
-
-
-def test_an_absent_name_is_said(file: Path) -> None:
-    with pytest.raises(KeyError, match="Absent"):
-        read_options(file, "Absent")
+def test_a_type_as_help_shows_it() -> None:
+    assert type_text(int | None) == "int | None"
+    assert type_text(Colour) == "[red, green]"
+    assert type_text(bool | Literal["auto"]) == "bool | [auto]"
+    assert is_mapping(Option("x", dict[str, Any], {}, "")) and not is_mapping(Option("x", str, "", ""))

@@ -23,24 +23,26 @@ def config(*words: str, file: dict | None = None):
 
 def test_the_embedded_default() -> None:
     found = config()
-    assert found.data["unlabelled"] == ["bundled/photos"]
-    assert {name: {k: task[k] for k in DEFAULT_TASKS[name]} for name, task in found.tasks.items()} == DEFAULT_TASKS
+    assert found.data.unlabelled == ["bundled/photos"]
+    assert {
+        name: {k: getattr(task, k) for k in DEFAULT_TASKS[name]} for name, task in found.tasks.items()
+    } == DEFAULT_TASKS
     assert list(found.pretexts) == ["grid_mask", "decolorise", "downsample"]
-    assert found.image_size == (64, 64) and found.backbone["name"] == "resnet18"
+    assert found.image_size == (64, 64) and found.backbone.name == "resnet18"
 
 
 def test_given_images_or_tasks_replace_the_default() -> None:
     images = config("--data.unlabelled", "images/a", "images/b")
-    assert images.data["unlabelled"] == ["images/a", "images/b"] and images.tasks == {}
+    assert images.data.unlabelled == ["images/a", "images/b"] and images.tasks == {}
     tasks = config("--tasks.cars.source", "folder/x")
-    assert tasks.data["unlabelled"] == [] and list(tasks.tasks) == ["cars"]
+    assert tasks.data.unlabelled == [] and list(tasks.tasks) == ["cars"]
     both = config("--tasks.cars.source", "folder/x", file={"data": {"unlabelled": "images/a"}})
-    assert both.data["unlabelled"] == ["images/a"] and list(both.tasks) == ["cars"]
+    assert both.data.unlabelled == ["images/a"] and list(both.tasks) == ["cars"]
 
 
 def test_steps_alone_have_no_limit_of_time() -> None:
-    assert config("--optim.steps", "10").optim["max_seconds"] is None
-    assert config("--optim.steps", "10", "--optim.max_seconds", "5").optim["max_seconds"] == 5.0
+    assert config("--optim.steps", "10").optim.max_seconds is None
+    assert config("--optim.steps", "10", "--optim.max_seconds", "5").optim.max_seconds == 5.0
 
 
 @pytest.mark.parametrize("given", ["48,64", "48x64", "[48, 64]"])
@@ -50,20 +52,20 @@ def test_image_sizes(given: str) -> None:
 
 def test_the_command_line_wins_over_the_file() -> None:
     found = config("--optim.batch_size", "8", file={"optim": {"batch_size": 32, "accumulate": 2}})
-    assert found.optim["batch_size"] == 8 and found.optim["accumulate"] == 2
+    assert found.optim.batch_size == 8 and found.optim.accumulate == 2
 
 
 def test_a_file_chooses_the_mixture_and_the_command_line_edits_it() -> None:
     assert list(config(file={"pretexts": {"blur": None, "rotation": {"weight": 2}}}).pretexts) == ["blur", "rotation"]
     assert list(config("--pretexts.blur.weight", "1").pretexts) == ["grid_mask", "decolorise", "downsample", "blur"]
-    grids = config("--pretexts.grid_mask.grid", "2", "3x5", "8").pretexts["grid_mask"]["grid"]
+    grids = config("--pretexts.grid_mask.grid", "2", "3x5", "8").pretexts["grid_mask"].grid
     assert [str(grid) for grid in grids] == ["2", "3x5", "8"]
 
 
 def test_backbone_kwargs_by_dots_or_as_a_mapping() -> None:
     dotted = config("--backbone.kwargs.output_stride", "8", "--backbone.kwargs.drop_path_rate", "0.1")
-    assert dotted.backbone["kwargs"] == {"output_stride": 8, "drop_path_rate": 0.1}
-    assert config("--backbone.kwargs", "{output_stride: 8}").backbone["kwargs"] == {"output_stride": 8}
+    assert dotted.backbone.kwargs == {"output_stride": 8, "drop_path_rate": 0.1}
+    assert config("--backbone.kwargs", "{output_stride: 8}").backbone.kwargs == {"output_stride": 8}
 
 
 def test_an_augmentation_by_name_by_file_or_as_a_mapping() -> None:
@@ -71,11 +73,11 @@ def test_an_augmentation_by_name_by_file_or_as_a_mapping() -> None:
     policy = {"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": [flip]}}
     task = {"source": "folder/x", "kind": "multi_label", "ignore": None, "augment": policy}
     found = config(file={"tasks": {"cars": task}}).tasks["cars"]
-    assert found["augment"] == policy and found["ignore"] is None and found["weight"] == 1.0
+    assert found.augment == policy and found.ignore is None and found.weight == 1.0
     again = config(file={"tasks": yaml.safe_load(config(file={"tasks": {"cars": task}}).to_yaml())["tasks"]})
     assert again.tasks["cars"] == found
     for words in ("mirror", "policies/mine.yaml"):
-        assert config("--tasks.cars.augment", words, file={"tasks": {"cars": task}}).tasks["cars"]["augment"] == words
+        assert config("--tasks.cars.augment", words, file={"tasks": {"cars": task}}).tasks["cars"].augment == words
 
 
 MISTAKES = [

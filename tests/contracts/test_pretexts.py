@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vision_mtl.config.options import read_options, registered_class
+from vision_mtl.config.options import options_of
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
@@ -50,9 +50,8 @@ def in_pairs(pretext: Pretext, images: torch.Tensor, keys: Keys) -> tuple[torch.
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_documented_and_named_in_the_signature(name: str) -> None:
-    file = PRETEXTS.file(name)
-    options = read_options(file, registered_class(file))
-    own = {f.name for f in fields(PRETEXTS.get(name)) if f.init} - {"weight"}
+    options = options_of(PRETEXTS.get(name))
+    own = {f.name for f in fields(PRETEXTS.get(name)) if f.init}
     assert {option.name for option in options} == own
     assert all(option.help for option in options)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from vision_mtl.config.stage import STAGES, sections
+from vision_mtl.config.stage import STAGES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -62,7 +62,7 @@ def at_smoke_size(command: Command, folder: Path) -> list[str]:
     """The command's words with few steps, small images and a small network; `folder` takes rewritten config files."""
     words = list(command.words)
     given = {word for word in words if word.startswith("--")}
-    has = sections(command.stage)
+    has = STAGES.get(command.stage).sections
     extra: dict[str, Any] = {"device": "cpu", "console": "plain"}
     if "--init_from" not in given:
         extra["image_size"] = 32

@@ -26,10 +26,11 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.measure import ScoredNetwork, model_errors
 from vision_mtl.evaluation.features import extract_features, with_clean_statistics
 from vision_mtl.explorer.server import Server
+from vision_mtl.explorer.site import open_site
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes import build
-from vision_mtl.stages.explore import open_site
 from vision_mtl.training.checkpoint import save_weights
 
 OpenPage = Callable[..., Server]
@@ -73,7 +74,7 @@ def test_errors_are_those_that_a_discovery_measures(
     explorable: Path, page: Server, start: dict[str, Any], pool: Pool
 ) -> None:
     """The same image under the same damage, by the code that scores whole sets."""
-    model, state = build.restore_model(str(explorable))
+    model, state = restore_model(str(explorable))
     mixture = Mixture({name: PRETEXTS.get(name)(**state["pretexts"][name]) for name in start["heads"]})
     index = torch.tensor([start["examples"][0]["number"]])
     judged = ScoredNetwork(model, pool, mixture)
@@ -160,7 +161,7 @@ def test_neighbours_are_the_nearest_and_never_the_image_itself(
     server = open_page(explorable, split="train")
     example = ask(server, "/api/start")[2]["examples"][2]["number"]
     found = answer(server, {"number": example}, grid=[4, 4], cells=[1])["neighbours"]["original"]
-    model, _ = build.restore_model(str(explorable))
+    model, _ = restore_model(str(explorable))
     train = pool.indices("train")
     indexed = train[torch.linspace(0, len(train) - 1, 25).long()]
     clean = with_clean_statistics(model.backbone, pool, train)
@@ -186,7 +187,7 @@ def test_several_damages_are_repaired_in_turn_and_a_question_is_answered(page: S
 
 
 def test_a_chain_that_was_trained_repairs_at_once(explorable: Path, open_page: OpenPage, tmp_path: Path) -> None:
-    model, state = build.restore_model(str(explorable))
+    model, state = restore_model(str(explorable))
     steps = {"grid_mask": {}, "decolorise": {}}
     state = state | {"pretexts": {"chain": {"steps": steps, "weight": 1.0}}, "task_answers": {}, "class_names": {}}
     state["answers"] = {"chain": state["answers"]["grid_mask"]}

@@ -19,8 +19,8 @@ from vision_mtl.cli.command import main
 from vision_mtl.core.torchvision_ops import SCHEMAS, operators_load
 from vision_mtl.export import graph as export_graph
 from vision_mtl.export.model_card import escape, public_source
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.inference_model import InferenceModel
-from vision_mtl.recipes import build
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = {"cnn": "test_resnet", "vit": "vit_tiny_patch16_224", "swin": "swin_tiny_patch4_window7_224"}
@@ -108,7 +108,7 @@ def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Pat
     run_alone(READ_BACKBONES, tmp_path)
     found, about = load_file(tmp_path / "found.safetensors"), json.loads((tmp_path / "about.json").read_text())
     for kind, folder in folders.items():
-        backbone = build.restore_model(str(runs[kind][0]))[0].backbone
+        backbone = restore_model(str(runs[kind][0]))[0].backbone
         inputs = backbone.normalise(images)
         with torch.no_grad():
             own = {"pooled": backbone.model(inputs), "features": backbone.model.forward_features(inputs)}
@@ -179,7 +179,7 @@ def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsy
     assert set(result(tmp_path / "e")["metrics"]["differences"]) == {"timm", "onnx"}
     images = torch.rand(4, 3, 32, 48)
     found = export_graph.read_onnx(tmp_path / "e" / "model.onnx")(images)
-    own = build.restore_model(str(start))[0].backbone.embed(images)
+    own = restore_model(str(start))[0].backbone.embed(images)
     assert list(found) == ["features"]
     torch.testing.assert_close(found["features"], own.detach(), atol=1e-4, rtol=1e-4)
     card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
@@ -187,7 +187,7 @@ def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsy
 
 
 def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> None:
-    model, path = InferenceModel(build.restore_model(str(small))[0]).eval(), tmp_path / "model.onnx"
+    model, path = InferenceModel(restore_model(str(small))[0]).eval(), tmp_path / "model.onnx"
     program = export_graph.trace(model, (1, 32, 32))
     export_graph.write_onnx(program, ["shape", "age"], path, "{}")
     graph = onnx.load(path).graph

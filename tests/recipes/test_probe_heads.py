@@ -13,11 +13,12 @@ from vision_mtl.config.resolve import resolve
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.features import extract_features
 from vision_mtl.evaluation.probing import score_answer
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.inference_model import InferenceModel
 from vision_mtl.recipes import build
 from vision_mtl.recipes.probe_heads import fit_heads
-from vision_mtl.stages.probe import open_tasks
+from vision_mtl.recipes.probing import open_tasks
 
 
 def test_every_kind_answers_like_its_probe(label_table: Path, root: Path, tmp_path: Path, monkeypatch) -> None:
@@ -36,7 +37,7 @@ def test_every_kind_answers_like_its_probe(label_table: Path, root: Path, tmp_pa
     torch.manual_seed(0)
     backbone = Backbone("test_resnet", image_size=(32, 32)).eval()
     answers = fit_heads(run, config, pool, backbone, probed, extract_features(backbone, pool, indices))
-    model, state = build.restore_model(str(run.folder))
+    model, state = restore_model(str(run.folder))
     assert state["class_names"]["letter"] == ["a", "b", "c"]
     with torch.no_grad():
         said = {task: numbers.numpy() for task, numbers in InferenceModel(model)(pool.gather(indices)).items()}
@@ -62,7 +63,7 @@ def test_a_probe_predicts_and_exports(image_folder: Path, root: Path, tmp_path: 
     words += ["--device", "cpu", "--probe.fractions", "1.0", "--runtime.precision", "fp32"]
     assert main([*words, "--probe.embedding_images", "0"]) == 0
     row = result(tmp_path / "probe")["metrics"]["tasks"]["shape"]
-    model, _ = build.restore_model(str(tmp_path / "probe"))
+    model, _ = restore_model(str(tmp_path / "probe"))
     config = resolve("probe", {}, {"init_from": [str(tmp_path / "probe")]})
     pool = build.open_pool(config, Run(tmp_path / "again", "probe"))
     indices, tasks = open_tasks(config, Run(tmp_path / "again", "probe"), pool)

@@ -13,7 +13,7 @@ import torch
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.predictions import predict_task
-from vision_mtl.recipes import build
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.recipes.result_text import result_text
 from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
@@ -73,7 +73,7 @@ def test_on_a_frozen_trunk_nothing_old_moves_by_a_bit(first: Path, frozen: Path)
 
 
 def test_on_a_frozen_trunk_old_answers_are_the_same_to_the_bit(first: Path, frozen: Path, pool: Pool) -> None:
-    models = [build.restore_model(str(folder))[0] for folder in (first, frozen)]
+    models = [restore_model(str(folder))[0] for folder in (first, frozen)]
     for task in OLD:
         indices = pool.indices("test", task=task)
         one, other = (predict_task(model, pool, task, indices) for model in models)
@@ -96,7 +96,7 @@ def test_on_a_frozen_trunk_the_change_is_exactly_zero(frozen: Path, result) -> N
 
 
 def test_the_new_model_answers_old_and_new(frozen: Path, tmp_path: Path, add) -> None:
-    model, state = build.restore_model(str(frozen))
+    model, state = restore_model(str(frozen))
     assert set(model.task_specs) == {*OLD, "shade"} == set(state["task_answers"])
     assert state["class_names"]["shade"] == ["bright", "dark"] and set(state["tasks"]) == {*OLD, "shade"}
 
@@ -113,7 +113,7 @@ def test_a_trained_trunk_reports_what_it_changed(
     late = {name for name in trunk_moved if ".layer4." in name or ".stages.3." in name}
     assert (trunk_moved == late) == (trunk == "late")
     change = result(tmp_path / "run")["metrics"]["change"]
-    models = [build.restore_model(str(folder))[0] for folder in (first, tmp_path / "run")]
+    models = [restore_model(str(folder))[0] for folder in (first, tmp_path / "run")]
     for task in OLD:
         indices = pool.indices("test", task=task)
         old, new = (predict_task(model, pool, task, indices).outputs for model in models)
@@ -173,7 +173,7 @@ def test_what_makes_no_sense_is_refused(
 
 def test_an_old_task_without_images_is_refused() -> None:
     from vision_mtl.core.errors import UserError
-    from vision_mtl.stages.add_task import check_classes
+    from vision_mtl.recipes.added_task import check_classes
 
     with pytest.raises(UserError, match="the old task 'cars' has no images here"):
         check_classes(SimpleNamespace(targets={}), {"class_names": {}}, ["cars"])

@@ -17,7 +17,8 @@ import torch
 import yaml
 from PIL import Image
 
-from vision_mtl.config.resolve import RunConfig, resolve
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
@@ -27,8 +28,7 @@ from vision_mtl.recipes.single_task import steps_alone
 from vision_mtl.recipes.supervised import build_feed
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.mixing import Mixing
-from vision_mtl.training.optimiser import Optim
-from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.options import Optim, Runtime
 
 ROOT = Path(__file__).parents[2]
 FOUR = ("letter", "shade", "size", "seen")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.stages.joint import split_batch, weight_schedule
+from vision_mtl.recipes.joint_training import split_batch, weight_schedule
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from vision_mtl.cli.command import main
 from vision_mtl.data.decode import decode_file
 from vision_mtl.data.resize import resize
 from vision_mtl.inference.image_files import Frame, ImageFile, decoded_batches, find_inputs
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.shared import Request
-from vision_mtl.recipes import build
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_files_say_what_the_model_says(trained: Path, photos: Path, tmp_path
     rows, records = read_csv(tmp_path / "run"), json.loads((tmp_path / "run" / "predictions.json").read_text())
     names = [f"photos/{place}/{n}.png" for place, numbers in (("day", "135"), ("night", "024")) for n in numbers]
     assert [row["image"] for row in rows] == [record["image"] for record in records] == names
-    model, _ = build.restore_model(str(trained))
+    model, _ = restore_model(str(trained))
     pixels = np.stack([resize(decode_file(Path(name)), (32, 48), "stretch") for name in names])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     requests = [Request(task, torch.arange(6), is_task=True) for task in model.task_specs]

@@ -12,6 +12,7 @@ from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
+from vision_mtl.inference.restore import load_backbone
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.recipes import build
 from vision_mtl.recipes.result_text import result_text
@@ -103,12 +104,12 @@ def test_test_labels_change_no_choice(
 def test_the_runs_backbone_is_loaded_whole(trained: Path) -> None:
     backbone = Backbone("test_resnet", image_size=(32, 32))
     path = find_checkpoint(trained)
-    build.load_backbone(backbone, path)
+    load_backbone(backbone, path)
     tensors = read_tensors(path, "average") or read_tensors(path, "model")
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, tensors[f"backbone.{name}"])
     with pytest.raises(UserError, match="are of backbone 'test_resnet' and do not fit"):
-        build.load_backbone(Backbone("resnet18", image_size=(32, 32)), path)
+        load_backbone(Backbone("resnet18", image_size=(32, 32)), path)
 
 
 def test_tasks_are_inherited_unless_others_are_given(trained: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
+from vision_mtl.recipes.study import arm_roles
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.recipes import merge, read_arms
 
@@ -28,7 +29,7 @@ class Written:
 
     def __init__(self, folder: Path, arms: dict[str, Any], fractions: list[float], seeds: list[int]) -> None:
         self.folder, self.seeds, self.fractions = folder, seeds, fractions
-        self.plan, self.arms = Plan(compose, TASKS, fractions), read_arms(arms)
+        self.plan, self.arms = Plan(compose, TASKS, fractions, arm_roles()), read_arms(arms, arm_roles())
         self.finals = {
             (name, fraction, seed): self.plan.add(arm, fraction, seed)
             for name, arm in self.arms.items()

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.recipes.study import arm_roles
 from vision_mtl.study.grid_search import choose, plan_candidates, tuning_seeds, validation_score
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.recipes import read_arms
@@ -15,7 +16,7 @@ GRID = {"finetune.optim.learning_rate": [0.1, 0.2, 0.3]}
 
 
 def test_the_best_on_validation_is_chosen_whatever_the_test_says(tmp_path, written) -> None:
-    arms = read_arms({"a": {"stages": ["finetune"], "grid": GRID}})
+    arms = read_arms({"a": {"stages": ["finetune"], "grid": GRID}}, arm_roles())
     plan: Plan = written({"a": ["finetune"]}, [1.0], [0]).plan
     plan.nodes.clear()
     seeds = tuning_seeds([3, 4], 2)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.recipes.study import arm_roles
 from vision_mtl.study.plan import Plan, fill, references
 from vision_mtl.study.recipes import merge, read_arms
 
@@ -21,8 +22,8 @@ def compose(stage: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str
 
 
 def planned(arms: dict[str, Any], fractions: list[float], seeds: list[int], share: bool = True) -> tuple[Plan, dict]:
-    plan = Plan(compose, TASKS, fractions, share)
-    recipes = read_arms(arms)
+    plan = Plan(compose, TASKS, fractions, arm_roles(), share)
+    recipes = read_arms(arms, arm_roles())
     finals = {(n, f, s): plan.add(arm, f, s) for n, arm in recipes.items() for f in fractions for s in seeds}
     return plan, finals
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.recipes.study import arm_roles
 from vision_mtl.study.recipes import flat, merge, read_arms
 
 
@@ -32,7 +33,7 @@ def test_an_arm_extends_another_and_changes_a_part() -> None:
 
 def test_a_grid_is_every_combination_and_reaches_its_stage() -> None:
     grid = {"finetune.optim.learning_rate": [0.1, 0.2], "pretrain.optim.steps": [3, 4, 5]}
-    (arm,) = read_arms({"a": {"stages": ["pretrain", "finetune"], "grid": grid}}).values()
+    (arm,) = read_arms({"a": {"stages": ["pretrain", "finetune"], "grid": grid}}, arm_roles()).values()
     candidates = arm.candidates()
     assert len(candidates) == 6 and len({tuple(c.items()) for c in candidates}) == 6
     assert arm.stage_options("finetune", candidates[-1]) == {"optim": {"learning_rate": 0.2}}
@@ -74,4 +75,4 @@ def test_merging_and_flattening() -> None:
 )
 def test_mistakes_are_named(arms: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        read_arms(arms)
+        read_arms(arms, arm_roles())

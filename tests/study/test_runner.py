@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.recipes.study import arm_roles
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.recipes import merge, read_arms
 from vision_mtl.study.runner import Job, RunJob, Runner, finished, read_clock
@@ -44,9 +45,9 @@ def compose(stage: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str
 
 
 def plan_of(seeds: int, **pretrain: Any) -> Plan:
-    plan = Plan(compose, {"t": {"source": "s"}}, [1.0])
+    plan = Plan(compose, {"t": {"source": "s"}}, [1.0], arm_roles())
     arms = {"plain": ["finetune"], "pretrained": {"stages": ["pretrain", "finetune"], "pretrain": pretrain}}
-    for arm in read_arms(arms).values():
+    for arm in read_arms(arms, arm_roles()).values():
         for seed in range(seeds):
             plan.add(arm, 1.0, seed)
     return plan

@@ -25,9 +25,8 @@ from vision_mtl.training.balancing.build import make_balancing
 from vision_mtl.training.balancing.contract import LossTerm
 from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim, Runtime
 from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
-from vision_mtl.training.runtime import Runtime
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_head_specs, task_losses
 
 NAMES = ("grid_mask", "decolorise", "downsample", "rotation")

@@ -14,8 +14,8 @@ from vision_mtl.recipes.fit import fit, resume
 from vision_mtl.training.diagnosis import LossWatch, broken_images, what_fits
 from vision_mtl.training.loop import NonFiniteLoss, Trainer
 from vision_mtl.training.objective import StepLoss
+from vision_mtl.training.options import Track
 from vision_mtl.training.supervised import TaskObjective
-from vision_mtl.training.tracking import Track
 
 SIZE_OF_33 = 99.0
 

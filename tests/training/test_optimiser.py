@@ -7,7 +7,8 @@ import timm
 import torch
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.optimiser import Optim, build_optimiser, parameter_groups
+from vision_mtl.training.optimiser import build_optimiser, parameter_groups
+from vision_mtl.training.options import Optim
 
 
 def test_rate_rises_linearly_then_falls_as_a_cosine() -> None:

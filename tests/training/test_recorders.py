@@ -13,8 +13,8 @@ import torch
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.training import recorders
+from vision_mtl.training.options import Track
 from vision_mtl.training.recorders import Recorder, open_recorders
-from vision_mtl.training.tracking import Track
 
 SERVICES = ("mlflow", "wandb", "trackio")
 CONFIG = "stage: pretrain\noptim:\n  steps: 7\n  betas: [0.9, 0.95]\n"

@@ -11,7 +11,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.balancing.build import make_balancing
 from vision_mtl.training.balancing.contract import LossTerm
 from vision_mtl.training.dtensors import clip_gradients, numbers_of, separate
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim
 from vision_mtl.training.sharding import LARGEST, check_shard, hollow, parts
 
 

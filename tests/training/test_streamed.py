@@ -20,9 +20,8 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim, Runtime
 from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
-from vision_mtl.training.runtime import Runtime
 
 NAMES = ("grid_mask", "decolorise")
 

@@ -21,7 +21,8 @@ from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import Request, SharedModel
 from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.training.objective import StepLoss, step_loss
-from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.optimiser import build_optimiser
+from vision_mtl.training.options import Optim
 from vision_mtl.training.supervised import (
     TaskBatch,
     TaskFeed,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from vision_mtl.core.run import Run
 from vision_mtl.training.loop import Progress
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim, Track
 from vision_mtl.training.process_sync import StepRecord
-from vision_mtl.training.tracking import Milestones, Track, Tracker
+from vision_mtl.training.tracking import Milestones, Tracker
 
 
 def drive(tracker: Tracker, steps: range) -> None:

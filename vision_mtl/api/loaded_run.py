@@ -32,9 +32,9 @@ from vision_mtl.inference.predictions import BATCH, Predictions, predict
 from vision_mtl.inference.predictor import Predictor, require_heads
 from vision_mtl.inference.reconstruction import Reconstruction, reconstruct
 from vision_mtl.inference.repairs import asked_pretext, cell_damage, damage_number
+from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.recipes import build
-from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.options import Runtime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +117,7 @@ class LoadedRun:
                 f"{str(self.folder)!r} holds {len(names)} runs and no model of its own: take one of run.runs, for "
                 f"example run.runs[{names[0]!r}].model."
             )
-        model, state = build.restore_model(str(self.folder))
+        model, state = restore_model(str(self.folder))
         return model.to(Runtime().accelerator(self.device).device), state
 
     @property

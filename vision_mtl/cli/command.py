@@ -9,20 +9,18 @@ from __future__ import annotations
 import traceback
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from vision_mtl import __version__
-from vision_mtl.cli.execute import execute, look
 from vision_mtl.cli.help import help_text, stage_list
-from vision_mtl.config.resolve import resolve
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.plugins import load_plugins
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.console import AUTO, Console, silent_libraries
-from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.errors import UserError
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.run import is_main_process
 
-LOOKS_ONLY = ("explore",)  # stages that write no run: --run_dir names the one that is looked at, as --init_from does
-COMMAND_OPTIONS = ("stage", "config", "run_dir", "print_config", "console", "help", "version")
+COMMAND_OPTIONS = ("stage", "config", "run_dir", "plugins", "print_config", "console", "help", "version")
 
 
 def main(words: list[str]) -> int:
@@ -54,26 +52,36 @@ def _command(given: dict[str, list[str]], console: Console) -> int:
     if "version" in own:
         print(__version__)
         return 0
+    load_plugins(own.get("plugins", []))
     stage = _one(own, "stage")
     if "help" in own:
         print(help_text(stage))
         return 0
-    file = read_config(Path(_one(own, "config"))) if "config" in own else {}
+    config_file = _one(own, "config")
+    file = read_config(Path(config_file)) if config_file else {}
     stage = stage or file.get("stage")
     if stage is None:
         raise UserError(f"which stage? Give --stage NAME:\n{stage_list()}")
-    if stage not in STAGES.names():
-        raise unknown("stage", str(stage), STAGES.names())
-    if stage in LOOKS_ONLY and "run_dir" in own:
-        given["init_from"] = [_looked_at(str(_one(own, "run_dir")), given.get("init_from") or [file.get("init_from")])]
+    return _run(str(stage), file, given, own, console)
+
+
+def _run(
+    stage: str, file: dict[str, Any], given: dict[str, list[str]], own: dict[str, list[str]], console: Console
+) -> int:
+    from vision_mtl.cli.execute import execute, look  # late: they import PyTorch, which --help must not wait for
+    from vision_mtl.config.resolve import resolve
+    from vision_mtl.config.stage import STAGES
+
+    kind, run_dir = STAGES.get(stage), _one(own, "run_dir")
+    if run_dir and not kind.writes_run:
+        given["init_from"] = [_run_to_look_at(run_dir, given.get("init_from") or [file.get("init_from")])]
     config = resolve(stage, file, given)
     if "print_config" in own:
         print(config.to_yaml(), end="")
         return 0
-    if stage in LOOKS_ONLY:
+    if not kind.writes_run:
         return look(config, console)
-    folder = _one(own, "run_dir") or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}"
-    return execute(config, Path(folder).expanduser(), console)
+    return execute(config, Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser(), console)
 
 
 def split_words(words: list[str]) -> dict[str, list[str]]:
@@ -91,12 +99,19 @@ def split_words(words: list[str]) -> dict[str, list[str]]:
             word = "--help"
         if word.startswith("--") and len(word) > 2:
             key, equals, value = word[2:].partition("=")
-            current = found[key] = [value] if equals else []
+            current = found[_underscored(key)] = [value] if equals else []
         elif current is None:
             raise UserError(f"options begin with --; found {word!r}. See --help.")
         else:
             current.append(word)
     return found
+
+
+def _underscored(key: str) -> str:
+    """`run-dir` means `run_dir`; names of tasks and pretexts keep their hyphens."""
+    parts = key.split(".")
+    named = 1 if parts[0] in ("tasks", "pretexts") else None
+    return ".".join(part if number == named else part.replace("-", "_") for number, part in enumerate(parts))
 
 
 def _one(own: dict[str, list[str]], key: str) -> str | None:
@@ -107,7 +122,7 @@ def _one(own: dict[str, list[str]], key: str) -> str | None:
     return own[key][0] if own[key] else None
 
 
-def _looked_at(folder: str, init_from: list[str | None]) -> str:
+def _run_to_look_at(folder: str, init_from: list[str | None]) -> str:
     """The run that `--run_dir` names; raises `UserError` if `--init_from` names another."""
     if init_from[-1] is not None and Path(init_from[-1]).expanduser().resolve() != Path(folder).expanduser().resolve():
         raise UserError(

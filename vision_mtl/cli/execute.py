@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn, TypeGuard
-
-import yaml
+from typing import Any, NoReturn, TypeGuard
 
 from vision_mtl.cli.next_steps import steps_text, what_next, where_to_look
-from vision_mtl.config.resolve import RunConfig
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.options import plain
+from vision_mtl.config.resolve import without_retired
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.schema import build_schema
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.console import AUTO, Console
 from vision_mtl.core.errors import UserError
@@ -19,11 +20,8 @@ from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.core.run_lock import HOLDER, LOCK
-from vision_mtl.recipes.choice import TUNED, with_choice
 from vision_mtl.study.recipes import flat
 
-# how runs are dealt out, and what of a network a process holds, changes no result
-HOW = ("study.num_jobs", "study.backend", "study.address", "runtime.shard")
 OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
 LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
 LOST_PROCESS = (
@@ -40,14 +38,13 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
 
     Raises `UserError` for what the user can mend, and any other error as it is.
     """
-    run = Run(folder, config.stage, config.seed, console=console)
+    run = Run(folder, config.stage, config.seed, console=console, launch=execute)
     extended = check_folder(config, folder)
     result = run.result()
     if result is not None and result["status"] == "completed" and not extended:
         run.say(f"{folder} is completed; nothing is left to do (more --optim.steps would extend it).")
         show_end(run)
         return 0
-    config = with_choice(config, folder)
     run.open(config.to_yaml())
     if extended:
         run.extend()
@@ -55,7 +52,7 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     run.say(f"{config.stage} in {folder}")
     try:
         with Interruptions(at_once=True):
-            STAGES.get(config.stage)(config, run, **config.own)
+            config.options.run(config, run)
     except Exception as error:
         with Interruptions():  # a launcher ends all processes of a run when one has died: why is written down first
             fail(run, error)
@@ -73,7 +70,7 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
 
 
 def show_end(run: Run) -> None:
-    """The result, where to look, and what to do next: the part that goes to standard output."""
+    """Print the result, where to look, and what to do next: the part that goes to standard output."""
     from vision_mtl.recipes.result_text import result_text  # late: --help needs no report
 
     result = run.result()
@@ -134,7 +131,7 @@ def look(config: RunConfig, console: Console) -> int:
     run = Run(Path(config.init_from or "."), config.stage, config.seed, console=console)
     try:
         with Interruptions(at_once=True):
-            STAGES.get(config.stage)(config, run, **config.own)
+            config.options.run(config, run)
     except KeyboardInterrupt:
         run.say("ended.")
         return INTERRUPTED
@@ -153,12 +150,8 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
                 f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."
             )
         return None
-    before, now = flat(read_config(path)), flat(yaml.safe_load(config.to_yaml()))
-    changed = [
-        key
-        for key in {**before, **now}
-        if before.get(key) != now.get(key) and key not in HOW and not key.startswith(TUNED)
-    ]
+    before, now = without_retired(flat(read_config(path))), flat(config.to_dict())
+    changed = [key for key in differing(config, before, now) if key not in config.options.changeable]
     if not changed:
         return None
     old, new = before.get("optim.steps"), now.get("optim.steps")
@@ -175,3 +168,10 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
         f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
         "Give the same ones to go on (more --optim.steps extends it, more --study.seeds a study), or another --run_dir."
     )
+
+
+def differing(config: RunConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the dotted options that differ; one that `before` lacks, as it is newer, is taken to have its default."""
+    schema = build_schema(config.stage, config.tasks, config.pretexts, config.decoder.registered_name)
+    defaults = {key: plain(option.default) for key, option in schema.items()}
+    return [key for key in {**before, **now} if before.get(key, defaults.get(key)) != now.get(key)]

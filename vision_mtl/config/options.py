@@ -1,121 +1,171 @@
-"""Options are read from signatures: a constructor's keywords are the config, and the comment beside one is its help.
+"""Options are the fields of frozen dataclasses: a field's annotation is its type, the docstring below it its help.
 
-The source text is parsed, never imported, so listing every option of every component costs milliseconds and needs no
-PyTorch. What counts as the options of `name` in a file:
-
-- a class with an `__init__`: that method's parameters with a default;
-- a dataclass: its annotated fields, in order;
-- a function: its keyword-only parameters.
-
-Help is the comment at the end of the parameter's line, and comment lines directly below it. Defaults must be literals.
+pydantic converts and checks values, docstring_parser reads the docstrings below fields; both keep this file short.
 """
 
-import ast
-import io
+from __future__ import annotations
+
+import dataclasses
+import inspect
 import re
-import tokenize
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-REQUIRED = object()  # the default of an option that has none
+import docstring_parser
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from vision_mtl.core.errors import UserError, unknown
+
+REQUIRED = dataclasses.MISSING  # the default of an option that has none
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null", str: "text"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword: its name, its annotation as text, its default (or `REQUIRED`) and one line of help."""
+    """One option: its dotted name, its type, its default (or `REQUIRED`) and its help."""
 
     name: str
-    annotation: str
+    type: Any
     default: object
     help: str
 
-
-@lru_cache
-def read_options(file: Path, name: str) -> tuple[Option, ...]:
-    """The options of the class or function `name` in `file`. Raises `KeyError` if the file does not define it."""
-    text = file.read_text("utf-8")
-    comments = _comments(text)
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return tuple(_option(*part, comments) for part in _parts(node))
-    raise KeyError(f"{file} defines no {name}")
+    @property
+    def type_text(self) -> str:
+        """The type as help shows it: `int | None`, `[auto, fp32, bf16]`."""
+        return type_text(self.type)
 
 
 @lru_cache
-def registered_class(file: Path) -> str:
-    """The name of the class or function that carries `.register("<file's name>")` in `file`; raises `KeyError`."""
-    for node in ast.parse(file.read_text("utf-8")).body:
-        for decorator in getattr(node, "decorator_list", []):
-            if ast.unparse(decorator).endswith(f".register('{file.stem}')"):
-                return node.name
-    raise KeyError(f"{file} registers nothing under its own name")
+def options_of(component: type) -> tuple[Option, ...]:
+    """Return the options of a dataclass, in order: its fields, those of its base classes first."""
+    hints, help_texts = get_type_hints(component), _help_texts(component)
+    return tuple(
+        Option(field.name, hints[field.name], _default(field), help_texts.get(field.name, ""))
+        for field in dataclasses.fields(component)
+        if field.init and get_origin(hints[field.name]) is not ClassVar
+    )
 
 
-def summary(file: Path) -> str:
-    """The first line of the file's docstring."""
-    return (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition("\n")[0]
+def summary(component: type) -> str:
+    """Return the first sentence of a class's docstring, without its full stop."""
+    first = (inspect.getdoc(component) or "").partition("\n\n")[0]
+    return " ".join(first.split()).partition(". ")[0].removesuffix(".")
 
 
-def class_summary(file: Path, name: str) -> str:
-    """The first sentence of what the class `name` in `file` says of itself; raises `KeyError`."""
-    for node in ast.parse(file.read_text("utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").partition("\n")[0].partition(". ")[0].removesuffix(".")
-    raise KeyError(f"{file} defines no {name}")
+def convert(option: Option, value: Any) -> Any:
+    """Return `value` as the option's type has it.
+
+    Raises `UserError` naming the option, what it must be, the value, and the nearest choice.
+    """
+    kinds = _alternatives(option.type)
+    if _is_list(kinds[0]) and isinstance(value, str) and not value.startswith("["):
+        value = [value]
+    if isinstance(value, bool) and bool not in kinds and Any not in kinds:
+        raise _value_error(option, value)  # pydantic would read true as 1
+    try:
+        return _adapter(option.type).validate_python(value)
+    except ValidationError:
+        raise _value_error(option, value) from None
 
 
-def _parts(node: ast.ClassDef | ast.FunctionDef) -> list[tuple[ast.AST, str, ast.expr | None, ast.expr | None]]:
-    """(syntax node, name, annotation, default) of each option."""
-    if isinstance(node, ast.ClassDef):
-        for member in node.body:
-            if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-                positional = member.args.args[1:]
-                defaults = member.args.defaults
-                optional = positional[len(positional) - len(defaults) :] if defaults else []
-                pairs = list(zip(optional, defaults, strict=True))
-                pairs += [(a, d) for a, d in _keyword_only(member) if d is not None]
-                return [(a, a.arg, a.annotation, d) for a, d in pairs]
-        fields = [m for m in node.body if isinstance(m, ast.AnnAssign) and isinstance(m.target, ast.Name)]
-        options = [f for f in fields if not f.target.id.startswith("_") and "ClassVar" not in ast.unparse(f.annotation)]
-        return [(f, f.target.id, f.annotation, f.value) for f in options]
-    return [(a, a.arg, a.annotation, d) for a, d in _keyword_only(node)]
+def from_words(option: Option, words: Sequence[str]) -> Any:
+    """Return the value that the words after an option on the command line stand for, to be converted.
+
+    Raises `UserError` for a missing value, for too many, and for text that is not YAML where YAML is needed.
+    """
+    kinds = _alternatives(option.type)
+    if not words:
+        if kinds[0] is bool:
+            return True
+        raise UserError(f"option --{option.name} needs a value ({option.help}).")
+    lists = [kind for kind in kinds if _is_list(kind)]
+    if lists and not words[0].startswith("[") and (len(words) > 1 or _is_list(kinds[0])):
+        items = [item for kind in lists for item in _alternatives(get_args(kind)[0])]
+        return [_plain_value(word, items) for word in words]
+    if len(words) > 1:
+        raise UserError(f"option --{option.name} takes one value; found {' '.join(words)!r}.")
+    (word,) = words
+    if word == "null" and NoneType in kinds:
+        return None
+    if word[:1] in ("[", "{"):
+        return read_yaml(option.name, word)
+    return _plain_value(word, kinds)
 
 
-def _keyword_only(node: ast.FunctionDef) -> list[tuple[ast.arg, ast.expr | None]]:
-    return list(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True))
+def read_yaml(name: str, text: str) -> Any:
+    """Return what `text` means in YAML; raises `UserError` naming the option if it is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"the value of --{name} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _option(
-    node: ast.AST,
-    name: str,
-    annotation: ast.expr | None,
-    default: ast.expr | None,
-    comments: dict[int, tuple[str, bool]],
-) -> Option:
-    line = (default or node).end_lineno
-    words = [comments[line][0]] if line in comments else []
-    while words and (below := comments.get(line + 1)) and below[1]:
-        words.append(below[0])
-        line += 1
-    value = REQUIRED if default is None else _literal(default)
-    return Option(name, ast.unparse(annotation) if annotation else "str", value, " ".join(words))
+def type_text(kind: Any) -> str:
+    """Return a type as help shows it: `int | None`, `[auto, fp32, bf16]`."""
+    if get_origin(kind) is Literal:
+        return f"[{', '.join(map(str, get_args(kind)))}]"
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(type_text(part) for part in get_args(kind))
+    return "None" if kind is NoneType else inspect.formatannotation(kind).replace("typing.", "")
 
 
-def _literal(default: ast.expr) -> object:
-    """The value of a default. A dataclass's `field(default_factory=dict)` or `=list` is an empty one of those."""
-    if isinstance(default, ast.Call) and ast.unparse(default.func) == "field":
-        factory = {k.arg: ast.unparse(k.value) for k in default.keywords}.get("default_factory")
-        if factory in ("dict", "list"):
-            return {} if factory == "dict" else []
-    return ast.literal_eval(default)
+def is_mapping(option: Option) -> bool:
+    """Whether the option holds a mapping, so that `--option.KEY value` sets one entry."""
+    return any(get_origin(kind) is dict for kind in _alternatives(option.type)[:1])
 
 
-def _comments(text: str) -> dict[int, tuple[str, bool]]:
-    """line -> (comment's text, whether the line holds nothing else)."""
-    found = {}
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            text = re.sub(r"^noqa: \w+", "", token.string.lstrip("# ")).strip()  # said to the linter, not the reader
-            found[token.start[0]] = (text, token.line.lstrip().startswith("#"))
+def plain(value: Any) -> Any:
+    """Return nested mappings, lists and tuples as the dicts and lists that YAML and JSON hold."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@lru_cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _help_texts(component: type) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for base in reversed(component.__mro__):
+        if dataclasses.is_dataclass(base):
+            parameters = docstring_parser.parse_from_object(base).params
+            found |= {p.arg_name: " ".join((p.description or "").split()).removesuffix(".") for p in parameters}
     return found
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) in (list, tuple)
+
+
+def _plain_value(word: str, kinds: Sequence[Any]) -> Any:
+    """A number where the option is not text alone: pydantic prefers text in a union of both."""
+    if set(kinds) <= {str, NoneType}:
+        return word
+    return int(word) if re.fullmatch(r"[+-]?\d{1,18}", word) else word
+
+
+def _value_error(option: Option, value: Any) -> UserError:
+    kinds = _alternatives(option.type)
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices and not {int, float, str, bool} & set(kinds):
+        return unknown(f"value of {option.name}", str(value), [str(choice) for choice in choices])
+    names = [NAMES.get(kind) or ", ".join(map(str, get_args(kind))) or type_text(kind) for kind in kinds
+             if not _is_list(kind) and get_origin(kind) is not dict]  # fmt: skip
+    names += [type_text(kind) for kind in kinds if _is_list(kind) or get_origin(kind) is dict]
+    meaning = f" ({option.help})" if option.help else ""
+    return UserError(f"option {option.name} must be {' or '.join(names)}; found {value!r}{meaning}.")

@@ -1,38 +1,34 @@
-"""One run's options: what there is, what was given, and what it resolves to.
+"""A config file, the command line and what a run inherits -> one resolved config.
 
-Every option is read from a signature (`core.options`), so there is no second list to keep. Values are checked against
-the signatures' annotations by jsonargparse. Nothing here imports PyTorch, so `--help` and mistakes are answered
-at once.
+Later sources win: the defaults of the components, those of the stage, what `--init_from` hands on, the file, the
+command line. Values are checked against the types of the options (`config.options`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
-from vision_mtl.config.options import REQUIRED, Option, read_options, registered_class
-from vision_mtl.config.stage import STAGES, sections
-from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.core.registry import Registry
+from vision_mtl.config.options import REQUIRED, convert, from_words, is_mapping, options_of, read_yaml
+from vision_mtl.config.run_config import SECTIONS, General, RunConfig
+from vision_mtl.config.schema import (
+    DEFAULT_DECODER,
+    DEFAULT_PRETEXTS,
+    RETIRED,
+    Schema,
+    build_schema,
+    is_elsewhere,
+    unknown_option,
+)
+from vision_mtl.config.stage import STAGES, Stage
+from vision_mtl.core.errors import UserError
 from vision_mtl.core.shapes import parse_image_size
+from vision_mtl.data.options import Task
+from vision_mtl.models.decoder import DECODERS
+from vision_mtl.pretext.contract import PRETEXTS
 
-HERE = Path(__file__).parent.parent
-SIMPLE_SECTIONS = {
-    "data": ("data/options.py", "Data"),
-    "backbone": ("models/backbone.py", "Backbone"),
-    "optim": ("training/optimiser.py", "Optim"),
-    "balance": ("training/balancing/options.py", "Balance"),
-    "runtime": ("training/runtime.py", "Runtime"),
-    "track": ("training/tracking.py", "Track"),
-}
-DEFAULT_DECODER = "stages"
-DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
 DEFAULT_UNLABELLED = ["bundled/photos"]
 DEFAULT_TASKS = {
     "digits": {"source": "bundled/digits"},
@@ -41,187 +37,97 @@ DEFAULT_TASKS = {
     "pets": {"source": "rendered/pets", "augment": "mirror"},
 }
 INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")  # a contradiction is an error
-# stages that look at the images and tasks of the run that they start from, unless others are given
-FROM_ITS_RUN = ("reconstruct", "probe", "finetune", "joint", "add_task", "explore")
-LABELLED_ONLY = ("probe", "finetune", "add_task")  # stages without a use for unlabelled images
-ADDS_TASKS = ("add_task",)  # given tasks stand beside the run's own
-STAGE_DEFAULTS: dict[str, dict[str, Any]] = {  # where a stage has other ones than the component's own
-    "discover": {
-        "pretexts.grid_mask.grid": [2, 3, 4, 6, 8],
-        "pretexts.downsample.factor": [2, 4, 8],
-        "optim.max_seconds": 110.0,
-    },
-    "study": {  # its runs are many: each has a core, and keeps little
-        "runtime.num_threads": 1,
-        "track.num_probes": 0,
-        "track.num_pictures": 0,
-        "track.keep_checkpoints": 1,
-        "track.tensorboard": False,
-    },
-}
 SELECTION = "selection"  # --selection FILE, short for the option of this name of the stage
-TYPES = {"Literal": Literal, "Any": Any}
 
-# names only: their files are found without importing them, and the registries proper need PyTorch
-_DECODERS: Registry[Any] = Registry("decoder", "vision_mtl.models.decoders")
-_PRETEXTS: Registry[Any] = Registry("pretext", "vision_mtl.pretext")
+Values = dict[str, Any]  # dotted name -> value
+Words = Mapping[str, Sequence[str]]  # dotted name -> the words after it on the command line
 
 
-@dataclass(frozen=True, kw_only=True)
-class General:
-    """Options of every stage."""
+@dataclass(frozen=True)
+class Given:
+    """What a user gave: `file` is a YAML file's values, `options` values from Python, `words` the command line's."""
 
-    seed: int = 0  # of initial weights, batches and damage; splits have their own, data.split_seed
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where the arithmetic runs; auto: cuda, else mps, else cpu
-    image_size: int | str | list[int] = 64  # pixels: N, or H,W
-    init_from: str | None = None  # run folder or checkpoint whose weights, backbone and image size a new run takes over
+    file: Values
+    options: Values
+    words: Words
 
+    @property
+    def values(self) -> Values:
+        """The file's values under those from Python."""
+        return {**self.file, **self.options}
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """A resolved config: plain values, one mapping for each section that the stage reads."""
+    @property
+    def keys(self) -> list[str]:
+        """Every dotted name that was given."""
+        return [*self.values, *self.words]
 
-    stage: str
-    seed: int
-    device: str
-    image_size: tuple[int, int]
-    init_from: str | None
-    data: dict[str, Any] = field(default_factory=dict)
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    pretexts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    backbone: dict[str, Any] = field(default_factory=dict)
-    decoder: dict[str, Any] = field(default_factory=dict)
-    optim: dict[str, Any] = field(default_factory=dict)
-    balance: dict[str, Any] = field(default_factory=dict)
-    runtime: dict[str, Any] = field(default_factory=dict)
-    track: dict[str, Any] = field(default_factory=dict)
-    own: dict[str, Any] = field(default_factory=dict)  # the stage's keyword-only parameters
-    start: Path | None = None  # the checkpoint that init_from means: found, and whole, when this was resolved
-
-    def to_yaml(self) -> str:
-        """What `config.yaml` holds and `--print_config` prints; `--config` reads it back to the same config."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["image_size"] = list(self.image_size)
-        del values["start"]
-        own = values.pop("own")
-        values |= {self.stage: own} if own else {}
-        kept = {k: _plain(v) for k, v in values.items() if v != {} or k in sections(self.stage)}
-        return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    def text(self, key: str) -> str | None:
+        """The value of a text option as it was given last; None if it was not."""
+        value = self.words[key][-1] if self.words.get(key) else self.values.get(key)
+        return None if value is None or value == "null" else str(value)
 
 
-def option_table(stage: str, tasks: Sequence[str], pretexts: Sequence[str], decoder: str) -> dict[str, Option]:
-    """Every option of a stage by its dotted name, for these tasks, pretexts and decoder."""
-    table = {option.name: option for option in read_options(HERE / "config/resolve.py", "General")}
-    chosen = sections(stage)
-    for section in chosen:
-        if section in SIMPLE_SECTIONS:
-            file, name = SIMPLE_SECTIONS[section]
-            table |= _prefixed(section, read_options(HERE / file, name))
-    if "tasks" in chosen:
-        for task in tasks:
-            table |= _prefixed(f"tasks.{task}", read_options(HERE / "data/options.py", "Task"))
-    if "pretexts" in chosen:
-        weight = read_options(HERE / "pretext/contract.py", "Pretext")
-        for pretext in pretexts:
-            file = _PRETEXTS.file(pretext)
-            table |= _prefixed(f"pretexts.{pretext}", (*weight, *read_options(file, registered_class(file))))
-    if "decoder" in chosen:
-        file = _DECODERS.file(decoder)
-        table["decoder.name"] = Option(
-            "decoder.name",
-            f"Literal{_DECODERS.names()!r}",
-            DEFAULT_DECODER,
-            "what turns the backbone's maps into pictures",
-        )
-        table |= _prefixed("decoder", read_options(file, registered_class(file)))
-    table |= _prefixed(stage, read_options(STAGES.file(stage), registered_class(STAGES.file(stage))))
-    for key, value in STAGE_DEFAULTS.get(stage, {}).items():
-        if key in table:
-            table[key] = replace(table[key], default=value)
-    return table
+@dataclass(frozen=True)
+class Inherited:
+    """What `--init_from` hands on: the checkpoint, and values by dotted name."""
+
+    checkpoint: Path | None = None
+    values: Values = field(default_factory=dict)
+
+    def without(self, *prefixes: str) -> Inherited:
+        """The same, less the values whose names begin with one of `prefixes`."""
+        return replace(self, values={k: v for k, v in self.values.items() if not k.startswith(prefixes)})
 
 
-def _prefixed(prefix: str, options: Sequence[Option]) -> dict[str, Option]:
-    return {f"{prefix}.{o.name}": Option(f"{prefix}.{o.name}", o.annotation, o.default, o.help) for o in options}
+def resolve(stage: str, file: Mapping[str, Any], words: Words, options: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return the config of a run from a config file's content, the command line's words, and nested values from Python.
 
-
-def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]]) -> RunConfig:
-    """A config file's content and the command line's (dotted name -> its words) -> the config of the run.
-
-    Raises `UserError` for an unknown option or a value that its annotation does not allow, naming the nearest.
+    Raises `UserError` for an unknown option or a value that its type does not allow, naming the nearest. A section of
+    `file` that the stage does not read is checked and ignored.
     """
-    written, given = _in_full(stage, _flatten(stage, file)), _in_full(stage, given)
-    inherited: dict[str, Any] = {}
-    checkpoint = None
-    tasks = _names("tasks", [*written, *given])
-    # a file's `pretexts` replaces the mixture; the command line edits it
-    base = _names("pretexts", written) or list(DEFAULT_PRETEXTS)
-    start = (given.get("init_from") or [written.get("init_from")])[-1]
+    kind = STAGES.get(stage)
+    given = Given(
+        _with_short_names(kind, flatten(stage, file)),
+        _with_short_names(kind, flatten(stage, options or {})),
+        _with_short_names(kind, words),
+    )
+    start = given.text("init_from")
+    inherited = inherit(start, kind) if start else Inherited()
+    pretexts, inherited = _choose_pretexts(given, inherited, stage)
+    replaced = any(key == "data.unlabelled" or key.startswith("tasks.") for key in given.keys)
+    if replaced and not kind.adds_tasks:  # other images than the run's: neither its sources nor its tasks are inherited
+        inherited = inherited.without("data.unlabelled", "tasks.")
+    if not kind.uses_unlabelled:
+        inherited = inherited.without("data.unlabelled")
+    run_tasks, tasks = names_in("tasks", inherited.values), names_in("tasks", given.keys)
+    tasks = list(dict.fromkeys([*run_tasks, *tasks])) if kind.adds_tasks else tasks or run_tasks
+    defaults = _default_images(kind, is_default=not (replaced or run_tasks or "data.unlabelled" in inherited.values))
+    decoder = given.text("decoder.name") or inherited.values.get("decoder.name") or DEFAULT_DECODER
+    schema = build_schema(stage, tasks or names_in("tasks", defaults), pretexts, decoder)
+
+    explicit = _checked(stage, schema, given)
     if start:
-        checkpoint, inherited = _inherited(str(start), stage)
-        base = _names("pretexts", written) or _names("pretexts", inherited) or base
-    selection = (given.get(f"{stage}.{SELECTION}") or [written.get(f"{stage}.{SELECTION}")])[-1]
-    if selection and selection != "null":
-        damages = _selected_damages(str(selection))
-        base = _names("pretexts", written) or _names("pretexts", damages)
-        inherited = {k: v for k, v in inherited.items() if not k.startswith("pretexts.")} | damages
-    pretexts = list(dict.fromkeys([*base, *_names("pretexts", given)]))
-    replaced = any(key == "data.unlabelled" or key.startswith("tasks.") for key in [*written, *given])
-    if (
-        replaced and stage not in ADDS_TASKS
-    ):  # other images than the run's own: its sources and tasks are not taken over
-        inherited = {k: v for k, v in inherited.items() if k != "data.unlabelled" and not k.startswith("tasks.")}
-    if stage in LABELLED_ONLY:
-        inherited = {k: v for k, v in inherited.items() if k != "data.unlabelled"}
-    own_tasks = _names("tasks", inherited)
-    tasks = list(dict.fromkeys([*own_tasks, *tasks])) if stage in ADDS_TASKS else tasks or own_tasks
-    decoder = (
-        given.get("decoder.name") or [written.get("decoder.name") or inherited.get("decoder.name") or DEFAULT_DECODER]
-    )[0]
-    uses_defaults = not (replaced or own_tasks or "data.unlabelled" in inherited)
-    default_tasks = DEFAULT_TASKS if uses_defaults and "tasks" in sections(stage) else {}
-    table = option_table(stage, tasks or list(default_tasks), pretexts, str(decoder))
-    values = {key: o.default for key, o in table.items() if o.default is not REQUIRED}
-    for name, options in default_tasks.items():
-        values |= {f"tasks.{name}.{key}": value for key, value in options.items()}
-    if "data.unlabelled" in table:
-        values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if uses_defaults and stage not in LABELLED_ONLY else []
-    values |= {key: value for key, value in inherited.items() if key in table}
-    explicit = _checked(table, written, given)
-    if start:
-        _refuse_contradictions(explicit, inherited, str(start))
-    values |= explicit
+        _refuse_contradictions(explicit, inherited.values, start)
+    known_defaults = {key: option.default for key, option in schema.items() if option.default is not REQUIRED}
+    values = known_defaults | _known(defaults, schema) | _known(inherited.values, schema) | explicit
     if explicit.get("optim.steps") is not None and "optim.max_seconds" not in explicit:
         values["optim.max_seconds"] = None
-    missing = [key for key, o in table.items() if o.default is REQUIRED and key not in values]
+    missing = [key for key, option in schema.items() if option.default is REQUIRED and key not in values]
     if missing:
-        raise UserError(f"option {missing[0]} is missing: give --{missing[0]} ({table[missing[0]].help}).")
-    return replace(_nested(stage, values), start=checkpoint)
+        raise UserError(f"option {missing[0]} is missing: give --{missing[0]} ({schema[missing[0]].help}).")
+    return replace(build_config(stage, values), start=inherited.checkpoint)
 
 
-def _in_full(stage: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with `selection` under its full name, if the stage has one of that name."""
-    own = {o.name for o in read_options(STAGES.file(stage), registered_class(STAGES.file(stage)))}
-    return {f"{stage}.{k}" if k == SELECTION and k in own else k: value for k, value in options.items()}
+def flatten(stage: str, file: Mapping[str, Any]) -> Values:
+    """Return a nested mapping by dotted names, down to the options that hold mappings (`backbone.kwargs`).
 
-
-def _selected_damages(where: str) -> dict[str, Any]:
-    """Dotted options of the pretexts that a selection file was made of."""
-    from vision_mtl.discovery.selection import read_about  # late: it imports PyTorch
-
-    pretexts = read_about(Path(where).expanduser())["pretexts"]
-    return {f"pretexts.{name}.{key}": value for name, options in pretexts.items() for key, value in options.items()}
-
-
-def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings -> dotted names, down to the options of mapping type (`backbone.kwargs`)."""
-    found: dict[str, Any] = {}
+    Retired options that ask for nothing are left out. Raises `UserError` for a file of another stage.
+    """
+    found: Values = {}
 
     def walk(prefix: str, value: Any) -> None:
-        deep = prefix in ("tasks", "pretexts") or "." not in prefix
-        if isinstance(value, Mapping) and (
-            deep or (prefix.split(".")[0] in ("tasks", "pretexts") and prefix.count(".") == 1)
-        ):
+        is_named = prefix.split(".")[0] in ("tasks", "pretexts")
+        if isinstance(value, Mapping) and prefix.count(".") < (2 if is_named else 1):
             for key, inner in value.items():
                 walk(f"{prefix}.{key}", inner)
             if prefix.startswith("pretexts.") and not value:
@@ -236,132 +142,136 @@ def _flatten(stage: str, file: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"the config file is for stage {value!r}, but --stage is {stage!r}.")
         if key != "stage" and not (isinstance(value, Mapping) and not value):
             walk(str(key), value)
-    return found
+    return without_retired(found)
 
 
-def _names(section: str, keys: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    """The names in `section.NAME.option` keys, in order."""
-    return list(
-        dict.fromkeys(key.split(".")[1] for key in keys if key.startswith(f"{section}.") and key.count(".") >= 2)
-    )
+def without_retired(values: Mapping[str, Any]) -> Values:
+    """Return the values less the options that are gone; raises `UserError` for one that asked for something."""
+    for key, (nothing, instead) in RETIRED.items():
+        if key in values and values[key] != nothing:
+            raise UserError(f"option {key} is gone: {instead}")
+    return {key: value for key, value in values.items() if not key.startswith(tuple(RETIRED))}
 
 
-def _checked(table: Mapping[str, Option], written: Mapping[str, Any], given: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Values of the given options, converted; the command line's words after the file's."""
-    values: dict[str, Any] = {}
-    for key, value in written.items():
-        values[key] = convert(_known(table, key), value)
-    for key, words in given.items():
-        option, _, inner = _mapping_option(table, key)
-        if inner:
-            values[option] = {**(values.get(option) or {}), inner: _yaml_value(key, " ".join(words))}
-        else:
-            known = _known(table, key)
-            values[key] = convert(known, _from_words(known, words))
-    return values
+def names_in(section: str, keys: Iterable[str]) -> list[str]:
+    """Return the names in `section.NAME.option` keys, in order, each once."""
+    found = [key.split(".")[1] for key in keys if key.startswith(f"{section}.") and key.count(".") >= 2]
+    return list(dict.fromkeys(found))
 
 
-def _yaml_value(key: str, text: str) -> Any:
-    """What `text` means in YAML; raises `UserError` if it is none."""
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"the value of --{key} is not YAML: {' '.join(str(error).split())}") from error
+def inherit(where: str, kind: type[Stage]) -> Inherited:
+    """Return the checkpoint that a run or file means, and the dotted options that it hands on to a stage.
 
-
-def _mapping_option(table: Mapping[str, Option], key: str) -> tuple[str, str, str]:
-    """(`backbone.kwargs`, ".", `output_stride`) for `backbone.kwargs.output_stride`."""
-    option, dot, inner = key.rpartition(".")
-    if key not in table and option in table and table[option].annotation.startswith("dict"):
-        return option, dot, inner
-    return key, "", ""
-
-
-def _known(table: Mapping[str, Option], key: str) -> Option:
-    """The option called `key`; raises `UserError` naming the nearest."""
-    if key not in table:
-        if key.startswith("pretexts.") and key.count(".") == 1:
-            raise unknown("pretext", key.partition(".")[2], _PRETEXTS.names())
-        raise unknown("option", key, table)
-    return table[key]
-
-
-def _from_words(option: Option, words: list[str]) -> Any:
-    """The words after an option on the command line -> a value to convert."""
-    if not words:
-        if option.annotation.startswith("bool"):
-            return True
-        raise UserError(f"option --{option.name} needs a value ({option.help}).")
-    takes_several = re.match(r"(list|tuple)\b|.*\| list\b", option.annotation) and not words[0].startswith("[")
-    if takes_several and (len(words) > 1 or option.annotation.startswith("list")):
-        return words
-    if len(words) > 1:
-        raise UserError(f"option --{option.name} takes one value; found {' '.join(words)!r}.")
-    return words[0]
-
-
-def convert(option: Option, value: Any) -> Any:
-    """`value` as the option's annotation has it. Raises `UserError` naming option, rule, value, nearest choice."""
-    annotation = eval(option.annotation, {**TYPES})
-    if option.annotation.startswith("list") and isinstance(value, str) and not value.startswith("["):
-        value = [value]
-    if isinstance(value, str) and option.annotation in ("str", "str | None"):
-        return None if value == "null" and "None" in option.annotation else value
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=annotation)
-    try:
-        converted = parser.parse_object({"value": value})["value"]
-    except (ArgumentError, TypeError) as error:
-        raise _value_error(option, value) from error
-    if converted is None and value is not None and "None" not in option.annotation:
-        raise _value_error(option, value)
-    return converted
-
-
-def _value_error(option: Option, value: Any) -> UserError:
-    choices = re.findall(r"'([^']*)'", option.annotation)
-    if choices and not re.search(r"\b(int|float|str|bool)\b", option.annotation):
-        return unknown(f"value of {option.name}", str(value), choices)
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "None": "null", "str": "text"}
-    parts = [part.strip() for part in option.annotation.split("|")]
-    plain = [names.get(part, ", ".join(re.findall(r"'([^']*)'", part)) or part) for part in parts]
-    meaning = f" ({option.help})" if option.help else ""
-    return UserError(f"option {option.name} must be {' or '.join(plain)}; found {value!r}{meaning}.")
-
-
-def _nested(stage: str, values: Mapping[str, Any]) -> RunConfig:
-    """Dotted names -> a `RunConfig`."""
-    parts: dict[str, Any] = {f.name: {} for f in fields(RunConfig) if f.default_factory is dict}
-    stages_own = {o.name for o in read_options(STAGES.file(stage), registered_class(STAGES.file(stage)))}
-    general = {o.name: values[o.name] for o in read_options(HERE / "config/resolve.py", "General")}
-    for key, value in values.items():
-        section, _, rest = key.partition(".")
-        if not rest:
-            continue
-        if section in ("tasks", "pretexts"):
-            name, _, option = rest.partition(".")
-            parts[section].setdefault(name, {})[option] = value
-        else:
-            parts["own" if section == stage and rest in stages_own else section][rest] = value
-    general["image_size"] = parse_image_size(general["image_size"])
-    return RunConfig(stage=stage, **general, **parts)
-
-
-def _inherited(where: str, stage: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that a run or file means, and the dotted options that it hands on."""
-    from vision_mtl.training.checkpoint import find_checkpoint, read_state  # late: it imports PyTorch
+    Raises `UserError` if there is no checkpoint.
+    """
+    from vision_mtl.training.checkpoint import find_checkpoint, read_state  # late: most commands need no checkpoint
 
     path = find_checkpoint(Path(where).expanduser())
     state = read_state(path)
-    found = {"image_size": state["image_size"]}
-    handed = ["backbone", "decoder"] + (["data"] if stage in FROM_ITS_RUN else [])
-    for section in handed:
+    found: Values = {"image_size": state["image_size"]}
+    images = kind.inherits_images
+    for section in ["backbone", "decoder"] + (["data"] if images else []):
         found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
-    for section in ["pretexts"] + (["tasks"] if stage in FROM_ITS_RUN else []):
+    for section in ["pretexts"] + (["tasks"] if images else []):
         for name, options in state.get(section, {}).items():
             found |= {f"{section}.{name}.{key}": value for key, value in options.items()}
     found["backbone.pretrained"] = False  # the weights come from the run
-    return path, found
+    return Inherited(path, found)
+
+
+def build_config(stage: str, values: Mapping[str, Any]) -> RunConfig:
+    """Return the typed config of converted values by dotted name; components check their own values."""
+    by_section: dict[str, Values] = {}
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        by_section.setdefault(section, {})[rest] = value
+    kind = STAGES.get(stage)
+    names = {option.name for option in options_of(kind)}
+    general = {option.name: values[option.name] for option in options_of(General)}
+    sections: dict[str, Any] = {}
+    for section in kind.sections:
+        found = by_section.get(section, {})
+        if section in ("tasks", "pretexts"):
+            inner = names_in(section, (f"{section}.{key}" for key in found))
+            sections[section] = {name: _component(section, name)(**_inner(found, name)) for name in inner}
+        elif section == "decoder":
+            options = {key: value for key, value in found.items() if key != "name"}
+            sections[section] = DECODERS.get(found.get("name", DEFAULT_DECODER))(**options)
+        else:
+            shared = names if section == stage else set()
+            sections[section] = SECTIONS[section](**{k: v for k, v in found.items() if k not in shared})
+    own = {key: value for key, value in by_section.get(stage, {}).items() if key in names}
+    general["image_size"] = parse_image_size(general["image_size"])
+    return RunConfig(stage=stage, **general, options=kind(**own), **sections)
+
+
+def _component(section: str, name: str) -> type:
+    return Task if section == "tasks" else PRETEXTS.get(name)
+
+
+def _inner(values: Mapping[str, Any], name: str) -> Values:
+    return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
+
+
+def _with_short_names(kind: type[Stage], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `selection` under its full name, if the stage has one of that name."""
+    has = SELECTION in {option.name for option in options_of(kind)}
+    full = f"{kind.registered_name}.{SELECTION}"
+    return {full if key == SELECTION and has else key: value for key, value in options.items()}
+
+
+def _choose_pretexts(given: Given, inherited: Inherited, stage: str) -> tuple[list[str], Inherited]:
+    """The mixture's names: a file's `pretexts` replaces the mixture, the command line edits it.
+
+    A selection brings the pretexts that it was made of, whose options replace those of the run to start from.
+    """
+    written = names_in("pretexts", given.values)
+    base = written or names_in("pretexts", inherited.values) or list(DEFAULT_PRETEXTS)
+    selection = given.text(f"{stage}.{SELECTION}")
+    if selection:
+        from vision_mtl.discovery.selection import read_about  # late: most commands have no selection
+
+        damages = {
+            f"pretexts.{name}.{key}": value
+            for name, options in read_about(Path(selection).expanduser())["pretexts"].items()
+            for key, value in options.items()
+        }
+        base = written or names_in("pretexts", damages)
+        inherited = replace(inherited, values=inherited.without("pretexts.").values | damages)
+    return list(dict.fromkeys([*base, *names_in("pretexts", given.words)])), inherited
+
+
+def _default_images(kind: type[Stage], *, is_default: bool) -> Values:
+    """What a run looks at unless it is told: nothing where images or tasks are given or inherited."""
+    found: Values = {"data.unlabelled": list(DEFAULT_UNLABELLED) if is_default and kind.uses_unlabelled else []}
+    if is_default and "tasks" in kind.sections:
+        for name, options in DEFAULT_TASKS.items():
+            found |= {f"tasks.{name}.{key}": value for key, value in options.items()}
+    return found
+
+
+def _known(values: Mapping[str, Any], schema: Schema) -> Values:
+    return {key: value for key, value in values.items() if key in schema}
+
+
+def _checked(stage: str, schema: Schema, given: Given) -> Values:
+    """The given values, converted; the command line's after those from Python, after the file's."""
+    values: Values = {}
+    for source, is_strict in ((given.file, False), (given.options, True)):
+        for key, value in source.items():
+            if key in schema:
+                values[key] = convert(schema[key], value)
+            elif is_strict or not is_elsewhere(key):
+                raise unknown_option(stage, key, schema)
+    for key, words in given.words.items():
+        option, _, entry = key.rpartition(".")
+        if key not in schema and option in schema and is_mapping(schema[option]):
+            values[option] = {**(values.get(option) or {}), entry: read_yaml(key, " ".join(words))}
+        elif key in schema:
+            values[key] = convert(schema[key], from_words(schema[key], words))
+        else:
+            raise unknown_option(stage, key, schema)
+    return values
 
 
 def _refuse_contradictions(explicit: Mapping[str, Any], inherited: Mapping[str, Any], start: str) -> None:
@@ -375,9 +285,3 @@ def _refuse_contradictions(explicit: Mapping[str, Any], inherited: Mapping[str, 
             raise UserError(
                 f"--{key} {explicit[key]} contradicts --init_from {start}, which has {theirs}: leave one of them out."
             )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -22,8 +22,18 @@ def environment() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
+        "processor": processor(),
         "device": _device(),
     }
+
+
+def processor() -> str:
+    """Return the processor's name: from /proc/cpuinfo on Linux, else what Python knows, which may be nothing."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 def _device() -> str:

@@ -1,23 +1,27 @@
 """Names that are files: a component is registered by the file that defines it, and no list is edited.
 
-A room (a package) is scanned for files that contain `.register("<the file's own name>")`. Listing the names imports
-nothing, so `--help` stays fast; getting a component imports its file alone.
+A package is scanned for files that contain `.register("<the file's own name>")`. Listing the names imports nothing, so
+`--help` stays fast; getting a component imports its file alone. A component may also be registered from a file outside
+of the package, imported before its name is used (`--plugins FILE`).
 """
+
+from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from vision_mtl.core.errors import unknown
+from vision_mtl.core.errors import UserError, unknown
 
 Component = TypeVar("Component")
 
 
 class Registry(Generic[Component]):
-    """The components of one room. `kind` is what error messages call them, `package` the room's dotted name."""
+    """The components of one package. `kind` is what error messages call them, `package` the dotted name."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
@@ -25,7 +29,7 @@ class Registry(Generic[Component]):
         self._found: dict[str, Component] = {}
 
     def folder(self) -> Path:
-        """The room's folder, found without importing the room; raises `ImportError` if it is no package."""
+        """The package's folder, found without importing it; raises `ImportError` if there is no such package."""
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise ImportError(f"{self.package} is not a package")
@@ -33,24 +37,36 @@ class Registry(Generic[Component]):
 
     def file(self, name: str) -> Path:
         """The source file of the component `name`; raises `UserError` naming the nearest if there is none."""
-        if name not in self.names():
-            raise unknown(self.kind, name, self.names())
-        return self.folder() / f"{name}.py"
+        if name in self._packaged():
+            return self.folder() / f"{name}.py"
+        if name in self._found:
+            return Path(inspect.getfile(self._found[name]))  # type: ignore[arg-type]  # a class or a function
+        raise unknown(self.kind, name, self.names())
+
+    def summary(self, name: str) -> str:
+        """The first line of the docstring of the component's file; raises `UserError` for an unknown name."""
+        return self.file(name).read_text("utf-8").partition('"""')[2].partition("\n")[0].removesuffix('"""')
 
     def names(self) -> list[str]:
-        """Every registered name in alphabetical order, from the files' text."""
-        files = sorted(self.folder().glob("*.py"))
-        return [f.stem for f in files if re.search(rf'\.register\("{re.escape(f.stem)}"\)', f.read_text("utf-8"))]
+        """Every registered name in alphabetical order: the package's, from its files' text, and those of plugins."""
+        return sorted({*self._packaged(), *self._found})
 
-    def register(self, name: str) -> Callable[[Component], Component]:
-        """Decorator for the component's class or function; `name` must be the file's."""
+    def register(self, name: str) -> Callable[[Any], Any]:
+        """Decorator for the component's class or function; in the package, `name` must be the file's.
 
-        def add(component: Component) -> Component:
+        Raises `UserError` if a file outside of the package takes a name that the package has.
+        """
+
+        def add(component: Any) -> Any:
             module = getattr(component, "__module__", "")
-            if module.rpartition(".")[2] not in (name, "__main__") or name in self._found:
+            inside = module.startswith(f"{self.package}.")
+            if inside and (module.rpartition(".")[2] != name or name in self._found):
                 raise ValueError(
                     f"{self.kind} {name!r} must be registered once, in a file {name}.py; found in {module}"
                 )
+            if not inside and (name in self._packaged() or name in self._found):
+                raise UserError(f"{self.kind} {name!r} is registered already; {module} must choose another name.")
+            component.registered_name = name
             self._found[name] = component
             return component
 
@@ -62,3 +78,7 @@ class Registry(Generic[Component]):
             self.file(name)
             importlib.import_module(f"{self.package}.{name}")
         return self._found[name]
+
+    def _packaged(self) -> list[str]:
+        files = sorted(self.folder().glob("*.py"))
+        return [f.stem for f in files if re.search(rf'\.register\("{re.escape(f.stem)}"\)', f.read_text("utf-8"))]

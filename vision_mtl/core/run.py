@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     is_main: bool = field(default_factory=is_main_process)
     console: Console = AUTO
+    launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; the exit code
     runtime: dict[str, Any] = field(default_factory=dict)  # how the machine was used, where that was chosen by timing
     extends: bool = False  # more steps for a completed run: to go on from its checkpoint is then no resume
     _lock: RunLock | None = field(default=None, repr=False)

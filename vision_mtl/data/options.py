@@ -16,21 +16,34 @@ POLICY_FILES = (".yaml", ".yml", ".json")  # or in a file of these
 class Data:
     """Where images come from and how they are kept."""
 
-    unlabelled: list[str] | None = None  # sources of images without labels; given alone, there are no tasks
-    root: str = "data"  # folder for downloads and the decoded store
-    fit: Literal["stretch", "crop", "pad"] = "stretch"  # how an image meets image_size: stretch keeps all of it,
-    # crop keeps its shape and the centre, pad keeps both and adds borders
-    val_ratio: float = 0.1  # share of a source held out for choices, where it brings no split of its own
-    test_ratio: float = 0.2  # share of a source held out for the final scores, likewise
-    split_seed: int = 0  # splits do not follow --seed, so that runs with other seeds are judged on the same images
-    keep_near_duplicates_together: bool = False  # near-identical images on one side; exact ones always are
-    skip_unreadable: bool = False  # leave out files that cannot be decoded instead of stopping with their list
-    include_test: bool = False  # let test images into pretraining: their scores are then no longer held out
-    num_workers: int = 0  # threads that decode, once for the store or ahead of each step; 0: one a core
-    max_store_gb: float = 50.0  # largest decoded store of a source, in GB of 1e9 bytes
-    stream: bool | Literal["auto"] = "auto"  # true: image files are decoded while they are trained on, and not kept;
-    # false: stored, or refused above max_store_gb; auto: stored, or streamed above max_store_gb
-    clean: bool = False  # stage data only: delete every decoded store below root, then end
+    unlabelled: list[str] | None = None
+    """Sources of images without labels; given alone, there are no tasks."""
+    root: str = "data"
+    """Folder for downloads and the decoded store."""
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    """How an image meets image_size: stretch keeps all of it, crop keeps its shape and the centre, pad keeps both and
+    adds borders."""
+    val_ratio: float = 0.1
+    """Share of a source held out for choices, where it brings no split of its own."""
+    test_ratio: float = 0.2
+    """Share of a source held out for the final scores, likewise."""
+    split_seed: int = 0
+    """Splits do not follow --seed, so that runs with other seeds are judged on the same images."""
+    keep_near_duplicates_together: bool = False
+    """Near-identical images on one side; exact ones always are."""
+    skip_unreadable: bool = False
+    """Leave out files that cannot be decoded instead of stopping with their list."""
+    include_test: bool = False
+    """Let test images into pretraining: their scores are then no longer held out."""
+    num_workers: int = 0
+    """Threads that decode, once for the store or ahead of each step; 0: one a core."""
+    max_store_gb: float = 50.0
+    """Largest decoded store of a source, in GB of 1e9 bytes."""
+    stream: bool | Literal["auto"] = "auto"
+    """True: image files are decoded while they are trained on, and not kept; false: stored, or refused above
+    max_store_gb; auto: stored, or streamed above max_store_gb."""
+    clean: bool = False
+    """Stage data only: delete every decoded store below root, then end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +53,34 @@ class Task:
     Raises `UserError` for a value out of range, and for an option that the task's kind has no use for.
     """
 
-    source: str  # for example folder/my/cars, csv/labels.csv or bundled/digits
-    kind: Literal["single_label", "multi_label", "regression", "dense"] = "single_label"  # what a label is: one class;
-    # any number of classes; a number; or a mask with a class for each pixel. A blank label is always no label
-    label: str | None = None  # label column; default: the source's only one. Of a dense task it names mask files,
-    # relative to the CSV file
-    label_from: str | None = None  # regular expression on the file's path; its first group is the label
-    separator: str = " "  # multi_label: what stands between the classes of a label; the label `none` has no class
-    masks: str | None = None  # dense: folder of masks named as the images are; an image without one has no label
-    ignore: int | None = 255  # dense: the mask's value that means no class; null: every value is a class
-    split: str | None = None  # column with train, val or test; a file or a comma list of files; or three folders
-    group: str | None = None  # column whose equal values stay on one side (a person, a video, a session)
-    augment: str | dict[str, Any] = "light"  # none; light: small shifts, turns, zooms, brightness; mirror: flips too;
-    # or an albumentations policy as its to_dict gives it, in YAML or in a .yaml or .json file
-    class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes weigh more, by inverse frequency
-    label_smoothing: float = 0.0  # share of a label's mass that is spread over all classes, in [0, 1)
-    weight: float = 1.0  # of the task's loss among the others, above 0
+    source: str
+    """For example folder/my/cars, csv/labels.csv or bundled/digits."""
+    kind: Literal["single_label", "multi_label", "regression", "dense"] = "single_label"
+    """What a label is: one class; any number of classes; a number; or a mask with a class for each pixel. A blank label
+    is always no label."""
+    label: str | None = None
+    """Label column; default: the source's only one. Of a dense task it names mask files, relative to the CSV file."""
+    label_from: str | None = None
+    """Regular expression on the file's path; its first group is the label."""
+    separator: str = " "
+    """Multi_label: what stands between the classes of a label; the label `none` has no class."""
+    masks: str | None = None
+    """Dense: folder of masks named as the images are; an image without one has no label."""
+    ignore: int | None = 255
+    """Dense: the mask's value that means no class; null: every value is a class."""
+    split: str | None = None
+    """Column with train, val or test; a file or a comma list of files; or three folders."""
+    group: str | None = None
+    """Column whose equal values stay on one side (a person, a video, a session)."""
+    augment: str | dict[str, Any] = "light"
+    """None; light: small shifts, turns, zooms, brightness; mirror: flips too; or an albumentations policy as its
+    to_dict gives it, in YAML or in a .yaml or .json file."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Balanced: rare classes weigh more, by inverse frequency."""
+    label_smoothing: float = 0.0
+    """Share of a label's mass that is spread over all classes, in [0, 1)."""
+    weight: float = 1.0
+    """Of the task's loss among the others, above 0."""
 
     def __post_init__(self) -> None:
         smoothing, has_classes = self.label_smoothing, self.kind != "regression"

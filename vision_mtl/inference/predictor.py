@@ -9,7 +9,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.inference_model import InferenceModel
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.training.runtime import Runtime
+from vision_mtl.training.options import Runtime
 
 
 def require_heads(model: SharedModel, where: str) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision_mtl.config.options import read_options, registered_class
-from vision_mtl.config.resolve import convert
+from vision_mtl.config.options import convert, options_of
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.rng import Keys
 from vision_mtl.discovery.skill import squared_error
@@ -65,8 +64,7 @@ def asked_pretext(
             f"the model has no head for pretext {name!r}: it was trained on {', '.join(model.head_specs) or 'none'}. "
             f"Train it: --stage pretrain --pretexts.{name}.weight 1."
         )
-    file = PRETEXTS.file(name)
-    known = {option.name: option for option in read_options(file, registered_class(file))}
+    known = {option.name: option for option in options_of(PRETEXTS.get(name)) if option.name != "weight"}
     for key in asked:
         if key not in known:
             raise unknown(f"option of {name}", key, known)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.models.compiling import maybe_compiled
+from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
 
 NUM_MAPS = 4  # maps handed to the decoder: the deepest of each resolution, or as many even steps through a plain ViT
@@ -36,16 +37,16 @@ class Backbone(nn.Module):
 
     def __init__(
         self,
-        name: str = "resnet18",  # any timm architecture, with or without a weight tag: `timm.list_models()`
-        pretrained: bool = False,  # start from timm's published weights (downloads them)
-        in_chans: int = 3,  # channels of an image: 3 for colour, 1 for grey
-        kwargs: dict[str, Any] = {},  # noqa: B006 passed to timm.create_model, for example output_stride or patch_size
+        name: str = "resnet18",
+        pretrained: bool = False,
+        in_chans: int = 3,
+        kwargs: Mapping[str, Any] | None = None,
         *,
         image_size: tuple[int, int],
     ) -> None:
         super().__init__()
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
-        self.model = create_timm_model(name, pretrained, kwargs, image_size, in_chans)
+        self.model = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
         mean, std = _pixel_statistics(self.model, in_chans)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])  # (C, 1, 1)
         self.register_buffer("std", torch.tensor(std)[:, None, None])
@@ -59,6 +60,11 @@ class Backbone(nn.Module):
         self.num_features = self.channels[-1]
         self.skips_hidden = takes_visible_tokens(self.model)
         self.common_counts: CommonCounts | None = None  # set where processes must run its blocks equally often
+
+    @classmethod
+    def of(cls, options: BackboneOptions, image_size: tuple[int, int]) -> Backbone:
+        """Return the backbone that `options` describe, for images of `image_size` (H, W)."""
+        return cls(options.name, options.pretrained, options.in_chans, options.kwargs, image_size=image_size)
 
     def forward(
         self, images: Tensor, hidden: Tensor | None = None, last_only: bool = False, runs: Runs | None = None

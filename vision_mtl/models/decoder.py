@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -130,4 +130,20 @@ def sine_positions(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat(parts, dim=1).float()[None]
 
 
-DECODERS: Registry[type[Decoder]] = Registry("decoder", "vision_mtl.models.decoders")
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions:
+    """Base of the options of a decoder: its fields are `decoder.*` in a config, `build` makes the module."""
+
+    registered_name: ClassVar[str]
+
+    def build(self, maps: MapSpec) -> Decoder:
+        """Return the decoder for these maps, freshly initialised; raises `UserError` for options out of range."""
+        raise NotImplementedError
+
+
+DECODERS: Registry[type[DecoderOptions]] = Registry("decoder", "vision_mtl.models.decoders")
+
+
+def decoder_options(values: Mapping[str, Any]) -> DecoderOptions:
+    """Return a checkpoint's options: `name` and the decoder's own. Raises `UserError` for an unknown name."""
+    return DECODERS.get(values["name"])(**{key: value for key, value in values.items() if key != "name"})

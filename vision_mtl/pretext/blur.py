@@ -28,7 +28,8 @@ SHARPENING = 1.0  # unsharp mask's usual amount: as much detail again as a secon
 class Blur(Pretext):
     """Blurs by a Gaussian; scored on all pixels by mean squared error."""
 
-    sigma: float | list[float] = 2.0  # standard deviation of the Gaussian in pixels; a list is drawn from per image
+    sigma: float | list[float] = 2.0
+    """Standard deviation of the Gaussian in pixels; a list is drawn from per image."""
 
     def __post_init__(self) -> None:
         if not self._sigmas or min(self._sigmas) <= 0:

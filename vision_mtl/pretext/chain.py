@@ -30,8 +30,9 @@ DEFAULT_STEPS = ("grid_mask", "decolorise", "downsample")
 class Chain(Pretext):
     """Applies its steps one after another; scored on all pixels by mean squared error."""
 
-    steps: dict[str, Any] = field(default_factory=dict)  # pretext -> its options ({} for none), in order;
-    # default: grid_mask, decolorise, downsample as they are. At most one may hide pixels, and it comes first
+    steps: dict[str, Any] = field(default_factory=dict)
+    """Pretext -> its options ({} for none), in order; default: grid_mask, decolorise, downsample as they are. At most
+    one may hide pixels, and it comes first."""
 
     def __post_init__(self) -> None:
         if "chain" in self.steps:

@@ -35,7 +35,8 @@ Shape = tuple[int, int, int]  # (C, H, W)
 class Pretext:
     """Base of every pretext. Images are float32 (B, C, H, W) in [0, 1] and are never changed in place."""
 
-    weight: float = 1.0  # share of a batch's images that get this pretext, relative to the others'; 0 leaves it out
+    weight: float = 1.0
+    """Share of a batch's images that get this pretext, relative to the others'; 0 leaves it out."""
 
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # what the K logits mean, for pictures; none for pixels

@@ -39,16 +39,25 @@ HUE = 0.1  # of a full turn, at most, at strength 0.5: the paper's ratio of hue 
 class Contrast(Pretext):
     """Embeds views of each image so that they are nearest to each other; a step needs two images or more."""
 
-    temperature: float = 0.2  # divides cosine similarities, above 0; smaller looks at the hardest strangers only
-    views: int = 2  # of each image, at least 2
-    view_size: int = 0  # pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster
-    smallest_crop: float = 0.3  # smallest share of the image's area that a view shows, in (0, 1]
-    stretch: float = 1.78  # a crop is at most so many times as wide as high, or as high as wide; 1: square. A
-    # stretched one may reach beyond the image, whose rim is repeated there
-    colour: float = 0.5  # strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none
-    grey: float = 0.2  # share of views without colour, in [0, 1]
-    mirror: bool = True  # whether half of the views are mirrored; false where left and right mean something
-    width: int = 128  # numbers in an embedding
+    temperature: float = 0.2
+    """Divides cosine similarities, above 0; smaller looks at the hardest strangers only."""
+    views: int = 2
+    """Of each image, at least 2."""
+    view_size: int = 0
+    """Pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster."""
+    smallest_crop: float = 0.3
+    """Smallest share of the image's area that a view shows, in (0, 1]."""
+    stretch: float = 1.78
+    """A crop is at most so many times as wide as high, or as high as wide; 1: square. A stretched one may reach beyond
+    the image, whose rim is repeated there."""
+    colour: float = 0.5
+    """Strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none."""
+    grey: float = 0.2
+    """Share of views without colour, in [0, 1]."""
+    mirror: bool = True
+    """Whether half of the views are mirrored; false where left and right mean something."""
+    width: int = 128
+    """Numbers in an embedding."""
 
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "embedding"
 

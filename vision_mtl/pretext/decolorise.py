@@ -34,9 +34,12 @@ LUMA_STEPS = 12  # damped steps to the lightness whose colour has the luma seen;
 class Decolorise(Pretext):
     """Shows the grey image, asks for a and b of Lab at every pixel. Images must be RGB."""
 
-    input: Literal["luma", "lab"] = "luma"  # the grey image: Rec. 601 luma, or the grey of equal Lab lightness
-    answer: Literal["regress", "classify"] = "regress"  # a and b by Huber's loss, or their bin by cross-entropy
-    delta: float = 1.0  # Huber: errors above it, in units of 110 ab, count linearly; 1 is quadratic nearly everywhere
+    input: Literal["luma", "lab"] = "luma"
+    """The grey image: Rec. 601 luma, or the grey of equal Lab lightness."""
+    answer: Literal["regress", "classify"] = "regress"
+    """A and b by Huber's loss, or their bin by cross-entropy."""
+    delta: float = 1.0
+    """Huber: errors above it, in units of 110 ab, count linearly; 1 is quadratic nearly everywhere."""
 
     meaning: ClassVar[tuple[str, ...]] = ("answer",)
 

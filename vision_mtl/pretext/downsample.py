@@ -30,7 +30,8 @@ MODES = ("nearest-exact", "bilinear", "bicubic")  # how a small image is enlarge
 class Downsample(Pretext):
     """Reduces the image by `factor` along each side and shows it enlarged again; scored on all pixels."""
 
-    factor: int | list[int] = 4  # how many times fewer pixels along each side; a list is drawn from per image
+    factor: int | list[int] = 4
+    """How many times fewer pixels along each side; a list is drawn from per image."""
 
     def __post_init__(self) -> None:
         if not self._factors or min(self._factors) < 2:

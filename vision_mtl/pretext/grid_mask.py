@@ -40,12 +40,18 @@ HATCH = 6  # pixels between the lines that mark hidden cells in pictures
 class GridMask(Pretext):
     """Hides cells of a grid; scored on hidden pixels by mean squared error."""
 
-    grid: int | str | list[int | str] = 4  # cells a side, or rows x columns as 3x5; a list is drawn from per image
-    hidden: Literal["one", "ratio", "after", "centre", "all_but_centre"] = "one"  # which cells are hidden
-    ratio: float = 0.6  # share of the cells that hidden=ratio hides, at least one and never all
-    fill: Literal["mean", "zero", "noise", "learned"] = "mean"  # what stands in hidden pixels: mean of the visible ones
-    instances_per_image: int | Literal["all"] = 1  # how many of its one-cell instances an image gives in an epoch
-    residual: bool = True  # predict the difference to a smooth interpolation; else to the mean of the visible pixels
+    grid: int | str | list[int | str] = 4
+    """Cells a side, or rows x columns as 3x5; a list is drawn from per image."""
+    hidden: Literal["one", "ratio", "after", "centre", "all_but_centre"] = "one"
+    """Which cells are hidden."""
+    ratio: float = 0.6
+    """Share of the cells that hidden=ratio hides, at least one and never all."""
+    fill: Literal["mean", "zero", "noise", "learned"] = "mean"
+    """What stands in hidden pixels: mean of the visible ones."""
+    instances_per_image: int | Literal["all"] = 1
+    """How many of its one-cell instances an image gives in an epoch."""
+    residual: bool = True
+    """Predict the difference to a smooth interpolation; else to the mean of the visible pixels."""
 
     meaning: ClassVar[tuple[str, ...]] = ("residual",)
 

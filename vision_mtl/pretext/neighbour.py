@@ -33,9 +33,12 @@ SMALLEST_PATCH = 6  # pixels a side: less shows nothing to recognise
 class Neighbour(Pretext):
     """Cuts the image into a grid of places, shows two patches, asks whether the second follows the first."""
 
-    grid: int = 3  # places along each side of the image, 3 or more
-    gap_ratio: float = 0.25  # share of a place's side left out between patches; the paper has about half a patch
-    jitter_ratio: float = 0.1  # largest shift of a patch within its place, as a share of the place's side
+    grid: int = 3
+    """Places along each side of the image, 3 or more."""
+    gap_ratio: float = 0.25
+    """Share of a place's side left out between patches; the paper has about half a patch."""
+    jitter_ratio: float = 0.1
+    """Largest shift of a patch within its place, as a share of the place's side."""
 
     output: ClassVar[Literal["pixels", "logits"]] = "logits"
     class_names: ClassVar[tuple[str, ...]] = ("stranger", "neighbour")

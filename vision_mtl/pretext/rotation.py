@@ -27,7 +27,8 @@ TURNS = 4  # K: 0, 90, 180, 270 degrees counter-clockwise
 class Rotation(Pretext):
     """Predicts how many quarter-turns were applied. Images must be square."""
 
-    label_smoothing: float = 0.0  # share of mass given to the other turns; the paper uses none
+    label_smoothing: float = 0.0
+    """Share of mass given to the other turns; the paper uses none."""
 
     output: ClassVar[Literal["pixels", "logits"]] = "logits"
     class_names: ClassVar[tuple[str, ...]] = ("0°", "90°", "180°", "270°")

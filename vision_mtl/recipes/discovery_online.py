@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from vision_mtl.config.options import read_options
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.options import options_of
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.stage import Stage
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
@@ -32,10 +32,8 @@ from vision_mtl.recipes.fit import fit, resume, write_result
 from vision_mtl.recipes.pretrain_outputs import draw, watch
 from vision_mtl.recipes.repair import build_network, build_trainer, training_images
 from vision_mtl.recipes.run_warnings import remember_images
-from vision_mtl.recipes.tuned import tuned
 from vision_mtl.training.loop import Progress, Trainer
-from vision_mtl.training.runtime import Runtime
-from vision_mtl.training.tracking import Track, Tracker
+from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.online import online_figure
 
 RECORD = "online"  # the kind of a line in metrics.jsonl
@@ -62,14 +60,14 @@ class Online:
 
 def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     """Train, the damages drawn by learning progress; score on the test images as pretraining does; write it all."""
-    track, accelerator = Track(**config.track), Runtime(**config.runtime).accelerator(config.device)
+    track, accelerator = config.track, config.runtime.accelerator(config.device)
     check_run(config, accelerator.num_processes)
     pretexts = build.build_pretexts(config)
     model = build_network(config, pretexts)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
-    trainer = tuned(config, run, build_trainer(config, run, pool, indices, model, pretexts, accelerator))
+    trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
     memory: dict[str, Any] = {"chance": trainer.objective.chance, RECORD: None}
     resume(trainer, run, memory, config)
     trainer.objective.chance = memory["chance"]
@@ -86,12 +84,13 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     write_result(run, trainer, metrics, pool.summary())
 
 
-def check_mode(own: dict[str, Any], online: bool) -> None:
+def check_mode(stage: Stage, online: bool) -> None:
     """Raise `UserError` if an option of the other way to discover was changed."""
-    for option in read_options(Path(__file__).parent / "discover.py", "discover"):
-        if option.name == "online" or own[option.name] == option.default:
+    for option in options_of(type(stage)):
+        found = getattr(stage, option.name)
+        if option.name == "online" or found == option.default:
             continue
-        named, found = f"discover.{option.name}", own[option.name]
+        named = f"discover.{option.name}"
         if online and not option.name.startswith("online_"):
             raise UserError(
                 f"{named} has no use with discover.online, which trains one network by learning progress and gives no "
@@ -103,17 +102,16 @@ def check_mode(own: dict[str, Any], online: bool) -> None:
 
 def check_one_cell(config: RunConfig) -> None:
     """Raise `UserError` if a pretext's damages have no names: it hides other than one cell."""
-    for name, options in config.pretexts.items():
-        if options.get("hidden", "one") != "one" and options.get("weight", 1.0) > 0:
-            raise UserError(
-                f"discover hides one cell at a time: pretexts.{name}.hidden must be one; found {options['hidden']}."
-            )
+    for name, pretext in config.pretexts.items():
+        hidden = getattr(pretext, "hidden", "one")
+        if hidden != "one" and pretext.weight > 0:
+            raise UserError(f"discover hides one cell at a time: pretexts.{name}.hidden must be one; found {hidden}.")
 
 
 def check_run(config: RunConfig, num_processes: int) -> None:
     """Raise `UserError` for what learning progress cannot be measured with."""
     check_one_cell(config)
-    if config.data.get("include_test"):
+    if config.data.include_test:
         raise UserError(
             "discover.online measures progress on validation images, which data.include_test lets into training; "
             "leave data.include_test out; found true."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
@@ -40,7 +40,7 @@ def about_selection(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretex
     return {
         "image_size": [pool.shape[1], pool.shape[2], pool.shape[0]],
         "sources": pool.sources,
-        "pretexts": {name: config.pretexts[name] for name in pretexts},
+        "pretexts": {name: config.section("pretexts")[name] for name in pretexts},
     }
 
 

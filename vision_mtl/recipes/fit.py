@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors.torch import save as safetensors
 
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes, remove_leftovers
 from vision_mtl.core.interruptions import Interruptions
@@ -32,10 +32,9 @@ from vision_mtl.training.diagnosis import LossWatch, what_fits
 from vision_mtl.training.dtensors import load_weights
 from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
 from vision_mtl.training.objective import Feed, Objective
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim, Track
 from vision_mtl.training.process_sync import StepRecord
-from vision_mtl.training.runtime import Runtime
-from vision_mtl.training.tracking import Milestones, Track, Tracker
+from vision_mtl.training.tracking import Milestones, Tracker
 
 Action = tuple[int, Callable[[Progress, Tracker], None]]  # how often over the run, and what
 LOSSES = "losses"  # in a checkpoint: the steps' losses since the last line of metrics.jsonl
@@ -52,7 +51,7 @@ def make_trainer(
     optim: Optim | None = None,
 ) -> Trainer:
     """What fits `model` as the config says; `optim` stands for its own where a part of the run has another budget."""
-    runtime, optim = Runtime(**config.runtime), optim or Optim(**config.optim)
+    runtime, optim = config.runtime, optim or config.optim
     layout = runtime.layout(model.backbone)
     parts = model, objective, feed, optim, accelerator, layout, config.seed
     return Trainer(*parts, compiled=runtime.compile, balancing=balancing, shard=runtime.shard)

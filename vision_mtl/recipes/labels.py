@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
@@ -59,7 +59,7 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
 
     Raises `UserError` without a task.
     """
-    tasks = {name: Task(**options) for name, options in config.tasks.items()}
+    tasks = config.tasks
     if not tasks:
         raise UserError(f"{config.stage} needs a labelled task: give --tasks.NAME.source SOURCE.")
     train, records, kept, targets = {}, {}, {}, dict(pool.targets)

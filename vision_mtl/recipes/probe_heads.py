@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.calibration import fit_temperature

@@ -1,4 +1,4 @@
-"""Training on damaged images: the images it may see, the mixture in units of chance, batches, the trainer."""
+"""Training on damaged images: which images, the mixture in units of chance, batches, the trainer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.core.run import Run
@@ -16,6 +16,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.preferring import prefer
 from vision_mtl.discovery.selection import read_selection
 from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.inference.restore import load_fitting_weights
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
@@ -23,7 +24,7 @@ from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.recipes import build
 from vision_mtl.recipes.fit import make_trainer
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim
 from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
 
 CHANCE_IMAGES = 512  # training images that chance losses are measured on: their error is then a few per cent
@@ -35,7 +36,7 @@ def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
     Raises `UserError` if there is none.
     """
     indices = pool.indices("train")
-    if config.data.get("include_test"):
+    if config.data.include_test:
         indices = torch.cat((indices, pool.indices("val"), pool.indices("test"))).sort().values
     if len(indices) == 0:
         raise UserError("there is no image to train on: every image of data.unlabelled and tasks is held out.")
@@ -60,7 +61,7 @@ def build_network(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedMode
     torch.manual_seed(config.seed)
     model = build.build_model(config, pretexts)
     if config.start:
-        build.load_weights(model, config.start)
+        load_fitting_weights(model, config.start)
     return model
 
 
@@ -77,7 +78,7 @@ def build_trainer(
     """What trains `model` on the images `indices` (n,), their damage drawn by the selection file where one is given."""
     objective = build_repair_objective(config, run, pool, pretexts, indices)
     weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
-    feed = repair_feed(config, pool, indices, Optim(**config.optim), accelerator, weights)
+    feed = repair_feed(config, pool, indices, config.optim, accelerator, weights)
     return make_trainer(config, accelerator, model, objective, feed)
 
 
@@ -93,7 +94,7 @@ def repair_feed(
     share = share_of_batch(optim, accelerator.num_processes)
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
     batches = Batches(indices, share, config.seed, **place, weights=weights)
-    return RepairFeed(pool, batches, config.seed, accelerator.device, config.data["num_workers"])
+    return RepairFeed(pool, batches, config.seed, accelerator.device, config.data.num_workers)
 
 
 def prefer_damages(
@@ -105,7 +106,7 @@ def prefer_damages(
     """
     chosen = read_selection(Path(selection).expanduser())
     pretexts = objective.mixture.pretexts
-    preference = prefer(chosen, pool, pretexts, config.pretexts)
+    preference = prefer(chosen, pool, pretexts, config.section("pretexts"))
     weights = preference.image_weights(mixture_shares(pretexts, pool.shape))[indices]
     if not bool(weights.any()):
         raise UserError(f"the selection {selection!r} has no weight above 0 for any of {len(indices)} training images.")

@@ -28,15 +28,15 @@ WIDTH = 120  # of tables, whatever the terminal: they go to files too
 def result_text(result: dict[str, Any]) -> str:
     """The scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
-    lines = [*_tasks_text(result.get("stage", ""), metrics), *_skill_text(metrics), *_kinds_text(metrics)]
+    lines = [*_tasks_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
     if online := metrics.get("online"):
         lines.append("kNN on validation images, frozen features (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
-    if result.get("stage") == "predict" and metrics:
+    if "answers" in metrics:  # of predict
         lines += _answers(metrics)
-    if result.get("stage") == "export" and metrics:
+    if "differences" in metrics:  # of export
         lines += _exports(metrics)
     if result.get("images_seen"):
         lines.append(
@@ -118,11 +118,11 @@ def _online_text(metrics: dict[str, Any]) -> list[str]:
     return [head, as_text(table)]
 
 
-def _tasks_text(stage: str, metrics: dict[str, Any]) -> list[str]:
+def _tasks_text(metrics: dict[str, Any]) -> list[str]:
     """Tasks: a table with a row each."""
     if not metrics.get("tasks"):
         return []
-    if stage == "probe":
+    if "fractions" in metrics:  # of a probe
         return ["frozen features on test images, the linear probe with its 95 % interval:", _probe_table(metrics)]
     lines = ["on test images, with 95 % intervals:", _task_table(metrics)]
     if changed := metrics.get("change"):

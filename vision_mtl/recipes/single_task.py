@@ -17,7 +17,7 @@ from vision_mtl.recipes.labels import Labelled
 from vision_mtl.recipes.supervised import Validation, scores_of
 from vision_mtl.training.checkpoint import read_state, read_tensors, save_weights
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim
 from vision_mtl.training.supervised import TaskFeed
 
 Budget = Literal["none", "same_images", "same_steps"]

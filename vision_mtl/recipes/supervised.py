@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from vision_mtl.config.resolve import RunConfig
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.run import Run
 from vision_mtl.data.loader import TaskLoader
 from vision_mtl.data.options import Task
@@ -30,9 +30,9 @@ from vision_mtl.training.best import ALL, Best
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.mixing import Mixing
 from vision_mtl.training.objective import TogetherFeed
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim, Track
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
-from vision_mtl.training.tracking import Track, Tracker
+from vision_mtl.training.tracking import Tracker
 
 
 def build_feed(

@@ -2,127 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from vision_mtl.config.resolve import RunConfig
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.stage import STAGES, Stage
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.run import Run
-from vision_mtl.data.options import Data
-from vision_mtl.data.source import SPLITS
-from vision_mtl.explorer.answers import MAX_FILE_BYTES, Explorer
-from vision_mtl.explorer.gallery import Autocast, Gallery, build_gallery
-from vision_mtl.explorer.repairing import Repairer
-from vision_mtl.explorer.server import Server, Site
-from vision_mtl.inference.image_files import Frame
-from vision_mtl.inference.prediction_files import read_questions
-from vision_mtl.inference.predictor import Predictor
-from vision_mtl.models.backbone import Backbone
-from vision_mtl.models.shared import SharedModel
-from vision_mtl.recipes import build
-from vision_mtl.training.runtime import Runtime
-
-SECTIONS = ("data", "tasks", "runtime")
-MAX_QUESTION_BYTES = 4 * MAX_FILE_BYTES // 3 + 5_000_000  # a file in base64, and every pixel of a mask by its number
 
 
 @STAGES.register("explore")
-def explore(
-    config: RunConfig,
-    run: Run,
-    *,
-    port: int = 0,  # of 127.0.0.1, where the page is; 0: any free one
-    split: str = "test",  # which images of the run are offered as examples: train, val or test
-    num_examples: int = 24,  # images offered, an equal share of each source
-    num_neighbours: int = 6,  # nearest training images shown for each picture
-    max_indexed: int = 1000,  # training images that neighbours are looked for among, at even steps
-    repair_with: str | None = None,  # run or checkpoint whose heads repair; default: the run's own (a fine-tuned run
-    # has none)
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Explore(Stage):
     """Restore the network, gather examples and neighbours where the run's data are there, serve until interrupted."""
-    for name, value, least in (("num_examples", num_examples, 0), ("num_neighbours", num_neighbours, 1)):
-        if value < least:
-            raise UserError(f"explore.{name} must be {least} or more; found {value}.")
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
-    site = open_site(config, run, split, num_examples, num_neighbours, max_indexed, repair_with)
-    with Server(site, port) as server:
-        run.show(f"open {server.url} in a browser on this machine; Ctrl-C ends it")
-        server.serve_forever()
 
+    sections: ClassVar = ("data", "tasks", "runtime")
+    inherits_images: ClassVar = True
+    writes_run: ClassVar = False
 
-def open_site(
-    config: RunConfig,
-    run: Run,
-    split: str,
-    num_examples: int,
-    num_neighbours: int,
-    max_indexed: int,
-    repair_with: str | None,
-) -> Site:
-    """The run's network and images as what a page may ask.
+    port: int = 0
+    """Of 127.0.0.1, where the page is; 0: any free one."""
+    split: str = "test"
+    """Which images of the run are offered as examples: train, val or test."""
+    num_examples: int = 24
+    """Images offered, an equal share of each source."""
+    num_neighbours: int = 6
+    """Nearest training images shown for each picture."""
+    max_indexed: int = 1000
+    """Training images that neighbours are looked for among, at even steps."""
+    repair_with: str | None = None
+    """Run or checkpoint whose heads repair; default: the run's own (a fine-tuned run has none)."""
 
-    Raises `UserError` without a run, and for images that were asked for and are not there.
-    """
-    if not config.init_from:
-        raise UserError("explore needs a trained run: give --init_from RUN, for example runs/pretrain-...")
-    model, state = build.restore_model(config.init_from)
-    ask = Predictor(model, Runtime(**config.runtime), config.device)
-    model.to(ask.device)
-    repairer = Repairer(model, state, ask.autocast) if repair_with is None else _other(repair_with, model, ask)
-    wanted = {"split": split, "num_examples": num_examples, "max_indexed": max_indexed}
-    gallery, note = _gallery(config, run, state, model.backbone, ask.autocast, wanted)
-    about = {
-        "run": str(config.init_from),
-        "repair_run": repair_with,
-        "backbone": model.backbone.name,
-        "step": state["step"],
-        "split": split,
-        "note": note,
-    }
-    explorer = Explorer(
-        about,
-        Frame(config.image_size, model.backbone.in_chans, config.data["fit"]),
-        ask,
-        read_questions(model.task_specs, state),
-        repairer,
-        gallery,
-        num_neighbours,
-    )
-    questions = {"open": explorer.open, "answer": explorer.answer}
-    return Site(explorer.start, explorer.picture, questions, MAX_QUESTION_BYTES)
+    def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.data.source import SPLITS
+        from vision_mtl.explorer.server import Server
+        from vision_mtl.explorer.site import open_site
 
-
-def _other(where: str, model: SharedModel, ask: Predictor) -> Repairer:
-    """The repairer of another run; raises `UserError` unless it takes the same images."""
-    other, state = build.restore_model(where)
-    sizes = [(m.backbone.in_chans, *m.backbone.image_size) for m in (other, model)]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"explore.repair_with {where!r} takes images of {_size(*sizes[0])}, the explored run of {_size(*sizes[1])}."
+        for name, value, least in (("num_examples", self.num_examples, 0), ("num_neighbours", self.num_neighbours, 1)):
+            if value < least:
+                raise UserError(f"explore.{name} must be {least} or more; found {value}.")
+        if self.split not in SPLITS:
+            raise unknown("split", self.split, SPLITS)
+        site = open_site(
+            config, run, self.split, self.num_examples, self.num_neighbours, self.max_indexed, self.repair_with
         )
-    if not other.answers:
-        raise UserError(f"explore.repair_with {where!r} has no head that repairs; give a run of pretrain or joint.")
-    return Repairer(other.to(ask.device), state, ask.autocast)
-
-
-def _size(channels: int, height: int, width: int) -> str:
-    return f"{height} x {width} pixels and {channels} channels"
-
-
-def _gallery(
-    config: RunConfig, run: Run, state: dict[str, Any], backbone: Backbone, autocast: Autocast, wanted: dict[str, Any]
-) -> tuple[Gallery | None, str | None]:
-    """The run's images, or None and why; raises `UserError` if other images were asked for and are not there."""
-    try:
-        pool = build.open_pool(config, run, backbone.in_chans)
-        return build_gallery(pool, backbone, autocast, **wanted), None
-    except UserError as error:
-        if _sources(config.data, config.tasks) != _sources(state["data"], state["tasks"]):
-            raise
-        run.warn(f"the run's own images are not shown: {error}")
-        return None, f"The run's own images are not here, so there are neither examples nor neighbours: {error}"
-
-
-def _sources(data: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> list[str]:
-    return [*(data.get("unlabelled") or Data().unlabelled or []), *(task["source"] for task in tasks.values())]
+        with Server(site, self.port) as server:
+            run.show(f"open {server.url} in a browser on this machine; Ctrl-C ends it")
+            server.serve_forever()

@@ -1,165 +1,59 @@
 """Every head's answer for image files, folders or standard input: CSV, JSON, masks and a contact sheet."""
-# B images, C channels, H W pixels
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
-import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
-from vision_mtl.config.resolve import RunConfig
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.stage import STAGES, Stage
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
-from vision_mtl.data.decode import UnreadableImage
-from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.inference.captions import caption, make_cell
-from vision_mtl.inference.image_files import (
-    Decoded,
-    Frame,
-    ImageFile,
-    decoded_batches,
-    find_inputs,
-    require_counts,
-    unreadable_text,
-)
-from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, Question, read_questions
-from vision_mtl.inference.predictor import Predictor, require_heads
-from vision_mtl.models.shared import SharedModel
-from vision_mtl.recipes import build
-from vision_mtl.recipes.result_text import as_text
-from vision_mtl.training.progress import ProgressLine
-from vision_mtl.training.runtime import Runtime
-from vision_mtl.viz.predictions import Cell, predictions_figure
-
-SECTIONS = ("runtime",)
-SHEET = "figures/predictions.png"
-MAX_ROWS = 20  # images in the printed table
 
 
 @STAGES.register("predict")
-def predict(
-    config: RunConfig,
-    run: Run,
-    *,
-    images: list[str] | None = None,  # image files, folders, globs, or - for one encoded image on standard input
-    batch_size: int = 64,  # images decoded and answered at a time; two batches are in memory
-    num_workers: int = 0,  # threads that decode; 0: one a core
-    num_pictures: int = 20,  # pictures on the contact sheet, at even steps through the images; 0: no sheet
-    skip_unreadable: bool = False,  # leave out files that cannot be decoded instead of ending with their list
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Predict(Stage):
     """Restore the model, find the images, answer batch by batch into the files, then show what was said."""
-    require_counts(batch_size=(batch_size, 1), num_workers=(num_workers, 0), num_pictures=(num_pictures, 0))
-    if not images:
-        raise UserError("predict needs images: give --predict.images PATH, for example a folder, or - for a pipe.")
-    model, state = open_heads(config)
-    if not run.is_main:
-        return  # one process writes, and answering needs no more
-    files = find_inputs(images)
-    frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
-    asked = Asked(run, read_questions(model.task_specs, state), frame, files, num_pictures)
-    ask = Predictor(model, Runtime(**config.runtime), config.device)
-    with PredictionFiles(run.folder, asked.questions, frame.fit) as written, asked:
-        for batch in decoded_batches(files, frame, batch_size, num_workers):
-            asked.answer(batch, ask, written)
-    asked.show()
-    asked.finish(skip_unreadable, written.count)
 
+    sections: ClassVar = ("runtime",)
+    results: ClassVar = (
+        ("predictions.csv", "a row an image"),
+        ("predictions.json", "the same with all probabilities"),
+        ("figures/predictions.png", "a contact sheet"),
+    )
 
-def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
-    """The model of `init_from` and what it says of itself; raises `UserError` unless it has heads for tasks."""
-    if not config.init_from:
-        raise UserError("predict needs trained heads: give --init_from RUN, for example runs/finetune-...")
-    model, state = build.restore_model(config.init_from)
-    require_heads(model, config.init_from)
-    return model, state
+    images: list[str] | None = None
+    """Image files, folders, globs, or - for one encoded image on standard input."""
+    batch_size: int = 64
+    """Images decoded and answered at a time; two batches are in memory."""
+    num_workers: int = 0
+    """Threads that decode; 0: one a core."""
+    num_pictures: int = 20
+    """Pictures on the contact sheet, at even steps through the images; 0: no sheet."""
+    skip_unreadable: bool = False
+    """Leave out files that cannot be decoded instead of ending with their list."""
 
+    def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.inference.image_files import Frame, decoded_batches, find_inputs, require_counts
+        from vision_mtl.inference.prediction_files import PredictionFiles, read_questions
+        from vision_mtl.inference.predictor import Predictor
+        from vision_mtl.recipes.prediction import Asked, open_heads
 
-@dataclass
-class Asked:
-    """The images asked about, and what is kept of them in memory: counts, rows to print, pictures to draw."""
-
-    run: Run
-    questions: dict[str, Question]
-    frame: Frame
-    files: Sequence[ImageFile]
-    num_pictures: int
-
-    def __enter__(self) -> Asked:
-        drawn = spread_evenly(torch.arange(len(self.files)), self.num_pictures).tolist()
-        self.drawn = {self.files[i].name for i in drawn}
-        self.unreadable: list[UnreadableImage] = []
-        self.counts: dict[str, Counter[str]] = {
-            task: Counter() for task, q in self.questions.items() if q.kind in ("single_label", "multi_label")
-        }
-        self.rows: list[dict[str, Any]] = []
-        self.cells: list[Cell] = []
-        self.started = time.perf_counter()
-        self.line = ProgressLine(self.run.speaker if len(self.files) > MAX_ROWS else None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.line.close()
-
-    def answer(
-        self, batch: Sequence[tuple[ImageFile, Decoded | UnreadableImage]], ask: Predictor, written: PredictionFiles
-    ) -> None:
-        """Predict a batch, write it, keep what is shown."""
-        good = [(file, found) for file, found in batch if isinstance(found, Decoded)]
-        self.unreadable += [found for _, found in batch if isinstance(found, UnreadableImage)]
-        numbers = ask(np.stack([found.pixels for _, found in good])) if good else {}
-        for row, (file, found) in enumerate(good):
-            own = {task: values[row] for task, values in numbers.items()}
-            record = written.add(file, found.shape, own)
-            self._keep(file, found, record, own)
-        done = written.count + len(self.unreadable)
-        self.line.update(done / len(self.files), f"{done:,} of {len(self.files):,} images")
-
-    def _keep(self, file: ImageFile, found: Decoded, record: dict[str, Any], numbers: Mapping[str, np.ndarray]) -> None:
-        for task, counter in self.counts.items():
-            answer = record["tasks"][task]
-            counter.update([answer["class"]] if "class" in answer else answer["classes"])
-        if len(self.rows) < MAX_ROWS:
-            self.rows.append(record)
-        if file.name in self.drawn:
-            self.cells.append(make_cell(self.questions, found.pixels, record, numbers))
-
-    def show(self) -> None:
-        """Print the first answers and draw the contact sheet."""
-        if self.rows:
-            self.run.show(as_text(answer_table(self.questions, self.rows)))
-        if self.cells:
-            predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
-
-    def finish(self, skip_unreadable: bool, count: int) -> None:
-        """Write the result. Raises `UserError` listing the unreadable images, unless they were to be left out."""
-        if self.unreadable:
-            listed = unreadable_text(self.unreadable)
-            text = f"{len(self.unreadable)} of {len(self.files)} images cannot be read:\n{listed}"
-            if not skip_unreadable or not count:
-                kept = f" The answers for the other {count} are in {self.run.folder / CSV}." if count else ""
-                raise UserError(f"{text}\nMend or remove them, or leave them out with --predict.skip_unreadable.{kept}")
-            self.run.warn(text)
-        answers = {task: dict(counter.most_common()) for task, counter in self.counts.items()}
-        files = [CSV, JSON] + ([SHEET] if self.cells else [])
-        files += [f"{MASKS}/{task}/" for task, question in self.questions.items() if question.kind == "dense"]
-        metrics = {"num_images": count, "num_unreadable": len(self.unreadable), "files": files, "answers": answers}
-        self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
-
-
-def answer_table(questions: Mapping[str, Question], records: Sequence[dict[str, Any]]) -> Table:
-    """A row an image, a column a head."""
-    table = Table("image", *questions, box=SIMPLE_HEAD, pad_edge=False)
-    for record in records:
-        answers = [caption("", q, record["tasks"][task]).removeprefix(": ") for task, q in questions.items()]
-        table.add_row(*(Text(cell) for cell in (record["image"], *answers)))  # Text: brackets in a name are no markup
-    return table
+        require_counts(
+            batch_size=(self.batch_size, 1), num_workers=(self.num_workers, 0), num_pictures=(self.num_pictures, 0)
+        )
+        if not self.images:
+            raise UserError("predict needs images: give --predict.images PATH, for example a folder, or - for a pipe.")
+        model, state = open_heads(config)
+        if not run.is_main:
+            return  # one process writes, and answering needs no more
+        files = find_inputs(self.images)
+        frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
+        asked = Asked(run, read_questions(model.task_specs, state), frame, files, self.num_pictures)
+        ask = Predictor(model, config.runtime, config.device)
+        with PredictionFiles(run.folder, asked.questions, frame.fit) as written, asked:
+            for batch in decoded_batches(files, frame, self.batch_size, self.num_workers):
+                asked.answer(batch, ask, written)
+        asked.show()
+        asked.finish(self.skip_unreadable, written.count)

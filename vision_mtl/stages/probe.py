@@ -3,265 +3,102 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from torch import Tensor
 
-from vision_mtl.config.resolve import RunConfig
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.stage import AFTER_TASKS, STAGES, Stage
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
-from vision_mtl.data.pool import Pool
-from vision_mtl.evaluation.features import extract_features, extract_maps, pixel_features, with_clean_statistics
-from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
-from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
-from vision_mtl.evaluation.probing import (
-    Key,
-    ProbePrediction,
-    ProbeTask,
-    choose_features,
-    constant_answer,
-    knn_answer,
-    predict_linear,
-    score_task,
-)
-from vision_mtl.models.backbone import Backbone, is_convolutional
-from vision_mtl.recipes import build
-from vision_mtl.recipes.probe_heads import fit_heads
-from vision_mtl.recipes.probe_outputs import draw, write_judged, write_tables
-from vision_mtl.training.runtime import Runtime
-
-SECTIONS = ("data", "tasks", "backbone", "runtime")
-WHOLE = "1"  # the name of the fraction that is all labels
+from vision_mtl.recipes.probing import score_tasks
+from vision_mtl.study.roles import ArmRole
 
 
 @STAGES.register("probe")
-def probe(
-    config: RunConfig,
-    run: Run,
-    *,
-    fractions: list[float] = [0.01, 0.1, 1.0],  # noqa: B006 shares of the training labels; all of them is always there
-    poolings: list[Literal["mean", "max"]] = ["mean", "max"],  # noqa: B006 ways of pooling a map, to choose from
-    embedding_images: int = 1000,  # most test images on each task's map of features; 0 draws none
-    heads: bool = True,  # keep a linear head a task with the backbone: predict and export then take this run
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Probe(Stage):
     """Extract features, fit and choose on training and validation images, then score on the test images, once."""
-    start = time.perf_counter()
-    if not poolings:
-        raise UserError("probe.poolings must name at least one pooling; found none.")
-    runtime = Runtime(**config.runtime)
-    accelerator = runtime.accelerator(config.device)
-    backbone = open_backbone(config, run)
-    pool = build.open_pool(config, run)
-    indices, tasks = open_tasks(config, run, pool)
-    subsets = draw_subsets(config, run, pool, indices, tasks, fractions)
 
-    maps_of = partial(
-        clean_maps, pool=pool, indices=indices, poolings=poolings, runtime=runtime, accelerator=accelerator
+    sections: ClassVar = ("data", "tasks", "backbone", "runtime")
+    inherits_images: ClassVar = True
+    uses_unlabelled: ClassVar = False
+    results: ClassVar = (
+        ("figures/scores_accuracy.png", "every method beside the others"),
+        ("tables", "each class of each task"),
+        ("test_instances.parquet", "every answer to every test image"),
     )
-    features, clean = feature_sets(config, backbone, pool, indices, maps_of)
-    run.say(f"features of {len(indices):,} images extracted in {time.perf_counter() - start:.0f} s")
-    answers: dict[str, dict[str, dict[str, ProbePrediction]]] = {}
-    shown: dict[str, np.ndarray] = {}
-    for name, task in tasks.items():
-        answers[name], shown[name] = answer_task(features, task, subsets[name])
-        warn_of_steps(run, name, answers[name])
-    if heads:
-        last = extract_features(clean, pool, indices, autocast=accelerator.autocast)
-        for name, answer in fit_heads(run, config, pool, clean, tasks, last).items():
-            answers[name][WHOLE]["head"] = answer
+    next_commands: ClassVar = AFTER_TASKS
+    arm: ClassVar = ArmRole(
+        judged=True,
+        method="linear",
+        fractions_option="fractions",
+        options={"probe": {"embedding_images": 0, "heads": False}},
+    )
 
-    metrics = score(pool, indices, tasks, subsets, answers)
-    write_judged(run, pool, indices, tasks, subsets, answers)
-    write_tables(run, pool, tasks, {name: found[WHOLE] for name, found in answers.items()})
-    draw(run, pool, tasks, {name: found[WHOLE] for name, found in answers.items()}, shown, metrics, embedding_images)
-    run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)
+    fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
+    """Shares of the training labels; all of them is always there."""
+    poolings: list[Literal["mean", "max"]] = field(default_factory=lambda: ["mean", "max"])
+    """Ways of pooling a map, to choose from."""
+    embedding_images: int = 1000
+    """Most test images on each task's map of features; 0 draws none."""
+    heads: bool = True
+    """Keep a linear head a task with the backbone: predict and export then take this run."""
 
+    def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.evaluation.features import extract_features
+        from vision_mtl.evaluation.probing import ProbePrediction
+        from vision_mtl.recipes import build
+        from vision_mtl.recipes.probe_heads import fit_heads
+        from vision_mtl.recipes.probe_outputs import draw, write_judged, write_tables
+        from vision_mtl.recipes.probing import (
+            ALL_LABELS,
+            answer_task,
+            clean_maps,
+            draw_subsets,
+            feature_sets,
+            open_backbone,
+            open_tasks,
+            warn_of_steps,
+        )
 
-def open_backbone(config: RunConfig, run: Run) -> Backbone:
-    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one.
+        start = time.perf_counter()
+        if not self.poolings:
+            raise UserError("probe.poolings must name at least one pooling; found none.")
+        runtime = config.runtime
+        accelerator = runtime.accelerator(config.device)
+        backbone = open_backbone(config, run)
+        pool = build.open_pool(config, run)
+        indices, tasks = open_tasks(config, run, pool)
+        subsets = draw_subsets(config, run, pool, indices, tasks, self.fractions)
 
-    Raises `UserError` without a task.
-    """
-    if not config.tasks:
-        raise UserError("probe needs a labelled task: give --tasks.NAME.source SOURCE.")
-    torch.manual_seed(config.seed)
-    backbone = Backbone(**config.backbone, image_size=config.image_size)
-    name = config.backbone["name"]
-    if config.start:
-        build.load_backbone(backbone, config.start)
-        run.say(f"probing {config.start}")
-    elif config.backbone["pretrained"]:
-        run.say(f"probing timm's weights of {name}")
-    else:
-        run.warn(f"probing {name} with random weights: give --init_from RUN or --backbone.pretrained for others.")
-    if config.data["include_test"]:
-        run.warn("data.include_test: pretraining saw the test images, so these scores are not held out.")
-    return backbone
+        maps_of = partial(
+            clean_maps, pool=pool, indices=indices, poolings=self.poolings, runtime=runtime, accelerator=accelerator
+        )
+        features, clean = feature_sets(config, backbone, pool, indices, maps_of)
+        run.say(f"features of {len(indices):,} images extracted in {time.perf_counter() - start:.0f} s")
+        answers: dict[str, dict[str, dict[str, ProbePrediction]]] = {}
+        shown: dict[str, np.ndarray] = {}
+        for name, task in tasks.items():
+            answers[name], shown[name] = answer_task(features, task, subsets[name])
+            warn_of_steps(run, name, answers[name])
+        if self.heads:
+            last = extract_features(clean, pool, indices, autocast=accelerator.autocast)
+            for name, answer in fit_heads(run, config, pool, clean, tasks, last).items():
+                answers[name][ALL_LABELS]["head"] = answer
 
-
-def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[str, ProbeTask]]:
-    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out.
-
-    Raises `UserError` if no task is left.
-    """
-    kinds = {name: task["kind"] for name, task in config.tasks.items()}
-    for name, kind in kinds.items():
-        if kind not in KINDS:
-            run.warn(f"task {name} is left out: there is no linear probe for kind {kind}.")
-    sides = {
-        name: {side: pool.indices(side, task=name) for side in ("train", "val", "test")}
-        for name, kind in kinds.items()
-        if kind in KINDS
-    }
-    if not sides:
-        raise UserError(f"no task can be probed: kinds with a probe are {', '.join(KINDS)}.")
-    indices = torch.cat([rows for found in sides.values() for rows in found.values()]).unique()
-    tasks = {}
-    for name, found in sides.items():
-        rows = {side: torch.searchsorted(indices, own).numpy() for side, own in found.items()}
-        target = pool.targets[name]
-        tasks[name] = ProbeTask(kinds[name], target.num_outputs, target.values[indices.numpy()], **rows)
-        if text := validation_warning(kinds[name], tasks[name].values[rows["val"]], tasks[name].num_outputs):
-            run.warn(f"task {name}: {text}")
-    return indices, tasks
-
-
-def draw_subsets(
-    config: RunConfig,
-    run: Run,
-    pool: Pool,
-    indices: Tensor,
-    tasks: Mapping[str, ProbeTask],
-    fractions: list[float],
-) -> dict[str, dict[str, LabelFraction]]:
-    """Task -> fraction's name -> its training images among `indices` (n,); kept in `fractions.json`."""
-    found: dict[str, dict[str, LabelFraction]] = {}
-    kept: dict[str, dict[str, Any]] = {}
-    for name, task in tasks.items():
-        numbers = indices[task.train].tolist()
-        identities = [pool.identities[i] for i in numbers]
-        names = pool.draw_names(indices[task.train])
-        strata = strata_of(task.kind, task.values[task.train])
-        drawn = [label_fraction(names, strata, fraction, config.seed) for fraction in sorted({*fractions, 1.0})]
-        found[name] = {f"{subset.requested:g}": subset for subset in drawn}
-        for fraction, subset in found[name].items():
-            if subset.warning:
-                run.warn(f"task {name}: {subset.warning}")
-            rows = {"indices": numbers, "identities": identities}
-            kept.setdefault(fraction, {})[name] = {
-                "fraction": subset.fraction,
-                "num_labelled": subset.num_labelled,
-                **{key: [values[row] for row in subset.rows] for key, values in rows.items()},
-            }
-    if run.is_main:
-        atomic_write_json(run.folder / "fractions.json", kept)
-    return found
-
-
-def clean_maps(
-    backbone: Backbone, *, pool: Pool, indices: Tensor, poolings: list[str], runtime: Runtime, accelerator: Accelerator
-) -> tuple[dict[Key, Tensor], Backbone]:
-    """(layer, pooling) -> features (n, D) of the images `indices`, each seen once; and the copy that gave them."""
-    backbone.to(accelerator.device, memory_format=runtime.layout(backbone))
-    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
-    return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast), clean
-
-
-def feature_sets(
-    config: RunConfig,
-    backbone: Backbone,
-    pool: Pool,
-    indices: Tensor,
-    maps_of: Callable[[Backbone], tuple[dict[Key, Tensor], Backbone]],
-) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
-    """Method -> the features (n, D) that its probe may choose from; random weights are probed once, not twice.
-
-    And the backbone that `linear` was measured on.
-    """
-    own, clean = maps_of(backbone)
-    found = {"linear": own}
-    if config.init_from or config.backbone["pretrained"]:
-        torch.manual_seed(config.seed)
-        random = Backbone(**{**config.backbone, "pretrained": False}, image_size=config.image_size)
-        found["linear_random_init"] = maps_of(random)[0]
-    else:
-        found["linear_random_init"] = found["linear"]
-    if is_convolutional(backbone):
-        found["pixels"] = {(0, "pixels"): pixel_features(pool, indices)}
-    return found, clean
-
-
-def answer_task(
-    features: Mapping[str, Mapping[Key, Tensor]], task: ProbeTask, subsets: Mapping[str, LabelFraction]
-) -> tuple[dict[str, dict[str, ProbePrediction]], np.ndarray]:
-    """Fraction -> method -> its answer, and the features (n, D) chosen for `linear`, standardised. Reads no test label.
-
-    Layer and pooling are chosen once, with all labels, for each method.
-    """
-    labelled = {name: task.train[subset.rows] for name, subset in subsets.items()}
-    found: dict[str, dict[str, ProbePrediction]] = {
-        name: {"majority": constant_answer(task, r)} for name, r in labelled.items()
-    }
-    for method, candidates in features.items():
-        if method != "linear" and candidates is features["linear"]:
-            for answers in found.values():
-                answers[method] = answers["linear"]
-            continue
-        key, scores = choose_features(candidates, task)
-        where = {"layer": key[0], "pooling": key[1]}
-        tried = {f"{layer} {pooling}": value for (layer, pooling), value in scores.items()}
-        x = standardise(candidates[key].numpy(), task.train)
-        for name, rows in labelled.items():
-            answer = predict_linear(x, task, rows)
-            of_all = {"tried": tried} if name == WHOLE and tried else {}
-            found[name][method] = ProbePrediction(answer.prediction, {**where, **answer.chosen, **of_all})
-            if method == "linear":
-                nearest = knn_answer(candidates[key], task, rows)
-                found[name]["knn"] = ProbePrediction(nearest.prediction, {**where, **nearest.chosen})
-        if method == "linear":
-            shown = x
-    return found, shown
-
-
-def score(
-    pool: Pool,
-    indices: Tensor,
-    tasks: Mapping[str, ProbeTask],
-    subsets: Mapping[str, Mapping[str, LabelFraction]],
-    answers: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
-) -> dict[str, Any]:
-    """`metrics` of the result, rows being those of `indices` (n,); the one place where test labels are read."""
-    metrics: dict[str, Any] = {"tasks": {}, "fractions": {}}
-    for name, task in tasks.items():
-        clusters = pool.cluster[indices[task.test].numpy()]
-        for fraction, found in answers[name].items():
-            scores = score_task(task, found, clusters)
-            subset = subsets[name][fraction]
-            row = {
-                "kind": task.kind,
-                "requested": subset.requested,
-                "fraction": subset.fraction,
-                "num_labelled": subset.num_labelled,
-                **{method: {m: s.to_json() for m, s in own.items()} for method, own in scores.items()},
-                "chosen": {method: answer.chosen for method, answer in found.items() if answer.chosen},
-            }
-            if fraction == WHOLE:
-                metrics["tasks"][name] = row
-            else:
-                metrics["fractions"].setdefault(fraction, {"tasks": {}})["tasks"][name] = row
-    return metrics
-
-
-def warn_of_steps(run: Run, name: str, answers: Mapping[str, Mapping[str, ProbePrediction]]) -> None:
-    """Say which probes had not reached their optimum."""
-    for fraction, found in answers.items():
-        for method, answer in found.items():
-            if not answer.chosen.get("converged", True):
-                run.warn(f"task {name}: the probe {method} at fraction {fraction} stopped before its optimum.")
+        metrics = score_tasks(pool, indices, tasks, subsets, answers)
+        write_judged(run, pool, indices, tasks, subsets, answers)
+        write_tables(run, pool, tasks, {name: found[ALL_LABELS] for name, found in answers.items()})
+        draw(
+            run,
+            pool,
+            tasks,
+            {name: found[ALL_LABELS] for name, found in answers.items()},
+            shown,
+            metrics,
+            self.embedding_images,
+        )
+        run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)

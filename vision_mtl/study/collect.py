@@ -84,7 +84,7 @@ class Collection:
         node = self.plan.nodes[keys[0]]
         if node.key not in self._read:
             self._read[node.key] = read_instances(self.folder / node.folder)
-        return self._read[node.key].of(task, "linear" if node.stage == "probe" else "head", fraction)
+        return self._read[node.key].of(task, self.plan.roles[node.stage].method, fraction)
 
     def _values(self, one: InstanceTable) -> np.ndarray:
         """(n,) whose mean is the score: with balanced accuracy, an image counts by how rare its class is."""

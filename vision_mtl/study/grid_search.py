@@ -64,7 +64,7 @@ def validation_score(folder: Path, fraction: float) -> float:
     """How good a finished run is on validation images. Raises `UserError` if it had none to choose by."""
     result = json.loads((folder / RESULT).read_text("utf-8"))
     metrics = result["metrics"]
-    if result["stage"] == "probe":
+    if "fractions" in metrics:  # of a probe, which serves all fractions
         tasks = metrics["fractions"].get(f"{fraction:g}", metrics)["tasks"]
         scores = [row["chosen"]["linear"]["val_score"] for row in tasks.values()]
     else:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.study.recipes import WEIGHTS, Arm, merge
+from vision_mtl.study.recipes import Arm, merge
+from vision_mtl.study.roles import Roles
 
-FRACTION_STAGES = ("finetune", "joint")
 REFERENCE = re.compile(r"\{([a-z_]+)\}")  # in an option's text: the folder of an earlier stage of the arm
 Compose = Callable[[str, Mapping[str, Any]], tuple[dict[str, Any], str]]  # stage, options -> all options, their text
 
@@ -54,6 +54,7 @@ class Plan:
     compose: Compose
     tasks: Mapping[str, Mapping[str, Any]]
     fractions: Sequence[float]
+    roles: Roles
     share: bool = True  # merge equal runs of different arms
     nodes: dict[str, Node] = field(default_factory=dict)
     num_requested: int = 0
@@ -84,17 +85,17 @@ class Plan:
     ) -> str:
         options = merge(arm.stage_options(stage, chosen), extra or {})
         options.setdefault("seed", seed + arm.seed_offset)
-        at = None
-        if stage in FRACTION_STAGES:
-            at, options = fraction, merge(options, {stage: {"label_fraction": fraction}})
-        elif stage == "probe":
-            options = merge(options, {"probe": {"fractions": sorted(set(self.fractions)), "heads": False}})
+        at, role = None, self.roles[stage]
+        if role.fraction_option:
+            at, options = fraction, merge(options, {stage: {role.fraction_option: fraction}})
+        elif role.fractions_option:
+            options = merge(options, {stage: {role.fractions_option: sorted(set(self.fractions))}})
         try:
             full, text = self.compose(stage, options)
         except UserError as error:
             raise UserError(f"study arm {arm.name}, stage {stage}: {error}") from error
         refers = {name: self._earlier(arm, name, before) for name in references(full)}
-        starts = [key for name, key in before.items() if name in WEIGHTS]
+        starts = [key for name, key in before.items() if self.roles[name].gives_weights]
         start = starts[-1] if starts else None
         salt = None if self.share else [arm.name, fraction]
         content = [stage, text, start, sorted(refers.items()), salt]

@@ -20,10 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.study.roles import Roles
 
-JUDGED = ("finetune", "joint", "probe")  # stages whose test images an arm is judged by
-WEIGHTS = ("pretrain", "finetune", "joint")  # stages that the next one starts from
-STAGES = ("discover", *WEIGHTS, "probe")
 OWN = ("stages", "extends", "note", "separate", "seed_offset", "grid")
 WHOLE = ("tasks", "pretexts")  # sections that a later mapping replaces, as they do in a config file
 Options = Mapping[str, Any]
@@ -55,11 +53,14 @@ class Arm:
         return options
 
 
-def read_arms(arms: Mapping[str, Any]) -> dict[str, Arm]:
-    """The arms by name, in order. Raises `UserError` naming the arm, the rule and the value."""
+def read_arms(arms: Mapping[str, Any], roles: Roles) -> dict[str, Arm]:
+    """The arms by name, in order; `roles` are the stages that an arm may have.
+
+    Raises `UserError` naming the arm, the rule and the value.
+    """
     if not arms:
         raise UserError("study.arms must name at least one arm.")
-    found = {str(name): _arm(str(name), _full(str(name), arms, ())) for name in arms}
+    found = {str(name): _arm(str(name), _full(str(name), arms, ()), roles) for name in arms}
     _check_grids(found)
     return found
 
@@ -105,22 +106,24 @@ def _full(name: str, arms: Mapping[str, Any], above: tuple[str, ...]) -> dict[st
     return merge(_full(base, arms, (*above, name)), {k: v for k, v in given.items() if k != "extends"})
 
 
-def _arm(name: str, given: dict[str, Any]) -> Arm:
+def _arm(name: str, given: dict[str, Any], roles: Roles) -> Arm:
+    judged = [stage for stage, role in roles.items() if role.judged]
+    last_only = {stage for stage, role in roles.items() if role.judged and not role.gives_weights}
     for key in given:
-        if key not in (*OWN, *STAGES):
-            raise unknown(f"key of study.arms.{name}", str(key), [*OWN, *STAGES])
+        if key not in (*OWN, *roles):
+            raise unknown(f"key of study.arms.{name}", str(key), [*OWN, *roles])
     stages = given.get("stages")
     if not isinstance(stages, list) or not stages:
         raise UserError(f"study.arms.{name}.stages must list stages; found {stages!r}.")
     for stage in stages:
-        if stage not in STAGES:
-            raise unknown(f"stage of study.arms.{name}", str(stage), STAGES)
-    if len(set(stages)) != len(stages) or stages[-1] not in JUDGED or set(stages[:-1]) & {"probe"}:
+        if stage not in roles:
+            raise unknown(f"stage of study.arms.{name}", str(stage), roles)
+    if len(set(stages)) != len(stages) or stages[-1] not in judged or set(stages[:-1]) & last_only:
         raise UserError(
-            f"study.arms.{name}.stages must name each stage once and end in {', '.join(JUDGED[:-1])} or {JUDGED[-1]}; "
+            f"study.arms.{name}.stages must name each stage once and end in {', '.join(judged[:-1])} or {judged[-1]}; "
             f"found {', '.join(stages)}."
         )
-    options = {stage: _mapping(name, stage, given[stage]) for stage in STAGES if given.get(stage) is not None}
+    options = {stage: _mapping(name, stage, given[stage]) for stage in roles if given.get(stage) is not None}
     for stage in options:
         if stage not in stages:
             raise UserError(f"study.arms.{name} has options of stage {stage}, which it does not run.")

@@ -18,10 +18,6 @@ from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.recipes import Arm, flat
 from vision_mtl.study.runner import Runner, read_clock
 
-PICTURES = {  # stage -> figures of its runs that are shown, and what they are
-    "discover": {"maps-grid_mask": "Where a hidden cell can be repaired", "scales": "Skill by scale"},
-    "pretrain": {"repairs": "Repairs of test images"},
-}
 MOST_PICTURES = 4
 
 
@@ -127,7 +123,7 @@ def pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     shown: set[tuple[str, tuple[str, ...]]] = set()
     for node in plan.nodes.values():
-        for figure, title in PICTURES.get(node.stage, {}).items():
+        for figure, title in plan.roles[node.stage].pictures.items():
             path = folder / node.folder / "figures" / f"{figure}.png"
             if (figure, tuple(node.arms)) in shown or not path.is_file() or len(found) >= MOST_PICTURES:
                 continue

@@ -31,7 +31,8 @@ from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.diagnosis import broken_images
 from vision_mtl.training.dtensors import clip_gradients
 from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss, sum_parts
-from vision_mtl.training.optimiser import Kernel, Optim, build_optimiser
+from vision_mtl.training.optimiser import Kernel, build_optimiser
+from vision_mtl.training.options import Optim
 from vision_mtl.training.process_sync import StepRecord, gather_texts, means, sync_processes
 
 if TYPE_CHECKING:

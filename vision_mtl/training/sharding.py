@@ -26,7 +26,7 @@ from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.balancing.processes import average_gradients, on_any
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
 from vision_mtl.training.dtensors import full_tensors, is_dtensor
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim
 
 LARGEST = 1 / 8  # of the backbone's weights: gathered at once, at most, where its modules are that small
 SMALLEST = 1 / 256  # smaller modules are not worth a message of their own: they are gathered for the whole step

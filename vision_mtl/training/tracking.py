@@ -4,40 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from vision_mtl.core.run import Run
 from vision_mtl.training.diagnosis import LossWatch
 from vision_mtl.training.loop import Progress
-from vision_mtl.training.optimiser import Optim
+from vision_mtl.training.options import Optim, Track
 from vision_mtl.training.process_sync import StepRecord
 from vision_mtl.training.progress import ProgressLine
-from vision_mtl.training.recorders import Recorder, open_recorders, require_package
+from vision_mtl.training.recorders import Recorder, open_recorders
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAID = 3  # skipped steps that are described one by one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Track:
-    """What is recorded during training. Times of recording do not count as training."""
-
-    log_every_steps: int = 10  # steps between lines of metrics.jsonl; each holds the mean loss since the last
-    num_probes: int = 3  # online probes (kNN on the tasks' validation images), evenly over the run; 0: none
-    num_pictures: int = 2  # pictures of repairs for TensorBoard, evenly over the run; 0: none
-    checkpoint_every_seconds: float = 60.0  # training seconds between checkpoints; one more is written at the end
-    keep_checkpoints: int = 2  # newest checkpoints kept
-    tensorboard: bool = True  # write TensorBoard events beside metrics.jsonl: numbers, pictures, features, config
-    tracker: Literal["none", "mlflow", "wandb", "trackio"] = "none"  # a service that gets numbers and pictures as well;
-    # it keeps them in the run's folder, unless its own environment variables say otherwise
-    project: str = "vision_mtl"  # what the service calls the experiment or project
-
-    def __post_init__(self) -> None:
-        require_package(self.tracker)
 
 
 @dataclass
@@ -63,11 +45,13 @@ class Tracker:
     run: Run
     track: Track
     optim: Optim
-    progress: Progress  # the trainer's, at the start: it says where a resumed run goes on
+    progress: Progress
+    """The trainer's, at the start: it says where a resumed run goes on."""
     save: Callable[[], None]
     actions: list[Milestones] = field(default_factory=list)
     is_main: bool = True
-    losses: dict[str, list[float]] = field(default_factory=dict)  # since the last line: one step's scatter too much
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    """Since the last line: one step's scatter too much."""
     watch: LossWatch = field(default_factory=LossWatch)
 
     def __post_init__(self) -> None:

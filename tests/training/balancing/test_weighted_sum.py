@@ -10,7 +10,8 @@ from small_model import NAMES, Model, balance, batch, flat, step
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.balancing.contract import BALANCINGS, LossTerm
-from vision_mtl.training.optimiser import Optim, build_optimiser
+from vision_mtl.training.optimiser import build_optimiser
+from vision_mtl.training.options import Optim
 
 WEIGHTS = {"digits": 0.5, "cars": 3.0, "blur": 1.25}
 SUMS = ("equal", "fixed", "uncertainty", "dwa")

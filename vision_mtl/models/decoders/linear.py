@@ -5,14 +5,23 @@ Everything must pass the deepest map, which is why its features are good and its
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from vision_mtl.models.decoder import DECODERS, Decoder, MapSpec, natural_stride, resize_map
+from vision_mtl.models.decoder import DECODERS, Decoder, DecoderOptions, MapSpec, natural_stride, resize_map
 
 
 @DECODERS.register("linear")
-class Linear(Decoder):
+@dataclass(frozen=True, kw_only=True)
+class Linear(DecoderOptions):
+    """Hands the last map to the heads as it is."""
+
+    def build(self, maps: MapSpec) -> Decoder:
+        return LinearDecoder(maps)
+
+
+class LinearDecoder(Decoder):
     """Hands the last map to the heads as it is."""
 
     reads_last_only = True

@@ -10,30 +10,43 @@ in one step. Shallow stages let detail bypass the deep ones, which then learn le
 # B images, D feature width, h w positions
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from vision_mtl.models.decoder import DECODERS, Decoder, MapSpec, natural_stride, resize_map
+from vision_mtl.models.decoder import DECODERS, Decoder, DecoderOptions, MapSpec, natural_stride, resize_map
 
 
 @DECODERS.register("stages")
-class Stages(Decoder):
+@dataclass(frozen=True, kw_only=True)
+class Stages(DecoderOptions):
     """Projects each map to `width` channels, sums them at `stride` and mixes neighbours by `depth` 3x3 convolutions."""
 
-    def __init__(
-        self,
-        maps: MapSpec,
-        width: int = 64,  # channels of the sum; 64 keeps the decoder near a tenth of a resnet18's step
-        stride: int = 4,  # pixels along one position of the sum; the finest map's own stride if that is coarser
-        depth: int = 2,  # 3x3 convolutions after the sum
-        shallow: Literal["drop", "stop_gradient", "all"] = "drop",  # how the stages before the last are read
-        drop_ratio: float = 0.25,  # share of images whose shallow stages are left out in training, for shallow=drop
-    ) -> None:
+    width: int = 64
+    """Channels of the sum; 64 keeps the decoder near a tenth of a resnet18's step."""
+    stride: int = 4
+    """Pixels along one position of the sum; the finest map's own stride if that is coarser."""
+    depth: int = 2
+    """3x3 convolutions after the sum."""
+    shallow: Literal["drop", "stop_gradient", "all"] = "drop"
+    """How the stages before the last are read."""
+    drop_ratio: float = 0.25
+    """Share of images whose shallow stages are left out in training, for shallow=drop."""
+
+    def build(self, maps: MapSpec) -> Decoder:
+        return StagesDecoder(maps, self)
+
+
+class StagesDecoder(Decoder):
+    """The sum of all stages, then convolutions; a second readout of the last map for shallow=stop_gradient."""
+
+    def __init__(self, maps: MapSpec, options: Stages) -> None:
         super().__init__(maps)
-        self.shallow, self.drop_ratio = shallow, drop_ratio
+        width, depth, shallow = options.width, options.depth, options.shallow
+        self.shallow, self.drop_ratio = shallow, options.drop_ratio
         finest = natural_stride(maps.sizes[0], maps.image_size)
-        self.stride = max(stride, finest)
+        self.stride = max(options.stride, finest)
         self.project = nn.ModuleList(nn.Conv2d(channels, width, kernel_size=1) for channels in maps.channels)
         blocks = [(nn.GELU(), nn.Conv2d(width, width, kernel_size=3, padding=1)) for _ in range(depth)]
         self.mix = nn.Sequential(nn.GroupNorm(1, width), *(layer for block in blocks for layer in block), nn.GELU())

@@ -7,30 +7,50 @@ architecture may stand before it, since its last map's positions are the tokens.
 # B images, D width, h w positions, N = h * w tokens
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.models.decoder import DECODERS, Decoder, MapSpec, natural_stride, resize_map, sine_positions
+from vision_mtl.models.decoder import (
+    DECODERS,
+    Decoder,
+    DecoderOptions,
+    MapSpec,
+    natural_stride,
+    resize_map,
+    sine_positions,
+)
 
 
 @DECODERS.register("transformer")
-class Transformer(Decoder):
-    """`depth` pre-norm blocks over the last map's tokens, with fixed sine-cosine positions. Raises `UserError`."""
+@dataclass(frozen=True, kw_only=True)
+class Transformer(DecoderOptions):
+    """`depth` pre-norm blocks over the last map's tokens, with fixed sine-cosine positions."""
+
+    width: int = 192
+    """Token width; a multiple of 4 and of num_heads."""
+    depth: int = 2
+    """Transformer blocks."""
+    num_heads: int = 6
+    """Attention heads of each block."""
+
+    def build(self, maps: MapSpec) -> Decoder:
+        return TransformerDecoder(maps, self)
+
+
+class TransformerDecoder(Decoder):
+    """The blocks over the last map's tokens. Raises `UserError` for a width that the heads do not divide."""
 
     reads_last_only = True
     needs_all_positions = False
 
-    def __init__(
-        self,
-        maps: MapSpec,
-        width: int = 192,  # token width; a multiple of 4 and of num_heads
-        depth: int = 2,  # blocks
-        num_heads: int = 6,  # attention heads of each block
-    ) -> None:
+    def __init__(self, maps: MapSpec, options: Transformer) -> None:
+        from timm.models.vision_transformer import Block  # late: --help must not wait for timm
+
         super().__init__(maps)
+        width, depth, num_heads = options.width, options.depth, options.num_heads
         if width % 4 or width % num_heads:
             raise UserError(
                 f"decoder.width must be a multiple of 4 and of decoder.num_heads, {num_heads}; found {width}."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from vision_mtl.config.options import read_options, registered_class
 from vision_mtl.core.errors import unknown
 from vision_mtl.training.balancing.contract import BALANCINGS, Balancing, LossTerm
 from vision_mtl.training.balancing.options import aggregator_names, balance_names
@@ -44,8 +44,8 @@ def _ours(
     rest: Sequence[nn.Parameter],
     kwargs: Mapping[str, Any],
 ) -> Balancing:
-    file = BALANCINGS.file(name)
-    known = [option.name for option in read_options(file, registered_class(file))]
+    parameters = inspect.signature(BALANCINGS.get(name)).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
     for given in kwargs:
         if given not in known:
             raise unknown(f"option of balance {name!r}", given, known)

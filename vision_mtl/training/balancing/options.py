@@ -19,11 +19,15 @@ BASES = ("Aggregator", "WeightedAggregator", "GramianWeightedAggregator")
 class Balance:
     """How the losses of several objectives become one gradient on what they share."""
 
-    name: str = "equal"  # equal, fixed, uncertainty, dwa, or an aggregator of torchjd: UPGrad, PCGrad, MGDA, ...
-    kwargs: dict[str, Any] = field(default_factory=dict)  # the method's own options, for example c of CAGrad
-    shared: Literal["all", "last"] = "all"  # whose gradients are compared and combined: the whole backbone's, or those
-    # of its last stage alone, which takes less memory; the rest of the backbone then gets their sum
-    conflicts_every_steps: int = 0  # steps between measurements of the cosines of the objectives' gradients; 0: never
+    name: str = "equal"
+    """Equal, fixed, uncertainty, dwa, or an aggregator of torchjd: UPGrad, PCGrad, MGDA, ..."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """The method's own options, for example c of CAGrad."""
+    shared: Literal["all", "last"] = "all"
+    """Whose gradients are compared and combined: the whole backbone's, or those of its last stage alone, which takes
+    less memory; the rest of the backbone then gets their sum."""
+    conflicts_every_steps: int = 0
+    """Steps between measurements of the cosines of the objectives' gradients; 0: never."""
 
     def __post_init__(self) -> None:
         if self.name not in balance_names():

@@ -1,0 +1,88 @@
+"""One run's resolved config: typed sections, and the YAML that they are written as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vision_mtl.config.options import plain
+from vision_mtl.config.stage import Stage
+from vision_mtl.data.options import Data, Task
+from vision_mtl.models.decoder import DECODERS, DecoderOptions
+from vision_mtl.models.options import BackboneOptions
+from vision_mtl.pretext.contract import Pretext
+from vision_mtl.training.balancing.options import Balance
+from vision_mtl.training.options import Optim, Runtime, Track
+
+# section -> the class of its options; tasks and pretexts hold one object a name, the decoder depends on its name
+SECTIONS: Mapping[str, type] = {
+    "data": Data,
+    "backbone": BackboneOptions,
+    "optim": Optim,
+    "balance": Balance,
+    "runtime": Runtime,
+    "track": Track,
+}
+NAMED_SECTIONS = ("tasks", "pretexts", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """Options of every stage."""
+
+    seed: int = 0
+    """Of initial weights, batches and damage; splits have their own, data.split_seed."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the arithmetic runs; auto: cuda, else mps, else cpu."""
+    image_size: int | str | list[int] = 64
+    """Pixels: N, or H,W."""
+    init_from: str | None = None
+    """Run folder or checkpoint that a new run inherits weights, backbone and image size from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A resolved config. Sections that the stage does not read hold their defaults."""
+
+    stage: str
+    seed: int
+    device: str
+    image_size: tuple[int, int]
+    init_from: str | None
+    options: Stage  # the stage's own options
+    data: Data = field(default_factory=Data)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    pretexts: Mapping[str, Pretext] = field(default_factory=dict)
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    decoder: DecoderOptions = field(default_factory=lambda: DECODERS.get("stages")())
+    optim: Optim = field(default_factory=Optim)
+    balance: Balance = field(default_factory=Balance)
+    runtime: Runtime = field(default_factory=Runtime)
+    track: Track = field(default_factory=Track)
+    start: Path | None = None  # the checkpoint that init_from means: found and valid when this was resolved
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return a section as plain values, as YAML and checkpoints hold it."""
+        value = getattr(self, name)
+        if isinstance(value, Mapping):
+            return {key: plain(asdict(item)) for key, item in value.items()}
+        return ({"name": value.registered_name} if name == "decoder" else {}) | plain(asdict(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `config.yaml` holds: the general options, the sections that the stage reads, its own options."""
+        found: dict[str, Any] = {
+            name: plain(getattr(self, name)) for name in ("stage", *(f.name for f in fields(General)))
+        }
+        names = [f.name for f in fields(self) if f.name in self.options.sections]
+        found |= {name: self.section(name) for name in names}
+        if own := plain(asdict(self.options)):
+            found[self.stage] = found.get(self.stage, {}) | own
+        return found
+
+    def to_yaml(self) -> str:
+        """Return the text of `config.yaml` and of `--print_config`; `--config` reads it back to an equal config."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)

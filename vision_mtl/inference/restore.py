@@ -1,0 +1,82 @@
+"""Models from the checkpoints of runs: whole, or the weights that fit another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.decoder import MapSpec, decoder_options
+from vision_mtl.models.options import BackboneOptions
+from vision_mtl.models.shared import HeadSpec, SharedModel
+from vision_mtl.models.task_heads import TaskHeadSpec
+from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
+
+
+def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
+    """The model that a run or checkpoint holds, with its weights and all its heads, and what it says of itself.
+
+    Raises `UserError` if there is none, or if its weights do not fit what it says.
+    """
+    path = find_checkpoint(Path(where).expanduser())
+    state, tensors = read_state(path), _stored_weights(path)
+    size = (state["image_size"][0], state["image_size"][1])
+    backbone = Backbone.of(BackboneOptions(**{**state["backbone"], "pretrained": False}), size)
+    decoder = decoder_options(state["decoder"]).build(MapSpec(backbone.channels, backbone.map_sizes, size))
+    heads = {name: HeadSpec(**answer) for name, answer in state["answers"].items()}
+    tasks = {name: TaskHeadSpec(**answer) for name, answer in state["task_answers"].items()}
+    model = SharedModel(backbone, decoder, heads, tasks)
+    own = model.state_dict()
+    wrong = [
+        k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape
+    ]
+    if wrong:
+        raise UserError(f"{str(path)!r} does not hold what it says: {len(wrong)} tensors differ, first {min(wrong)!r}.")
+    model.load_state_dict(tensors)
+    return model.eval(), state
+
+
+def load_fitting_weights(model: SharedModel, path: Path, heads: list[str] | None = None) -> None:
+    """Load the weights of a checkpoint that is known to be whole: all of the backbone, what fits of decoder and heads.
+
+    The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit, or if the decoder or
+    one of `heads` (pretexts that must have been trained) is not there.
+    """
+    tensors = _stored_weights(path)
+    fitting = _fitting(model.state_dict(), tensors, path)
+    needed = [] if heads is None else ["decoder.", *(f"heads.{name}." for name in heads)]
+    for prefix in needed:
+        if any(k.startswith(prefix) and k not in fitting for k in model.state_dict()):
+            part = f"pretext {prefix.split('.')[1]!r}" if prefix.startswith("heads") else "this decoder"
+            trained = sorted(read_state(path)["pretexts"])
+            raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
+    model.load_state_dict(fitting, strict=False)
+
+
+def load_backbone(backbone: Backbone, path: Path) -> None:
+    """Load the backbone alone of a checkpoint that is known to be whole; raises `UserError` if it does not fit."""
+    tensors = _stored_weights(path)
+    prefix = "backbone."
+    fitting = _fitting({prefix + k: v for k, v in backbone.state_dict().items()}, tensors, path)
+    backbone.load_state_dict({k.removeprefix(prefix): v for k, v in fitting.items()})
+
+
+def _stored_weights(path: Path) -> dict[str, Tensor]:
+    """A checkpoint's averaged weights, or the last ones where it keeps no average."""
+    return read_tensors(path, "average") or read_tensors(path, "model")
+
+
+def _fitting(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Those of `tensors` that fit the model's `own`; raises `UserError` unless they hold its whole backbone."""
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    lacking = [k for k in own if k.startswith("backbone.") and k not in fitting]
+    if lacking:
+        name = read_state(path)["backbone"]["name"]
+        raise UserError(
+            f"the weights in {str(path)!r} are of backbone {name!r} and do not fit this one: "
+            f"{len(lacking)} tensors differ, first {lacking[0]!r}."
+        )
+    return fitting

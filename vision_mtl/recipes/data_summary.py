@@ -1,0 +1,49 @@
+"""The images of a config as tables, and as WebDataset shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.data.shards import write_shards
+from vision_mtl.data.source import SPLITS
+from vision_mtl.data.store import Settings
+from vision_mtl.recipes.result_text import as_text
+from vision_mtl.training.progress import DataProgress
+
+
+def pack(config: RunConfig, run: Run, pool: Pool, folder: str, channels: int, shard_mb: float) -> dict[str, Any]:
+    """Write the shards, say what they hold and how they are read; returns what `result.json` says of them."""
+    options, tasks = config.data, config.tasks
+    where, settings = Path(folder).expanduser(), Settings(config.image_size, channels, options.fit)
+    with DataProgress(run.speaker) as progress:
+        shards = write_shards(pool, options, tasks, settings, where, max_bytes=int(shard_mb * 1e6), report=progress)
+    samples, size = sum(shard.num_samples for shard in shards), sum(shard.num_bytes for shard in shards)
+    run.show(f"{samples:,} images in {len(shards)} shards, {size / 1e6:.1f} MB; read them with 'wds/{where}/*.tar'")
+    return {"shards": {shard.path.name: vars(shard) | {"path": str(shard.path)} for shard in shards}}
+
+
+def show(pool: Pool, run: Run) -> None:
+    """Print what the pool holds, as tables."""
+    if not run.is_main:
+        return
+    summary = pool.summary()
+    for title, section in (("source", "sources"), ("task", "tasks")):
+        if summary[section]:
+            table = Table(title, box=SIMPLE_HEAD, pad_edge=False)
+            for head in (*SPLITS, *(["classes", "kind"] if section == "tasks" else [])):
+                table.add_column(head, justify="right")
+            for name, row in summary[section].items():
+                table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
+            run.show(as_text(table))
+    run.show(
+        f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "
+        f"exact duplicates {summary['exact_duplicates']}, near duplicates {summary['near_duplicates']}, "
+        f"unreadable {summary['unreadable']}"
+    )

@@ -1,0 +1,219 @@
+"""The parts of a probe: frozen features, label subsets, fitted methods, scores on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.files import atomic_write_json
+from vision_mtl.core.run import Run
+from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
+from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
+from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
+from vision_mtl.evaluation.probing import (
+    Key,
+    ProbePrediction,
+    ProbeTask,
+    choose_features,
+    constant_answer,
+    knn_answer,
+    predict_linear,
+    score_task,
+)
+from vision_mtl.inference.restore import load_backbone
+from vision_mtl.models.backbone import Backbone, is_convolutional
+from vision_mtl.training.options import Runtime
+
+ALL_LABELS = "1"  # the name of the fraction that is all labels
+
+
+def open_backbone(config: RunConfig, run: Run) -> Backbone:
+    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one.
+
+    Raises `UserError` without a task.
+    """
+    if not config.tasks:
+        raise UserError("probe needs a labelled task: give --tasks.NAME.source SOURCE.")
+    torch.manual_seed(config.seed)
+    backbone = Backbone.of(config.backbone, config.image_size)
+    name = config.backbone.name
+    if config.start:
+        load_backbone(backbone, config.start)
+        run.say(f"probing {config.start}")
+    elif config.backbone.pretrained:
+        run.say(f"probing timm's weights of {name}")
+    else:
+        run.warn(f"probing {name} with random weights: give --init_from RUN or --backbone.pretrained for others.")
+    if config.data.include_test:
+        run.warn("data.include_test: pretraining saw the test images, so these scores are not held out.")
+    return backbone
+
+
+def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[str, ProbeTask]]:
+    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out.
+
+    Raises `UserError` if no task is left.
+    """
+    kinds = {name: task.kind for name, task in config.tasks.items()}
+    for name, kind in kinds.items():
+        if kind not in KINDS:
+            run.warn(f"task {name} is left out: there is no linear probe for kind {kind}.")
+    sides = {
+        name: {side: pool.indices(side, task=name) for side in ("train", "val", "test")}
+        for name, kind in kinds.items()
+        if kind in KINDS
+    }
+    if not sides:
+        raise UserError(f"no task can be probed: kinds with a probe are {', '.join(KINDS)}.")
+    indices = torch.cat([rows for found in sides.values() for rows in found.values()]).unique()
+    tasks = {}
+    for name, found in sides.items():
+        rows = {side: torch.searchsorted(indices, own).numpy() for side, own in found.items()}
+        target = pool.targets[name]
+        tasks[name] = ProbeTask(kinds[name], target.num_outputs, target.values[indices.numpy()], **rows)
+        if text := validation_warning(kinds[name], tasks[name].values[rows["val"]], tasks[name].num_outputs):
+            run.warn(f"task {name}: {text}")
+    return indices, tasks
+
+
+def draw_subsets(
+    config: RunConfig,
+    run: Run,
+    pool: Pool,
+    indices: Tensor,
+    tasks: Mapping[str, ProbeTask],
+    fractions: list[float],
+) -> dict[str, dict[str, LabelFraction]]:
+    """Task -> fraction's name -> its training images among `indices` (n,); kept in `fractions.json`."""
+    found: dict[str, dict[str, LabelFraction]] = {}
+    kept: dict[str, dict[str, Any]] = {}
+    for name, task in tasks.items():
+        numbers = indices[task.train].tolist()
+        identities = [pool.identities[i] for i in numbers]
+        names = pool.draw_names(indices[task.train])
+        strata = strata_of(task.kind, task.values[task.train])
+        drawn = [label_fraction(names, strata, fraction, config.seed) for fraction in sorted({*fractions, 1.0})]
+        found[name] = {f"{subset.requested:g}": subset for subset in drawn}
+        for fraction, subset in found[name].items():
+            if subset.warning:
+                run.warn(f"task {name}: {subset.warning}")
+            rows = {"indices": numbers, "identities": identities}
+            kept.setdefault(fraction, {})[name] = {
+                "fraction": subset.fraction,
+                "num_labelled": subset.num_labelled,
+                **{key: [values[row] for row in subset.rows] for key, values in rows.items()},
+            }
+    if run.is_main:
+        atomic_write_json(run.folder / "fractions.json", kept)
+    return found
+
+
+def clean_maps(
+    backbone: Backbone, *, pool: Pool, indices: Tensor, poolings: list[str], runtime: Runtime, accelerator: Accelerator
+) -> tuple[dict[Key, Tensor], Backbone]:
+    """(layer, pooling) -> features (n, D) of the images `indices`, each seen once; and the copy that gave them."""
+    backbone.to(accelerator.device, memory_format=runtime.layout(backbone))
+    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
+    return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast), clean
+
+
+def feature_sets(
+    config: RunConfig,
+    backbone: Backbone,
+    pool: Pool,
+    indices: Tensor,
+    maps_of: Callable[[Backbone], tuple[dict[Key, Tensor], Backbone]],
+) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
+    """Method -> the features (n, D) that its probe may choose from; random weights are probed once, not twice.
+
+    And the backbone that `linear` was measured on.
+    """
+    own, clean = maps_of(backbone)
+    found = {"linear": own}
+    if config.init_from or config.backbone.pretrained:
+        torch.manual_seed(config.seed)
+        random = Backbone.of(replace(config.backbone, pretrained=False), config.image_size)
+        found["linear_random_init"] = maps_of(random)[0]
+    else:
+        found["linear_random_init"] = found["linear"]
+    if is_convolutional(backbone):
+        found["pixels"] = {(0, "pixels"): pixel_features(pool, indices)}
+    return found, clean
+
+
+def answer_task(
+    features: Mapping[str, Mapping[Key, Tensor]], task: ProbeTask, subsets: Mapping[str, LabelFraction]
+) -> tuple[dict[str, dict[str, ProbePrediction]], np.ndarray]:
+    """Fraction -> method -> its answer, and the features (n, D) chosen for `linear`, standardised. Reads no test label.
+
+    Layer and pooling are chosen once, with all labels, for each method.
+    """
+    labelled = {name: task.train[subset.rows] for name, subset in subsets.items()}
+    found: dict[str, dict[str, ProbePrediction]] = {
+        name: {"majority": constant_answer(task, r)} for name, r in labelled.items()
+    }
+    for method, candidates in features.items():
+        if method != "linear" and candidates is features["linear"]:
+            for answers in found.values():
+                answers[method] = answers["linear"]
+            continue
+        key, scores = choose_features(candidates, task)
+        where = {"layer": key[0], "pooling": key[1]}
+        tried = {f"{layer} {pooling}": value for (layer, pooling), value in scores.items()}
+        x = standardise(candidates[key].numpy(), task.train)
+        for name, rows in labelled.items():
+            answer = predict_linear(x, task, rows)
+            of_all = {"tried": tried} if name == ALL_LABELS and tried else {}
+            found[name][method] = ProbePrediction(answer.prediction, {**where, **answer.chosen, **of_all})
+            if method == "linear":
+                nearest = knn_answer(candidates[key], task, rows)
+                found[name]["knn"] = ProbePrediction(nearest.prediction, {**where, **nearest.chosen})
+        if method == "linear":
+            shown = x
+    return found, shown
+
+
+def score_tasks(
+    pool: Pool,
+    indices: Tensor,
+    tasks: Mapping[str, ProbeTask],
+    subsets: Mapping[str, Mapping[str, LabelFraction]],
+    answers: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
+) -> dict[str, Any]:
+    """`metrics` of the result, rows being those of `indices` (n,); the one place where test labels are read."""
+    metrics: dict[str, Any] = {"tasks": {}, "fractions": {}}
+    for name, task in tasks.items():
+        clusters = pool.cluster[indices[task.test].numpy()]
+        for fraction, found in answers[name].items():
+            scores = score_task(task, found, clusters)
+            subset = subsets[name][fraction]
+            row = {
+                "kind": task.kind,
+                "requested": subset.requested,
+                "fraction": subset.fraction,
+                "num_labelled": subset.num_labelled,
+                **{method: {m: s.to_json() for m, s in own.items()} for method, own in scores.items()},
+                "chosen": {method: answer.chosen for method, answer in found.items() if answer.chosen},
+            }
+            if fraction == ALL_LABELS:
+                metrics["tasks"][name] = row
+            else:
+                metrics["fractions"].setdefault(fraction, {"tasks": {}})["tasks"][name] = row
+    return metrics
+
+
+def warn_of_steps(run: Run, name: str, answers: Mapping[str, Mapping[str, ProbePrediction]]) -> None:
+    """Say which probes had not reached their optimum."""
+    for fraction, found in answers.items():
+        for method, answer in found.items():
+            if not answer.chosen.get("converged", True):
+                run.warn(f"task {name}: the probe {method} at fraction {fraction} stopped before its optimum.")
