@@ -19,7 +19,8 @@ def test_an_arm_extends_another_and_changes_a_part() -> None:
             },
             "longer": {"extends": "pretrained", "note": "twice", "pretrain": {"optim": {"steps": 18}}},
             "colour": {"extends": "longer", "pretrain": {"pretexts": {"decolorise": None}}},
-        }
+        },
+        arm_roles(),
     )
     assert arms["plain"].stages == ("finetune",) and arms["plain"].options == {}
     assert arms["longer"].stages == ("pretrain", "finetune") and arms["longer"].note == "twice"

@@ -35,7 +35,8 @@ class Probe(Stage):
         judged=True,
         method="linear",
         fractions_option="fractions",
-        options={"probe": {"embedding_images": 0, "heads": False}},
+        fixed_options={"heads": False},
+        options={"probe": {"embedding_images": 0}},
     )
 
     fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])

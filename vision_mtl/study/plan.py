@@ -89,7 +89,8 @@ class Plan:
         if role.fraction_option:
             at, options = fraction, merge(options, {stage: {role.fraction_option: fraction}})
         elif role.fractions_option:
-            options = merge(options, {stage: {role.fractions_option: sorted(set(self.fractions))}})
+            fractions = {role.fractions_option: sorted(set(self.fractions))}
+            options = merge(options, {stage: fractions | dict(role.fixed_options)})
         try:
             full, text = self.compose(stage, options)
         except UserError as error:

@@ -21,6 +21,8 @@ class ArmRole:
     """The stage's own option that takes the label fraction, where each needs a run."""
     fractions_option: str | None = None
     """The stage's own option that lists all label fractions, where one run serves them all."""
+    fixed_options: Mapping[str, Any] = field(default_factory=dict)
+    """The stage's own options that a study sets whatever an arm says."""
     method: str = "head"
     """Which rows of `test_instances.parquet` an arm is judged by."""
     pictures: Mapping[str, str] = field(default_factory=dict)
