@@ -45,6 +45,7 @@ class Backbone(nn.Module):
         image_size: tuple[int, int],
     ) -> None:
         super().__init__()
+        self.options = BackboneOptions(name=name, pretrained=pretrained, in_chans=in_chans, kwargs=dict(kwargs or {}))
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
         self.model = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
         mean, std = _pixel_statistics(self.model, in_chans)

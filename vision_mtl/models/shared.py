@@ -107,6 +107,10 @@ class SharedModel(nn.Module):
         size, readout = self.backbone.image_size, self.decoder.readouts[0]
         self.task_heads[_module_name(name)] = build_task_head(answer, self.backbone.num_features, readout, size)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, D): the backbone's last map, averaged over positions."""
+        return self.backbone.embed(images)
+
     def task_head(self, name: str) -> nn.Module:
         """The head of task `name`."""
         return self.task_heads[_module_name(name)]

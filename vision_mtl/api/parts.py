@@ -1,0 +1,285 @@
+"""The parts of pretraining, to compose in a program of one's own: images, a model, the loop, or the loss alone."""
+# B images, C channels, H W pixels, D feature width
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.stage import STAGES
+from vision_mtl.core.console import Console
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.rng import Keys
+from vision_mtl.core.run import Run
+from vision_mtl.core.shapes import parse_image_size
+from vision_mtl.data.batches import Batches
+from vision_mtl.data.options import Data
+from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.inference.image_files import Frame
+from vision_mtl.inference.image_inputs import read_given
+from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.decoder import DECODERS, DecoderOptions, MapSpec
+from vision_mtl.models.options import BackboneOptions
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.pretext.contract import PRETEXTS, Pretext
+from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.recipes.build import describe_model
+from vision_mtl.recipes.fit import fit, resume, write_result
+from vision_mtl.recipes.repair import CHANCE_IMAGES
+from vision_mtl.training.loop import Hook
+from vision_mtl.training.loop import Trainer as Loop
+from vision_mtl.training.objective import step_loss
+from vision_mtl.training.options import Optim, Runtime, Track
+from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
+from vision_mtl.training.step_record import Progress, StepRecord
+
+DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
+
+Size = int | str | Sequence[int]  # pixels: N, "H,W" or (H, W)
+
+
+class RepairModel(SharedModel):
+    """A shared model that knows the pretexts of its heads, so that `repair_loss` can damage images for it."""
+
+    def __init__(self, backbone: Backbone, decoder_options: DecoderOptions, pretexts: Mapping[str, Pretext]) -> None:
+        maps = MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size)
+        super().__init__(backbone, decoder_options.build(maps), head_specs(pretexts, backbone.in_chans))
+        self.decoder_options, self.pretexts = decoder_options, dict(pretexts)
+        self.chance_losses: dict[str, float] = {}  # measured on the first images
+        self.num_repair_steps = 0  # calls of `repair_loss` without a step
+
+
+def open_images(
+    images: str | PathLike[str] | Sequence[str] | Dataset[Any] | Tensor | np.ndarray,
+    size: Size = 64,
+    *,
+    channels: int = 3,
+    root: str | PathLike[str] = "data",
+) -> Pool:
+    """Return images as a pool of `size`, ready to train on.
+
+    `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...), of which 20 % are held
+    out for testing and 10 % for validation as in every run, decoded once into a store below `root`; or a torch `Dataset`
+    (items are images, or tuples that begin with one: PIL, uint8 arrays), a float tensor (B, C, H, W) in [0, 1] of that
+    size, or a uint8 array (B, H, W, C), all of whose images are for training. Raises `UserError` for anything else.
+    """
+    height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
+    if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
+        sources = [fspath(one) for one in ([images] if isinstance(images, str | PathLike) else images)]
+        return build_pool(Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels)
+    items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
+    _, pixels = read_given(items, Frame((height, width), channels, "stretch"))
+    return _pool_in_memory((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def build_model(
+    backbone: str = "resnet18",
+    size: Size = 64,
+    pretexts: Sequence[Pretext | str] | Mapping[str, Pretext] = DEFAULT_PRETEXTS,
+    *,
+    channels: int = 3,
+    decoder: DecoderOptions | str = "stages",
+    pretrained: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> RepairModel:
+    """Return a freshly initialised model: a timm backbone, a decoder, and a head for each pretext.
+
+    `pretexts` are instances (`vm.GridMask(grid=2)`) or names; `kwargs` are passed to `timm.create_model`. The weights
+    follow `seed`. Raises `UserError` for an unknown name, and for sizes and channels that do not go together.
+    """
+    image_size = parse_image_size(size if isinstance(size, int | str) else list(size))
+    named = _named(pretexts)
+    for pretext in named.values():
+        pretext.check((channels, *image_size))
+    options = BackboneOptions(name=backbone, pretrained=pretrained, in_chans=channels, kwargs=dict(kwargs or {}))
+    torch.manual_seed(seed)
+    chosen = DECODERS.get(decoder)() if isinstance(decoder, str) else decoder
+    return RepairModel(Backbone.of(options, image_size), chosen, named)
+
+
+def repair_loss(model: RepairModel, images: Tensor, *, step: int | None = None, seed: int = 0) -> Tensor:
+    """Return the loss of repairing damaged copies of `images`: a scalar with a graph, to call `backward()` on.
+
+    `images` (B, C, H, W) are float32 in [0, 1], of the model's size and on its device. Each is damaged by one of the
+    model's pretexts. The loss is the mean over images, in units of each pretext's chance loss, so an untrained model is
+    near 1. Each call draws new damage; the same `step`, `seed` and batch size draw the same. Raises `UserError` for
+    images of another shape, and if no pretext suits them.
+    """
+    shape = (model.backbone.in_chans, *model.backbone.image_size)
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
+        raise UserError(f"images must be float (B, {', '.join(map(str, shape))}); found {tuple(images.shape)}.")
+    if step is None:
+        step, model.num_repair_steps = model.num_repair_steps, model.num_repair_steps + 1
+    index = torch.arange(len(images))
+    keys = Keys(seed, torch.full_like(index, step), index)
+    if not model.chance_losses:
+        model.chance_losses = chance_losses(Mixture(model.pretexts), images.detach(), Keys(seed, 0, index))
+    usable = {name: pretext for name, pretext in model.pretexts.items() if name in model.chance_losses}
+    if not usable:
+        raise UserError(f"no pretext of the model suits these images: {', '.join(model.pretexts)}.")
+    return step_loss(model, PretextObjective(Mixture(usable), model.chance_losses), (images, keys)).total
+
+
+class Trainer:
+    """The command line's own training loop, for a model of `build_model` and a pool of `open_images`.
+
+    Training ends at `steps` or after `max_seconds`, whichever comes first. `options` are those of section `optim`
+    (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a second
+    call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises `UserError`
+    for options out of range.
+    """
+
+    def __init__(
+        self,
+        model: RepairModel,
+        pool: Pool,
+        *,
+        steps: int | None = None,
+        max_seconds: float | None = None,
+        batch_size: int = 64,
+        learning_rate: float = Optim.learning_rate,
+        seed: int = 0,
+        device: str = "auto",
+        run_dir: str | PathLike[str] | None = None,
+        runtime: Runtime | None = None,
+        track: Track | None = None,
+        console: str = "auto",
+        **options: Any,
+    ) -> None:
+        own = {"steps": steps, "max_seconds": max_seconds, "batch_size": batch_size, "learning_rate": learning_rate}
+        optim, self.runtime = Optim(**own, **options), runtime or Runtime()
+        self.model, self.pool, self.seed, self.device = model, pool, seed, device
+        self.track, self.console = track or Track(), Console.of(console)
+        self.run_dir = None if run_dir is None else Path(run_dir).expanduser()
+        self.records: list[StepRecord] = []  # one for each step of this process
+        accelerator = self.runtime.accelerator(device)
+        self.indices = pool.indices("train")
+        if len(self.indices) == 0:
+            raise UserError("there is no image to train on: the pool has no training image.")
+        batches = Batches(self.indices, optim.batch_size, seed)
+        feed = RepairFeed(pool, batches, seed, accelerator.device)
+        layout = self.runtime.layout(model.backbone)
+        self.loop = Loop(
+            model, self._objective(), feed, optim, accelerator, layout, seed, compiled=self.runtime.compile
+        )
+
+    def fit(self, hook: Hook | None = None) -> RepairModel:
+        """Train to the end and return the model; `hook(progress, record)` is called after every step.
+
+        Raises `UserError` for a non-finite loss, `KeyboardInterrupt` if a run in a folder was interrupted.
+        """
+
+        def keep(progress: Progress, record: StepRecord) -> None:
+            self.records.append(record)
+            if hook is not None:
+                hook(progress, record)
+
+        if self.run_dir is None:
+            self.loop.fit(keep)
+        else:
+            self._fit_in_folder(self.run_dir, keep)
+        return self.model
+
+    def _objective(self) -> PretextObjective:
+        sample = spread_evenly(self.indices, CHANCE_IMAGES)
+        mixture, images = Mixture(self.model.pretexts), self.pool.gather(sample)
+        self.model.chance_losses = chance_losses(mixture, images, Keys(self.seed, 0, sample))
+        kept = {name: pretext for name, pretext in self.model.pretexts.items() if name in self.model.chance_losses}
+        if not kept:
+            raise UserError(f"no pretext of the model suits these images: {', '.join(self.model.pretexts)}.")
+        return PretextObjective(Mixture(kept), self.model.chance_losses)
+
+    def _fit_in_folder(self, folder: Path, keep: Callable[[Progress, StepRecord], None]) -> None:
+        config = self._config()
+        run = Run(folder, config.stage, self.seed, console=self.console)
+        run.open(config.to_yaml())
+        try:
+            memory: dict[str, Any] = {"chance": self.model.chance_losses}
+            resume(self.loop, run, memory, config)
+            description = describe_model(config, self.model, self.pool)
+            fit(run, self.loop, self.track, description, memory, (), hook=keep)
+            write_result(run, self.loop, {}, self.pool.summary())
+        finally:
+            run.close()
+
+    def _config(self) -> RunConfig:
+        """The config of an equal run of stage pretrain; images from memory have no source to name."""
+        kind = STAGES.get("pretrain")
+        return RunConfig(
+            stage="pretrain",
+            seed=self.seed,
+            device=self.device,
+            image_size=self.model.backbone.image_size,
+            init_from=None,
+            options=kind(),
+            data=replace(Data(), unlabelled=[source for source in self.pool.sources if "/" in source]),
+            pretexts=self.model.pretexts,
+            backbone=self.model.backbone.options,
+            decoder=self.model.decoder_options,
+            optim=self.loop.optim,
+            runtime=self.runtime,
+            track=self.track,
+        )
+
+
+def _named(pretexts: Sequence[Pretext | str] | Mapping[str, Pretext]) -> dict[str, Pretext]:
+    if isinstance(pretexts, Mapping):
+        return dict(pretexts)
+    found: dict[str, Pretext] = {}
+    for item in pretexts:
+        pretext = PRETEXTS.get(item)() if isinstance(item, str) else item
+        name = pretext.registered_name
+        if name in found:
+            raise UserError(f"pretext {name} is given twice: give a mapping of names to pretexts.")
+        found[name] = pretext
+    if not found:
+        raise UserError("build_model needs at least one pretext, for example vm.GridMask().")
+    return found
+
+
+def _all_text(images: Sequence[Any]) -> bool:
+    return bool(images) and all(isinstance(one, str) for one in images)
+
+
+def _items(images: Any) -> Iterable[Any]:
+    """The items of a dataset or a list; raises `UserError` for anything without a length and items."""
+    if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
+        raise UserError(
+            "open_images takes a source such as images/PATH, a torch Dataset with a length, a tensor or an array; found "
+            f"{type(images).__name__}."
+        )
+    return (images[number] for number in range(len(images)))
+
+
+def _image_of(item: Any) -> Any:
+    """The image of a dataset's item, as `read_given` takes one."""
+    image = item[0] if isinstance(item, tuple | list) else item
+    return image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
+
+
+def _pool_in_memory(pixels: np.ndarray) -> Pool:
+    """A pool of (N, H, W, C) uint8 images, all of them for training."""
+    count = len(pixels)
+    return Pool(
+        blocks=[pixels],
+        identities=[f"image {number}" for number in range(count)],
+        paths=[None] * count,
+        sources=["memory"],
+        member=np.ones((count, 1), bool),
+        split=np.zeros(count, np.int8),
+        cluster=np.arange(count),
+        targets={},
+        warnings=[],
+        details={"streamed": []},
+    )
