@@ -13,13 +13,13 @@ from torch import Tensor
 from vision_mtl.config.resolve import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.models.shared import HeadSpec, SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.recipes.run_warnings import warn_of_seen
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
