@@ -167,10 +167,9 @@ class LabelKind(ABC):
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
         """One label or decision in words: `class`, `classes` or `value`; {} for a mask."""
 
+    @abstractmethod
     def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
         """One image's numbers as `predictions.json` shows them; with `probability` if the kind has classes."""
-        probabilities = {"probability": rounded(numbers.max()), "probabilities": by_class(class_names, numbers)}
-        return self.describe(self.decide(numbers[None])[0], class_names) | probabilities
 
 
 LABEL_KINDS: Registry[type[LabelKind]] = Registry("kind of label", "vision_mtl.tasks")

@@ -65,7 +65,7 @@ def warn_of_few(run: Run, pool: Pool, feed: Feed, tasks: Sequence[str]) -> None:
     feed = feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed
     for task in tasks:
         target = pool.targets[task]
-        groups = target.num_outputs if label_kind(target.kind).one_class else 1
+        groups = len(target.class_names) if label_kind(target.kind).one_class else 1
         count = len(pool.indices("val", task=task))
         if count < FEW_VALIDATION * groups:
             what = f"{count} validation images" + (f" for {groups} classes" if groups > 1 else "")

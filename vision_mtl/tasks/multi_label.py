@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.sums import Measure, divide
-from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec, rounded
+from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec, by_class, rounded
 from vision_mtl.data.targets import NO_CLASS, class_names_of
 from vision_mtl.tasks.class_metrics import class_counts, class_f1, macro_auroc, macro_f1
 from vision_mtl.tasks.heads import ClassHead
@@ -126,8 +126,10 @@ class MultiLabel(LabelKind):
         return {"classes": [name for name, is_there in zip(class_names, value, strict=True) if is_there > 0]}
 
     def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-        """`probability` is that of the least sure yes or no."""
-        return super().answer(numbers, class_names) | {"probability": rounded(np.maximum(numbers, 1 - numbers).min())}
+        """`classes`, the `probability` of the least sure yes or no, and all `probabilities` by class name."""
+        least = rounded(np.maximum(numbers, 1 - numbers).min())
+        probabilities = {"probability": least, "probabilities": by_class(class_names, numbers)}
+        return self.describe(self.decide(numbers[None])[0], class_names) | probabilities
 
 
 def _accuracy(sums: np.ndarray) -> np.ndarray:

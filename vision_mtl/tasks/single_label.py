@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_mtl.core.sums import Measure, mean_of
-from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec
+from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec, by_class, rounded
 from vision_mtl.data.targets import class_names_of
 from vision_mtl.tasks.class_metrics import (
     balanced_accuracy,
@@ -115,3 +115,9 @@ class SingleLabel(LabelKind):
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
         """`class`."""
         return {"class": class_names[int(value)]}
+
+    def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+        """`class`, its `probability`, and all `probabilities` by class name."""
+        decided = self.decide(numbers[None])[0]
+        probabilities = {"probability": rounded(numbers[decided]), "probabilities": by_class(class_names, numbers)}
+        return self.describe(decided, class_names) | probabilities
