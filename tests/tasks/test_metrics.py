@@ -88,6 +88,19 @@ def test_several_labels_agree_with_torchmetrics(k: int) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+def test_a_vote_that_rounding_puts_above_1_is_still_a_probability(kind: str) -> None:
+    """torchmetrics takes such numbers for logits, of which 0.2 would be a yes."""
+    p = np.array([[1.0, 0.0], [0.2, 0.8], [0.9, 0.1], [1.0, 0.0]])
+    values = np.array([0, 1, 0, 0])
+    true = values if kind == "single_label" else np.eye(2, dtype=np.int8)[values]
+    exact, found = (scores(kind, numbers, true, np.arange(4)) for numbers in (p, np.where(p == 1, 1 + 1e-7, p)))
+    assert found["accuracy"].value == 1
+    for name, score in exact.items():
+        assert found[name].value == pytest.approx(score.value, abs=1e-6)
+        assert (found[name].low, found[name].high) == pytest.approx((score.low, score.high), abs=1e-6)
+
+
 def test_numbers_agree_with_torchmetrics() -> None:
     random = np.random.default_rng(0)
     true = random.normal(170, 12, size=500).astype(np.float32)

@@ -65,6 +65,7 @@ TYPES = {"Literal": Literal, "Any": Any}
 # names only: their files are found without importing them, and the registries proper need PyTorch
 _DECODERS: Registry[Any] = Registry("decoder", "vision_mtl.models.decoders")
 _PRETEXTS: Registry[Any] = Registry("pretext", "vision_mtl.pretext")
+_LABEL_KINDS: Registry[Any] = Registry("kind of label", "vision_mtl.tasks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +189,9 @@ def resolve(stage: str, file: Mapping[str, Any], given: Mapping[str, list[str]])
         values["data.unlabelled"] = list(DEFAULT_UNLABELLED) if uses_defaults and stage not in LABELLED_ONLY else []
     values |= {key: value for key, value in inherited.items() if key in table}
     explicit = _checked(table, written, given)
+    for key, value in explicit.items():
+        if key.startswith("tasks.") and key.endswith(".kind"):
+            _LABEL_KINDS.file(value)  # raises for an unknown kind of label
     if start:
         _refuse_contradictions(explicit, inherited, str(start))
     values |= explicit

@@ -1,7 +1,7 @@
 """What a kind of label is: the contract that every file in `vision_mtl/tasks` fulfils, and their registry.
 
-A kind is one object without state. It reads labels from text, builds the head that predicts them, and says what that
-head's loss, metrics and predictions are. No other package compares a kind's name with a string.
+A kind is one object without state. It reads labels from text, builds the head that predicts them, and defines its
+loss, its metrics and how a prediction is shown. No other package compares a kind's name with a string.
 """
 # N images, B of a batch, n scored, K classes, D feature width, H W pixels
 
@@ -11,21 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from vision_mtl.core.registry import Registry
-from vision_mtl.core.sums import Measure
 
-if TYPE_CHECKING:  # options are checked without importing PyTorch
+if TYPE_CHECKING:  # options are listed and checked without importing NumPy and PyTorch
+    import numpy as np
     from torch import Tensor, nn
 
+    from vision_mtl.core.sums import Measure
     from vision_mtl.data.options import Task
 
 DIGITS = 6  # decimals of a written probability: float32 holds no more
-Array = TypeVar("Array", np.ndarray, "Tensor")
-ProbePath = Iterator[tuple[float, np.ndarray, np.ndarray, bool]]  # C, weight (D, K), bias (K,), converged
+Array = TypeVar("Array", "np.ndarray", "Tensor")
+ProbePath: TypeAlias = "Iterator[tuple[float, np.ndarray, np.ndarray, bool]]"  # C, weight (D, K), bias (K,), converged
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,9 @@ class LabelKind(ABC):
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of N labelled images: (m,) int64 image, (m,) int64 class and (m,) how often it shows it, ordered by image."""
 
+    @abstractmethod
     def strata(self, values: np.ndarray) -> np.ndarray:
         """(N,) int64: the groups of labelled images that a label fraction draws from evenly."""
-        return np.zeros(len(values), np.int64)
 
     def statistics(self, values: np.ndarray) -> tuple[float, float]:
         """(offset, scale) of a head for these training labels."""

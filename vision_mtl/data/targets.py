@@ -53,7 +53,7 @@ class Target:
         return rows[images], classes
 
     def spread(self, rows: np.ndarray, count: int) -> Target:
-        """The labels of n items as labels of `count` images, item i being image `rows[i]`; the others have none."""
+        """The labels of n items as labels of `count` images: item i is image `rows[i]`, of (n,); others have none."""
         values = np.full((count, *self.values.shape[1:]), label_kind(self.kind).missing).astype(self.values.dtype)
         values[rows[self.labelled]] = self.values[self.labelled]
         return replace(self, values=values)

@@ -38,14 +38,20 @@ class Dense(LabelKind):
 
     def gather(self, values: np.ndarray, masks: np.ndarray | None) -> Tensor:
         """(B, H, W) int64, -1 where a pixel has no class."""
+        assert masks is not None
         chosen = masks[values]  # -1 takes the last one, which is then hidden
         return mask_tensor(np.where((values < 0)[:, None, None], np.uint8(IGNORED), chosen))
 
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """How many pixels of an image have a class."""
+        assert masks is not None
         pixels = np.stack([np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED] for mask in masks])[values]
         images, classes = np.nonzero(pixels)
         return images, classes, pixels[images, classes]
+
+    def strata(self, values: np.ndarray) -> np.ndarray:
+        """(N,): one stratum, since an image shows several classes."""
+        return np.zeros(len(values), np.int64)
 
     def head(
         self, spec: TaskHeadSpec, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]

@@ -17,6 +17,8 @@ from vision_mtl.models.decoder import LogitHead, PixelHead
 class ClassHead(LogitHead):
     """K logits an image, from the last map."""
 
+    temperature: Tensor
+
     def __init__(self, kind: LabelKind, num_features: int, num_outputs: int) -> None:
         super().__init__(num_features, num_outputs)
         self.kind = kind
@@ -29,6 +31,8 @@ class ClassHead(LogitHead):
 
 class DenseHead(PixelHead):
     """(B, K, H, W) logits from the decoder's readout."""
+
+    temperature: Tensor
 
     def __init__(self, kind: LabelKind, width: int, num_outputs: int, stride: int, image_size: tuple[int, int]) -> None:
         super().__init__(width, num_outputs, stride, image_size)

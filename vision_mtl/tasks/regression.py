@@ -26,6 +26,9 @@ VALUE_STRATA = 10  # deciles
 class ValueHead(LogitHead):
     """One number an image, in the labels' own unit: (B, 1). The unit is a buffer and travels with the weights."""
 
+    offset: Tensor
+    scale: Tensor
+
     def __init__(self, num_features: int, offset: float, scale: float) -> None:
         super().__init__(num_features, 1)
         self.register_buffer("offset", torch.tensor(offset))
