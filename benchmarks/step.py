@@ -30,11 +30,11 @@ import torch
 from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary, write
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.batches import Batches
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer

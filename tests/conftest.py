@@ -23,7 +23,7 @@ import torch
 
 import vision_mtl  # noqa: F401, first
 from vision_mtl.config.resolve import resolve
-from vision_mtl.models.task_heads import TaskHeadSpec
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.recipes import build
 from vision_mtl.training.checkpoint import save_weights
 

@@ -21,6 +21,7 @@ ORDER = [
     "discovery",
     "training",
     "evaluation",
+    "tasks",
     "pretext",
     "models",
     "data",

@@ -75,6 +75,7 @@ CONTRACTS = (
     "Pretext",
     "Decoder",
     "Balancing",
+    "LabelKind",
     "Objective",
     "Feed",
     "Module",

@@ -15,12 +15,13 @@ TEXT = (ROOT / "docs/extending.md").read_text("utf-8")
 SMALL = ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps", "2", "--optim.batch_size", "8"]
 # the contract tests of the new components, then the command: one process, one import of PyTorch
 DRIVER = """
-import sys, pytest
+import json, sys, pytest
 from vision_mtl.cli.command import main
-tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_rooms.py"]
+tests = [f"tests/contracts/test_{name}.py" for name in ("pretexts", "packages", "label_kinds")]
 plain = ["-o", "addopts=--strict-markers", "-p", "no:cacheprovider"]  # in this process
-code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or stripes or coarse or hardest"])
-sys.exit(code or main(sys.argv[1:]))
+code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or stripes or coarse or hardest or ordinal"])
+joint, finetune = json.loads(sys.argv[1])
+sys.exit(code or main(joint) or main(finetune))
 """
 
 
@@ -34,7 +35,7 @@ def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("vision_mtl", "tests/contracts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    for name in ("tests/conftest.py", "README.md", "train.py", "pyproject.toml"):
+    for name in ("tests/conftest.py", "tests/command_fixtures.py", "README.md", "train.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     written = []
     for text in blocks("python"):
@@ -42,20 +43,21 @@ def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:
         assert place and not (ROOT / place[1]).exists(), "a block begins with the new file's path"
         (tmp_path / place[1]).write_text(text.removeprefix(place[0]))
         written.append(place[1])
-    assert len(written) == 4
-    (command,) = blocks("")
-    words = shlex.split(command.replace("\\\n", " "))
-    assert words[:2] == ["python", "train.py"]
-    run = ["--run_dir", "run", "--device", "cpu", *SMALL]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, *words[2:], *run], cwd=tmp_path, capture_output=True, text=True, timeout=900
-    )
+    assert len(written) == 5
+    commands = [shlex.split(command.replace("\\\n", " ")) for command in blocks("")]
+    assert all(words[:2] == ["python", "train.py"] for words in commands)
+    runs = [[*words[2:], "--run_dir", words[3], "--device", "cpu", *SMALL] for words in commands]
+    driver = [sys.executable, "-c", DRIVER, json.dumps(runs)]
+    done = subprocess.run(driver, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"\d\d+ passed", done.stdout), done.stdout[-3000:]
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "joint" / "result.json").read_text())
     assert "mirrored" in result["metrics"]["skill"] and "accuracy" in result["metrics"]["tasks"]["stripes"]
-    record = (tmp_path / "run" / "metrics.jsonl").read_text()
+    record = (tmp_path / "joint" / "metrics.jsonl").read_text()
     assert "loss.mirrored" in record
+    scores = json.loads((tmp_path / "finetune" / "result.json").read_text())["metrics"]["tasks"]["stripes"]
+    assert scores["kind"] == "ordinal" and 0 <= scores["accuracy"]["value"] <= 1
+    assert 0 <= scores["steps_off"]["value"] <= 2
 
 
 def test_the_example_has_the_houses_form(tmp_path: Path) -> None:

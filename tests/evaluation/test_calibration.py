@@ -7,7 +7,10 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.calibration import FEWEST, fit_temperature
+
+ONE_CLASS = label_kind("single_label")
 
 
 def drawn(count: int = 4000, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,12 +23,12 @@ def drawn(count: int = 4000, classes: int = 4) -> tuple[torch.Tensor, torch.Tens
 @pytest.mark.parametrize("factor", [1.0, 3.0, 0.25])
 def test_a_known_temperature_is_found(factor: float) -> None:
     logits, true = drawn()
-    assert fit_temperature(factor * logits, true) == pytest.approx(factor, rel=0.06)
+    assert fit_temperature(ONE_CLASS, factor * logits, true) == pytest.approx(factor, rel=0.06)
 
 
 def test_no_other_temperature_has_less_loss() -> None:
     logits, true = drawn(300)
-    found = fit_temperature(3 * logits, true)
+    found = fit_temperature(ONE_CLASS, 3 * logits, true)
 
     def loss(temperature: float) -> float:
         return -log_softmax(3 * logits.double().numpy() / temperature, axis=1)[np.arange(300), true.numpy()].mean()
@@ -39,17 +42,17 @@ def test_a_known_temperature_of_several_labels_is_found() -> None:
     random = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(3000, 3, generator=random)
     true = torch.bernoulli(torch.sigmoid(logits), generator=random)
-    assert fit_temperature(3 * logits, true) == pytest.approx(3, rel=0.06)
+    assert fit_temperature(label_kind("multi_label"), 3 * logits, true) == pytest.approx(3, rel=0.06)
 
 
 def test_fewer_than_ten_images_leave_it_at_1() -> None:
     logits, true = drawn()
     assert FEWEST == 10
-    assert fit_temperature(3 * logits[:9], true[:9]) == 1.0
-    assert fit_temperature(3 * logits[:10], true[:10]) != 1.0
+    assert fit_temperature(ONE_CLASS, 3 * logits[:9], true[:9]) == 1.0
+    assert fit_temperature(ONE_CLASS, 3 * logits[:10], true[:10]) != 1.0
 
 
 def test_logits_without_meaning_end_near_the_largest_and_perfect_ones_near_the_smallest() -> None:
     logits, _ = drawn(400)
-    assert fit_temperature(logits, logits.argmin(1)) == pytest.approx(20, rel=0.01)
-    assert fit_temperature(logits, logits.argmax(1)) < 0.5
+    assert fit_temperature(ONE_CLASS, logits, logits.argmin(1)) == pytest.approx(20, rel=0.01)
+    assert fit_temperature(ONE_CLASS, logits, logits.argmax(1)) < 0.5

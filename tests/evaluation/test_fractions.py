@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.evaluation.fractions import label_fraction, strata_of
+from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.evaluation.fractions import label_fraction
 
 
 def names(count: int) -> list[str]:
@@ -62,6 +63,6 @@ def test_what_is_no_share_is_refused(fraction: float) -> None:
 
 def test_strata_of_labels_and_numbers() -> None:
     labels = np.array([[1, 0], [1, 1], [0, 0], [1, 0]], np.int8)
-    assert strata_of("multi_label", labels).tolist() == [0, 1, 2, 0]
-    assert np.bincount(strata_of("regression", np.linspace(0, 1, 100))).tolist() == [10] * 10
-    assert strata_of("single_label", np.array([3, 1])).tolist() == [3, 1]
+    assert label_kind("multi_label").strata(labels).tolist() == [0, 1, 2, 0]
+    assert np.bincount(label_kind("regression").strata(np.linspace(0, 1, 100))).tolist() == [10] * 10
+    assert label_kind("single_label").strata(np.array([3, 1])).tolist() == [3, 1]

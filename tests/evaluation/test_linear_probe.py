@@ -5,12 +5,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.linear_probe import (
     DEFAULT_STRENGTH,
     STRENGTHS,
     fit_linear_probe,
     standardise,
-    validation_score,
     validation_warning,
 )
 
@@ -103,10 +103,10 @@ def test_standardised_by_training_rows_alone() -> None:
 
 
 def test_scores_of_validation() -> None:
-    assert validation_score("regression", np.array([1.0, 3.0]), np.array([2.0, 3.0])) == -0.5
-    labels = np.array([[1, 0], [0, 0]])
-    assert validation_score("multi_label", np.array([[0.9, 0.9], [0.1, 0.9]]), labels) == 1.0  # the first label alone
-    assert validation_score("multi_label", np.array([[0.9, 0.9]]), labels[:1]) == 0.5
+    assert label_kind("regression").validation_score(np.array([1.0, 3.0]), np.array([2.0, 3.0])) == -0.5
+    labels, several = np.array([[1, 0], [0, 0]]), label_kind("multi_label")
+    assert several.validation_score(np.array([[0.9, 0.9], [0.1, 0.9]]), labels) == 1.0  # the first label alone
+    assert several.validation_score(np.array([[0.9, 0.9]]), labels[:1]) == 0.5
 
 
 def test_few_validation_images_are_said() -> None:

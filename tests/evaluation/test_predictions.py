@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
 from vision_mtl.evaluation.predictions import (
@@ -20,7 +21,6 @@ from vision_mtl.evaluation.predictions import (
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import Request, SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 
 COUNT, SIDE = 20, 32
 

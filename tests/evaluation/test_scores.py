@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vision_mtl.evaluation.scores import Bootstrap, accuracy_score, divide, mean_score, proportion, ratio, ratio_skill
+from vision_mtl.core.sums import divide, ratio
+from vision_mtl.evaluation.scores import Bootstrap, accuracy_score, mean_score, proportion, ratio_skill
 
 
 def test_skill_is_a_ratio_of_sums() -> None:

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import HeadSpec, Request, SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 
 ANSWERS = {
     "mask": HeadSpec("pixels", 3, learned_fill=True),

@@ -36,11 +36,11 @@ def test_an_end_that_is_not_0_is_not_told_as_0() -> None:
     ("width", "told"), [(0.31, "+0.12"), (3.1, "+0.1"), (31.0, "+0"), (0.0031, "+0.1235"), (0.0, "+0.1")]
 )
 def test_a_regression_has_digits_as_its_intervals_are_wide(width: float, told: str) -> None:
-    unit = unit_of("regression", [score(2.0, 1.0, 1.0 + width), None])
+    unit = unit_of(False, [score(2.0, 1.0, 1.0 + width), None])
     assert unit.factor == 1
     expected = told if told != "+0" else "0"
     assert unit.amount(0.12345, signed=True) == f"{expected} units of the label"
-    assert unit_of("dense", [score(2.0, 1.0, 2.0)]) is POINTS and unit_of("regression").value(1.234) == "1.23"
+    assert unit_of(True, [score(2.0, 1.0, 2.0)]) is POINTS and unit_of(False).value(1.234) == "1.23"
 
 
 def test_the_axis_of_a_regression_says_that_it_is_an_error() -> None:

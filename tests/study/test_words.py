@@ -76,7 +76,7 @@ def test_a_difference_between_arms_at_chance_says_so() -> None:
 
 def test_a_regression_is_told_in_its_own_unit() -> None:
     comparison = one("helps", 0.42, 0.1, 0.74)
-    told = verdict_sentence(comparison, unit_of("regression", [comparison["difference"]]), 1).text
+    told = verdict_sentence(comparison, unit_of(False, [comparison["difference"]]), 1).text
     assert told == "pretrained is +0.42 units of the label [0.10, 0.74] above labels: helps"
 
 

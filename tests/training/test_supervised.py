@@ -14,12 +14,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
 
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.loader import LabelledBatch
 from vision_mtl.data.targets import Target
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import Request, SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.training.objective import StepLoss, step_loss
 from vision_mtl.training.optimiser import build_optimiser
 from vision_mtl.training.options import Optim

@@ -76,7 +76,9 @@ def open_images(
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
         sources = [fspath(one) for one in ([images] if isinstance(images, str | PathLike) else images)]
-        return build_pool(Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels)
+        return build_pool(
+            Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels
+        )
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
     _, pixels = read_given(items, Frame((height, width), channels, "stretch"))
     return _pool_in_memory((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())

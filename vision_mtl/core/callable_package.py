@@ -14,7 +14,7 @@ class CallablePackage(ModuleType):
     """A package that runs the stage of its name when it is called, with the options of `vision_mtl.run_stage`."""
 
     def __call__(self, **options: Any) -> Any:
-        from vision_mtl import run_stage
+        from vision_mtl.api.stage_functions import run_stage
 
         return run_stage(self.__name__.rpartition(".")[2], **options)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.options import Data, Task
@@ -148,7 +149,7 @@ def read_target(
 ) -> Target:
     """A task's labels, a row for each item of its source. Raises `UserError` naming the task and what is wrong."""
     identities = [item.identity for item in source.items]
-    if task.kind != "dense":
+    if not label_kind(task.kind).is_dense:
         return parse_labels(name, task, label_text(name, task, source), identities)
     if task.masks is not None:
         files = masks_in_folder(name, mask_folder(task), source.items)

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.targets import Target
 
 FEWEST = 10  # labelled images; fewer may stand in order by chance
@@ -41,9 +42,10 @@ def order_warning(name: str, target: Target, identities: Sequence[str]) -> str |
 
 def _numbers(target: Target) -> np.ndarray | None:
     """(n,) float, NaN where there is no label; None unless labels are numbers."""
-    if target.kind == "regression":
+    kind = label_kind(target.kind)
+    if not kind.has_classes:
         return target.values.astype(float)
-    if target.kind != "single_label" or not target.class_names:
+    if not kind.one_class or not target.class_names:
         return None
     try:
         of_class = np.array([float(text) for text in target.class_names])

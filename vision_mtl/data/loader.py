@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vision_mtl.data.ahead import Ahead
 from vision_mtl.data.augment import Augmenter
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool, image_tensor
 from vision_mtl.data.targets import mask_tensor
@@ -55,7 +56,7 @@ class TaskLoader:
     ) -> None:
         channels, height, width = pool.shape
         self.pool, self.tasks, self.batches, self.seed = pool, list(tasks), batches, seed
-        self._dense = [task for task in tasks if pool.targets[task].kind == "dense"]
+        self._dense = [task for task in tasks if label_kind(pool.targets[task].kind).is_dense]
         self._augmenters = [Augmenter(t, tasks[t].augment, (height, width, channels)) for t in batches.tasks]
         self._num_workers = num_workers or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._num_workers, thread_name_prefix="augment")

@@ -105,7 +105,7 @@ def _number_classes(name: str, task: Task, masks: np.ndarray, codes: dict[int, i
     masks = table[masks]
     values = np.full(len(has_mask), -1, np.int64)
     values[has_mask] = np.where((masks != IGNORED).any((1, 2)), np.arange(len(masks)), -1)
-    return Target("dense", class_names, values, masks)
+    return Target(task.kind, class_names, values, masks)
 
 
 def _decode(name: str, item: Item, file: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.data.label_kinds import LABEL_KINDS, label_kind
 
 POLICIES = ("none", "light", "mirror")  # augmentation by name
 POLICY_FILES = (".yaml", ".yml", ".json")  # or in a file of these
@@ -55,9 +56,9 @@ class Task:
 
     source: str
     """For example folder/my/cars, csv/labels.csv or bundled/digits."""
-    kind: Literal["single_label", "multi_label", "regression", "dense"] = "single_label"
-    """What a label is: one class; any number of classes; a number; or a mask with a class for each pixel. A blank label
-    is always no label."""
+    kind: str = "single_label"
+    """What a label is: single_label, one class; multi_label, any number of classes; regression, a number; dense, a mask
+    with a class for each pixel. A blank label is always no label."""
     label: str | None = None
     """Label column; default: the source's only one. Of a dense task it names mask files, relative to the CSV file."""
     label_from: str | None = None
@@ -83,17 +84,23 @@ class Task:
     """Of the task's loss among the others, above 0."""
 
     def __post_init__(self) -> None:
-        smoothing, has_classes = self.label_smoothing, self.kind != "regression"
+        if self.kind not in LABEL_KINDS.names():
+            raise unknown(f"kind of label of the task on {self.source}", self.kind, LABEL_KINDS.names())
+        smoothing = self.label_smoothing
         self._require("label_smoothing must lie in [0, 1)", smoothing, 0 <= smoothing < 1)
         self._require("weight must be a finite number above 0", self.weight, 0 < self.weight < math.inf)
         self._require("ignore must be 0 or more, or null", self.ignore, self.ignore is None or self.ignore >= 0)
         self._require("separator must not be empty", self.separator, self.separator != "")
-        self._require("masks is for kind dense", self.masks, self.masks is None or self.kind == "dense")
-        self._require("label_smoothing is for kinds with classes", smoothing, smoothing == 0 or has_classes)
+        self._require("masks is for kind dense", self.masks, self.masks is None or label_kind(self.kind).is_dense)
+        self._require("label_smoothing is for kinds with classes", smoothing, smoothing == 0 or self._has_classes)
         plain = self.class_weights == "none"
-        self._require("class_weights is for kinds with classes", self.class_weights, plain or has_classes)
+        self._require("class_weights is for kinds with classes", self.class_weights, plain or self._has_classes)
         if isinstance(self.augment, str) and self.augment not in POLICIES and not self.augment.endswith(POLICY_FILES):
             raise unknown(f"augment of the task on {self.source}", self.augment, [*POLICIES, "FILE.yaml", "FILE.json"])
+
+    @property
+    def _has_classes(self) -> bool:
+        return label_kind(self.kind).has_classes
 
     def _require(self, rule: str, found: object, holds: bool) -> None:
         if not holds:

@@ -15,6 +15,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.assemble import load_source
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.sides import check_tasks, draw_sides, drop_leaks, report_copies, report_near, report_order
 from vision_mtl.data.source import SPLITS, movable_name
@@ -58,12 +59,12 @@ class Pool:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The single-label tasks' classes: (N,) int64, -1 = none."""
-        return _single_labels(self.targets)
+        """The classes of the tasks with one class an image: (N,) int64, -1 = none."""
+        return _class_labels(self.targets)
 
     @property
     def class_names(self) -> dict[str, list[str]]:
-        """Every task's classes in the order of their numbers; none for regression."""
+        """Every task's classes in the order of their numbers; none for numbers."""
         return {task: target.class_names for task, target in self.targets.items()}
 
     def indices(self, split: str, *, source: str | None = None, task: str | None = None) -> Tensor:
@@ -175,7 +176,7 @@ def build_pool(
     exact, groups = instances.contents(), instances.groups()
     warnings += _near_warning(instances)
     near = near_representatives(
-        instances, exact, _single_labels(targets), settings, Path(data.root).expanduser(), progress
+        instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
     )
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
     split = drop_leaks(draw_sides(data, instances, unit, targets), exact, instances, warnings)
@@ -221,5 +222,5 @@ def _near_warning(instances: Instances) -> list[str]:
     return [f"near duplicates are not looked for among streamed images ({names})."] if names else []
 
 
-def _single_labels(targets: Mapping[str, Target]) -> dict[str, np.ndarray]:
-    return {task: target.values for task, target in targets.items() if target.kind == "single_label"}
+def _class_labels(targets: Mapping[str, Target]) -> dict[str, np.ndarray]:
+    return {task: target.values for task, target in targets.items() if label_kind(target.kind).one_class}

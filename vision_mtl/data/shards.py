@@ -21,6 +21,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.assemble import LABEL_FROM, load_source
 from vision_mtl.data.decode import unless_unreadable
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.source import SPLITS, Item, Source, open_source
@@ -83,7 +84,7 @@ def _only_source(pool: Pool, tasks: Mapping[str, Task], folder: Path) -> str:
             f"data.to_shards writes one source at a time; found {len(pool.sources)}: {', '.join(pool.sources)}. "
             "Give one with --data.unlabelled or --tasks.NAME.source, and each a folder of its own."
         )
-    if dense := [name for name, task in tasks.items() if task.kind == "dense"]:
+    if dense := [name for name, task in tasks.items() if label_kind(task.kind).is_dense]:
         raise UserError(f"data.to_shards: shards hold no masks; found task {dense[0]!r} of kind dense. Leave it out.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"data.to_shards {str(folder)!r} must be a new or empty folder; choose another.")

@@ -20,9 +20,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import t as student
 
+from vision_mtl.core.sums import divide
 from vision_mtl.discovery.measure import DamageErrors
 from vision_mtl.evaluation.families import holm
-from vision_mtl.evaluation.scores import Bootstrap, Score, divide
+from vision_mtl.evaluation.scores import Bootstrap, Score
 
 TRIVIAL_SHARE = 0.01  # of the target's variance
 FLOOR = (1 / 255) ** 2  # mean squared error of one grey level: below it, repairs cannot be told from the truth

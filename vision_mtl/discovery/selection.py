@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
+from vision_mtl.core.sums import divide
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import FOLDS, first_source
 from vision_mtl.discovery.kinds import FLOOR, best_rules
 from vision_mtl.discovery.measure import DamageErrors
 from vision_mtl.discovery.tables import SkillTables
-from vision_mtl.evaluation.scores import divide
 
 Rule = Literal["learnable", "top", "soft", "hopeless"]
 By = Literal["skill", "progress"]

@@ -12,14 +12,15 @@ import math
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torch.nn import functional as F
+
+from vision_mtl.data.label_kinds import LabelKind
 
 RANGE = (0.05, 20.0)  # temperatures looked at: beyond them, answers are certain or all alike
 FEWEST = 10  # validation images; fewer fit noise, and the temperature stays 1
 
 
-def fit_temperature(logits: Tensor, true: Tensor) -> float:
-    """Logits (n, K) with classes (n,) int64, or with labels (n, K) in {0, 1} -> the temperature of least loss.
+def fit_temperature(kind: LabelKind, logits: Tensor, true: Tensor) -> float:
+    """Logits (n, K) and labels as the kind's loss takes them -> the temperature of least loss.
 
     1.0 where there are fewer than `FEWEST` images.
     """
@@ -29,9 +30,7 @@ def fit_temperature(logits: Tensor, true: Tensor) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
-        if true.ndim == 1:
-            return float(F.cross_entropy(scaled, true))
-        return float(F.binary_cross_entropy_with_logits(scaled, true.double()))
+        return float(kind.loss(scaled, true, weights=None, smoothing=0.0, scale=1.0).mean())
 
     found = minimize_scalar(loss, bounds=tuple(math.log(t) for t in RANGE), method="bounded")
     return float(torch.tensor(math.exp(found.x), dtype=torch.float32))

@@ -3,7 +3,7 @@
 Which images are taken depends on what they are called and on the seed, never on their order or number, so two runs that
 see the same images under other indices learn from the same labels.
 """
-# n training images of one task, m of them labelled, L labels an image
+# n training images of one task, m of them labelled
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 
 ROUNDED_UP = 2.0  # times the asked share beyond which a run warns: then "1 %" is no longer what was measured
-VALUE_STRATA = 10  # strata of a regression task: its deciles
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,6 @@ def label_fraction(names: Sequence[str], strata: np.ndarray, fraction: float, se
             f"{len(rows)} classes makes it {len(chosen)}, a fraction of {real:.3g}."
         )
     return LabelFraction(fraction, real, len(chosen), chosen, warning)
-
-
-def strata_of(kind: str, values: np.ndarray) -> np.ndarray:
-    """(n,) int64 strata of labels: the class, an image's rarest label, or the decile of a number.
-
-    `kind` is single_label (values (n,)), multi_label ((n, L) of 0 and 1; an image without a label is a stratum of its
-    own) or regression ((n,)).
-    """
-    if kind == "multi_label":
-        frequency = np.where(values > 0, values.sum(0), len(values) + 1)  # (n, L)
-        return np.where(values.any(1), frequency.argmin(1), values.shape[1])
-    if kind == "regression":
-        edges = np.quantile(values, np.linspace(0, 1, VALUE_STRATA + 1)[1:-1])
-        return np.searchsorted(edges, values, side="right")
-    return values
 
 
 def _draw(name: str, seed: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.knn import knn_votes
 from vision_mtl.evaluation.linear_probe import (
     DEFAULT_STRENGTH,
@@ -21,10 +22,8 @@ from vision_mtl.evaluation.linear_probe import (
     LinearProbe,
     fit_linear_probe,
     standardise,
-    validation_score,
 )
-from vision_mtl.evaluation.metrics import classification_metrics, multi_label_metrics, regression_metrics
-from vision_mtl.evaluation.scores import Score, mean_score
+from vision_mtl.evaluation.scores import Score, mean_score, score_measures
 from vision_mtl.evaluation.statistics import paired_difference, permutation_baseline
 
 NEIGHBOURS = (20, 10, 5, 1)  # the smoothest first: a tie goes to it
@@ -79,17 +78,18 @@ def predict_linear(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> P
 
 def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> ProbePrediction:
     """The nearest of the training images `rows` by features (N, D); k is chosen on validation images."""
-    votes = torch.as_tensor(_votes(task)[rows], dtype=torch.float32)
+    kind = label_kind(task.kind)
+    votes = torch.as_tensor(kind.neighbour_votes(task.values[rows], task.num_outputs), dtype=torch.float32)
 
     def ask(asked: np.ndarray, k: int) -> np.ndarray:
         said = knn_votes(features[rows], votes, features[asked], k=k).numpy().astype(np.float64)
-        return said[:, 0] if task.kind == "regression" else said
+        return said if kind.has_classes else said[:, 0]
 
     choices = [k for k in NEIGHBOURS if k <= len(rows)]
     truth = task.values[task.val]
     scores: dict[int, float | None] = {choices[-1]: None}
     if len(task.val):
-        scores = {k: validation_score(task.kind, ask(task.val, k), truth) for k in choices}
+        scores = {k: kind.validation_score(ask(task.val, k), truth) for k in choices}
     k = max(scores, key=scores.__getitem__)
     return ProbePrediction(ask(task.test, k), {"k": k, "val_score": scores[k]})
 
@@ -97,13 +97,12 @@ def knn_answer(features: Tensor, task: ProbeTask, rows: np.ndarray) -> ProbePred
 def constant_answer(task: ProbeTask, rows: np.ndarray) -> ProbePrediction:
     """The best guess without an image: the commonest class, each label's frequency, or the median number; `rows`
     (n,) may be seen."""
-    known, count = task.values[rows], len(task.test)
-    if task.kind == "single_label":
-        commonest = np.bincount(known, minlength=task.num_outputs).argmax()
-        return ProbePrediction(np.tile(np.eye(task.num_outputs)[commonest], (count, 1)), {"class": int(commonest)})
-    if task.kind == "multi_label":
-        return ProbePrediction(np.tile(known.mean(0), (count, 1)))
-    return ProbePrediction(np.full(count, np.median(known)), {"value": float(np.median(known))})
+    kind, known, count = label_kind(task.kind), task.values[rows], len(task.test)
+    guess = kind.constant(known, task.num_outputs)  # (1, K)
+    if not kind.has_classes:
+        return ProbePrediction(np.full(count, guess[0, 0]), {"value": float(guess[0, 0])})
+    chosen = {"class": int(guess.argmax())} if kind.one_class else {}
+    return ProbePrediction(np.tile(guess, (count, 1)), chosen)
 
 
 def score_task(
@@ -118,7 +117,7 @@ def score_task(
     learned = {method: answer for method, answer in answers.items() if method != "majority"}
     found = {method: score_answer(task, answer, clusters) for method, answer in learned.items()}
     found["majority"] = score_constant(task, answers["majority"], clusters)
-    if task.kind != "regression":
+    if label_kind(task.kind).has_classes:
         found["chance"] = score_chance(task, answers["linear"])
     if answers.get("linear_random_init", answers["linear"]) is not answers["linear"]:
         difference = score_difference(task, answers["linear"], answers["linear_random_init"], clusters)
@@ -128,24 +127,19 @@ def score_task(
 
 def score_answer(task: ProbeTask, answer: ProbePrediction, clusters: np.ndarray) -> dict[str, Score]:
     """The metrics of the task's kind on its test images, whose clusters are (n,). Reads the test labels."""
-    judge = {
-        "single_label": classification_metrics,
-        "multi_label": multi_label_metrics,
-        "regression": regression_metrics,
-    }[task.kind]
-    return judge(answer.prediction, task.values[task.test], clusters)
+    measures = label_kind(task.kind).measures(answer.prediction, task.values[task.test])
+    return score_measures(measures, clusters)
 
 
 def score_constant(task: ProbeTask, answer: ProbePrediction, clusters: np.ndarray) -> dict[str, Score]:
     """The one metric that means something for a constant answer: its accuracy, or mean absolute error; `clusters`
     (n,)."""
-    return {error_name(task.kind): mean_score(agreement(task, answer), clusters)}
+    return {label_kind(task.kind).image_metric: mean_score(agreement(task, answer), clusters)}
 
 
 def score_chance(task: ProbeTask, answer: ProbePrediction) -> dict[str, Score]:
     """The accuracy of classes or labels that the answer's own marginals give by chance."""
-    said = answer.prediction
-    named = said.argmax(1) if task.kind == "single_label" else (said > 0.5).astype(np.int64)
+    named = label_kind(task.kind).decide(answer.prediction).astype(np.int64)
     return {"accuracy": permutation_baseline(named, task.values[task.test])}
 
 
@@ -154,22 +148,14 @@ def score_difference(
 ) -> dict[str, Score]:
     """`answer` minus `other` on the same test images: of their accuracy, or mean absolute error; clusters (n,)."""
     values = agreement(task, answer), agreement(task, other)
-    return {error_name(task.kind): paired_difference(*values, clusters)}
+    return {label_kind(task.kind).image_metric: paired_difference(*values, clusters)}
 
 
 def agreement(task: ProbeTask, answer: ProbePrediction) -> np.ndarray:
     """(n,) for each test image: right or not, the share of its labels that are right, or the absolute error."""
-    said, true = answer.prediction, task.values[task.test]
-    if task.kind == "single_label":
-        return (said.argmax(1) == true).astype(np.float64)
-    if task.kind == "multi_label":
-        return ((said > 0.5) == true).mean(1)
-    return abs(said - true).astype(np.float64)
-
-
-def error_name(kind: str) -> str:
-    """The metric that is a mean over images: `mae` of numbers, `accuracy` of all else."""
-    return "mae" if kind == "regression" else "accuracy"
+    kind = label_kind(task.kind)
+    values = kind.image_values(answer.prediction, task.values[task.test])
+    return values if kind.has_classes else -values
 
 
 def fit_probe(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS) -> LinearProbe:
@@ -178,10 +164,3 @@ def fit_probe(x: np.ndarray, task: ProbeTask, rows: np.ndarray, strengths: Seque
     return fit_linear_probe(
         task.kind, x[rows], y[rows], x[task.val], y[task.val], num_outputs=task.num_outputs, strengths=strengths
     )
-
-
-def _votes(task: ProbeTask) -> np.ndarray:
-    """(N, K): what each image votes for as a neighbour; rows without a label are never asked."""
-    if task.kind == "single_label":
-        return task.values[:, None] == np.arange(task.num_outputs)
-    return task.values if task.kind == "multi_label" else task.values[:, None]

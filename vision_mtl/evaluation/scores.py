@@ -10,7 +10,7 @@ macro F1 of the counts of each class, a skill of two errors. Resampling clusters
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import beta
 
+from vision_mtl.core.sums import Measure, Statistic, divide, ratio
+
 RESAMPLES = 2000  # the ends of a 95 % percentile interval then repeat to about a fiftieth of its width
 LEVEL = 0.95
 SEED = 0  # of the resampling: a score is a function of its data
 CHUNK = 1_000_000  # draws held at once, thrice 8 MB: resamples x clusters can be 1e8
-Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., M) -> (...,); NaN where the resample leaves it undefined
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ class Bootstrap:
         return np.concatenate(found)
 
 
+def score_measures(measures: Mapping[str, Measure], clusters: np.ndarray) -> dict[str, Score]:
+    """Each metric of n instances with its interval over clusters (n,); a proportion's is exact where it can be."""
+    bootstraps: dict[int, Bootstrap] = {}  # measures of the same parts share the resamples
+    found = {}
+    for name, measure in measures.items():
+        if measure.is_proportion:
+            found[name] = accuracy_score(measure.parts[:, 0] > 0, clusters)
+            continue
+        key = id(measure.parts)
+        if key not in bootstraps:
+            bootstraps[key] = Bootstrap(measure.parts, clusters)
+        found[name] = bootstraps[key].score(measure.statistic, measure.value)
+    return found
+
+
 def ratio_skill(model_error: np.ndarray, reference_error: np.ndarray, clusters: np.ndarray) -> Score:
     """`1 - sum(model_error) / sum(reference_error)`; all (n,). Sums, not a mean of ratios: a reference can be 0.
 
@@ -126,21 +142,6 @@ def accuracy_score(correct: np.ndarray, clusters: np.ndarray) -> Score:
     if len(np.unique(clusters)) == len(correct):
         return proportion(correct)
     return mean_score(correct, clusters)
-
-
-def ratio(numerator: int, denominator: int) -> Statistic:
-    """The statistic that divides one sum by another."""
-
-    def statistic(sums: np.ndarray) -> np.ndarray:
-        return divide(sums[..., numerator], sums[..., denominator])
-
-    return statistic
-
-
-def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient of arrays of any shape, NaN where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
 
 
 def proportion(correct: np.ndarray) -> Score:

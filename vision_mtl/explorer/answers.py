@@ -18,6 +18,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.shapes import cell_edges
 from vision_mtl.data.decode import UnreadableImage, decode_bytes
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import image_tensor
 from vision_mtl.discovery.skill import squared_error
 from vision_mtl.explorer.damage import BY_HAND, CHAIN, COARSE, MASK, make_part, read_damage
@@ -166,8 +167,14 @@ class Explorer:
         found = []
         for task, question in self.questions.items():
             own = {view: said[task] for view, said in answers.items()}
-            record = {"name": task, "kind": question.kind, "classes": question.class_names, "answers": own}
-            if question.kind == "dense":
+            record = {
+                "name": task,
+                "kind": question.kind,
+                "meaning": label_kind(question.kind).meaning,
+                "classes": question.class_names,
+                "answers": own,
+            }
+            if question.is_dense:
                 record["pictures"] = {v: _text(_overlay(shown[v], said["mask"])) for v, said in own.items()}
                 record["answers"] = {v: {k: x for k, x in said.items() if k != "mask"} for v, said in own.items()}
             found.append(record)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
-from vision_mtl.data.targets import NO_CLASS, Target
+from vision_mtl.data.targets import Target
 from vision_mtl.evaluation.features import extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.knn import nearest_neighbours
+from vision_mtl.inference.prediction_files import answer_text
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.progress import ProgressLine
 
@@ -82,10 +84,7 @@ def build_gallery(
 
 def label_text(target: Target, number: int) -> str | None:
     """The label of the pool's image `number` in words; None if it has none, or a mask."""
-    if target.kind == "dense" or not target.labelled[number]:
+    kind = label_kind(target.kind)
+    if kind.is_dense or not target.labelled[number]:
         return None
-    value = target.values[number]
-    if target.kind == "regression":
-        return f"{value:.6g}"
-    classes: Sequence[int] = [int(value)] if target.kind == "single_label" else value.nonzero()[0].tolist()
-    return ", ".join(target.class_names[k] for k in classes) or NO_CLASS
+    return answer_text(kind.describe(target.values[number], target.class_names), ", ")

@@ -22,8 +22,8 @@ from torch.export import Dim, ExportedProgram
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
+from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.inference_model import InferenceModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 
 INPUT = "images"
 BATCH = "N"  # the free number of images
@@ -141,7 +141,10 @@ def check(
 def answer_units(answers: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
     """What a difference is measured in: 1 for probabilities, the labels' standard deviation for numbers."""
     # / 100: float32 cannot tell numbers apart that differ by less than a ten-millionth of their size
-    return {n: max(a.scale, abs(a.offset) / 100) if a.kind == "regression" else 1.0 for n, a in answers.items()}
+    return {
+        task: 1.0 if label_kind(answer.kind).has_classes else max(answer.scale, abs(answer.offset) / 100)
+        for task, answer in answers.items()
+    }
 
 
 def first_line(error: Exception) -> str:

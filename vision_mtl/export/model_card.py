@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from vision_mtl import __version__
 from vision_mtl.core.run import CONFIG, RESULT
-from vision_mtl.evaluation.metrics import HEADLINE
+from vision_mtl.data.label_kinds import label_kind
 
 PATH_SOURCES = ("folder", "csv", "images", "wds")  # what follows is a path of the machine that trained
 LOADING = {  # data.fit -> how Pillow does nearly the same
@@ -125,13 +125,6 @@ answers = program(torch.from_numpy(images))
 ```
 {% endif %}"""
 
-FORMS = {
-    "single_label": "(N, K) probabilities that sum to 1",
-    "multi_label": "(N, K) probabilities, each its own",
-    "regression": "(N, 1) numbers",
-    "dense": "(N, K, H, W) probabilities at every pixel",
-}
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -165,7 +158,7 @@ def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any]
         sources=_sources(origin, state),
         recipe=_recipe(origin, state),
         scores=[*_task_scores(origin.result), *_skill_scores(origin.result)],
-        forms=FORMS,
+        forms={name: label_kind(name).form for name in {task["kind"] for task in about["tasks"].values()}},
         has_onnx="model.onnx" in files,
         has_program="model.pt2" in files,
     )
@@ -215,8 +208,7 @@ def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, in
         _row(task, metric, scores[metric])
         for task, found in tasks.items()
         for scores in [{"kind": found.get("kind"), **found.get("head", found)}]  # of a probe, the head that it keeps
-        for metric in [HEADLINE.get(scores.get("kind"), "")]
-        if metric in scores
+        if "kind" in scores and (metric := label_kind(scores["kind"]).headline) in scores
     ]
 
 

@@ -25,7 +25,7 @@ def make_cell(
     pictures, lines = [image if image.shape[2] > 1 else np.repeat(image, 3, axis=2)], []
     for task, question in questions.items():
         answer = record["tasks"][task]
-        if question.kind != "dense":
+        if not question.is_dense:
             lines.append((caption(task, question, answer), "black"))
             continue
         pictures.append(overlay(image, read_mask(question, numbers[task])))
@@ -40,4 +40,4 @@ def make_cell(
 def caption(task: str, question: Question, answer: Mapping[str, Any]) -> str:
     """A head's answer and how sure it is, on one line."""
     sure = f" ({answer['probability']:.2f})" if question.has_probability else ""
-    return f"{task}: {answer_text(question, answer)}{sure}"
+    return f"{task}: {answer_text(answer, question.separator)}{sure}"

@@ -16,15 +16,13 @@ from PIL import Image
 
 from vision_mtl.core.csv_escape import escape_cell
 from vision_mtl.core.files import disk_error
+from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.data.resize import Fit, restore_mask
 from vision_mtl.data.targets import IGNORED, NO_CLASS
 from vision_mtl.inference.image_files import ImageFile
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.viz.predictions import mask_palette
 
 CSV, JSON, MASKS = "predictions.csv", "predictions.json", "masks"
-SURE = 0.5  # multi_label: a class is named if its probability is above
-DIGITS = 6  # decimals of a written probability: float32 holds no more
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,12 @@ class Question:
     @property
     def has_probability(self) -> bool:
         """Whether an answer says how sure it is; a number does not."""
-        return self.kind != "regression"
+        return label_kind(self.kind).has_classes
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the answer is a mask."""
+        return label_kind(self.kind).is_dense
 
 
 def read_questions(answers: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) -> dict[str, Question]:
@@ -63,22 +66,8 @@ def _mask_values(class_names: list[str]) -> np.ndarray:
 
 
 def read_answer(question: Question, numbers: np.ndarray) -> dict[str, Any]:
-    """One image's (K,) or (K, H, W) probabilities, or (1,) number -> what `predictions.json` says.
-
-    `probability`: of the class; of the least sure yes or no; or of the pixels' classes, on average.
-    """
-    if question.kind == "regression":
-        return {"value": float(numbers[0])}
-    if question.kind == "dense":
-        shares = np.bincount(numbers.argmax(0).ravel(), minlength=len(numbers)) / numbers[0].size
-        return {"probability": _rounded(numbers.max(0).mean()), "shares": _by_class(question, shares)}
-    probabilities = _by_class(question, numbers)
-    if question.kind == "single_label":
-        best = question.class_names[int(numbers.argmax())]
-        return {"class": best, "probability": _rounded(numbers.max()), "probabilities": probabilities}
-    named = [name for name, value in zip(question.class_names, numbers, strict=True) if value > SURE]
-    least = _rounded(np.maximum(numbers, 1 - numbers).min())
-    return {"classes": named, "probability": least, "probabilities": probabilities}
+    """One image's (K,) or (K, H, W) probabilities, or (1,) number -> what `predictions.json` says."""
+    return label_kind(question.kind).answer(numbers, question.class_names)
 
 
 def read_mask(question: Question, numbers: np.ndarray) -> np.ndarray:
@@ -93,29 +82,19 @@ def read_answers(questions: Mapping[str, Question], numbers: Mapping[str, np.nda
     for row in range(count):
         own = {task: read_answer(question, numbers[task][row]) for task, question in questions.items()}
         for task, question in questions.items():
-            if question.kind == "dense":
+            if question.is_dense:
                 own[task]["mask"] = read_mask(question, numbers[task][row])
         found.append(own)
     return found
 
 
-def answer_text(question: Question, answer: Mapping[str, Any]) -> str:
-    """The answer in one cell: a class, several with the task's separator or `none`, a number, or a mask's path."""
-    if question.kind == "regression":
+def answer_text(answer: Mapping[str, Any], separator: str) -> str:
+    """The answer in one cell: a number, a mask's path, a class, or several with the separator, `none` for no class."""
+    if "value" in answer:
         return f"{answer['value']:.6g}"
-    if question.kind == "dense":
-        return answer["mask"]
-    if question.kind == "single_label":
-        return answer["class"]
-    return question.separator.join(answer["classes"]) or NO_CLASS
-
-
-def _by_class(question: Question, numbers: np.ndarray) -> dict[str, float]:
-    return {name: _rounded(value) for name, value in zip(question.class_names, numbers, strict=True)}
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), DIGITS)
+    if "classes" in answer:
+        return separator.join(answer["classes"]) or NO_CLASS
+    return answer["class"] if "class" in answer else answer["mask"]
 
 
 class PredictionFiles:
@@ -151,13 +130,13 @@ class PredictionFiles:
         record."""
         answers = {task: read_answer(question, numbers[task]) for task, question in self.questions.items()}
         for task, question in self.questions.items():
-            if question.kind == "dense":
+            if question.is_dense:
                 answers[task]["mask"] = self._write_mask(task, question, file, shape, numbers[task])
         record = {"image": file.name, "tasks": answers}
         row = [file.name]
         for task, question in self.questions.items():
             sure = [answers[task]["probability"]] if question.has_probability else []
-            row += [answer_text(question, answers[task]), *sure]
+            row += [answer_text(answers[task], question.separator), *sure]
         try:
             self._rows.writerow(map(escape_cell, row))
             self._json.write(("," if self.count else "") + "\n" + json.dumps(record, ensure_ascii=False))

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from vision_mtl.core.errors import unknown
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.inference.captions import caption, make_cell
 from vision_mtl.inference.html import Markup, escape, figure_image, photograph, table
 from vision_mtl.inference.prediction_files import Question, read_answers
@@ -44,7 +45,7 @@ class Predictions(Sequence[dict[str, Any]]):
 
     @property
     def class_names(self) -> dict[str, list[str]]:
-        """Each task's classes in the order of its numbers; [] for regression."""
+        """Each task's classes in the order of its numbers; [] for numbers."""
         return {task: question.class_names for task, question in self.questions.items()}
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Predictions(Sequence[dict[str, Any]]):
         """A row an image, a column a class; raises `UserError` for a task that is not there or is not classes."""
         import pandas as pd  # late: half a second that only a table is worth
 
-        classes = [name for name, q in self.questions.items() if q.kind in ("single_label", "multi_label")]
+        classes = [name for name, q in self.questions.items() if label_kind(q.kind).classifies_images]
         if task not in classes:
             raise unknown("task with classes", task, classes)
         return pd.DataFrame(self.numbers[task], index=self.names, columns=self.class_names[task])
@@ -92,7 +93,7 @@ class Predictions(Sequence[dict[str, Any]]):
 
 
 def _cell(question: Question, answer: Mapping[str, Any]) -> Markup:
-    if question.kind == "dense":
+    if question.is_dense:
         return escape(", ".join(f"{name} {share:.0%}" for name, share in answer["shares"].items()))
     return escape(caption("", question, answer).removeprefix(": "))
 

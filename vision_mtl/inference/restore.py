@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec, decoder_options
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.shared import HeadSpec, SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
 
 

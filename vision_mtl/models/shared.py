@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
-from vision_mtl.models.task_heads import TaskHeadSpec, build_task_head
 from vision_mtl.models.visible import Runs, hidden_tokens, joined
 
 NAME_RULE = "letters, digits, - and _ only"
@@ -105,7 +105,8 @@ class SharedModel(nn.Module):
             raise UserError(f"a task's name must be new and have {NAME_RULE}; found {name!r}.")
         self.task_specs[name] = answer
         size, readout = self.backbone.image_size, self.decoder.readouts[0]
-        self.task_heads[_module_name(name)] = build_task_head(answer, self.backbone.num_features, readout, size)
+        head = label_kind(answer.kind).head(answer, self.backbone.num_features, readout, size)
+        self.task_heads[_module_name(name)] = head
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, D): the backbone's last map, averaged over positions."""

@@ -11,12 +11,12 @@ import numpy as np
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes.run_warnings import warn_of_seen
 from vision_mtl.training.progress import DataProgress

@@ -13,6 +13,7 @@ import torch
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
+from vision_mtl.core.sums import divide
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import first_source
 from vision_mtl.discovery.kinds import Verdict, best_rules
@@ -21,7 +22,6 @@ from vision_mtl.discovery.selection import Selection, write_parquet
 from vision_mtl.discovery.tables import Group, SkillTables
 from vision_mtl.evaluation.classes import csv_text
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.evaluation.scores import divide
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes.extremes import extremes_figure
 from vision_mtl.viz.discovery import course_figure, scales_figure

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vision_mtl.core.sums import divide
 from vision_mtl.discovery.kinds import best_rules
 from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, one_damage
-from vision_mtl.evaluation.scores import divide
 from vision_mtl.inference.pictures import repair_rows
 from vision_mtl.viz.reconstruction import Panel, reconstruction_figure
 

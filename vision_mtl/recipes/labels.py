@@ -14,10 +14,11 @@ from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.source import SPLITS
-from vision_mtl.evaluation.fractions import label_fraction, strata_of
+from vision_mtl.evaluation.fractions import label_fraction
 
 FRACTIONS = "fractions.json"
 
@@ -65,8 +66,7 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
     train, records, kept, targets = {}, {}, {}, dict(pool.targets)
     for name in tasks:
         indices, target = pool.indices("train", task=name), pool.targets[name]
-        values = target.gather(indices).numpy()
-        strata = np.zeros(len(indices), np.int64) if target.kind == "dense" else strata_of(target.kind, values)
+        strata = label_kind(target.kind).strata(target.values[indices.numpy()])
         subset = label_fraction(pool.draw_names(indices), strata, fraction, config.seed)
         if subset.warning:
             run.warn(f"task {name}: {subset.warning}")

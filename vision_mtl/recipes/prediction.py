@@ -19,6 +19,7 @@ from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.captions import caption, make_cell
 from vision_mtl.inference.image_files import (
@@ -63,7 +64,7 @@ class Asked:
         self.drawn = {self.files[i].name for i in drawn}
         self.unreadable: list[UnreadableImage] = []
         self.counts: dict[str, Counter[str]] = {
-            task: Counter() for task, q in self.questions.items() if q.kind in ("single_label", "multi_label")
+            task: Counter() for task, q in self.questions.items() if label_kind(q.kind).classifies_images
         }
         self.rows: list[dict[str, Any]] = []
         self.cells: list[Cell] = []
@@ -115,7 +116,7 @@ class Asked:
             self.run.warn(text)
         answers = {task: dict(counter.most_common()) for task, counter in self.counts.items()}
         files = [CSV, JSON] + ([SHEET] if self.cells else [])
-        files += [f"{MASKS}/{task}/" for task, question in self.questions.items() if question.kind == "dense"]
+        files += [f"{MASKS}/{task}/" for task, question in self.questions.items() if label_kind(question.kind).is_dense]
         metrics = {"num_images": count, "num_unreadable": len(self.unreadable), "files": files, "answers": answers}
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
 

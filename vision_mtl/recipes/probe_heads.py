@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.calibration import fit_temperature
 from vision_mtl.evaluation.linear_probe import LinearProbe, feature_statistics, standardise
@@ -51,10 +52,10 @@ def fit_heads(
         x = standardise(normalised, task.train)
         probe = fit_probe(x, task, task.train)
         _put_into(model.task_head(name), probe, *feature_statistics(normalised, task.train))
-        if task.kind != "regression":
+        if label_kind(task.kind).has_classes:
             logits = torch.from_numpy(_logits(probe, x[task.val]))
             truth = torch.from_numpy(task.values[task.val])
-            model.task_head(name).temperature.fill_(fit_temperature(logits, truth))
+            model.task_head(name).temperature.fill_(fit_temperature(label_kind(task.kind), logits, truth))
         chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
         found[name] = ProbePrediction(probe.predict(x[task.test]), chosen)
     if run.is_main:
@@ -71,7 +72,7 @@ def _put_into(head: nn.Module, probe: LinearProbe, mean: np.ndarray, deviation: 
     """Make `head` give the probe's scores: what standardised the features is folded into weight and bias."""
     weight = probe.weight / deviation[:, None]  # (D, K)
     bias = np.clip(probe.bias, -SURELY, SURELY) - mean @ weight
-    if probe.kind == "regression":  # a head of numbers works in units of its labels
+    if not label_kind(probe.kind).has_classes:  # a head of numbers works in units of its labels
         weight, bias = weight / float(head.scale), (bias - float(head.offset)) / float(head.scale)
     with torch.no_grad():
         head.project.weight.copy_(torch.from_numpy(weight.T))

@@ -10,14 +10,14 @@ import torch
 
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.embedding import embed
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.fractions import LabelFraction
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
-from vision_mtl.evaluation.metrics import HEADLINE
-from vision_mtl.evaluation.probing import ProbePrediction, ProbeTask, agreement
+from vision_mtl.evaluation.probing import ProbePrediction, ProbeTask
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Answers = Mapping[str, Mapping[str, ProbePrediction]]  # task -> method
 def write_tables(run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], answers: Answers) -> None:
     """`tables/TASK.csv`, a row a class, of the linear probe on all labels."""
     for name, task in tasks.items():
-        if task.kind == "single_label" and run.is_main:
+        if label_kind(task.kind).one_class and run.is_main:
             rows = class_rows(confusion(task, answers[name]["linear"]), pool.class_names[name])
             atomic_write_text(run.folder / "tables" / f"{name}.csv", csv_text(rows))
 
@@ -57,12 +57,10 @@ def write_judged(
 def _judged(
     name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, answer: ProbePrediction
 ) -> InstanceScores:
-    sign = -1 if task.kind == "regression" else 1  # higher is better
-    classes: dict[str, Any] = {}
-    if task.kind == "single_label":
-        classes = {"true": task.values[task.test], "said": answer.prediction.argmax(1)}
+    kind, true = label_kind(task.kind), task.values[task.test]
+    classes: dict[str, Any] = {"true": true, "said": kind.decide(answer.prediction)} if kind.one_class else {}
     where = indices[task.test].numpy()
-    return InstanceScores(name, method, fraction, where, sign * agreement(task, answer), **classes)
+    return InstanceScores(name, method, fraction, where, kind.image_values(answer.prediction, true), **classes)
 
 
 def draw(
@@ -79,7 +77,7 @@ def draw(
         return
     figures = score_figures(metrics["tasks"])
     for name, task in tasks.items():
-        if task.kind == "single_label":
+        if label_kind(task.kind).one_class:
             counts = confusion(task, answers[name]["linear"])
             accuracy = metrics["tasks"][name]["linear"]["accuracy"]["value"]
             title = f"{name}: linear probe\naccuracy {accuracy:.3f} on {len(task.test):,} test images"
@@ -94,8 +92,9 @@ def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
     """One figure a metric: accuracies and AUROCs share an axis over tasks, absolute errors have one each."""
     groups: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, own in found.items():
-        metric = HEADLINE[own["kind"]]
-        figure = f"scores_{name}" if metric == "mae" else f"scores_{metric}"
+        kind = label_kind(own["kind"])
+        metric = kind.headline
+        figure = f"scores_{metric}" if kind.has_classes else f"scores_{name}"
         rows = {m: own[m][metric] for m in METHODS if metric in own.get(m, {})}
         groups.setdefault(figure, (metric, {}))[1][name] = rows
     return {figure: scores_figure(rows, metric) for figure, (metric, rows) in groups.items()}
@@ -105,14 +104,15 @@ def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np
     """The test images by t-SNE of features (n, D); None where there is nothing to see or several labels to colour
     by."""
     rows = spread_evenly(torch.from_numpy(task.test), max(count, 0)).numpy()
-    if task.kind == "multi_label" or (points := embed(features[rows])) is None:
+    kind = label_kind(task.kind)
+    if (kind.has_classes and not kind.one_class) or (points := embed(features[rows])) is None:
         return None
     title = f"{name}: {len(rows):,} test images by their features (t-SNE)"
-    if task.kind == "regression":
+    if not kind.has_classes:
         return values_figure(points, task.values[rows], title)
     return embedding_figure(points, task.values[rows], class_names, title)
 
 
 def confusion(task: ProbeTask, answer: ProbePrediction) -> np.ndarray:
     """(K, K) counts of the test images, rows true and columns named."""
-    return confusion_matrix(answer.prediction.argmax(1), task.values[task.test], task.num_outputs)
+    return confusion_matrix(label_kind(task.kind).decide(answer.prediction), task.values[task.test], task.num_outputs)

@@ -15,10 +15,11 @@ from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import label_kind, probed_kinds
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
-from vision_mtl.evaluation.fractions import LabelFraction, label_fraction, strata_of
-from vision_mtl.evaluation.linear_probe import KINDS, standardise, validation_warning
+from vision_mtl.evaluation.fractions import LabelFraction, label_fraction
+from vision_mtl.evaluation.linear_probe import standardise, validation_warning
 from vision_mtl.evaluation.probing import (
     Key,
     ProbePrediction,
@@ -65,15 +66,15 @@ def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[st
     """
     kinds = {name: task.kind for name, task in config.tasks.items()}
     for name, kind in kinds.items():
-        if kind not in KINDS:
+        if not label_kind(kind).has_probe:
             run.warn(f"task {name} is left out: there is no linear probe for kind {kind}.")
     sides = {
         name: {side: pool.indices(side, task=name) for side in ("train", "val", "test")}
         for name, kind in kinds.items()
-        if kind in KINDS
+        if label_kind(kind).has_probe
     }
     if not sides:
-        raise UserError(f"no task can be probed: kinds with a probe are {', '.join(KINDS)}.")
+        raise UserError(f"no task can be probed: kinds with a probe are {', '.join(probed_kinds())}.")
     indices = torch.cat([rows for found in sides.values() for rows in found.values()]).unique()
     tasks = {}
     for name, found in sides.items():
@@ -100,7 +101,7 @@ def draw_subsets(
         numbers = indices[task.train].tolist()
         identities = [pool.identities[i] for i in numbers]
         names = pool.draw_names(indices[task.train])
-        strata = strata_of(task.kind, task.values[task.train])
+        strata = label_kind(task.kind).strata(task.values[task.train])
         drawn = [label_fraction(names, strata, fraction, config.seed) for fraction in sorted({*fractions, 1.0})]
         found[name] = {f"{subset.requested:g}": subset for subset in drawn}
         for fraction, subset in found[name].items():

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from vision_mtl.evaluation.metrics import HEADLINE
+from vision_mtl.data.label_kinds import label_kind
 
 PROBE_COLUMNS = {  # method -> its column's head
     "linear": "linear probe",
@@ -138,7 +138,7 @@ def _task_table(metrics: dict[str, Any]) -> str:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for task, row in metrics["tasks"].items():
-        metric = HEADLINE[row["kind"]]
+        metric = label_kind(row["kind"]).headline
         cells = [f"{row['num_labelled']:,}", _cell(row.get(metric), with_interval=True)]
         if "transfer" in metrics:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
@@ -157,7 +157,8 @@ def _probe_table(metrics: dict[str, Any]) -> str:
     for task in metrics["tasks"]:
         for part in found:
             row = part["tasks"][task]
-            metric = HEADLINE[row["kind"]] if HEADLINE[row["kind"]] in row["linear"] else "accuracy"
+            headline = label_kind(row["kind"]).headline
+            metric = headline if headline in row["linear"] else "accuracy"
             name = task if metric == "accuracy" else f"{task} ({metric})"
             cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
             table.add_row(name, f"{row['num_labelled']:,}", *cells)

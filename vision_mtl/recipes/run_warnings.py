@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.linear_probe import FEW_VALIDATION
@@ -64,7 +65,7 @@ def warn_of_few(run: Run, pool: Pool, feed: Feed, tasks: Sequence[str]) -> None:
     feed = feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed
     for task in tasks:
         target = pool.targets[task]
-        groups = target.num_outputs if target.kind == "single_label" else 1
+        groups = len(target.class_names) if label_kind(target.kind).one_class else 1
         count = len(pool.indices("val", task=task))
         if count < FEW_VALIDATION * groups:
             what = f"{count} validation images" + (f" for {groups} classes" if groups > 1 else "")

@@ -129,8 +129,8 @@ def finish(run: Run, validation: Validation) -> SharedModel:
 def calibrate(model: SharedModel, pool: Pool, tasks: Sequence[str], trainer: Trainer) -> None:
     """Fit each classifier's temperature on validation images."""
     for task, found in predict_split(model, pool, "val", tasks, trainer.accelerator.autocast).items():
-        if found.target.kind in ("single_label", "multi_label"):
-            temperature = fit_temperature(found.outputs, found.target.gather(found.indices))
+        if found.kind.classifies_images:
+            temperature = fit_temperature(found.kind, found.outputs, found.target.gather(found.indices))
             model.task_head(task).temperature.fill_(temperature)
 
 
@@ -141,7 +141,7 @@ def scores_of(model: SharedModel, pool: Pool, found: Mapping[str, TaskPrediction
             metric: score.to_json()
             for metric, score in task_scores(
                 predictions,
-                predictions.outputs if predictions.target.kind == "dense" else predictions.probabilities(model, task),
+                predictions.probabilities(model, task),
                 pool.cluster[predictions.indices.numpy()],
             ).items()
         }

@@ -7,10 +7,10 @@ from typing import Any
 
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
-from vision_mtl.evaluation.metrics import HEADLINE
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes.labels import Labelled
@@ -90,9 +90,8 @@ def write_judged(run: Run, labelled: Labelled, found: Mapping[str, TaskPredictio
 
 def _judged(task: str, fraction: float, found: TaskPredictions) -> InstanceScores:
     classes: dict[str, Any] = {}
-    if found.target.kind == "single_label":
-        classes["true"] = found.target.gather(found.indices).numpy()
-        classes["said"] = found.outputs.argmax(1).numpy()
+    if found.kind.one_class:
+        classes = {"true": found.values, "said": found.decisions()}
     return InstanceScores(task, "head", fraction, found.indices.numpy(), instance_values(found), **classes)
 
 
@@ -110,10 +109,10 @@ def write_figures(
         **score_figures(metrics),
     }
     for task, predictions in found.items():
-        if predictions.target.kind == "single_label":
-            true = predictions.target.gather(predictions.indices).numpy()
+        if predictions.kind.one_class:
+            true = predictions.values
             classes = pool.class_names[task]
-            counts = confusion_matrix(predictions.outputs.argmax(1).numpy(), true, len(classes))
+            counts = confusion_matrix(predictions.decisions(), true, len(classes))
             accuracy = metrics["tasks"][task]["accuracy"]["value"]
             title = f"{task}: accuracy {accuracy:.3f} on {len(true):,} test images"
             figures[f"confusion_{task}"] = confusion_figure(counts, classes, title)
@@ -127,7 +126,7 @@ def score_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A figure for each headline metric: the shared network, and single-task ones where they were trained."""
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for task, scores in metrics["tasks"].items():
-        metric = HEADLINE[scores["kind"]]
+        metric = label_kind(scores["kind"]).headline
         rows = {
             method: metrics[key][task][metric]
             for method, key in METHODS.items()

@@ -24,12 +24,6 @@ from vision_mtl.study.plan import Plan
 
 Metric = Literal["accuracy", "balanced_accuracy"]
 Finals = Mapping[tuple[str, float, int], Sequence[str]]  # arm, fraction, seed -> keys of the runs it is judged by
-VALUES = {  # kind of task -> what a value is the mean of
-    "single_label": "accuracy",
-    "multi_label": "share of right labels",
-    "regression": "minus the absolute error",
-    "dense": "pixel accuracy",
-}
 
 
 @dataclass(frozen=True)

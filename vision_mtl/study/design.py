@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.power import ALPHA, minimum_detectable
 
@@ -35,7 +36,7 @@ def before_the_runs(
 
 def _smallest(pool: Pool, task: str, num_seeds: int, count: int, std: float) -> float | None:
     clusters = len(np.unique(pool.cluster[pool.indices("test", task=task).numpy()]))
-    if pool.targets[task].kind not in ("single_label", "multi_label") or num_seeds < 2 or clusters < 2:
+    if not label_kind(pool.targets[task].kind).classifies_images or num_seeds < 2 or clusters < 2:
         return None
     image_error = float(np.sqrt(DISAGREEMENT / clusters))
     return minimum_detectable(std, num_seeds, alpha=ALPHA / count, image_error=image_error, num_clusters=clusters)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vision_mtl.data.label_kinds import label_kind
+
 NONE = "–"  # noqa: RUF001, a dash stands where there is no number
 MINUS = "−"  # noqa: RUF001, the sign and not the hyphen
 SMALLEST_P = 1e-4  # smaller ones are told as "< 0.0001"
@@ -60,9 +62,9 @@ class Unit:
 POINTS = Unit(100, 1, "points")
 
 
-def unit_of(kind: str, scores: Iterable[Score | None] = ()) -> Unit:
-    """Points, or for a regression units of the label with two digits of the narrower half of the intervals' widths."""
-    if kind != "regression":
+def unit_of(is_share: bool, scores: Iterable[Score | None] = ()) -> Unit:
+    """Points of a share, else units of the label with two digits of the narrower half of the intervals' widths."""
+    if is_share:
         return POINTS
     known = [score for score in scores if score is not None]
     widths = sorted(score["high"] - score["low"] for score in known if score["low"] is not None)
@@ -74,7 +76,7 @@ def unit_of(kind: str, scores: Iterable[Score | None] = ()) -> Unit:
 
 def measure_words(task: Mapping[str, Any]) -> str:
     """What the task's values are, with the unit, as the axes and the tables name it."""
-    if task["kind"] == "regression":
+    if not label_kind(task["kind"]).has_classes:
         return f"{task['metric']}, units of the label (higher is better)"
     return f"{task['metric']}, %"
 

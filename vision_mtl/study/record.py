@@ -11,8 +11,8 @@ import numpy as np
 
 from vision_mtl.core.environment import environment
 from vision_mtl.core.run import RESULT
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
-from vision_mtl.study.collect import VALUES
 from vision_mtl.study.grid_search import Chosen
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.recipes import Arm, flat
@@ -56,10 +56,10 @@ def study_record(
 def task_row(pool: Pool, task: str, metric: str) -> dict[str, Any]:
     """What a task's values are and how many test images it has."""
     target, indices = pool.targets[task], pool.indices("test", task=task).numpy()
-    balanced = metric == "balanced_accuracy" and target.kind == "single_label"
+    balanced = metric == "balanced_accuracy" and label_kind(target.kind).one_class
     return {
         "kind": target.kind,
-        "metric": "balanced accuracy" if balanced else VALUES[target.kind],
+        "metric": "balanced accuracy" if balanced else label_kind(target.kind).image_value,
         "n": len(indices),
         "num_clusters": len(np.unique(pool.cluster[indices])),
         "num_classes": len(target.class_names) or None,

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vision_mtl.core.files import atomic_write_bytes, atomic_write_text
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.study import tables
 from vision_mtl.study.csv_files import csv_files
 from vision_mtl.study.number_format import Unit, measure_words, share_words
@@ -118,11 +119,11 @@ def _forests(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
 def _expected(record: Record) -> str:
     """The spread that the design was reckoned with, in the units of the tasks."""
     std = record["before"]["expected_std"]
-    kinds = {task["kind"] == "regression" for task in record["tasks"].values()}
+    have_classes = {label_kind(task["kind"]).has_classes for task in record["tasks"].values()}
     if std is None:
         return ""
-    told = {False: f"{100 * std:.3g} points", True: f"{std:.3g} units of the label"}
-    return " or ".join(told[kind] for kind in sorted(kinds))
+    told = {True: f"{100 * std:.3g} points", False: f"{std:.3g} units of the label"}
+    return " or ".join(told[found] for found in sorted(have_classes, reverse=True))
 
 
 def _of(task: str, record: Record, key: str) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.study.number_format import (
     NONE,
     Unit,
@@ -37,7 +38,9 @@ def units(record: Record) -> dict[str, Unit]:
     found: dict[str, list[Any]] = {task: [] for task in record["tasks"]}
     for row in [*record["scores"], *record["comparisons"]]:
         found[row["task"]].append(row["difference"] if "difference" in row else row["score"])
-    return {task: unit_of(record["tasks"][task]["kind"], scores) for task, scores in found.items()}
+    return {
+        task: unit_of(label_kind(record["tasks"][task]["kind"]).has_classes, scores) for task, scores in found.items()
+    }
 
 
 def chances(record: Record) -> dict[tuple[str, float, str], Any]:
@@ -211,7 +214,7 @@ def _run_scores(scores: Record, tasks: Record) -> str:
         metric = wanted if wanted in found else next(iter(found), None)
         value = found.get(metric)
         if value is not None:
-            unit = unit_of("" if metric in SHARES else "regression", [{"value": value, "low": None}])
+            unit = unit_of(metric in SHARES, [{"value": value, "low": None}])
             told.append(f"{task}: {metric.replace('_', ' ')} {unit.value(value)}")
     return "; ".join(told)
 

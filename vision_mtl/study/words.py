@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.sign_flip import sign_flip_floor
 from vision_mtl.study.number_format import Score, Unit, count_words, level_words, p_words, share_words
 
@@ -77,9 +78,10 @@ def how_to_read(record: Mapping[str, Any]) -> list[str]:
         told.append("One seed tells no spread, so no score has an interval and nothing can be decided.")
     told += _how_to_decide(num_seeds, m) if m and num_seeds > 1 else []
     told.append("Chance is what the same answers score when they are dealt out at random.")
-    if any(task["kind"] != "regression" for task in record["tasks"].values()):
+    have_classes = {label_kind(task["kind"]).has_classes for task in record["tasks"].values()}
+    if True in have_classes:
         told.append("Points are percentage points.")
-    if any(task["kind"] == "regression" for task in record["tasks"].values()):
+    if False in have_classes:
         told.append("A regression's score is minus its absolute error, in units of the label: + is less error.")
     return told
 

@@ -4,7 +4,7 @@ An image labelled for two tasks counts in both; one without a label for a task i
 task's loss is its mean over the labelled images of the whole step, over all parts and processes, so that neither
 accumulation nor the number of processes changes it.
 """
-# B images in a part, b rows labelled for one task, K classes, H W pixels
+# B images in a part, b rows labelled for one task, K classes
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.data.loader import LabelledBatch, TaskLoader
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
 from vision_mtl.models.shared import Request
-from vision_mtl.models.task_heads import TaskHeadSpec
 from vision_mtl.training.mixing import Labels, Mixing
 from vision_mtl.training.objective import Predictions, Prepared, StepLoss
-
-IGNORED = -1  # a pixel without a class
 
 
 @dataclass(frozen=True)
@@ -38,29 +35,11 @@ class TaskLoss:
     scale: float = 1.0
 
     def __call__(self, outputs: Tensor, values: Tensor) -> Tensor:
-        """Head's outputs and labels as `Target.gather` gives them -> (b,) float32, one value an image.
-
-        Cross-entropy in nats (over pixels: the mean over those with a class), binary cross-entropy averaged over
-        classes, or half the squared error in units of the labels' standard deviation.
-        """
-        outputs = outputs.float()
-        if self.kind == "regression":
-            return 0.5 * ((outputs[:, 0] - values.float()) / self.scale).square()
+        """Head's outputs and labels as `Target.gather` gives them -> (b,) float32, one value an image."""
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        if self.kind == "multi_label":
-            smooth = values.float() * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-            return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)
-        losses = F.cross_entropy(
-            outputs,
-            values,
-            weight=weights,
-            label_smoothing=self.label_smoothing,
-            ignore_index=IGNORED,
-            reduction="none",
+        return label_kind(self.kind).loss(
+            outputs.float(), values, weights=weights, smoothing=self.label_smoothing, scale=self.scale
         )
-        if self.kind == "dense":
-            return losses.sum((1, 2)) / (values != IGNORED).sum((1, 2)).clamp(min=1)
-        return losses
 
 
 @dataclass(frozen=True)
@@ -194,26 +173,19 @@ def task_head_specs(targets: Mapping[str, Target], train: np.ndarray) -> dict[st
 
 
 def label_statistics(target: Target, train: np.ndarray) -> tuple[float, float]:
-    """(mean, standard deviation) of a regression's training labels; (0, 1) for classes."""
-    if target.kind != "regression":
-        return 0.0, 1.0
-    values = target.values[target.labelled & train].astype(np.float64)
-    return float(values.mean()), float(values.std()) or 1.0
+    """(offset, scale) of a task's head: mean and standard deviation of training numbers, (0, 1) for classes."""
+    return label_kind(target.kind).statistics(target.values[target.labelled & train])
 
 
 def balanced_weights(target: Target, train: np.ndarray) -> Tensor | None:
     """(K,) float32: inversely proportional to the classes' frequency, of mean 1 over the training labels.
 
-    For pixels, classes are counted over all masks of training images. None for a regression.
+    For pixels, classes are counted over all masks of training images. None without classes.
     """
-    rows = target.labelled & train
-    if target.kind == "regression":
+    kind, values = label_kind(target.kind), target.values[target.labelled & train]
+    if not kind.has_classes:
         return None
-    if target.kind == "multi_label":
-        counts = (target.values[rows] == 1).sum(0)
-    elif target.kind == "dense":
-        counts = np.bincount(target.masks[target.values[rows]].ravel(), minlength=256)[: target.num_outputs]
-    else:
-        counts = np.bincount(target.values[rows], minlength=target.num_outputs)
+    _, classes, times = kind.occurrences(values, target.masks)
+    counts = np.bincount(classes, weights=times, minlength=len(target.class_names))
     weights = counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1)
     return torch.tensor(weights, dtype=torch.float32)

@@ -76,21 +76,19 @@ function ranked(classes, sharesOf) {
   return [...classes].sort((a, b) => best(b) - best(a)).slice(0, MOST_CLASSES);
 }
 
-const KINDS = { single_label: "one class", multi_label: "any number of classes", regression: "a number", dense: "a class for each pixel" };
-
 export async function head(task, views) {
   const answers = views.map((view) => task.answers[view]);
   const made = element("article", { className: "head" });
   made.dataset.task = task.name;
-  made.append(element("h3", {}, task.name, " ", element("span", { textContent: `· ${KINDS[task.kind]}` })));
-  if (task.kind === "regression") {
+  made.append(element("h3", {}, task.name, " ", element("span", { textContent: `· ${task.meaning}` })));
+  if ("value" in answers[0]) {
     const cells = answers.map((answer) => ({ text: String(Number(answer.value.toPrecision(4))), share: 0, said: true }));
     made.append(table(views, [["value", cells]]));
     return made;
   }
   const sharesOf = answers.map((answer) => answer.probabilities ?? answer.shares);
   const says = (answer, name, share) =>
-    task.kind === "single_label" ? answer.class === name : task.kind === "multi_label" ? answer.classes.includes(name) : share >= 0.5;
+    "class" in answer ? answer.class === name : "classes" in answer ? answer.classes.includes(name) : share >= 0.5;
   const rows = ranked(task.classes, sharesOf).map((name) => [
     name,
     answers.map((answer, k) => ({ text: percent(sharesOf[k][name]), share: sharesOf[k][name], said: says(answer, name, sharesOf[k][name]) })),

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_mtl.models.task_heads import ClassHead, DenseHead, LabelsHead, TaskHeadSpec, ValueHead, build_task_head
+from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
+from vision_mtl.tasks.heads import ClassHead, DenseHead
+from vision_mtl.tasks.regression import ValueHead
 
 SIZE = (10, 14)
 
 
 def head_of(answer: TaskHeadSpec) -> nn.Module:
     torch.manual_seed(0)
-    head = build_task_head(answer, 6, (5, 4), SIZE)
+    head = label_kind(answer.kind).head(answer, 6, (5, 4), SIZE)
     for parameter in head.parameters():
         nn.init.normal_(parameter)
     return head
@@ -61,7 +63,7 @@ def test_a_number_is_told_in_the_labels_own_unit() -> None:
     expected = (pooled @ head.project.weight.T + head.project.bias) * 12 + 170
     torch.testing.assert_close(head(maps), expected)
     assert torch.equal(head.probabilities(head(maps)), head(maps))
-    fresh = build_task_head(answer, 6, (5, 4), SIZE)
+    fresh = label_kind(answer.kind).head(answer, 6, (5, 4), SIZE)
     assert fresh(maps).detach().flatten().tolist() == pytest.approx([170] * 3, abs=0.5)  # starts at the labels' mean
 
 
@@ -81,7 +83,7 @@ def test_a_pixels_class_comes_from_where_it_lies() -> None:
     ("answer", "kind"),
     [
         (TaskHeadSpec("single_label", 3), ClassHead),
-        (TaskHeadSpec("multi_label", 3), LabelsHead),
+        (TaskHeadSpec("multi_label", 3), ClassHead),
         (TaskHeadSpec("regression", 1, 5.0, 2.0), ValueHead),
         (TaskHeadSpec("dense", 3), DenseHead),
     ],
@@ -92,7 +94,7 @@ def test_unit_and_temperature_travel_with_the_weights(answer: TaskHeadSpec, kind
     assert type(head) is kind and answer.is_dense == (kind is DenseHead)
     for buffer in head.buffers():
         buffer.fill_(3.5)
-    other = build_task_head(TaskHeadSpec(answer.kind, answer.num_outputs), 6, (5, 4), SIZE)
+    other = label_kind(answer.kind).head(TaskHeadSpec(answer.kind, answer.num_outputs), 6, (5, 4), SIZE)
     other.load_state_dict(head.state_dict())
     assert [float(buffer) for buffer in other.buffers()] == [3.5] * (2 if kind is ValueHead else 1)
     outputs = head(features(answer))

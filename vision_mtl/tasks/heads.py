@@ -1,0 +1,50 @@
+"""Heads whose probabilities a temperature calibrates.
+
+Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599, sec. 4.2. The
+temperature is a buffer, so it travels with the weights; `evaluation.calibration` fits it.
+"""
+# B images, D feature width, K outputs, H W pixels
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vision_mtl.data.label_kinds import LabelKind
+from vision_mtl.models.decoder import LogitHead, PixelHead
+
+
+class ClassHead(LogitHead):
+    """K logits an image, from the last map."""
+
+    temperature: Tensor
+
+    def __init__(self, kind: LabelKind, num_features: int, num_outputs: int) -> None:
+        super().__init__(num_features, num_outputs)
+        self.kind = kind
+        self.register_buffer("temperature", torch.ones(()))
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(B, K) logits -> the kind's probabilities, calibrated if a temperature was fitted; float64 logits stay so."""
+        return self.kind.probabilities(tempered(outputs, self.temperature))
+
+
+class DenseHead(PixelHead):
+    """(B, K, H, W) logits from the decoder's readout."""
+
+    temperature: Tensor
+
+    def __init__(self, kind: LabelKind, width: int, num_outputs: int, stride: int, image_size: tuple[int, int]) -> None:
+        super().__init__(width, num_outputs, stride, image_size)
+        self.kind = kind
+        self.register_buffer("temperature", torch.ones(()))
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(B, K, H, W) logits -> the kind's probabilities of the same shape; float64 logits stay so."""
+        return self.kind.probabilities(tempered(outputs, self.temperature))
+
+
+def tempered(outputs: Tensor, temperature: Tensor) -> Tensor:
+    """Logits of any shape over the temperature, in float32 or wider, on the device of the logits."""
+    wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return wide / temperature.to(wide)

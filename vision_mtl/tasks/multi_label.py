@@ -1,0 +1,152 @@
+"""Any number of classes an image: an independent yes or no for each, binary cross-entropy."""
+# B images, n scored, K classes
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.sums import Measure, divide
+from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec, by_class, rounded
+from vision_mtl.data.targets import NO_CLASS, class_names_of
+from vision_mtl.tasks.class_metrics import class_counts, class_f1, macro_auroc, macro_f1
+from vision_mtl.tasks.heads import ClassHead
+
+if TYPE_CHECKING:
+    from vision_mtl.data.options import Task
+
+SURE = 0.5  # a class is predicted if its probability is above
+
+
+@LABEL_KINDS.register("multi_label")
+class MultiLabel(LabelKind):
+    """`values` (N, K) int8 are 0 or 1 for each class; a row of -1 where there is no label."""
+
+    meaning = "any number of classes"
+    form = "(N, K) probabilities, each its own"
+    headline = "auroc"
+    image_value = "share of right labels"
+
+    def parse(
+        self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
+    ) -> tuple[list[str], np.ndarray]:
+        """Parts of the text are the classes; `none` has no class, a text of blank parts is no label."""
+        pairs = zip(texts, identities, strict=True)
+        sets = [None if text is None else _classes(name, task.separator, text, identity) for text, identity in pairs]
+        class_names = class_names_of([found for parts in sets if parts is not None for found in parts])
+        if not class_names and any(parts is not None for parts in sets):
+            raise UserError(f"task {name!r}: every label is {NO_CLASS!r}; there is no class to learn.")
+        numbers = {found: k for k, found in enumerate(class_names)}
+        values = np.full((len(sets), len(class_names)), -1, np.int8)
+        for row, parts in enumerate(sets):
+            if parts is not None:
+                values[row] = 0
+                values[row, [numbers[part] for part in parts]] = 1
+        return class_names, values
+
+    def gather(self, values: np.ndarray, masks: np.ndarray | None) -> Tensor:
+        """(B, K) float32."""
+        return torch.from_numpy(values.astype(np.float32))
+
+    def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each image shows each of its classes once."""
+        images, classes = np.nonzero(values > 0)
+        return images, classes, np.ones_like(classes)
+
+    def strata(self, values: np.ndarray) -> np.ndarray:
+        """(N,): an image's rarest class; images without a class are a stratum of their own."""
+        frequency = np.where(values > 0, values.sum(0), len(values) + 1)  # (N, K)
+        return np.where((values > 0).any(1), frequency.argmin(1), values.shape[1])
+
+    def head(
+        self, spec: TaskHeadSpec, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]
+    ) -> nn.Module:
+        """K logits."""
+        return ClassHead(self, num_features, spec.num_outputs)
+
+    def loss(
+        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
+    ) -> Tensor:
+        """(B, K) logits and {0, 1} labels -> (B,) binary cross-entropy in nats, averaged over classes."""
+        smooth = labels.to(outputs.dtype) * (1 - smoothing) + 0.5 * smoothing
+        return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """(B, K) logits -> (B, K), each in [0, 1]."""
+        return torch.sigmoid(outputs)
+
+    def decide(self, numbers: Array) -> Array:
+        """(B, K) -> (B, K) bool."""
+        return numbers > SURE
+
+    def image_values(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """(n,): the share of the classes that are told rightly."""
+        return (self.decide(numbers) == (values > 0)).mean(1)
+
+    def measures(self, numbers: np.ndarray, values: np.ndarray) -> dict[str, Measure]:
+        """`accuracy`, `macro_f1`, `auroc`, all averaged over classes.
+
+        `auroc` takes the classes that are both there and not there in some image, and is absent if no class is.
+        """
+        true, predicted = values.astype(bool), self.decide(numbers)
+        counts = np.concatenate([class_counts(predicted, true), np.ones((len(true), 1))], axis=1)
+        # a class that neither occurs nor is predicted counts as 0 in the value, and is left out of resamples
+        f1 = float(np.nan_to_num(class_f1(counts.sum(0)[:-1])).mean())
+        found = {"accuracy": Measure(counts, _accuracy), "macro_f1": Measure(counts, _macro_f1, value=f1)}
+        both = true.any(0) & ~true.all(0)
+        return found | ({"auroc": macro_auroc(numbers[:, both], true[:, both])} if both.any() else {})
+
+    def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
+        """A logistic regression for each class."""
+        from vision_mtl.tasks.linear_fits import label_path  # late: only a probe needs scikit-learn
+
+        return label_path(x, y, num_outputs, strengths)
+
+    def validation_score(self, numbers: np.ndarray, values: np.ndarray) -> float:
+        """Macro AUROC of the classes that are there in some images only; mean accuracy if no class is."""
+        from sklearn.metrics import roc_auc_score  # late: only a probe needs scikit-learn
+
+        both = (values > 0).any(0) & (values == 0).any(0)
+        if not both.any():
+            return super().validation_score(numbers, values)
+        return float(roc_auc_score(values[:, both], numbers[:, both], average="macro"))
+
+    def constant(self, values: np.ndarray, num_outputs: int) -> np.ndarray:
+        """(1, K): each class's frequency."""
+        return values.mean(0, keepdims=True)
+
+    def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
+        """`classes`."""
+        return {"classes": [name for name, is_there in zip(class_names, value, strict=True) if is_there > 0]}
+
+    def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+        """`classes`, the `probability` of the least sure yes or no, and all `probabilities` by class name."""
+        least = rounded(np.maximum(numbers, 1 - numbers).min())
+        probabilities = {"probability": least, "probabilities": by_class(class_names, numbers)}
+        return self.describe(self.decide(numbers[None])[0], class_names) | probabilities
+
+
+def _accuracy(sums: np.ndarray) -> np.ndarray:
+    hits, occur, predicted = np.split(sums[..., :-1], 3, axis=-1)
+    wrong = (occur - hits) + (predicted - hits)
+    return 1 - divide(wrong.mean(-1), sums[..., -1])
+
+
+def _macro_f1(sums: np.ndarray) -> np.ndarray:
+    return macro_f1(sums[..., :-1])
+
+
+def _classes(name: str, separator: str, text: str, identity: str) -> list[str] | None:
+    """The classes that a label names; None if all parts are blank."""
+    if text == NO_CLASS:
+        return []
+    parts = [part.strip() for part in text.split(separator) if part.strip()]
+    if NO_CLASS in parts:
+        raise UserError(f"task {name!r}: the label of {identity!r} must be {NO_CLASS!r} or classes; found {text!r}.")
+    return parts or None
