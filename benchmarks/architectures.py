@@ -94,7 +94,7 @@ def build(name: str) -> Backbone:
 def one_step(backbone: Backbone) -> str:
     """ "passed", or what was wrong."""
     pretexts = {name: PRETEXTS.get(name)() for name in PRETEXT_NAMES}
-    decoder = DECODERS.get("stages")(MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size))
+    decoder = DECODERS.get("stages")().build(MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size))
     model = SharedModel(backbone, decoder, head_specs(pretexts, 3)).train()
     images = torch.rand(BATCH, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
     mixture = Mixture(pretexts)

@@ -178,7 +178,7 @@ def build(recipe: Recipe, batch: int, device: str, compiled: bool) -> Trainer:
     kwargs = {} if recipe.patch == 16 else {"patch_size": recipe.patch}
     net = Backbone(recipe.name, kwargs=kwargs, image_size=(recipe.side, recipe.side))
     maps = MapSpec(net.channels, net.map_sizes, net.image_size)
-    decoder = DECODERS.get("transformer")(maps, width=recipe.width, depth=recipe.depth, num_heads=recipe.heads)
+    decoder = DECODERS.get("transformer")(width=recipe.width, depth=recipe.depth, num_heads=recipe.heads).build(maps)
     mixture, indices = Mixture(pretexts), pool.indices("train")
     sample = indices[:batch]
     objective = PretextObjective(mixture, chance_losses(mixture, pool.gather(sample), Keys(0, 0, sample)))

@@ -93,7 +93,7 @@ def build(name: str, pool: Pool | None = None) -> ScoredNetwork:
     runtime = Runtime()
     pretexts = {NAME: PRETEXTS.get(NAME)(grid=GRID)}
     net = Backbone(name, image_size=(SIDE, SIDE))
-    decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size))
+    decoder = DECODERS.get("stages")().build(MapSpec(net.channels, net.map_sizes, net.image_size))
     model = SharedModel(net, decoder, head_specs(pretexts, 3)).to(memory_format=runtime.layout(net))
     return ScoredNetwork(model, pool or drawn_pool(), Mixture(pretexts), runtime.accelerator("auto").autocast)
 

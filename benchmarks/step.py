@@ -101,7 +101,7 @@ def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: in
     runtime, optim = Runtime(), Optim(steps=10**6, max_seconds=None, batch_size=batch)
     pretexts = {name: PRETEXTS.get(name)(**({"grid": grid} if name == "grid_mask" else {})) for name in MIXTURE}
     net = Backbone(architecture, kwargs=kwargs, image_size=pool.shape[1:])
-    decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size))
+    decoder = DECODERS.get("stages")().build(MapSpec(net.channels, net.map_sizes, net.image_size))
     tasks = {f"task{number}": TaskHeadSpec("single_label", 10) for number in range(heads)}
     model, mixture = SharedModel(net, decoder, head_specs(pretexts, 3), tasks), Mixture(pretexts)
     indices = pool.indices("train")

@@ -215,7 +215,7 @@ def test_a_task_without_a_label_has_no_gradient(name: str) -> None:
     target = target_of(name)
     torch.manual_seed(0)
     net = Backbone("test_resnet", image_size=SIZE)
-    decoder = DECODERS.get("linear")(MapSpec(net.channels, net.map_sizes, SIZE))
+    decoder = DECODERS.get("linear")().build(MapSpec(net.channels, net.map_sizes, SIZE))
     model = SharedModel(net, decoder, {}, {"here": spec_of(target), "absent": spec_of(target)})
     rows = torch.from_numpy(LABELLED[:4])
     labels = {"here": Labels(torch.arange(4), target.gather(rows))}

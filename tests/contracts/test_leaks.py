@@ -42,7 +42,7 @@ def build(name: str, pretexts: dict, decoder: str) -> SharedModel:
     size = FAMILIES[name]
     backbone = Backbone(name, image_size=(size, size))
     maps = MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size)
-    return SharedModel(backbone, DECODERS.get(decoder)(maps), head_specs(pretexts, 3))
+    return SharedModel(backbone, DECODERS.get(decoder)().build(maps), head_specs(pretexts, 3))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -57,7 +57,7 @@ def pool() -> Pool:
 def model(pool: Pool) -> SharedModel:
     torch.manual_seed(0)
     net = Backbone("test_resnet", image_size=(SIDE, SIDE))
-    decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size), width=8, depth=1)
+    decoder = DECODERS.get("stages")(width=8, depth=1).build(MapSpec(net.channels, net.map_sizes, net.image_size))
     answers = {name: TaskHeadSpec(t.kind, t.num_outputs, 10.0, 4.0) for name, t in pool.targets.items()}
     made = SharedModel(net, decoder, {}, answers)
     for parameter in made.task_heads.parameters():

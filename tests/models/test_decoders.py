@@ -20,7 +20,7 @@ def random_maps(batch: int = 2) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", DECODERS.names())
 def test_readouts_cover_the_image_and_pass_gradient_to_the_last_map(name: str) -> None:
     torch.manual_seed(0)
-    decoder, maps = DECODERS.get(name)(SPEC), random_maps()
+    decoder, maps = DECODERS.get(name)().build(SPEC), random_maps()
     found = decoder(maps)
     for readout, (width, stride) in zip(found, decoder.readouts, strict=True):
         assert readout.shape == (2, width, math.ceil(50 / stride), math.ceil(64 / stride))
@@ -31,20 +31,20 @@ def test_readouts_cover_the_image_and_pass_gradient_to_the_last_map(name: str) -
 
 @pytest.mark.parametrize("name", [name for name in DECODERS.names() if DECODERS.get(name).reads_last_only])
 def test_a_decoder_of_the_last_map_needs_no_other(name: str) -> None:
-    decoder, maps = DECODERS.get(name)(SPEC).eval(), random_maps()
+    decoder, maps = DECODERS.get(name)().build(SPEC).eval(), random_maps()
     for alone, among in zip(decoder(maps[-1:]), decoder(maps), strict=True):
         assert torch.equal(alone, among)
 
 
 def test_a_width_that_heads_cannot_share_is_named() -> None:
     with pytest.raises(UserError, match=r"width must be a multiple of 4 and of decoder\.num_heads, 6; found 128"):
-        DECODERS.get("transformer")(SPEC, width=128)
+        DECODERS.get("transformer")(width=128).build(SPEC)
 
 
 @pytest.mark.parametrize("name", DECODERS.names())
 def test_images_of_a_batch_do_not_mix(name: str) -> None:
     torch.manual_seed(0)
-    decoder, maps = DECODERS.get(name)(SPEC).eval(), random_maps(3)
+    decoder, maps = DECODERS.get(name)().build(SPEC).eval(), random_maps(3)
     whole = decoder(maps)
     for row in range(3):
         alone = decoder([m[row : row + 1] for m in maps])
@@ -75,7 +75,7 @@ def test_stop_gradient_pictures_train_nothing_but_the_decoder() -> None:
 
 
 def test_transformer_ignores_what_stands_at_hidden_positions() -> None:
-    decoder, maps = DECODERS.get("transformer")(SPEC), random_maps()
+    decoder, maps = DECODERS.get("transformer")().build(SPEC), random_maps()
     hidden = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
     hidden[:, :, 1, 2] = True
     other = maps[-1].detach().clone()

@@ -25,7 +25,7 @@ TASKS = {
 def build(backbone: str, decoder: str, tasks: dict[str, TaskHeadSpec] | None = None) -> SharedModel:
     torch.manual_seed(0)
     trunk = Backbone(backbone, image_size=(64, 64))
-    made = DECODERS.get(decoder)(MapSpec(trunk.channels, trunk.map_sizes, (64, 64)))
+    made = DECODERS.get(decoder)().build(MapSpec(trunk.channels, trunk.map_sizes, (64, 64)))
     return SharedModel(trunk, made, ANSWERS, tasks)
 
 

@@ -50,7 +50,9 @@ def make_trainer(pool: Pool) -> MakeTrainer:
         torch.manual_seed(0)
         pretexts = {name: PRETEXTS.get(name)() for name in names}
         net = Backbone(backbone, image_size=(32, 32))
-        decoder = DECODERS.get(decoding)(MapSpec(net.channels, net.map_sizes, net.image_size), width=width, depth=1)
+        decoder = DECODERS.get(decoding)(width=width, depth=1).build(
+            MapSpec(net.channels, net.map_sizes, net.image_size)
+        )
         model = SharedModel(net, decoder, head_specs(pretexts, 3))
         indices = pool.indices("train")[:images]
         mixture = Mixture(pretexts)
@@ -109,7 +111,7 @@ def make_task_trainer(task_pool: Pool) -> MakeTrainer:
         optim = Optim(**{"steps": 4, "max_seconds": None, "batch_size": 12, "warmup_ratio": 0.0, **options})
         torch.manual_seed(0)
         net = Backbone(backbone, image_size=(32, 32))
-        decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size), width=16, depth=1)
+        decoder = DECODERS.get("stages")(width=16, depth=1).build(MapSpec(net.channels, net.map_sizes, net.image_size))
         targets, train = {name: task_pool.targets[name] for name in tasks}, np.ones(len(task_pool), bool)
         model = SharedModel(net, decoder, {}, task_head_specs(targets, train))
         given = options_of(task_pool, tasks)

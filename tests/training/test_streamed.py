@@ -37,7 +37,7 @@ def make(pool: Pool, num_workers: int = 1, **options: object) -> Trainer:
     torch.manual_seed(0)
     pretexts = {name: PRETEXTS.get(name)() for name in NAMES}
     net = Backbone("test_resnet", image_size=(32, 32))
-    decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, net.image_size), width=16, depth=1)
+    decoder = DECODERS.get("stages")(width=16, depth=1).build(MapSpec(net.channels, net.map_sizes, net.image_size))
     indices, mixture = pool.indices("train"), Mixture(pretexts)
     chance = chance_losses(mixture, pool.gather(indices[:8]), Keys(0, 0, indices[:8]))
     runtime = Runtime(precision="fp32")

@@ -63,7 +63,7 @@ def values_of(name: str) -> Tensor:
 def build(backbone: str, tasks: tuple[str, ...]) -> SharedModel:
     torch.manual_seed(0)
     net = Backbone(backbone, image_size=(32, 32))
-    decoder = DECODERS.get("stages")(MapSpec(net.channels, net.map_sizes, (32, 32)), width=16, depth=1)
+    decoder = DECODERS.get("stages")(width=16, depth=1).build(MapSpec(net.channels, net.map_sizes, (32, 32)))
     model = SharedModel(net, decoder, {}, {name: ANSWERS[name] for name in tasks}).double()
     for parameter in model.task_heads.parameters():  # heads start near zero, where the trunk hardly hears them
         torch.nn.init.normal_(parameter, std=0.3)

@@ -68,10 +68,11 @@ def open_images(
 ) -> Pool:
     """Return images as a pool of `size`, ready to train on.
 
-    `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...), of which 20 % are held
-    out for testing and 10 % for validation as in every run, decoded once into a store below `root`; or a torch `Dataset`
-    (items are images, or tuples that begin with one: PIL, uint8 arrays), a float tensor (B, C, H, W) in [0, 1] of that
-    size, or a uint8 array (B, H, W, C), all of whose images are for training. Raises `UserError` for anything else.
+    `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...): 20 % of its images
+    are held out for testing and 10 % for validation, as in every run, and all are decoded once into a store below
+    `root`. Or it is a torch `Dataset` (items are images, or tuples that begin with one: PIL, uint8 arrays), a float
+    tensor (B, C, H, W) in [0, 1] of that size, or a uint8 array (B, H, W, C), all of whose images are for training.
+    Raises `UserError` for anything else.
     """
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
@@ -137,8 +138,8 @@ class Trainer:
     """The command line's own training loop, for a model of `build_model` and a pool of `open_images`.
 
     Training ends at `steps` or after `max_seconds`, whichever comes first. `options` are those of section `optim`
-    (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a second
-    call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises `UserError`
+    (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a
+    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises `UserError`
     for options out of range.
     """
 
@@ -258,8 +259,8 @@ def _items(images: Any) -> Iterable[Any]:
     """The items of a dataset or a list; raises `UserError` for anything without a length and items."""
     if not hasattr(images, "__len__") or not hasattr(images, "__getitem__"):
         raise UserError(
-            "open_images takes a source such as images/PATH, a torch Dataset with a length, a tensor or an array; found "
-            f"{type(images).__name__}."
+            "open_images takes a source such as images/PATH, a torch Dataset with a length, a tensor or an array; "
+            f"found {type(images).__name__}."
         )
     return (images[number] for number in range(len(images)))
 

@@ -1,4 +1,4 @@
-"""Packages that share their name with a stage: `vision_mtl.data(...)` runs stage data, `vision_mtl.data.pool` is a module.
+"""Packages that share their name with a stage: `vm.data(...)` runs stage data, `vision_mtl.data.pool` is a module.
 
 Python puts an imported package over an attribute of the same name, so the package itself must be callable.
 """

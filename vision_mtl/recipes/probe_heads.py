@@ -46,7 +46,7 @@ def fit_heads(
     train[pool.indices("train").numpy()] = True
     answers = task_head_specs({name: pool.targets[name] for name in tasks}, train)
     maps = MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size)
-    model = SharedModel(backbone, DECODERS.get(DECODER)(maps), {}, answers)
+    model = SharedModel(backbone, DECODERS.get(DECODER)().build(maps), {}, answers)
     found = {}
     for name, task in tasks.items():
         x = standardise(normalised, task.train)
