@@ -53,7 +53,7 @@ def test_images_of_a_batch_do_not_mix(name: str) -> None:
 
 
 def test_dropping_leaves_the_last_map_alone_and_follows_chance() -> None:
-    decoder, maps = Stages(SPEC, shallow="drop", drop_ratio=0.5), random_maps(2)
+    decoder, maps = Stages(shallow="drop", drop_ratio=0.5).build(SPEC), random_maps(2)
     found = decoder(maps, chance=torch.tensor([0.49, 0.5]))[0]
     found.square().sum().backward()
     for m in maps[:-1]:
@@ -65,7 +65,7 @@ def test_dropping_leaves_the_last_map_alone_and_follows_chance() -> None:
 
 
 def test_stop_gradient_pictures_train_nothing_but_the_decoder() -> None:
-    decoder, maps = Stages(SPEC, shallow="stop_gradient"), random_maps()
+    decoder, maps = Stages(shallow="stop_gradient").build(SPEC), random_maps()
     pictures, features = decoder(maps)
     assert not any(m.grad is not None for m in maps)
     pictures.sum().backward()
