@@ -215,7 +215,7 @@ def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, in
         _row(task, metric, scores[metric])
         for task, found in tasks.items()
         for scores in [{"kind": found.get("kind"), **found.get("head", found)}]  # of a probe, the head that it keeps
-        for metric in [HEADLINE.get(scores.get("kind"), "")]
+        for metric in [HEADLINE.get(scores.get("kind", ""), "")]
         if metric in scores
     ]
 
