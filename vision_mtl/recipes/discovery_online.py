@@ -88,7 +88,7 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
 
 def check_mode(own: dict[str, Any], online: bool) -> None:
     """Raise `UserError` if an option of the other way to discover was changed."""
-    for option in read_options(Path(__file__).parent / "discover.py", "discover"):
+    for option in read_options(Path(__file__).parents[1] / "stages" / "discover.py", "discover"):
         if option.name == "online" or own[option.name] == option.default:
             continue
         named, found = f"discover.{option.name}", own[option.name]
