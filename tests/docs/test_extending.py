@@ -10,6 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow  # the document's programs in processes of their own
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/extending.md").read_text("utf-8")
 SMALL = ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps", "2", "--optim.batch_size", "8"]
@@ -17,9 +21,9 @@ SMALL = ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps"
 DRIVER = """
 import sys, pytest
 from vision_mtl.cli.command import main
-tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_rooms.py"]
+tests = ["tests/contracts/test_pretexts.py", "tests/contracts/test_packages.py"]
 plain = ["-o", "addopts=--strict-markers", "-p", "no:cacheprovider"]  # in this process
-code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or stripes or coarse or hardest"])
+code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or (test_packages and not links)"])
 sys.exit(code or main(sys.argv[1:]))
 """
 

@@ -237,6 +237,7 @@ def test_unlisted_images_of_the_run_are_not_shown(page: Server, start: dict[str,
 # the command
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_interrupted_and_writes_nothing(explorable: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in explorable.rglob("*")}
     command = [sys.executable, "train.py", "--stage", "explore", "--run_dir", str(explorable), "--device", "cpu"]

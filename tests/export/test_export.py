@@ -92,6 +92,7 @@ def test_every_file_is_compared_to_the_model(exported, result, kind: str) -> Non
     assert [p.parent.name for p in folder.rglob("model.safetensors")] == ["backbone"]
 
 
+@pytest.mark.slow
 def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Path) -> None:
     """As published and with keywords of their own: a CNN, a ViT and a Swin."""
     runs = dict(exported)
@@ -119,6 +120,7 @@ def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Pat
         assert own["pooled"].std() > 1e-3 and about[folder] == {"classes": 0, "size": [3, 64, 64]}
 
 
+@pytest.mark.slow
 def test_the_cards_snippets_give_what_predict_gives(exported, tmp_path: Path) -> None:
     """For every architecture and kind of head, on a photo that needs no resizing."""
     pixels, code = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "import os\n"

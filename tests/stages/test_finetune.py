@@ -141,6 +141,7 @@ def test_conflicts_are_recorded(finished: Path) -> None:
     assert len(cosines) == 6 and all(-1 <= value <= 1 for value in cosines.values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:
@@ -312,6 +313,7 @@ def test_as_many_labelled_images_alone_as_together(opened) -> None:
         assert steps_alone(trainer, name, "same_steps") == 40
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(supervise, table_tasks, tmp_path: Path, root: Path, result) -> None:
     """The same images, each task's mean over both, the same best, and single-task networks that are kept once."""
     options = ["--backbone.name", "test_vit", "--finetune.single_task", "same_steps", "--optim.accumulate", 2]

@@ -115,6 +115,7 @@ def test_schedules_by_hand() -> None:
         weight_schedule(-1.0, "constant")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:

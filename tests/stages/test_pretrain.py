@@ -66,6 +66,7 @@ def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(tra
     assert train(tmp_path / "run", "--optim.steps", "3") == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, interrupt_at, result) -> None:
     assert train(tmp_path / "whole") == 0
     interrupt_at(2)
@@ -151,6 +152,7 @@ def test_a_folder_of_something_else_is_left_alone(train, tmp_path: Path, capsys:
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(image_folder: Path, root: Path, tmp_path: Path, result, train) -> None:
     """The same images, the same damage, the same first loss, on one process and on two."""
     assert train(tmp_path / "one", "--backbone.name", "vit_tiny_patch16_224", "--runtime.precision", "fp32") == 0
