@@ -83,6 +83,7 @@ def test_accuracy_is_exact_for_single_images_and_bootstrapped_for_clusters() -> 
     assert (wide["accuracy"].low, wide["accuracy"].high) == pytest.approx((exact.low, exact.high), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["balanced_accuracy", "macro_f1", "auroc"])
 def test_intervals_are_those_of_a_slow_bootstrap(name: str) -> None:
     p, true = drawn(150, 4)

@@ -80,6 +80,7 @@ def exported(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_file_is_compared_to_the_model(exported, result, kind: str) -> None:
     _, folder = exported[kind]
@@ -149,6 +150,7 @@ def test_the_cards_snippets_give_what_predict_gives(exported, tmp_path: Path) ->
         assert shape[0] == 1 and about["image_size"] == [64, 64] and len(about["mean"]) == 3
 
 
+@pytest.mark.slow
 def test_nothing_of_the_machine_is_exported(exported) -> None:
     start, folder = exported["cnn"]
     for file in (*folder.glob("model.*"), *(folder / "backbone").iterdir(), folder / "MODEL_CARD.md"):
@@ -157,6 +159,7 @@ def test_nothing_of_the_machine_is_exported(exported) -> None:
             assert str(path).encode() not in content, (file, path)
 
 
+@pytest.mark.slow
 def test_onnx_says_what_goes_in_and_comes_out(exported) -> None:
     model = onnx.load(exported["vit"][1] / "model.onnx")
     (images,) = model.graph.input
@@ -202,6 +205,7 @@ def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> N
     assert list(export_graph.read_onnx(path)(torch.rand(2, 1, 32, 32))) == names
 
 
+@pytest.mark.slow
 def test_weights_beyond_the_formats_limit_lie_beside_it(small: Path, tmp_path: Path, monkeypatch, result) -> None:
     monkeypatch.setattr(export_graph, "LARGEST_ONNX", 0)
     assert export(small, tmp_path / "e", "--export.torch_export", "false") == 0
@@ -209,6 +213,7 @@ def test_weights_beyond_the_formats_limit_lie_beside_it(small: Path, tmp_path: P
     assert (tmp_path / "e" / "model.onnx").stat().st_size < (tmp_path / "e" / "model.onnx.data").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_otherwise_is_an_error(small: Path, tmp_path: Path, monkeypatch, capsys, result) -> None:
     from vision_mtl.stages import export as stage
 
@@ -232,6 +237,7 @@ def test_what_onnx_cannot_say_is_an_error_with_its_cause(small: Path, tmp_path: 
     assert "as ONNX: no such view. Leave it out with --export.onnx false." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_runs_card_has_its_scores_and_counts(train, tmp_path: Path, result) -> None:
     words = ("--stage", "finetune", "--optim.steps", "2", "--finetune.num_evaluations", "1")
     assert train(tmp_path / "run", *words) == 0

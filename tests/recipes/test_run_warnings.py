@@ -32,6 +32,7 @@ def test_test_images_that_pretraining_saw_are_counted(
     assert np.load(tmp_path / "tuned" / SEEN).shape == (80,)
 
 
+@pytest.mark.slow
 def test_test_images_that_stayed_away_are_not_warned_of(
     train, supervise, result, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_healthy_run_is_warned_of_nothing_but_its_size(train, result, tmp_path
     assert not [w for w in result(tmp_path / "run")["warnings"] if "collapsed" in w or "blown" in w or "skipped" in w]
 
 
+@pytest.mark.slow
 def test_skipped_steps_stand_in_the_result(train, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vision_mtl.training.repair import PretextObjective
 

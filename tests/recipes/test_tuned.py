@@ -57,6 +57,7 @@ def chosen(folder: Path) -> dict:
     return yaml.safe_load((folder / "config.yaml").read_text())["runtime"]["tuned"]
 
 
+@pytest.mark.slow
 def test_a_choice_is_made_once_and_kept_in_the_run(train, tmp_path: Path, result, timed, capsys) -> None:
     root = ["--data.root", str(tmp_path / "root")]
     assert train(tmp_path / "run", *root, *WORDS, task=False) == 0

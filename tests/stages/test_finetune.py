@@ -172,6 +172,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     assert result(tmp_path / "whole")["metrics"] == result(tmp_path / "parts")["metrics"]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_weights(supervise, table_tasks, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
         words = [*table_tasks("letter"), "--seed", seed, "--optim.steps", 1]
@@ -181,6 +182,7 @@ def test_the_seed_decides_the_weights(supervise, table_tasks, tmp_path: Path) ->
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_without_validation_images_the_last_weights_are_kept_with_a_warning(
     supervise, table_tasks, tmp_path: Path, result
 ) -> None:
@@ -282,6 +284,7 @@ def test_what_is_frozen_does_not_move(supervise, table_tasks, tmp_path: Path, fr
     assert all(".layer4." in name or ".stages.3." in name for name in trunk) and bool(trunk) == (freeze == "early")
 
 
+@pytest.mark.slow
 def test_more_steps_train_the_single_networks_anew(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter"), "--finetune.single_task", "same_steps", "--optim.steps"]
     for steps in (1, 3):

@@ -58,6 +58,7 @@ def test_any_other_difference_is_refused_with_the_diff(
     assert "seed: 0 there, 1 here" in text and "optim.clip_norm: 1.0 there, 2.0 here" in text
 
 
+@pytest.mark.slow
 def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(train, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run", "--optim.steps", "2") == 0
     assert train(tmp_path / "run", "--optim.steps", "4") == 0
@@ -116,6 +117,7 @@ def test_unlabelled_images_alone_need_no_task(train, result, tmp_path: Path) -> 
     assert found["metrics"]["online"] == {} and found["data"]["tasks"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--backbone.in_chans", "1"], ["--image_size", "32,48"], ["--decoder.name", "transformer"]]
 )

@@ -78,11 +78,13 @@ def test_the_report_is_a_table(probed: Path) -> None:
     assert len([line for line in lines if line.strip().startswith("shape")]) == 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result(probed: Path, trained: Path, tmp_path: Path) -> None:
     assert probe(tmp_path / "p", "--init_from", str(trained), "--probe.fractions", "0.1", "0.5") == 0
     assert found(tmp_path / "p")["metrics"] == found(probed)["metrics"]
 
 
+@pytest.mark.slow
 def test_test_labels_change_no_choice(
     probed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
