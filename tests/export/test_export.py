@@ -191,6 +191,7 @@ def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsy
     assert "without task heads" in card and "model.pt2" not in card and "ImageOps.pad(image, (48, 32))" in card
 
 
+@pytest.mark.slow
 def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> None:
     model, path = InferenceModel(build.restore_model(str(small))[0]).eval(), tmp_path / "model.onnx"
     program = export_graph.trace(model, (1, 32, 32))
