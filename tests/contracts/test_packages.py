@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ ORDER = [
     "core",
 ]
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
+NODES = {file: list(ast.walk(tree)) for file, tree in TREES.items()}  # walked once: it takes half a second
 FORBIDDEN = {"utils", "util", "misc", "common", "helpers", "helper"}
 MAX_LINES = 400
 
@@ -52,10 +54,10 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(tree: ast.Module) -> set[str]:
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
     """The names that a file imports anywhere: at the top, inside a function, or under TYPE_CHECKING."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -69,6 +71,7 @@ def package_of(module: str) -> str:
     return parts[1] if parts[0] == "vision_mtl" and len(parts) > 1 and parts[1] in ORDER else ""
 
 
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Module -> the package's own modules that it imports."""
     names = {module_name(file) for file in TREES}
@@ -79,8 +82,8 @@ def import_graph() -> dict[str, set[str]]:
         return name
 
     return {
-        (own := module_name(file)): {m for n in imported(tree) if (m := module(n)) and m != own}
-        for file, tree in TREES.items()
+        (own := module_name(file)): {m for n in imported(nodes) if (m := module(n)) and m != own}
+        for file, nodes in NODES.items()
     }
 
 
@@ -122,31 +125,26 @@ def package_graph(graph: Graph) -> dict[str, set[str]]:
     return found
 
 
-def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method of a file, nested ones too."""
-    return (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-
-
-def calls(tree: ast.Module, name: str) -> bool:
+def calls(nodes: Iterable[ast.AST], name: str) -> bool:
     """Whether a file calls the function `name`; `model.eval()` is a method and does not count."""
-    return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == name for n in ast.walk(tree))
+    return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == name for n in nodes)
 
 
 @pytest.mark.xfail(strict=True, reason="training and inference import config until options are typed by a library")
 def test_imports_go_downward() -> None:
     offenders = []
-    for file, tree in TREES.items():
+    for file, nodes in NODES.items():
         if own := package_of(module_name(file)):
             above = ORDER[: ORDER.index(own)]
-            offenders += [f"{short(file)} imports {m}" for m in sorted(imported(tree)) if package_of(m) in above]
+            offenders += [f"{short(file)} imports {m}" for m in sorted(imported(nodes)) if package_of(m) in above]
     assert offenders == []
 
 
 def test_imports_are_absolute() -> None:
     relative = [
         f"{short(file)}:{n.lineno}"
-        for file, tree in TREES.items()
-        for n in ast.walk(tree)
+        for file, nodes in NODES.items()
+        for n in nodes
         if isinstance(n, ast.ImportFrom) and n.level
     ]
     assert relative == []
@@ -166,7 +164,7 @@ def test_cycles_are_found() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert cycles({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": {"d"}}) == [["a", "b", "c"], ["d", "e"]]
     late = "def f():\n    from vision_mtl.data import pool\nif TYPE_CHECKING:\n    import vision_mtl.core.run\n"
-    assert imported(ast.parse(late)) == {"vision_mtl.data.pool", "vision_mtl.core.run"}
+    assert imported(ast.walk(ast.parse(late))) == {"vision_mtl.data.pool", "vision_mtl.core.run"}
 
 
 def test_every_package_has_its_place() -> None:
@@ -180,9 +178,9 @@ def test_evaluation_knows_neither_pretext_nor_trainer() -> None:
 
 
 def test_figures_know_nothing_but_arrays() -> None:
-    trees = {file: tree for file, tree in TREES.items() if package_of(module_name(file)) == "viz"}
+    own = {file: nodes for file, nodes in NODES.items() if package_of(module_name(file)) == "viz"}
     assert package_graph(import_graph())["viz"] == set()
-    assert [short(f) for f, tree in trees.items() if any(m.startswith("torch") for m in imported(tree))] == []
+    assert [short(f) for f, nodes in own.items() if any(m.startswith("torch") for m in imported(nodes))] == []
 
 
 def test_files_are_short_and_have_a_docstring() -> None:
@@ -198,8 +196,8 @@ def test_no_name_is_a_catch_all() -> None:
 
 def test_signatures_are_typed() -> None:
     offenders = []
-    for file, tree in TREES.items():
-        for function in functions(tree):
+    for file, nodes in NODES.items():
+        for function in [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]:
             arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
             untyped = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
             untyped += ["return"] if function.returns is None else []
@@ -209,8 +207,8 @@ def test_signatures_are_typed() -> None:
 
 @pytest.mark.xfail(strict=True, reason="config reads options from source until they are typed by a library")
 def test_no_source_is_parsed_or_evaluated() -> None:
-    evaluating = [f"{short(file)} calls eval" for file, tree in TREES.items() if calls(tree, "eval")]
-    parsing = [f"{short(file)} imports ast" for file, tree in TREES.items() if "ast" in imported(tree)]
+    evaluating = [f"{short(file)} calls eval" for file, nodes in NODES.items() if calls(nodes, "eval")]
+    parsing = [f"{short(file)} imports ast" for file, nodes in NODES.items() if "ast" in imported(nodes)]
     assert evaluating + parsing == []
 
 
@@ -221,7 +219,7 @@ def test_one_file_knows_of_torchvisions_operators() -> None:
 
 def test_only_the_console_prints() -> None:
     # command.py answers --help, --version and --print_config
-    assert {short(file) for file, tree in TREES.items() if calls(tree, "print")} == {
+    assert {short(file) for file, nodes in NODES.items() if calls(nodes, "print")} == {
         "core/console.py",
         "cli/command.py",
     }

@@ -58,6 +58,7 @@ def test_two_tasks_by_hand() -> None:
     assert batches.at(0)[1].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
