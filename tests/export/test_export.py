@@ -175,6 +175,7 @@ def small(many_headed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return many_headed(tmp_path_factory.mktemp("small"), size="32", tasks=("shape", "age"), chans=1)
 
 
+@pytest.mark.slow
 def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsys, result) -> None:
     start = many_headed(tmp_path / "run", size="32,48", tasks=(), fit="pad")
     assert export(start, tmp_path / "e", "--export.torch_export", "false") == 0
@@ -229,6 +230,7 @@ def test_a_file_that_answers_otherwise_is_an_error(small: Path, tmp_path: Path, 
     assert result(tmp_path / "e")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_what_onnx_cannot_say_is_an_error_with_its_cause(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("step 2/3 failed") from ValueError("no such view\nmore")

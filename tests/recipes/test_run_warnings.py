@@ -16,6 +16,7 @@ def warned(folder: Path, result, text: str) -> list[str]:
     return [warning for warning in result(folder)["warnings"] if text in warning]
 
 
+@pytest.mark.slow
 def test_test_images_that_pretraining_saw_are_counted(
     train, supervise, result, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +68,7 @@ def test_seen_once_each_is_enough() -> None:
     assert said == ["task c is starved: its labelled images were seen 0.99 times each, on average."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_collapse_is_said(
     train, supervise, table_tasks, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -83,6 +85,7 @@ def test_a_collapse_is_said(
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_warned_of_nothing_but_its_size(train, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run") == 0
     assert not [w for w in result(tmp_path / "run")["warnings"] if "collapsed" in w or "blown" in w or "skipped" in w]

@@ -196,6 +196,7 @@ def test_without_validation_images_the_last_weights_are_kept_with_a_warning(
         assert same(read_tensors(best, "model"), weights(tmp_path / "run")) and read_state(best)["step"] == steps
 
 
+@pytest.mark.slow
 def test_a_fraction_of_the_labels_is_recorded(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter", "size"), "--finetune.label_fraction", 0.25, "--optim.steps", 2]
     assert supervise("finetune", tmp_path / "run", *words) == 0
@@ -257,6 +258,7 @@ def test_mixing_is_off_unless_asked_for(opened) -> None:
         assert all((labels.others is not None) == on for labels in batch.labels.values())
 
 
+@pytest.mark.slow
 def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
     train, supervise, tmp_path: Path, result, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,6 +274,7 @@ def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
     assert "--backbone.name resnet18 contradicts --init_from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["early", "all"])
 def test_what_is_frozen_does_not_move(supervise, table_tasks, tmp_path: Path, freeze: str) -> None:
     words = [*table_tasks("letter"), "--finetune.freeze", freeze, "--optim.layer_decay", 0.8]
@@ -293,6 +296,7 @@ def test_more_steps_train_the_single_networks_anew(supervise, table_tasks, tmp_p
         assert read_state(tmp_path / "run" / "single" / "letter.safetensors")["steps"] == steps
 
 
+@pytest.mark.slow
 def test_a_network_alone_needs_no_balancing(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter", "shade"), "--balance.name", "Constant", "--balance.kwargs.weights", "[1,2]"]
     assert supervise("finetune", tmp_path / "run", *words, "--finetune.single_task", "same_steps") == 0

@@ -40,6 +40,7 @@ def test_a_run_leaves_everything_it_promises(train, result, tmp_path: Path, caps
     assert "skill on held-out images" in text and str(folder) in text
 
 
+@pytest.mark.slow
 def test_the_same_command_again_shows_the_result(train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run") == 0
     before = (tmp_path / "run" / "result.json").read_bytes()
@@ -49,6 +50,7 @@ def test_the_same_command_again_shows_the_result(train, tmp_path: Path, capsys: 
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_any_other_difference_is_refused_with_the_diff(
     train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +83,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, inter
     assert steps == [1, 2, 3, 4, 4] and len(checkpoints(tmp_path / "run" / "checkpoints")) == 2
 
 
+@pytest.mark.slow
 def test_a_new_run_takes_over_weights_backbone_and_size(
     train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +106,7 @@ def test_a_new_run_takes_over_weights_backbone_and_size(
         assert f"--{option} {value} contradicts --init_from" in text
 
 
+@pytest.mark.slow
 def test_a_checkpoint_describes_what_it_is(train, tmp_path: Path) -> None:
     assert train(tmp_path / "run") == 0
     state = read_state(checkpoints(tmp_path / "run" / "checkpoints")[-1])
@@ -111,6 +115,7 @@ def test_a_checkpoint_describes_what_it_is(train, tmp_path: Path) -> None:
     assert len(state["mean"]) == len(state["std"]) == 3
 
 
+@pytest.mark.slow
 def test_unlabelled_images_alone_need_no_task(train, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run", task=False) == 0
     found = result(tmp_path / "run")
@@ -127,6 +132,7 @@ def test_grey_images_other_shapes_and_decoders(train, result, tmp_path: Path, wo
     assert result(tmp_path / "run")["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_every_pretext_at_once_and_fills_that_are_learned(train, result, tmp_path: Path) -> None:
     words = [w for name in ("blur", "rotation", "neighbour", "chain") for w in (f"--pretexts.{name}.weight", "1")]
     assert train(tmp_path / "run", *words, "--pretexts.grid_mask.fill", "learned", "--optim.batch_size", "24") == 0

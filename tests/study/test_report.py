@@ -105,6 +105,7 @@ def test_each_verdict_stands_in_both_pages_with_its_numbers(tmp_path: Path) -> N
         assert said in page.text and said in text
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path, picture: Path) -> None:
     record = study({"a": 0.0, "b": 0.1}) | {"pictures": [{"title": "t", "caption": "", "path": str(picture)}]}
     for name in ("one", "two"):
