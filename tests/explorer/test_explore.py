@@ -204,6 +204,7 @@ def test_a_chain_that_was_trained_repairs_at_once(explorable: Path, open_page: O
     assert found["tasks"] == []
 
 
+@pytest.mark.slow
 def test_a_run_without_its_images_still_answers_and_may_borrow_a_repairer(
     many_headed: Callable[..., Path], open_page: OpenPage, tmp_path: Path, explorable: Path
 ) -> None:

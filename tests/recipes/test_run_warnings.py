@@ -46,6 +46,7 @@ def test_test_images_that_stayed_away_are_not_warned_of(
     assert warned(tmp_path / "other", result, "not held out")
 
 
+@pytest.mark.slow
 def test_tasks_with_too_little_are_named(supervise, table_tasks, result, tmp_path: Path) -> None:
     words = [*table_tasks("letter", "size"), "--data.val_ratio", 0.05, "--optim.steps", 1, "--optim.batch_size", 2]
     assert supervise("finetune", tmp_path / "run", *words) == 0

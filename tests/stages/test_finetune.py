@@ -68,6 +68,7 @@ def test_every_task_is_scored_on_its_test_images(finished: Path, result) -> None
         assert is_score(own[metric], data[task]["test"]) and own["step"] in (2, 4, 6)
 
 
+@pytest.mark.slow
 def test_a_tasks_best_epoch_is_the_shared_one_where_they_fall_together(
     supervise, table_tasks, tmp_path: Path, result
 ) -> None:

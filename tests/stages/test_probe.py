@@ -122,6 +122,7 @@ def test_tasks_are_inherited_unless_others_are_given(trained: Path) -> None:
     assert resolve("probe", {}, {"probe.fractions": ["0.2"]}).own["fractions"] == [0.2]
 
 
+@pytest.mark.slow
 def test_random_weights_are_probed_with_a_warning(image_folder: Path, root: Path, tmp_path: Path) -> None:
     words = ["--tasks.shape.source", f"folder/{image_folder}", "--data.root", str(root), "--image_size", "32"]
     words += ["--backbone.name", "vit_tiny_patch16_224", "--probe.embedding_images", "0", "--probe.fractions", "0.001"]
