@@ -101,7 +101,7 @@ def _other(where: str, model: SharedModel, ask: Predictor) -> Repairer:
         raise UserError(
             f"explore.repair_with {where!r} takes images of {_size(*sizes[0])}, the explored run of {_size(*sizes[1])}."
         )
-    if not other.answers:
+    if not other.head_specs:
         raise UserError(f"explore.repair_with {where!r} has no head that repairs; give a run of pretrain or joint.")
     return Repairer(other.to(ask.device), state, ask.autocast)
 
