@@ -28,6 +28,8 @@ FAMILIES = {
     "mixer_s32_224": 224,
     "poolformer_s12": 64,
 }
+LARGE = {"beit_base_patch16_224", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224", "densenet121", "mixer_s32_224"}
+CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in FAMILIES]
 # masks of every form; `learned` fills belong to the model, the others to the pretext
 DAMAGES = {
     "one": {"hidden": "one"},
@@ -45,7 +47,7 @@ def build(name: str, pretexts: dict, decoder: str) -> SharedModel:
     return SharedModel(backbone, DECODERS.get(decoder)().build(maps), head_specs(pretexts, 3))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CASES)
 def test_hidden_pixels_change_no_prediction(name: str) -> None:
     pretexts = {f"grid_mask_{key}": PRETEXTS.get("grid_mask")(**options) for key, options in DAMAGES.items()}
     pretexts["chain"] = PRETEXTS.get("chain")()
@@ -62,7 +64,7 @@ def test_hidden_pixels_change_no_prediction(name: str) -> None:
             assert bool(first.isfinite().all()) and torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CASES)
 def test_one_step_with_all_pretexts_reaches_the_first_layer(name: str) -> None:
     pretexts = {key: PRETEXTS.get(key)() for key in ("grid_mask", "decolorise", "downsample")}
     model = build(name, pretexts, "stages").train()

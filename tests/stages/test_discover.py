@@ -17,6 +17,8 @@ from PIL import Image
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
 
+pytestmark = pytest.mark.slow  # whole discoveries
+
 SMALL = {
     "stage": "discover",
     "pretexts.grid_mask.grid": "2",

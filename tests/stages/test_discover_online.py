@@ -16,6 +16,8 @@ from vision_mtl.recipes.run_warnings import images_seen
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import Trainer
 
+pytestmark = pytest.mark.slow  # whole discoveries
+
 SMALL = {
     "stage": "discover",
     "pretexts.grid_mask.grid": "2",

@@ -61,6 +61,7 @@ def test_the_checkpoint_holds_heads_of_both(finished: Path) -> None:
     assert {"heads.grid_mask", "task_heads.task_seen"} <= heads
 
 
+@pytest.mark.slow
 def test_unlabelled_images_are_repaired(
     supervise, table_tasks, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ def test_schedules_by_hand() -> None:
         weight_schedule(-1.0, "constant")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:

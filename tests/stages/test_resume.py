@@ -15,6 +15,8 @@ import torch
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import PendingStep, Trainer
 
+pytestmark = pytest.mark.slow  # interrupted and resumed runs
+
 ROOT = Path(__file__).parents[2]
 CLOCK = ("seconds", "images_per_second")
 

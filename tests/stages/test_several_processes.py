@@ -18,6 +18,8 @@ import torch
 from vision_mtl.cli.command import main
 from vision_mtl.training.checkpoint import check, checkpoints, read_state, read_tensors
 
+pytestmark = pytest.mark.slow  # several processes
+
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 CLOCK = ("seconds", "images_per_second")

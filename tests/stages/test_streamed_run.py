@@ -12,6 +12,8 @@ import pytest
 
 from vision_mtl.cli.command import main
 
+pytestmark = pytest.mark.slow  # interrupted and resumed runs
+
 
 @pytest.fixture
 def run(jpegs: Path, tmp_path: Path) -> Callable[..., int]:

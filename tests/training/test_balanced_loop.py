@@ -179,6 +179,7 @@ def test_tokens_and_vectors_do_not_decay_with_layers_either(make_task_trainer) -
     assert decays[1]["backbone.model.cls_token"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["early", "all"])
 def test_what_is_frozen_stays_in_eval_mode_and_does_not_move(make_task_trainer, which: str) -> None:
     trainer = make_task_trainer("test_resnet", THREE, steps=3)

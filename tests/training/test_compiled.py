@@ -9,6 +9,8 @@ from torch._dynamo.utils import counters
 from vision_mtl.models import compiling
 from vision_mtl.models.compiling import compile_parts
 
+pytestmark = pytest.mark.slow  # torch.compile
+
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch):

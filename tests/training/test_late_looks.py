@@ -41,6 +41,7 @@ def shown(seen: Seen) -> list[tuple[object, ...]]:
     return [(p.step, p.images_seen, p.skipped, r.step, r.loss, r.parts, r.gradient_norm, r.skipped) for p, r in seen]
 
 
+@pytest.mark.slow
 def test_what_is_seen_late_is_what_is_seen_at_once(make_trainer) -> None:
     at_once, late = make_trainer(steps=7), make_trainer(steps=7)
     expected, seen = fitted(at_once, 1), fitted(late, 3)

@@ -26,6 +26,7 @@ def mean_loss(trainer) -> float:
         return sum(step_loss(trainer.model, trainer.objective, batch).total.item() for batch in batches) / 10
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_chance(make_trainer) -> None:
     """Of 64 images: chance is measured on one damage of each, and of eight images that scatters by an eighth."""
     assert mean_loss(make_trainer(images=64)) == pytest.approx(1, abs=0.1)
@@ -80,6 +81,7 @@ def test_going_on_equals_never_having_stopped(make_trainer, backbone: str) -> No
     assert equal(dict(whole.average.module.state_dict()), dict(second.average.module.state_dict()))
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_add_up_to_it(make_trainer) -> None:
     """A ViT has no BatchNorm, so a step in two parts is the step in one, to rounding."""
     whole, parts = (

@@ -50,6 +50,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
     return OnDevice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "decoder"),
     [("test_resnet", "stages"), ("vit_small_patch8_224", "transformer")],  # the second encodes visible tokens only

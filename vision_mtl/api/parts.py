@@ -139,8 +139,8 @@ class Trainer:
 
     Training ends at `steps` or after `max_seconds`, whichever comes first. `options` are those of section `optim`
     (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a
-    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises `UserError`
-    for options out of range.
+    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises
+    `UserError` for options out of range.
     """
 
     def __init__(

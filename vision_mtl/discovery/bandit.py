@@ -58,8 +58,17 @@ class Bandit:
     def start(floor: float, base: np.ndarray, clusters: np.ndarray, chance: np.ndarray, loss: np.ndarray) -> Bandit:
         """Before the first update: the mixture as it is. `chance` and `loss` (A, n) are NaN where nothing suits."""
         groups, zeros = np.unique(clusters, return_inverse=True)[1], np.zeros(len(base))
-        known = [np.nan_to_num(chance), np.nan_to_num(loss), np.zeros_like(loss)]
-        return Bandit(floor, base, groups, ~np.isnan(chance), *known, zeros, np.ones_like(zeros))
+        return Bandit(
+            floor,
+            base,
+            groups,
+            suits=~np.isnan(chance),
+            chance=np.nan_to_num(chance),
+            loss=np.nan_to_num(loss),
+            fall=np.zeros_like(loss),
+            exposure=zeros,
+            weights=np.ones_like(zeros),
+        )
 
     @property
     def skill(self) -> np.ndarray:
@@ -107,7 +116,8 @@ class Bandit:
     @staticmethod
     def from_state(state: dict[str, Any]) -> Bandit:
         """What `to_state` gave."""
-        return Bandit(**{name: np.array(v) if isinstance(v, list) else v for name, v in state.items()})
+        values: dict[str, Any] = {name: np.array(v) if isinstance(v, list) else v for name, v in state.items()}
+        return Bandit(**values)
 
     @property
     def _unit(self) -> np.ndarray:

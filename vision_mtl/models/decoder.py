@@ -118,7 +118,8 @@ class EmbeddingHead(nn.Module):
 
 def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.trunc_normal_(layer.weight, std=1e-3)  # 1e-3: loss within 1 % of chance, gradients far above rounding
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:

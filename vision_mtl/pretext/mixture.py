@@ -13,6 +13,7 @@ from torch import Tensor
 from vision_mtl.core.device_transfer import send
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.contract import Draw, Pretext
 from vision_mtl.pretext.preference import Preference, count_damages, mixture_shares
 
@@ -111,7 +112,7 @@ class Mixture:
         `damage` (B,) fixes each image's damage to that number of the pretext's; every image is then one instance.
         """
         pretext = self.pretexts[name]
-        shape, num_images = tuple(images.shape[1:]), len(images)
+        shape, num_images = image_shape(images), len(images)
         source = torch.arange(len(images), device=images.device)
         count = pretext.num_instances(shape) if damage is None else 1
         if count > 1:
@@ -131,7 +132,7 @@ class Mixture:
         """(B,) each image's pretext, and the number of its damage if a preference draws that; `usable` (B, K) bool."""
         if self.preference is None:
             return self.assign(keys, usable), None
-        shape = tuple(images.shape[1:])
+        shape = image_shape(images)
         counts = torch.tensor(count_damages(self.pretexts, shape), device=keys.device)  # (K,)
         of = torch.arange(len(counts), device=keys.device).repeat_interleave(counts)  # (D,) a damage's pretext
         chosen = self.preference.draw(keys, mixture_shares(self.pretexts, shape), usable[:, of])
