@@ -15,7 +15,7 @@ from vision_mtl.recipes.fit import fit, resume
 from vision_mtl.training.balancing.options import balance_names
 from vision_mtl.training.loop import Progress, Trainer
 from vision_mtl.training.optimiser import parameter_groups
-from vision_mtl.training.process_sync import StepRecord
+from vision_mtl.training.step_record import StepRecord
 from vision_mtl.training.tracking import Track
 
 NEEDED = {  # arguments that a torchjd aggregator has no default for

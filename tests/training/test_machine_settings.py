@@ -104,7 +104,7 @@ def test_a_step_that_fails_takes_for_ever(make_trainer: Callable[..., Trainer], 
         raise RuntimeError("out of memory")
 
     trainer = make_trainer(names=("grid_mask",))
-    monkeypatch.setattr(Trainer, "_step", fail)
+    monkeypatch.setattr(Trainer, "_take_step", fail)
     choice = default_choice(Runtime(), trainer.model.backbone, "cpu")
     assert Trials(trainer, Runtime(), "cpu", lambda: 0.0)([choice]) == [float("inf")]
 
@@ -118,7 +118,7 @@ def test_the_settings_reach_the_trainer_and_either_kernel_takes_the_same_step(ma
         trainers.append(rebuilt(trainer, choice, Runtime(), "cpu"))
         assert trainers[-1].layout == torch.contiguous_format and trainers[-1].kernel == kernel
         for _ in range(3):
-            trainers[-1]._step()
+            trainers[-1].step()
     fused, foreach = (trainer.optimiser.param_groups[0] for trainer in trainers)
     assert fused["fused"] and foreach["foreach"] and not foreach["fused"]
     for one, other in zip(trainers[0].model.parameters(), trainers[1].model.parameters(), strict=True):

@@ -173,8 +173,8 @@ def test_shown_losses_are_means_over_labelled_images(images: Tensor) -> None:
         readout = model.decoder(maps)[0]
     whole: dict[str, list[Tensor]] = {}
     for loss, name in itertools.product(found, tasks):
-        if name in loss.parts:
-            whole.setdefault(name, []).append(torch.stack(loss.parts[name]))
+        if name in loss.shown:
+            whole.setdefault(name, []).append(torch.stack(loss.shown[name]))
     for name in tasks:
         total, count = torch.stack(whole[name]).sum(0).tolist()
         source = readout if name == "seen" else maps[-1]

@@ -20,7 +20,8 @@ from vision_mtl.evaluation.metrics import (
     regression_metrics,
 )
 from vision_mtl.evaluation.scores import Score
-from vision_mtl.models.shared import Request, SharedModel
+from vision_mtl.models.request import Request
+from vision_mtl.models.shared import SharedModel
 
 Autocast = Callable[[], AbstractContextManager[object]]
 

@@ -84,8 +84,6 @@ def discover(
         train(config, part, pool, trainer, few[1 - number], num_scorings)
         trainers.append(trainer)
         run.warnings += [text for text in part.warnings if text not in run.warnings]
-    run.reached.resumes = max(part.reached.resumes for part in parts)
-    run.reached.repeated_steps = sum(part.reached.repeated_steps for part in parts)
     errors = score(pool, folds, asked, trainers, run)
 
     tables = build_tables(pool, errors)
@@ -97,7 +95,7 @@ def discover(
     write_files(run, tables, instances, {"selection": chosen, **controls(chosen)})
     networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
     write_figures(run, networks, errors, tables, course)
-    write_result(run, pool, trainers, {**tables.metrics(), "skill_over_time": course})
+    write_result(run, parts, pool, trainers, {**tables.metrics(), "skill_over_time": course})
 
 
 def check(config: RunConfig, num_images: int, top_ratio: float) -> None:
@@ -150,9 +148,9 @@ def train(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Tenso
         tracker.run.log({"kind": "skill", "errors": found, **when})
 
     part.folder.mkdir(parents=True, exist_ok=True)
-    memory: dict[str, Any] = {"chance": trainer.objective.chance}
+    memory: dict[str, Any] = {"chance": trainer.objective.chance_losses}
     resume(trainer, part, memory)
-    trainer.objective.chance = memory["chance"]
+    trainer.objective.chance_losses = memory["chance"]
     description = build.describe_model(config, trainer.model, pool)
     fit(part, trainer, Track(**config.track), description, memory, [(num_scorings, measure)])
 
@@ -179,7 +177,9 @@ def score(
     return list(found.values())
 
 
-def write_result(run: Run, pool: Pool, trainers: Sequence[Trainer], metrics: dict[str, Any]) -> None:
+def write_result(
+    run: Run, parts: Sequence[Run], pool: Pool, trainers: Sequence[Trainer], metrics: dict[str, Any]
+) -> None:
     """`result.json`; images and seconds are those of both networks."""
     progress = [trainer.progress for trainer in trainers]
     seconds, images = sum(p.seconds for p in progress), sum(p.images_seen for p in progress)
@@ -190,4 +190,5 @@ def write_result(run: Run, pool: Pool, trainers: Sequence[Trainer], metrics: dic
         seconds=seconds,
         images_seen=images,
         images_per_second=images / max(seconds, 1e-9),
+        parts=parts,
     )

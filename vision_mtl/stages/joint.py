@@ -24,8 +24,8 @@ from vision_mtl.recipes.supervised import Validation, build_balancing, build_fee
 from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_judged
 from vision_mtl.recipes.tuned import tuned
 from vision_mtl.training.balancing.options import Balance
+from vision_mtl.training.joint import JointFeed, JointObjective
 from vision_mtl.training.loop import Trainer
-from vision_mtl.training.objective import Together, TogetherFeed
 from vision_mtl.training.optimiser import Optim
 from vision_mtl.training.repair import REPAIR, PretextObjective
 from vision_mtl.training.runtime import Runtime
@@ -65,14 +65,14 @@ def joint(
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
     repair = build_repair_objective(config, run, pool, pretexts, indices)
-    repair = PretextObjective(repair.mixture, repair.chance, weight_schedule(repair_weight, schedule))
+    repair = PretextObjective(repair.mixture, repair.chance_losses, weight_schedule(repair_weight, schedule))
     damaged_feed = repair_feed(config, pool, indices, damaged, accelerator)
     workers = config.data["num_workers"]
     tasks_feed = build_feed(
         labelled, with_labels, accelerator, config.seed, temperature=temperature, num_workers=workers
     )
-    objective = Together({REPAIR: repair, "tasks": build_objective(labelled)})
-    feed = TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
+    objective = JointObjective({REPAIR: repair, "tasks": build_objective(labelled)})
+    feed = JointFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
     balancing = build_balancing(Balance(**config.balance), model, labelled.tasks, [REPAIR])
     trainer = tuned(config, run, make_trainer(config, accelerator, model, objective, feed, balancing))
     validation = train_tasks(config, run, trainer, track, labelled, num_evaluations, keep_best_per_task)

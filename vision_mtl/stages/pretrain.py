@@ -40,9 +40,9 @@ def pretrain(
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, selection)
     trainer = tuned(config, run, trainer)
     objective = trainer.objective
-    memory = {"chance": objective.chance}
+    memory = {"chance": objective.chance_losses}
     resume(trainer, run, memory, config)
-    objective.chance = memory["chance"]
+    objective.chance_losses = memory["chance"]
     fit(run, trainer, track, build.describe_model(config, model, pool), memory, watch(trainer, pool, objective, track))
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
 

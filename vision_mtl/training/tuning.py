@@ -177,7 +177,7 @@ class Trials:
         start = self.now()
         try:
             trainer.model.train()
-            trainer._step()
+            trainer.step()
         except (RuntimeError, MemoryError, UserError):  # no memory, no compiler, a loss that is no number: not this one
             return float("inf")
         self._wait()
