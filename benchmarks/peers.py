@@ -170,7 +170,7 @@ def speed(given: argparse.Namespace) -> None:
                 continue  # of the candidates those that are named
             trainer = our_trainer(*opened(settings(own), given.runs, pools), given.runs)
             trainer.model.train()
-            methods[name] = trainer._step
+            methods[name] = trainer.step
         seconds = interleave(methods, blocks=given.blocks)
         rates |= {
             name: {**summary(values), "images_per_second": BATCH / float(np.median(values))}

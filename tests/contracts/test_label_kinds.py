@@ -23,7 +23,8 @@ from vision_mtl.evaluation.scores import score_measures
 from vision_mtl.inference.prediction_files import answer_text
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import Request, SharedModel
+from vision_mtl.models.request import Request
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.mixing import Labels
 from vision_mtl.training.objective import step_loss
 from vision_mtl.training.supervised import (

@@ -89,14 +89,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     from vision_mtl.training.loop import Trainer
 
     train(folder, *words())
-    original, calls = Trainer._step, iter(range(100))
+    original, calls = Trainer._take_step, iter(range(100))
 
     def interrupted(self):
         if next(calls) == 6:  # in the second fold
             os.kill(os.getpid(), signal.SIGINT)
         return original(self)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "_take_step", interrupted)
     assert train(tmp_path / "run", *words()) == 130
     monkeypatch.undo()
     assert train(tmp_path / "run", *words()) == 0

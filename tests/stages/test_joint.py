@@ -70,10 +70,10 @@ def test_unlabelled_images_are_repaired(
     seen, pools = [], []
     original = RepairFeed.at
 
-    def at(self: RepairFeed, step: int, num_parts: int) -> list:
+    def at(self: RepairFeed, step: int, num_micro_batches: int) -> list:
         pools.append(self.pool)
         seen.append(self.batches.at(step)[0])
-        return original(self, step, num_parts)
+        return original(self, step, num_micro_batches)
 
     monkeypatch.setattr(RepairFeed, "at", at)
     words = [*table_tasks("letter"), "--data.unlabelled", f"images/{image_folder}", "--joint.label_fraction", 0.1]

@@ -13,10 +13,10 @@ from vision_mtl.core.run import Run
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.recipes.fit import fit, resume
 from vision_mtl.training.balancing.options import balance_names
-from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import parameter_groups
 from vision_mtl.training.options import Track
-from vision_mtl.training.process_sync import StepRecord
+from vision_mtl.training.step_record import Progress, StepRecord
 
 NEEDED = {  # arguments that a torchjd aggregator has no default for
     "CAGrad": {"c": 0.4},

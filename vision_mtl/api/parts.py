@@ -40,7 +40,7 @@ from vision_mtl.training.loop import Hook
 from vision_mtl.training.loop import Trainer as Loop
 from vision_mtl.training.objective import step_loss
 from vision_mtl.training.options import Optim, Runtime, Track
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
+from vision_mtl.training.repair import PretextObjective, RepairFeed, head_specs, measure_chance_losses
 from vision_mtl.training.step_record import Progress, StepRecord
 
 DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
@@ -127,7 +127,7 @@ def repair_loss(model: RepairModel, images: Tensor, *, step: int | None = None, 
     index = torch.arange(len(images))
     keys = Keys(seed, torch.full_like(index, step), index)
     if not model.chance_losses:
-        model.chance_losses = chance_losses(Mixture(model.pretexts), images.detach(), Keys(seed, 0, index))
+        model.chance_losses = measure_chance_losses(Mixture(model.pretexts), images.detach(), Keys(seed, 0, index))
     usable = {name: pretext for name, pretext in model.pretexts.items() if name in model.chance_losses}
     if not usable:
         raise UserError(f"no pretext of the model suits these images: {', '.join(model.pretexts)}.")
@@ -197,7 +197,7 @@ class Trainer:
     def _objective(self) -> PretextObjective:
         sample = spread_evenly(self.indices, CHANCE_IMAGES)
         mixture, images = Mixture(self.model.pretexts), self.pool.gather(sample)
-        self.model.chance_losses = chance_losses(mixture, images, Keys(self.seed, 0, sample))
+        self.model.chance_losses = measure_chance_losses(mixture, images, Keys(self.seed, 0, sample))
         kept = {name: pretext for name, pretext in self.model.pretexts.items() if name in self.model.chance_losses}
         if not kept:
             raise UserError(f"no pretext of the model suits these images: {', '.join(self.model.pretexts)}.")

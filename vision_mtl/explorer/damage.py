@@ -108,7 +108,16 @@ def part_of(name: str, pretext: Pretext, images: Tensor, draw: Draw) -> Part:
     """Images (1, C, H, W) under one draw of the pretext `name`."""
     source = torch.arange(len(images), device=images.device)
     mask = pretext.mask(draw, image_shape(images))
-    return Part(name, pretext, slice(0, len(images)), source, images, draw, mask, len(images))
+    return Part(
+        name=name,
+        rows=slice(0, len(images)),
+        mask=mask,
+        pretext=pretext,
+        source_rows=source,
+        images=images,
+        draw=draw,
+        num_images=len(images),
+    )
 
 
 def own_draw(part: Part, kind: str) -> Draw:

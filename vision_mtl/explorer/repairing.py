@@ -16,7 +16,6 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.chain import DEFAULT_STEPS, Chain
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.pretext.mixture import Part
-from vision_mtl.training.repair import requests
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -36,7 +35,7 @@ class Repairer:
     def seen(self, part: Part, damaged: Tensor) -> Tensor:
         """(1, C, H, W) in [0, 1]: what the encoder gets, with the learned colour where a pretext learns one."""
         with torch.no_grad():
-            return self.model.fill_hidden(damaged, requests([part])).clamp(0, 1)
+            return self.model.fill_hidden(damaged, [part]).clamp(0, 1)
 
     def repair(self, part: Part, damaged: Tensor) -> tuple[Tensor | None, str]:
         """(raw repair (1, C, H, W) in [0, 1], how it was made in words); None where a head is missing."""

@@ -73,11 +73,7 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
     """Where an image gives several damaged instances, its first."""
     _, first = np.unique(part.source_rows.cpu().numpy(), return_index=True)
     rows = torch.from_numpy(first).to(damaged.device)
-    draw = {key: value[rows] for key, value in part.draw.items()}
-    mask = None if part.mask is None else part.mask[rows]
-    images = part.images[rows]
-    kept = Part(part.name, part.pretext, slice(0, len(rows)), part.source_rows[rows], images, draw, mask, len(rows))
-    return kept, damaged[rows], prediction[rows]
+    return part.select(rows), damaged[rows], prediction[rows]
 
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:

@@ -137,16 +137,6 @@ def _skills(error: Tensor, reference: Tensor) -> tuple[float, Tensor]:
 def _panel(name: str, part: Part, seen: Tensor, prediction: Tensor, skill: float) -> Panel:
     """The panel of the first instances, so that a page stays small."""
     rows = slice(0, MOST_COLUMNS)
-    kept = Part(
-        name,
-        part.pretext,
-        rows,
-        part.source_rows[rows],
-        part.images[rows],
-        {key: value[rows] for key, value in part.draw.items()},
-        None if part.mask is None else part.mask[rows],
-        len(part.images[rows]),
-    )
     what = "instance" if len(part.images) == 1 else "instances"
     title = f"{name}: skill {skill:+.2f} on {len(part.images)} {what}"
-    return part_panel(title, kept, seen[rows], prediction[rows])
+    return part_panel(title, part.select(rows), seen[rows], prediction[rows])
