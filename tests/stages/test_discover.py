@@ -115,7 +115,7 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
     assert config["pretexts"]["grid_mask"]["grid"] == 2
     assert result(tmp_path / "run")["images_seen"] == 32
     again = resolve("pretrain", config, {})
-    assert again.own == config["pretrain"] and again.pretexts == config["pretexts"]
+    assert again.to_dict()["pretrain"] == config["pretrain"] and again.section("pretexts") == config["pretexts"]
     for control in ("hopeless", "random"):
         assert read_rule(folder / f"selection-{control}.parquet") == control
 
@@ -178,6 +178,6 @@ def test_weights_that_saw_the_images_are_refused(train, folder, tmp_path, capsys
 
 def test_the_default_damages_are_five_grids_colour_and_three_factors() -> None:
     config = resolve("discover", {}, {})
-    assert config.pretexts["grid_mask"]["grid"] == [2, 3, 4, 6, 8]
-    assert config.pretexts["downsample"]["factor"] == [2, 4, 8] and "decolorise" in config.pretexts
-    assert resolve("pretrain", {}, {}).pretexts["grid_mask"]["grid"] == 4
+    assert config.pretexts["grid_mask"].grid == [2, 3, 4, 6, 8]
+    assert config.pretexts["downsample"].factor == [2, 4, 8] and "decolorise" in config.pretexts
+    assert resolve("pretrain", {}, {}).pretexts["grid_mask"].grid == 4

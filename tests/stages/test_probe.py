@@ -116,11 +116,11 @@ def test_the_runs_backbone_is_loaded_whole(trained: Path) -> None:
 
 def test_tasks_are_inherited_unless_others_are_given(trained: Path) -> None:
     own = resolve("probe", {}, {"init_from": [str(trained)]})
-    assert list(own.tasks) == ["shape"] and own.backbone["name"] == "test_resnet" and own.image_size == (32, 32)
+    assert list(own.tasks) == ["shape"] and own.backbone.name == "test_resnet" and own.image_size == (32, 32)
     assert own.pretexts == own.decoder == {}
     other = resolve("probe", {}, {"init_from": [str(trained)], "tasks.faces.source": ["bundled/faces"]})
-    assert list(other.tasks) == ["faces"] and other.data["unlabelled"] == []
-    assert resolve("probe", {}, {"probe.fractions": ["0.2"]}).own["fractions"] == [0.2]
+    assert list(other.tasks) == ["faces"] and other.data.unlabelled == []
+    assert resolve("probe", {}, {"probe.fractions": ["0.2"]}).options.fractions == [0.2]
 
 
 @pytest.mark.slow

@@ -125,8 +125,8 @@ def fit(
 ) -> None:
     """Train to the end with records, checkpoints and `actions`; a checkpoint holds `description` and `memory`.
 
-    `saved` is called after each checkpoint, `hook` after each step. On Ctrl-C or SIGTERM the present step is finished and saved, then
-    `KeyboardInterrupt` is raised. Raises `UserError` if a loss is not finite, after saving the batch, and if memory
+    `saved` is called after each checkpoint, `hook` after each step. On Ctrl-C or SIGTERM the step is finished and saved
+    and `KeyboardInterrupt` raised. Raises `UserError` if a loss is not finite, after saving the batch, and if memory
     runs out.
     """
     session = _Session(run, trainer, track, description, memory, actions, saved, hook)
