@@ -31,7 +31,7 @@ class Part(Request):
     num_images: int  # that the b instances were made of, as many of each
 
     def select(self, which: slice | Tensor) -> Part:
-        """Return some of the instances as a part of their own, its rows counted from 0 and each an image."""
+        """Return the instances `which` (n,) as a separate part, its rows counted from 0 and each an image."""
         images = self.images[which]
         return replace(
             self,

@@ -86,7 +86,7 @@ class StepGuard:
 
     @contextmanager
     def undo_on_error(self) -> Iterator[dict[str, Tensor]]:
-        """A context with copies of the running statistics, which are put back if the block raises."""
+        """A context with copies of the running statistics, of any shape, which are put back if the block raises."""
         self.failed_cleanly = False
         before = {name: value.clone() for name, value in self._statistics().items()}
         try:

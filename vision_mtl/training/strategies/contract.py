@@ -54,7 +54,7 @@ class Strategy:
         """Average what the last backward pass has not averaged over the processes."""
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
-        """Scale the gradients in place to a norm of at most `limit`; return the norm before, ()."""
+        """Scale the gradients in place to a norm of at most `limit`; return the norm before, a scalar."""
         return nn.utils.clip_grad_norm_(parameters, limit)
 
     def whole_model(self, model: nn.Module) -> nn.Module:
