@@ -1,4 +1,4 @@
-"""What a spreadsheet would compute is text; what is a number stays one."""
+"""Formulas in CSV cells become text; numbers stay numbers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Signals are noted while a run trains, act elsewhere, and the second one leaves."""
+"""During training a signal sets a flag; elsewhere it stops the run; a second signal ends the process."""
 
 import os
 import signal
@@ -12,33 +12,33 @@ from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_wish_to_stop_is_noted_and_handlers_come_back(number: signal.Signals) -> None:
+def test_a_stop_signal_sets_a_flag_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    said: list[str] = []
-    with Interruptions(say=said.append) as asked:
+    messages: list[str] = []
+    with Interruptions(say=messages.append) as signals:
         os.kill(os.getpid(), number)
-        assert asked.stop and not asked.save
-    assert said == ["stopping after this step; once more to leave at once."]
+        assert signals.stop and not signals.save
+    assert messages == ["stopping after this step; press Ctrl-C again to stop at once."]
     assert signal.getsignal(number) is before
 
 
-def test_a_wish_to_save_is_taken_once() -> None:
-    with Interruptions() as asked:
+def test_a_save_signal_counts_once() -> None:
+    with Interruptions() as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert asked.take_save() and not asked.take_save() and not asked.stop
+        assert signals.take_save() and not signals.take_save() and not signals.stop
 
 
-def test_where_nothing_trains_it_stops_at_once_and_saving_is_no_end() -> None:
-    with pytest.raises(KeyboardInterrupt), Interruptions(at_once=True) as asked:
+def test_outside_training_a_stop_signal_raises_and_a_save_signal_does_not() -> None:
+    with pytest.raises(KeyboardInterrupt), Interruptions(at_once=True) as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert not asked.stop
+        assert not signals.stop
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("at_once", [False, True])
-def test_the_second_leaves(at_once: bool) -> None:
-    """Nothing after it runs, not even what is to run in any case; inside or around the training."""
+def test_a_second_signal_ends_the_process(at_once: bool) -> None:
+    """No code runs after it, not even `finally`, inside and outside training."""
     program = f"""
 import os, signal
 from vision_mtl.core.interruptions import Interruptions

@@ -1,4 +1,4 @@
-"""A component is one file: names come from the files' text, and nothing else is imported."""
+"""A component is one file: names come from the text of the files, without importing them."""
 
 import sys
 from pathlib import Path
@@ -18,49 +18,49 @@ class Thing:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "things_room"
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "things_package"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "base.py").write_text(
-        "from vision_mtl.core.registry import Registry\nTHINGS = Registry('thing', 'things_room')\n"
+        "from vision_mtl.core.registry import Registry\nTHINGS = Registry('thing', 'things_package')\n"
     )
     for name in ("apple", "pear"):
-        (folder / f"{name}.py").write_text(COMPONENT.format(package="things_room", name=name))
+        (folder / f"{name}.py").write_text(COMPONENT.format(package="things_package", name=name))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield folder
-    for name in [name for name in sys.modules if name.startswith("things_room")]:
+    for name in [name for name in sys.modules if name.startswith("things_package")]:
         del sys.modules[name]
 
 
 def registry() -> Registry:
-    import things_room.base
+    import things_package.base
 
-    return things_room.base.THINGS
+    return things_package.base.THINGS
 
 
-def test_names_are_files_and_import_nothing(room: Path) -> None:
+def test_listing_names_imports_no_component(package: Path) -> None:
     assert registry().names() == ["apple", "pear"]
-    assert "things_room.apple" not in sys.modules
+    assert "things_package.apple" not in sys.modules
 
 
-def test_getting_one_imports_it_alone(room: Path) -> None:
+def test_getting_a_component_imports_only_its_file(package: Path) -> None:
     assert registry().get("apple").__name__ == "Thing"
-    assert "things_room.pear" not in sys.modules
+    assert "things_package.pear" not in sys.modules
 
 
-def test_a_new_file_is_found_without_another_edit(room: Path) -> None:
-    (room / "plum.py").write_text(COMPONENT.format(package="things_room", name="plum"))
+def test_a_new_file_is_found_without_another_edit(package: Path) -> None:
+    (package / "plum.py").write_text(COMPONENT.format(package="things_package", name="plum"))
     assert "plum" in registry().names()
     assert registry().get("plum") is not None
 
 
-def test_a_typing_slip_names_the_nearest(room: Path) -> None:
+def test_a_misspelt_name_suggests_the_nearest(package: Path) -> None:
     with pytest.raises(UserError, match=r"unknown thing 'aple'\. Did you mean 'apple'\? Known: apple, pear\."):
         registry().get("aple")
 
 
-def test_a_name_that_is_not_its_file_is_refused(room: Path) -> None:
-    (room / "fig.py").write_text(COMPONENT.format(package="things_room", name="fig").replace('"fig"', '"date"'))
+def test_a_name_that_differs_from_its_file_is_refused(package: Path) -> None:
+    (package / "fig.py").write_text(COMPONENT.format(package="things_package", name="fig").replace('"fig"', '"date"'))
     with pytest.raises(ValueError, match=r"date\.py"):
-        import things_room.fig  # noqa: F401
+        import things_package.fig  # noqa: F401

@@ -1,4 +1,4 @@
-"""Philox against the authors' known answers, and what keyed draws promise."""
+"""Philox against the authors' test vectors, and the properties of keyed draws."""
 
 import numpy as np
 import pytest
@@ -24,11 +24,11 @@ def test_known_answers(counter: tuple[int, ...], key: tuple[int, int], result: t
     assert philox(torch.tensor(counter), key).tolist() == list(result)
 
 
-def test_a_device_draws_what_a_cpu_does() -> None:
+def test_the_device_implementation_equals_the_numpy_one() -> None:
     counter = torch.randint(0, 2**32, (4, 50, 3), generator=torch.Generator().manual_seed(0))
     key = (0xDEADBEEF, 0xFFFFFFFF)
-    there = _encrypted(counter.view(4, -1), key)
-    assert torch.equal(there.view(4, 50, 3), philox(counter, key))
+    on_device = _encrypted(counter.view(4, -1), key)
+    assert torch.equal(on_device.view(4, 50, 3), philox(counter, key))
 
 
 @settings(max_examples=50, deadline=None)
@@ -57,14 +57,14 @@ def test_an_epoch_of_each_image_equals_one_epoch_for_all() -> None:
     assert torch.equal(Keys(3, torch.full((5,), 7), torch.arange(5)).bits(3), whole)
 
 
-def test_numbers_that_are_skipped_are_those_that_were_drawn() -> None:
+def test_skipping_equals_drawing() -> None:
     drawn, skipped = keys(8), keys(8)
     drawn.bits(5)
     skipped.skip(5)
     assert torch.equal(drawn.bits(3), skipped.bits(3))
 
 
-def test_a_stream_goes_on_and_starts_again() -> None:
+def test_a_stream_advances_and_restarts() -> None:
     stream = keys(8)
     first, second = stream.bits(4), stream.bits(4)
     assert not torch.equal(first, second)

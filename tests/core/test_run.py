@@ -1,4 +1,4 @@
-"""The record of a run: one writer, lines that survive a crash, a result that is always JSON."""
+"""Run folders: one writer, a log that survives a crash, a result that is always valid JSON."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
     assert not (run.folder / ".holder.json").exists()
 
 
-def test_records_outlive_a_line_cut_off(run: Run) -> None:
+def test_records_survive_a_truncated_line(run: Run) -> None:
     run.log({"step": 1, "loss": float("nan")})
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
     assert run.records() == [{"step": 1, "loss": None}]
 
 
-def test_rewind_forgets_what_came_later(run: Run) -> None:
+def test_rewind_deletes_later_records(run: Run) -> None:
     for step in (1, 5, 10):
         run.log({"step": step})
     run.rewind(5)
@@ -68,13 +68,13 @@ def test_resumes_and_repeated_steps_are_counted_from_the_log(run: Run) -> None:
     assert (run.result()["resumes"], run.result()["repeated_steps"]) == (3, 5 + 0 + 12 + 2)
 
 
-def test_to_extend_a_run_is_no_resume(run: Run) -> None:
+def test_extending_a_run_is_not_a_resume(run: Run) -> None:
     run.log({"kind": "train", "step": 4})
     run.extend()
     assert run.resume_from(4) == 0 and run.resumes() == []
 
 
-def test_the_resumes_of_a_runs_parts_are_its_own(run: Run) -> None:
+def test_resumes_of_the_parts_count_for_the_run(run: Run) -> None:
     parts = [run.part(run.folder / name) for name in "ab"]
     for part, steps in zip(parts, ((9, 3), (7,)), strict=True):
         part.folder.mkdir()
@@ -85,7 +85,7 @@ def test_the_resumes_of_a_runs_parts_are_its_own(run: Run) -> None:
     assert (run.result()["resumes"], run.result()["repeated_steps"]) == (2, 1 + 7 + 3)
 
 
-def test_result_has_its_keys_and_no_number_that_json_lacks(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_has_its_keys_and_no_non_finite_number(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run.warn("mind this")
     run.warn("mind this")
     run.write_result("completed", metrics={"x": float("inf"), "y": [1.5]}, seconds=2.0, images_seen=10)
@@ -110,7 +110,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert not run.folder.exists()
 
 
-def test_a_part_speaks_as_its_run_does_and_keeps_its_own_warnings(
+def test_a_part_has_the_console_of_its_run_and_its_own_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "run", "discover", 3, console=Console("json"))

@@ -1,4 +1,4 @@
-"""One process at a time: the second is told who is first, and the dead block nobody."""
+"""The run lock: a second process is refused with the holder's name, and a dead holder does not block."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def holder(folder: Path, **changes: object) -> None:
 
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that has none, as some network ones."""
+    """Simulates a file system without locks, like some network file systems."""
 
     def acquire(self: FileLock, *_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -36,7 +36,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_another_process_is_named_and_its_end_frees_the_folder(tmp_path: Path) -> None:
+def test_the_holder_is_named_and_its_end_releases_the_lock(tmp_path: Path) -> None:
     wait = f"{HOLD}; print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", wait, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -47,30 +47,30 @@ def test_another_process_is_named_and_its_end_frees_the_folder(tmp_path: Path) -
             RunLock(tmp_path)
         first.kill()
         first.wait()
-        claim = RunLock(tmp_path)
-        assert f"process {first.pid} on" in claim.stale and "ended without closing its run" in claim.stale
-        claim.release()
+        lock = RunLock(tmp_path)
+        assert f"process {first.pid} on" in lock.stale and "ended without closing its run" in lock.stale
+        lock.release()
     again = RunLock(tmp_path)
     assert again.stale is None
     again.release()
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_the_dead_of_this_machine_are_passed_over(tmp_path: Path) -> None:
+def test_without_locks_a_dead_holder_on_this_machine_is_ignored(tmp_path: Path) -> None:
     holder(tmp_path)  # beyond the largest process id
-    claim = RunLock(tmp_path)
-    assert claim.stale is not None and json.loads((tmp_path / HOLDER).read_text())["process"] == os.getpid()
+    lock = RunLock(tmp_path)
+    assert lock.stale is not None and json.loads((tmp_path / HOLDER).read_text())["process"] == os.getpid()
 
 
 @pytest.mark.usefixtures("no_locks")
 @pytest.mark.parametrize("changes", [{"process": os.getpid()}, {"host": "elsewhere"}])
-def test_without_locks_the_living_and_the_unknown_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_without_locks_live_and_unknown_holders_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     holder(tmp_path, **changes)
     with pytest.raises(UserError, match=rf"process \d+ on .*delete {HOLDER}"):
         RunLock(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_no_missing_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_is_not_a_missing_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def acquire(self: FileLock, *_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -79,6 +79,6 @@ def test_a_folder_that_cannot_be_written_is_no_missing_lock(tmp_path: Path, monk
         RunLock(tmp_path)
 
 
-def test_a_holder_that_cannot_be_read_is_nobody(tmp_path: Path) -> None:
+def test_a_damaged_holder_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / HOLDER).write_text("[1")
     assert RunLock(tmp_path).stale is None

@@ -1,4 +1,4 @@
-"""torchvision imports beside any PyTorch, and a torchvision whose operators load is left as it is."""
+"""torchvision imports with any PyTorch build, and matching operators are left alone."""
 
 import subprocess
 import sys

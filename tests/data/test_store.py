@@ -142,7 +142,7 @@ def test_room_that_cannot_be_reserved_is_said_before_a_pixel_is_written(
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(UserError, match=r"your quota is used up; 27,648 bytes .*--data\.root"):
+    with pytest.raises(UserError, match=r"quota is used up: cannot write 27,648 bytes .*--data\.root"):
         opened(photo_folder, tmp_path)
     assert stores(tmp_path) == []
 

@@ -1,1 +1,1 @@
-"""What every room needs and what needs no room: names, options, draws, shapes, files, run records."""
+"""Code that every package uses and that uses no other package: errors, registry, random draws, files, run folders."""

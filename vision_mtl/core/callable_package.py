@@ -1,6 +1,6 @@
-"""Packages that share their name with a stage: `vm.data(...)` runs stage data, `vision_mtl.data.pool` is a module.
+"""Callable packages: `vm.data(...)` runs stage data, although `vision_mtl.data` is also a package.
 
-Python puts an imported package over an attribute of the same name, so the package itself must be callable.
+An imported package replaces an attribute of the same name, so the package itself must be callable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class CallablePackage(ModuleType):
-    """A package that runs the stage of its name when it is called, with the options of `vision_mtl.run_stage`."""
+    """A package that, when called, runs the stage of the same name with the options of `vision_mtl.run_stage`."""
 
     def __call__(self, **options: Any) -> Any:
         from vision_mtl.api.stage_functions import run_stage

@@ -1,18 +1,18 @@
-"""Text in a CSV file that a spreadsheet will open: what it would take for a formula is marked as text."""
+"""Escapes CSV cells, so that a spreadsheet does not run a text as a formula."""
 
 from __future__ import annotations
 
 from typing import Any
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula
 
 
 def escape_cell(value: Any) -> Any:
-    """`value` as a cell: a text that would be computed gets an apostrophe before it; numbers stay numbers.
+    """Return `value` with an apostrophe before a text that a spreadsheet would run; numbers stay as they are.
 
-    A class, file or task name may be `=HYPERLINK(...)`; who wrote it is not who opens the table.
+    Class, file and task names come from data that others wrote, and may be `=HYPERLINK(...)`.
     """
-    if not isinstance(value, str) or not value.startswith(FORMULA) or len(value) == 1:  # a sign alone computes nothing
+    if not isinstance(value, str) or not value.startswith(FORMULA) or len(value) == 1:  # a sign alone is no formula
         return value
     try:
         float(value)

@@ -1,4 +1,4 @@
-"""What a result depends on beside its config: command, commit, versions, machine. Imports nothing heavy."""
+"""The environment of a run: command, commit, versions and machine. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "sc
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on beside its config: command, commit, versions, machine. Imports nothing heavy."""
+    """Return what a result depends on in addition to its config, as `environment.json` stores it."""
     return {
         "command": [Path(sys.argv[0]).name, *(word.replace(str(Path.home()), "~") for word in sys.argv[1:])],
         "commit": _commit(),
@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Return the processor's name: from /proc/cpuinfo on Linux, else what Python knows, which may be nothing."""
+    """Return the processor's name from /proc/cpuinfo (Linux) or from Python, which may not know it ("")."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
@@ -49,7 +49,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The source's commit, with `+changes` if files differ from it; None outside a git checkout."""
+    """Return the commit of the source, with `+changes` if tracked files differ; None outside a git checkout."""
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)

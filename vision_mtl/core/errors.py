@@ -1,15 +1,15 @@
-"""Errors that a user can act on. The command line prints their text and nothing else; anything else is our bug."""
+"""Errors that a user can act on. The command line prints their text without a traceback; any other error is a bug."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. The text names the thing, the rule and the value found, and ends with what to do."""
+    """Bad input. The text names the option or file, the rule and the value found, and ends with what to do."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The entry of `valid` that is most like `name`, or None if none is at all like it.
+    """Return the entry of `valid` that is most similar to `name`, or None if none is similar.
 
     >>> nearest("pretrian", ["pretrain", "probe"])
     'pretrain'
@@ -19,7 +19,7 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
-    """The error for a name that is not among `valid`: names the nearest, then lists them (12 at most)."""
+    """Return the error for a name that is not in `valid`: it suggests the nearest and lists up to 12 valid names."""
     names = sorted(valid)
     guess = nearest(name, names)
     hint = f" Did you mean {guess!r}?" if guess else ""

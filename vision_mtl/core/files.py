@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their name, flushed, then renamed over it in one step."""
+"""Atomic writes: into a temporary file in the same folder, flushed to disk, then renamed in one step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from vision_mtl.core.errors import UserError
 
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
-# what the machine refuses, whichever file it was: no fault of the program that asked
+# errors of the machine (limits, full disk, permissions), not of the program
 MACHINE = (*TOO_MANY, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; after a crash at any moment `path` holds its old content or all of the new.
+    """Write `data` to `path`; after a crash `path` holds either its old content or all of the new.
 
-    Raises `UserError` naming the path and the bytes needed if the disk is full, or if the folder cannot be written.
+    Raises `UserError` with the path and the bytes needed if the disk is full or the folder is not writable.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -34,12 +34,12 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         raise disk_error(path, len(data), error) from error
     finally:
-        with suppress(OSError):  # not even its folder may be there
+        with suppress(OSError):  # the folder may not exist
             temporary.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a new name outlive a loss of power; file systems without this promise are left to their own."""
+    """Flush a folder, so that a new file name survives a power loss; ignored where the file system cannot."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -49,32 +49,32 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process had begun to write into `folder` under a temporary name."""
+    """Delete the temporary files that a killed process left in `folder`."""
     for leftover in folder.glob(".*.tmp"):
         with suppress(OSError):
             leftover.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """`atomic_write_bytes` for text, in UTF-8."""
+    """Write text as UTF-8, as `atomic_write_bytes` does."""
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON. NaN and infinity are refused with `ValueError`: they are not JSON."""
+    """Write `value` as indented JSON, as `atomic_write_bytes` does. Raises `ValueError` for NaN and infinity."""
     atomic_write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def disk_error(path: Path, needed: int, error: OSError) -> UserError:
-    """What a failed write means, in words that name the path, the bytes needed and what to do."""
-    wanted = f"{needed:,} bytes were to be written to {str(path)!r}" if needed else f"{str(path)!r} cannot be written"
-    elsewhere = "choose another place with --run_dir (results) or --data.root (images), and run the same command again"
+    """Return the error for a failed write: its text gives the path, the bytes needed, the cause and what to do."""
+    wanted = f"cannot write {needed:,} bytes to {str(path)!r}" if needed else f"cannot write {str(path)!r}"
+    elsewhere = "choose another folder with --run_dir (results) or --data.root (images), and run the same command again"
     meaning: dict[int | None, str] = {
         errno.ENOSPC: f"the disk is full: {wanted}. Free space there, or {elsewhere}.",
-        errno.EDQUOT: f"the disk is full, for you: your quota is used up; {wanted}. Free space there, or {elsewhere}.",
-        errno.EFBIG: f"a file may not grow so large here (ulimit -f): {wanted}. Raise the limit, or {elsewhere}.",
+        errno.EDQUOT: f"the disk quota is used up: {wanted}. Free space there, or {elsewhere}.",
+        errno.EFBIG: f"the file size limit (ulimit -f) is reached: {wanted}. Raise the limit, or {elsewhere}.",
         errno.EROFS: f"cannot write {str(path)!r}: the file system is read-only. Mount it for writing, or {elsewhere}.",
-        errno.EACCES: f"{str(path)!r} may not be opened: {error.strerror}. Change its rights, or {elsewhere}.",
+        errno.EACCES: f"cannot open {str(path)!r}: {error.strerror}. Change its permissions, or {elsewhere}.",
     }
     if error.errno in TOO_MANY:
         return too_many_files(path)
@@ -82,8 +82,8 @@ def disk_error(path: Path, needed: int, error: OSError) -> UserError:
 
 
 def too_many_files(path: Path | str) -> UserError:
-    """The process may not open another file: nothing is wrong with the one that it met."""
+    """Return the error for the limit on open files; the file at `path` itself is in order."""
     return UserError(
-        f"too many open files: {str(path)!r} could not be opened. Raise the limit (ulimit -n 4096), or lower "
+        f"too many open files: cannot open {str(path)!r}. Raise the limit (ulimit -n 4096), or lower "
         "--data.num_workers, and run the same command again."
     )

@@ -1,9 +1,9 @@
-"""Signals: what Ctrl-C and a scheduler's messages do to a run.
+"""Signal handling: Ctrl-C and the signals of a scheduler.
 
-While a run trains they ask, and the loop answers between two steps, when everything is whole: SIGINT (Ctrl-C) and
-SIGTERM to save and stop, SIGUSR1 to save and go on. Elsewhere SIGINT and SIGTERM stop where they meet the run, and
-SIGUSR1 does nothing (left to the system it would end the process). A second SIGINT or SIGTERM leaves at once; what was
-saved before stays valid, because files are whole or absent.
+During training a signal sets a flag that the loop reads between two steps: SIGINT (Ctrl-C) and SIGTERM save and stop,
+SIGUSR1 saves and continues. Outside training SIGINT and SIGTERM stop the run at once, and SIGUSR1 is ignored (the
+system's default would end the process). A second SIGINT or SIGTERM ends the process at once; saved checkpoints stay
+valid, because writes are atomic.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-INTERRUPTED = 130  # exit code of a run that was interrupted and can go on
+INTERRUPTED = 130  # exit code of an interrupted run, which can be resumed
 STOP = ("SIGINT", "SIGTERM")
 SAVE = "SIGUSR1"  # not on Windows
 
 
 class Interruptions:
-    """A `with` block in which signals are noted in `stop` and `save`; with `at_once`, `stop` raises as well.
+    """A `with` block in which signals set `stop` or `save`.
 
-    `say` is told, where a signal is only noted, what comes next. Raises `KeyboardInterrupt`. Only the main thread may
-    set handlers; in another one nothing is changed.
+    With `at_once` a stop signal also raises `KeyboardInterrupt`; without, `say` prints that the run stops after this
+    step. Only the main thread can set handlers; in other threads the block changes nothing.
     """
 
     def __init__(self, at_once: bool = False, say: Callable[[str], None] | None = None) -> None:
@@ -44,14 +44,14 @@ class Interruptions:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-            around = getattr(handler, "__self__", None)
-            if isinstance(around, Interruptions):
-                around.stop |= self.stop  # so that a second signal is known as such outside, too
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, Interruptions):
+                outer.stop |= self.stop  # the outer block then recognises a second signal
 
     def take_save(self) -> bool:
-        """Whether a save has been asked for since the last call."""
-        asked, self.save = self.save, False
-        return asked
+        """Return True if SIGUSR1 arrived since the last call, and reset `save`."""
+        requested, self.save = self.save, False
+        return requested
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if signal.Signals(number).name == SAVE:
@@ -64,4 +64,4 @@ class Interruptions:
         if self.at_once:
             raise KeyboardInterrupt
         if self.say is not None:
-            self.say("stopping after this step; once more to leave at once.")
+            self.say("stopping after this step; press Ctrl-C again to stop at once.")

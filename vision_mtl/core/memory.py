@@ -1,4 +1,4 @@
-"""Memory: running out of it, told from other errors and said in words that help; and whether freed memory is kept.
+"""Memory: detects and explains out-of-memory errors, and sets whether the C library keeps freed memory.
 
 Imports nothing heavy.
 """
@@ -10,8 +10,8 @@ import sys
 
 from vision_mtl.core.errors import UserError
 
-# how PyTorch's allocators, C++ and oneDNN say it where the exception has no class of its own
-SIGNS = (
+# out-of-memory messages of PyTorch's allocators, C++ and oneDNN, for exceptions without a class of their own
+OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
@@ -20,31 +20,32 @@ SIGNS = (
     "could not create a primitive",
     "could not create a memory object",
 )
-# glibc's mallopt: how many blocks may lie apart from the heap, and how much free memory stays at the heap's end
+# glibc's mallopt: the largest number of blocks outside of the heap, and the free bytes kept at the heap's end
 MMAP_MAX, TRIM_THRESHOLD = -4, -1
-SYSTEM_MMAP_MAX, SYSTEM_TRIM_BYTES = 65536, 1 << 26  # its own first value, and the most that it grows to by itself
+SYSTEM_MMAP_MAX, SYSTEM_TRIM_BYTES = 65536, 1 << 26  # glibc's default, and the largest value it sets by itself
 KEPT_BYTES = 2**31 - 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it means that memory was lacking, on the CPU or on a GPU."""
+    """Return True for an out-of-memory error of the CPU or a GPU."""
     name, text = type(error).__name__, str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and (name == "OutOfMemoryError" or any(sign in text for sign in SIGNS))
+        isinstance(error, RuntimeError)
+        and (name == "OutOfMemoryError" or any(message in text for message in OUT_OF_MEMORY_MESSAGES))
     )
 
 
 def out_of_memory(where: str, fits: str = "") -> UserError:
-    """The error to show; `fits` says which option would fit, where that was measured."""
+    """Return the error to show; `fits` replaces the general advice by an option that was measured to fit."""
     remedy = "Lower --image_size, take a smaller --backbone.name, or free memory and run the same command again."
     return UserError(f"out of memory {where}. {fits or remedy}")
 
 
 def keep_freed_memory(keep: bool) -> bool:
-    """Have the C library keep what is freed for the next use (True), or hand it back to the system; whether it can.
+    """Let the C library keep freed memory for reuse (True) or return it to the system (False).
 
-    A large block that is handed back costs a page fault for every 4 KiB when the next one is asked for. Only glibc
-    (Linux) can be told.
+    Returns False where the C library cannot be set; only glibc (Linux) can. Without reuse, each new large block costs
+    a page fault for every 4 KiB.
     """
     if not can_keep_freed_memory():
         return False
@@ -54,12 +55,11 @@ def keep_freed_memory(keep: bool) -> bool:
 
 
 def hand_back_freed_memory() -> None:
-    """Give the system what is freed already and still kept in pieces, where the C library can (glibc): after training,
-    before something else needs room."""
+    """Return freed memory to the system where the C library can (glibc): after training, before the next large use."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
 
 
 def can_keep_freed_memory() -> bool:
-    """Whether the C library is one that can be told to."""
+    """Return True if the C library has `mallopt` (glibc)."""
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")

@@ -1,8 +1,8 @@
-"""Names that are files: a component is registered by the file that defines it, and no list is edited.
+"""Registry of components: one file defines and registers one component, and no list is edited.
 
-A package is scanned for files that contain `.register("<the file's own name>")`. Listing the names imports nothing, so
-`--help` stays fast; getting a component imports its file alone. A component may also be registered from a file outside
-of the package, imported before its name is used (`--plugins FILE`).
+A component's name is its file's name: the package is scanned for files that contain `.register("<file name>")`.
+Listing the names imports nothing, so `--help` stays fast; getting a component imports only its file. A file outside of
+the package may register a component too, if it is imported first (`--plugins FILE`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Component = TypeVar("Component")
 
 
 class Registry(Generic[Component]):
-    """The components of one package. `kind` is what error messages call them, `package` the dotted name."""
+    """The components of `package` (a dotted name); `kind` is their name in error messages."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
@@ -29,14 +29,14 @@ class Registry(Generic[Component]):
         self._found: dict[str, Component] = {}
 
     def folder(self) -> Path:
-        """The package's folder, found without importing it; raises `ImportError` if there is no such package."""
+        """Return the package's folder without importing it. Raises `ImportError` if there is no such package."""
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise ImportError(f"{self.package} is not a package")
         return Path(next(iter(spec.submodule_search_locations)))
 
     def file(self, name: str) -> Path:
-        """The source file of the component `name`; raises `UserError` naming the nearest if there is none."""
+        """Return the source file of component `name`. Raises `UserError` for an unknown name, with the nearest."""
         if name in self._packaged():
             return self.folder() / f"{name}.py"
         if name in self._found:
@@ -44,17 +44,17 @@ class Registry(Generic[Component]):
         raise unknown(self.kind, name, self.names())
 
     def summary(self, name: str) -> str:
-        """The first line of the docstring of the component's file; raises `UserError` for an unknown name."""
+        """Return the first line of the docstring of the component's file. Raises `UserError` for an unknown name."""
         return self.file(name).read_text("utf-8").partition('"""')[2].partition("\n")[0].removesuffix('"""')
 
     def names(self) -> list[str]:
-        """Every registered name in alphabetical order: the package's, from its files' text, and those of plugins."""
+        """Return all registered names in alphabetical order: those of the package's files and of plugins."""
         return sorted({*self._packaged(), *self._found})
 
     def register(self, name: str) -> Callable[[Any], Any]:
-        """Decorator for the component's class or function; in the package, `name` must be the file's.
+        """Return the decorator that registers a class or function; in the package, `name` must be the file's name.
 
-        Raises `UserError` if a file outside of the package takes a name that the package has.
+        Raises `ValueError` if it is not, and `UserError` if a file outside of the package uses a registered name.
         """
 
         def add(component: Any) -> Any:
@@ -73,7 +73,7 @@ class Registry(Generic[Component]):
         return add
 
     def get(self, name: str) -> Component:
-        """The component `name`, its file imported now if it was not; raises `UserError` for an unknown name."""
+        """Return the component `name`, importing its file if necessary. Raises `UserError` for an unknown name."""
         if name not in self._found:
             self.file(name)
             importlib.import_module(f"{self.package}.{name}")

@@ -1,6 +1,6 @@
-"""The record of one run: its folder, what it logged, and its result.
+"""The folder of one run: its config, log and result.
 
-A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` (one JSON object a line), TensorBoard events,
+A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` (one JSON object per line), TensorBoard events,
 `checkpoints/`, `figures/` and `result.json`. With several processes only the first writes.
 """
 
@@ -23,13 +23,13 @@ TRAIN, RESUME = "train", "resume"  # kinds of lines in metrics.jsonl
 
 
 def is_main_process() -> bool:
-    """True in a run of one process, and in the first of several (accelerate and torchrun set `RANK`)."""
+    """Return True in a single process, and in the first of several (accelerate and torchrun set `RANK`)."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass
 class Run:
-    """One run's folder and what is written to it. `folder` is made on first use."""
+    """Writes the folder of one run, which is created on first use."""
 
     folder: Path
     stage: str
@@ -37,29 +37,29 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     is_main: bool = field(default_factory=is_main_process)
     console: Console = AUTO
-    launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; the exit code
-    runtime: dict[str, Any] = field(default_factory=dict)  # how the machine was used, where that was chosen by timing
-    extends: bool = False  # more steps for a completed run: to train on from its checkpoint is then no resume
+    launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
+    runtime: dict[str, Any] = field(default_factory=dict)  # runtime settings of this run, for `result.json`
+    extends: bool = False  # more steps for a completed run, which does not count as a resume
     _lock: RunLock | None = field(default=None, repr=False)
 
     def part(self, folder: Path) -> Run:
-        """A run within this one, in a folder of its own: it speaks as this one does, and its warnings are its own."""
+        """Return a run inside this one, with its own folder and warnings and the same stage, seed and console."""
         return Run(folder, self.stage, self.seed, console=self.console)
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of checkpoints; it may not be there yet."""
+        """The folder of checkpoints, which may not exist yet."""
         return self.folder / "checkpoints"
 
     @property
     def figures(self) -> Path:
-        """The folder of pictures, made if it is missing."""
+        """The folder of figures, created if it is missing."""
         folder = self.folder / "figures"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def open(self, config_text: str) -> None:
-        """RunLock the folder, write config and environment. Raises `UserError` if another process is at work in it."""
+        """Lock the folder, write config and environment. Raises `UserError` if another process holds the lock."""
         if not self.is_main:
             return
         try:
@@ -74,37 +74,37 @@ class Run:
         atomic_write_json(self.folder / ENVIRONMENT, environment())
 
     def close(self) -> None:
-        """Let another process use the folder."""
+        """Release the lock on the folder."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     @property
     def speaker(self) -> Console | None:
-        """The console, in the process that speaks; None in the others."""
+        """The console in the main process; None in the others."""
         return self.console if self.is_main else None
 
     def say(self, text: str) -> None:
-        """Print a line for people, on standard error."""
+        """Print a message on standard error."""
         if self.is_main:
             self.console.say(text)
 
     def show(self, text: str) -> None:
-        """Print part of the result for people, on standard output."""
+        """Print a part of the result on standard output."""
         if self.is_main:
             self.console.show(text)
 
     def warn(self, text: str) -> None:
-        """Print a warning and keep it for `result.json`."""
+        """Print a warning once and keep it for `result.json`."""
         if text not in self.warnings:
             self.warnings.append(text)
             if self.is_main:
                 self.console.warn(text)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`. A number that is not finite is written as null, so every line is JSON.
+        """Append one line to `metrics.jsonl`. Non-finite numbers become null, so that every line is valid JSON.
 
-        Raises `UserError` if the disk refuses it.
+        Raises `UserError` if the write fails.
         """
         if not self.is_main:
             return
@@ -115,14 +115,14 @@ class Run:
             raise disk_error(self.folder / METRICS, 200, error) from error
 
     def flush(self) -> None:
-        """Make what was logged outlive a loss of power, before a checkpoint says that it was."""
+        """Flush `metrics.jsonl` to disk, so that after a power loss no checkpoint is ahead of the log."""
         path = self.folder / METRICS
         if self.is_main and path.exists():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; a last line cut off by a crash is passed over."""
+        """Return the lines of `metrics.jsonl`, without a last line that a crash cut off."""
         path = self.folder / METRICS
         found = []
         for line in path.read_text("utf-8").splitlines() if path.exists() else []:
@@ -134,13 +134,13 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """The last step of training that was logged; 0 before the first."""
+        """The last logged training step; 0 before the first."""
         return max((record["step"] for record in self.records() if record.get("kind") == TRAIN), default=0)
 
     def resume_from(self, step: int) -> int:
-        """Forget the records after `step`, from which training resumes; return how many logged steps are repeated.
+        """Delete the records after `step`, where training resumes; return how many logged steps are repeated.
 
-        A line of kind `resume` is added, unless the run is extended. Steps after the last logged one are not counted.
+        Adds a line of kind `resume`, unless the run is extended. Steps after the last logged step are not counted.
         """
         if not self.is_main:
             return 0
@@ -152,25 +152,25 @@ class Run:
         return repeated
 
     def rewind(self, step: int) -> None:
-        """Forget records after `step`, which training will write again. Lines of kind `resume` stay."""
+        """Delete the records after `step`, which training will write again; lines of kind `resume` stay."""
         path = self.folder / METRICS
         if self.is_main and path.exists():
             kept = [r for r in self.records() if r.get("step", 0) <= step or r.get("kind") == RESUME]
             atomic_write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def resumes(self) -> list[dict[str, Any]]:
-        """Return the lines of kind `resume`; those of a network that is trained beside this one have its `network`."""
+        """Return the lines of kind `resume`; those of a second network trained in this run have a key `network`."""
         return [record for record in self.records() if record.get("kind") == RESUME]
 
     def result(self) -> dict[str, Any] | None:
-        """What `result.json` says, or None if there is none that can be read."""
+        """Return the content of `result.json`, or None if it is missing or damaged."""
         try:
             return json.loads((self.folder / RESULT).read_text("utf-8"))
         except (OSError, ValueError):
             return None
 
     def extend(self) -> None:
-        """Delete `result.json`: it is of a shorter run than the one that begins, which may be killed before its end."""
+        """Mark the run as extended and delete the `result.json` of the shorter run, in case this one is killed."""
         self.extends = True
         if self.is_main:
             (self.folder / RESULT).unlink(missing_ok=True)
@@ -187,9 +187,9 @@ class Run:
         error: str | None = None,
         parts: Sequence[Run] = (),
     ) -> None:
-        """Write `result.json`. `status` is completed, interrupted or failed; `error` says why it failed.
+        """Write `result.json`. `status` is completed, interrupted or failed; `error` is the reason for a failure.
 
-        `parts` are the runs that do this run's training, if it does none itself: their resumes count for it.
+        `parts` are the runs inside this one that train, if it does not train itself: their resumes count.
         """
         if not self.is_main:
             return
@@ -212,7 +212,7 @@ class Run:
 
 
 def _finite(value: Any) -> Any:
-    """The same value with numbers that JSON cannot hold replaced by None."""
+    """Return the value with NaN and infinity replaced by None, which JSON can hold."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

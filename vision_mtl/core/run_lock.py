@@ -1,10 +1,10 @@
-"""One process at a time in a run's folder.
+"""The run lock: one process at a time in a run's folder.
 
-The claim is a lock of the operating system on `.lock`, which ends with its process however that ends, so a killed run
-blocks nobody. Beside it `.holder.json` says who has it: for the message to a second process, and for file systems
-without such locks (some network ones), where the file itself is the claim. There a holder on this machine that no
-longer runs is passed over; whether one on another machine does cannot be seen from here, so it is refused by name.
-Network file systems that share locks between machines (NFS 4, NFS 3 with lockd) need nothing of the kind.
+The lock is a file lock of the operating system on `.lock`, which the system releases when the process ends, even if it
+is killed. `.holder.json` names the process that holds the lock, for the error message of a second process.
+On file systems without locks (some network ones) `.holder.json` itself is the lock. A holder on this machine that no
+longer runs is then ignored. A holder on another machine cannot be checked, so the folder is refused and the error names
+the holder. Network file systems with locks (NFS 4, NFS 3 with lockd) do not need this fallback.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunLock:
-    """Holds `folder` from the moment it is made until `release`. Raises `UserError` if another process holds it.
+    """Locks `folder` from construction until `release`. Raises `UserError` if another process holds the lock.
 
-    `stale` is what to say of a process that left the folder without releasing it, or None.
+    `stale` is a message about an earlier process that ended without releasing the lock, or None.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class RunLock:
         atomic_write_json(folder / HOLDER, _own())
 
     def release(self) -> None:
-        """Let another process use the folder. The lock's file stays: removing it would let two in at once."""
+        """Release the lock. The file `.lock` stays, because removing it could let two processes in at once."""
         (self.folder / HOLDER).unlink(missing_ok=True)
         self.lock.release()
 
@@ -58,7 +58,7 @@ def _own() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Who says that the folder is theirs, or None."""
+    """Return the holder's host, process id and start time, or None if the file is missing or damaged."""
     try:
         found = json.loads(path.read_text("utf-8"))
         return {key: found[key] for key in ("host", "process", "since")}
@@ -67,14 +67,14 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Whether a holder is known to have ended: only of one on this machine can that be said."""
+    """Return True if the holder ran on this machine and has ended."""
     if holder["host"] != platform.node():
         return False
     try:
         os.kill(int(holder["process"]), 0)
     except (ProcessLookupError, ValueError):
         return True
-    except OSError:  # it runs, for somebody else
+    except OSError:  # it runs, as another user
         return False
     return False
 
@@ -87,5 +87,5 @@ def _refusal(folder: Path, holder: dict[str, Any] | None) -> UserError:
     who = "" if holder is None else f" ({_name(holder)})"
     return UserError(
         f"another process is running in {str(folder)!r}{who}; wait for it, stop it, or give another --run_dir. "
-        f"(If it surely has ended, on a network file system without locks, delete {HOLDER} there.)"
+        f"(On a network file system without locks, if you are sure that it has ended, delete {HOLDER} there.)"
     )

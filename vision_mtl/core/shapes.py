@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 
 def parse_image_size(value: int | str | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """`64`, `"64"`, `"48,64"`, `"48x64"` or `[48, 64]` -> (height, width); raises `UserError` on anything else."""
+    """Parse `64`, `"64"`, `"48,64"`, `"48x64"` or `[48, 64]` -> (height, width). Raises `UserError` for others."""
     parts = value.replace("x", ",").strip("[]() ").split(",") if isinstance(value, str) else value
     if isinstance(parts, int):
         parts = [parts]
     try:
-        sides = [int(part) for part in parts]
+        lengths = [int(part) for part in parts]
     except (TypeError, ValueError):
-        sides = []
-    if len(sides) not in (1, 2) or min(sides) < 8:
+        lengths = []
+    if len(lengths) not in (1, 2) or min(lengths) < 8:
         raise UserError(f"image_size must be N or H,W in pixels, each at least 8; found {value!r}.")
-    return sides[0], sides[-1]
+    return lengths[0], lengths[-1]
 
 
 def image_shape(images: Tensor) -> tuple[int, int, int]:
-    """The (C, H, W) of a batch (B, C, H, W)."""
+    """Return (C, H, W) of a batch (B, C, H, W)."""
     _, channels, height, width = images.shape
     return channels, height, width
 
 
 def cell_edges(length: int, cells: int) -> list[int]:
-    """Borders of `cells` cells along `length` pixels: they tile it exactly and differ by at most one pixel.
+    """Return the borders of `cells` cells that tile `length` pixels; their sizes differ by at most one pixel.
 
-    Raises `UserError` for fewer than one cell, or more than pixels.
+    Raises `UserError` for fewer than one cell, or more cells than pixels.
 
     >>> cell_edges(10, 4)
     [0, 2, 5, 7, 10]

@@ -1,4 +1,4 @@
-"""Metrics as functions of sums over instances, so that one bootstrap serves all of them (`evaluation.scores`)."""
+"""Metrics as functions of sums over instances, so that one bootstrap gives intervals for all (`evaluation.scores`)."""
 # n instances, M sums
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., M) -> (...,); NaN where they leave it undefined
+Statistic = Callable[[np.ndarray], np.ndarray]  # sums (..., M) -> (...,); NaN where undefined
 
 
 @dataclass(frozen=True)
 class Measure:
     """One metric: `statistic` of the sums of `parts` (n, M) over n instances.
 
-    Measures that share the same array of parts share its resamples. `is_proportion`: the metric is the share of
-    instances whose first part is 1, which has an exact interval. `value` replaces the statistic of all instances where
-    the two differ.
+    Measures with the same array of parts share its resamples. `is_proportion`: the metric is the share of instances
+    whose first part is 1, which has an exact interval. `value`, if given, replaces the statistic of all instances.
     """
 
     parts: np.ndarray
@@ -27,13 +26,13 @@ class Measure:
 
 
 def mean_of(values: np.ndarray) -> Measure:
-    """The mean of (n,) values; for bool values, a proportion."""
+    """Return the mean of (n,) values as a measure; for bool values, a proportion."""
     parts = np.stack([values, np.ones(len(values))], axis=1)
     return Measure(parts, ratio(0, 1), is_proportion=values.dtype == bool)
 
 
 def ratio(numerator: int, denominator: int) -> Statistic:
-    """The statistic that divides one sum by another."""
+    """Return the statistic that divides one sum by another."""
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         return divide(sums[..., numerator], sums[..., denominator])
@@ -42,6 +41,6 @@ def ratio(numerator: int, denominator: int) -> Statistic:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient of arrays of any shape, NaN where the denominator is 0."""
+    """Return the quotient of arrays of any shape, NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)

@@ -1,12 +1,12 @@
-"""Make `import torchvision` work beside a PyTorch build that its compiled operators do not fit.
+"""Make `import torchvision` work with a PyTorch build that does not match its compiled operators.
 
-The torchvision wheel on the package registry is built for CUDA. Beside a CPU-only PyTorch its `_C.so` cannot load,
-and the import dies with `operator torchvision::nms does not exist`, because torchvision attaches fake kernels to
-operators that were never declared. timm imports torchvision, so everything here would die with it. Declaring the two
-schemas is enough: nothing in this project calls them.
+The torchvision wheel on the package registry is built for CUDA. With a CPU-only PyTorch its `_C.so` does not load, and
+the import fails with `operator torchvision::nms does not exist`, because torchvision attaches fake kernels to
+operators that were never declared. timm imports torchvision, so timm fails too. Declaring the two schemas is enough:
+nothing in this project calls them.
 
-This is the only file that knows. `vision_mtl/__init__.py` calls `install()`, which costs nothing until torchvision is
-imported: a finder on `sys.meta_path` waits for that name, acts once and takes itself away.
+`vision_mtl/__init__.py` calls `install()`, which costs nothing until torchvision is imported: a finder on
+`sys.meta_path` waits for that name, acts once and removes itself.
 """
 
 import importlib.machinery
@@ -23,7 +23,7 @@ _kept_alive: list[object] = []  # a torch.library.Library un-declares its operat
 
 
 class _TorchvisionWatch:
-    """A `sys.meta_path` finder that finds nothing: it only learns that torchvision is about to be imported."""
+    """A `sys.meta_path` finder that finds no module: it only notices the import of torchvision."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -33,17 +33,17 @@ class _TorchvisionWatch:
             spec = importlib.util.find_spec("torchvision")
             if spec is not None and spec.origin is not None and not operators_load(Path(spec.origin).parent):
                 declare_operators()
-        return None  # the ordinary finders go on to import it
+        return None  # the ordinary finders import it
 
 
 def install() -> None:
-    """Watch for the first import of torchvision. Does nothing if it is imported already, or watched already."""
+    """Watch for the first import of torchvision, unless it is imported or watched already."""
     if "torchvision" not in sys.modules and not any(isinstance(f, _TorchvisionWatch) for f in sys.meta_path):
         sys.meta_path.insert(0, _TorchvisionWatch())
 
 
 def operators_load(package: Path) -> bool:
-    """True if torchvision's compiled operators, in the folder `package`, load into this PyTorch."""
+    """Return True if the compiled operators of torchvision, in the folder `package`, load into this PyTorch."""
     import torch
 
     for library in (*package.glob("_C*.so"), *package.glob("_C*.pyd")):
@@ -56,7 +56,7 @@ def operators_load(package: Path) -> bool:
 
 
 def declare_operators() -> None:
-    """Declare the schemas that torchvision's own import needs; calling them still fails, as it must."""
+    """Declare the schemas that the import of torchvision needs; calling the operators still fails."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")
