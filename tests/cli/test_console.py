@@ -1,4 +1,4 @@
-"""What a run says, and where: the result on standard output, everything else on standard error, in each manner."""
+"""The output of a run in each console mode: the result on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def look_at(image_folder: Path, root: Path, tmp_path: Path) -> Any:
 
 def test_a_machine_reads_objects(look_at: Any, tmp_path: Path, capsys: Capture) -> None:
     assert look_at("--console", "json") == 0
-    said = capsys.readouterr()
-    (result,) = [json.loads(line) for line in said.out.splitlines()]
+    printed = capsys.readouterr()
+    (result,) = [json.loads(line) for line in printed.out.splitlines()]
     assert result["event"] == "result" and result["status"] == "completed"
     assert result["run_dir"] == str(tmp_path / "run") and result["data"]["num_images"] == 80
     assert result["look"] == [[str(tmp_path / "run/figures"), "a contact sheet of each source"]]
-    events = [json.loads(line) for line in said.err.splitlines()]
+    events = [json.loads(line) for line in printed.err.splitlines()]
     assert {event["event"] for event in events} <= {"message", "warning", "progress"} and events
     assert look_at("--console", "json") == 0  # completed: the same result again
     assert json.loads(capsys.readouterr().out) == result
@@ -50,60 +50,58 @@ def test_a_machine_reads_objects(look_at: Any, tmp_path: Path, capsys: Capture) 
 
 def test_people_see_the_result_and_where_to_look(look_at: Any, tmp_path: Path, capsys: Capture) -> None:
     assert look_at("--console", "plain") == 0
-    said = capsys.readouterr()
-    assert "80 images" in said.out and f"results: {tmp_path / 'run'}" in said.out and "figures" in said.out
-    assert f"data in {tmp_path / 'run'}" in said.err and "80 images," not in said.err
-    assert "\x1b" not in said.out + said.err
+    printed = capsys.readouterr()
+    assert "80 images" in printed.out and f"results: {tmp_path / 'run'}" in printed.out and "figures" in printed.out
+    assert f"data in {tmp_path / 'run'}" in printed.err and "80 images," not in printed.err
+    assert "\x1b" not in printed.out + printed.err
 
 
-def test_quiet_is_the_result_alone(look_at: Any, capsys: Capture) -> None:
+def test_quiet_prints_only_the_result(look_at: Any, capsys: Capture) -> None:
     assert look_at("--console", "quiet") == 0
-    said = capsys.readouterr()
-    assert said.err == "" and "80 images" in said.out
+    printed = capsys.readouterr()
+    assert printed.err == "" and "80 images" in printed.out
 
 
 @pytest.mark.parametrize("mode", ["auto", "quiet", "json"])
-def test_errors_are_said_in_every_manner(mode: str, capsys: Capture) -> None:
+def test_errors_are_printed_in_every_mode(mode: str, capsys: Capture) -> None:
     assert main(["--stage", "export", "--print_config", "--seed", "x", "--console", mode]) == 2
-    said = capsys.readouterr()
-    text = json.loads(said.err)["text"] if mode == "json" else said.err
+    printed = capsys.readouterr()
+    text = json.loads(printed.err)["text"] if mode == "json" else printed.err
     assert "option seed must be a whole number; found 'x'" in text
     if mode == "json":
-        assert json.loads(said.err)["exit_code"] == 2
-        assert json.loads(said.out) == {"event": "result", "status": "failed", "error": text, "exit_code": 2}
+        assert json.loads(printed.err)["exit_code"] == 2
+        assert json.loads(printed.out) == {"event": "result", "status": "failed", "error": text, "exit_code": 2}
     else:
-        assert said.out == ""
+        assert printed.out == ""
 
 
-def test_a_machine_reads_objects_when_the_run_is_interrupted(
+def test_a_machine_reads_objects_after_an_interruption(
     look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(build, "open_pool", lambda *given, **options: os.kill(os.getpid(), signal.SIGTERM))
     assert look_at("--console", "json") == 130
-    said = capsys.readouterr()
-    result = json.loads(said.out)
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
     assert result["event"] == "result" and result["status"] == "interrupted" and result["exit_code"] == 130
-    assert "goes on" in [json.loads(line) for line in said.err.splitlines()][-1]["text"]
+    assert "resumes it" in [json.loads(line) for line in printed.err.splitlines()][-1]["text"]
 
 
-def test_a_machine_reads_objects_when_we_are_at_fault(
-    look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
+def test_a_machine_reads_objects_after_a_bug(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(build, "open_pool", lambda *given, **options: 1 / 0)
     assert look_at("--console", "json") == 1
-    said = capsys.readouterr()
-    result = json.loads(said.out)
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
     assert result["status"] == "failed" and result["error"] == "ZeroDivisionError: division by zero"
-    error = [json.loads(line) for line in said.err.splitlines()][-1]
+    error = [json.loads(line) for line in printed.err.splitlines()][-1]
     assert error["exit_code"] == 1 and error["traceback"].startswith("Traceback") and "1 / 0" in error["traceback"]
     with pytest.raises(ZeroDivisionError):  # people see it as Python shows it
         look_at()
 
 
-def test_a_launcher_that_ends_the_survivors_does_not_hide_why(
+def test_a_launcher_that_stops_the_other_processes_does_not_hide_the_error(
     look_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """Its SIGTERM meets the error on its way out, and another one the writing of the result."""
+    """One SIGTERM arrives while the error is raised, another while the result is written."""
 
     def lost(*given: Any, **options: Any) -> None:
         try:
@@ -113,23 +111,23 @@ def test_a_launcher_that_ends_the_survivors_does_not_hide_why(
 
     original = Run.write_result
 
-    def told(run: Run, *given: Any, **options: Any) -> None:
+    def interrupted(run: Run, *given: Any, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         original(run, *given, **options)
 
     monkeypatch.setattr(build, "open_pool", lost)
-    monkeypatch.setattr(Run, "write_result", told)
+    monkeypatch.setattr(Run, "write_result", interrupted)
     assert look_at() == 2
     assert "error: another process of this run has ended" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
 
 
-def test_an_unknown_manner_names_the_nearest(capsys: Capture) -> None:
+def test_an_unknown_mode_names_the_nearest(capsys: Capture) -> None:
     assert main(["--stage", "export", "--console", "quite"]) == 2
     assert "unknown value of console 'quite'. Did you mean 'quiet'?" in capsys.readouterr().err
 
 
-def test_other_packages_warnings_are_kept_back(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_warnings_of_other_packages_are_hidden(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     original = build.open_pool
 
     def noisy(*given: Any, **options: Any) -> Any:
@@ -155,7 +153,7 @@ def test_progress_is_an_object_or_a_line_or_nothing(monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().err == ""
 
 
-def test_a_second_process_says_nothing(tmp_path: Path, capsys: Capture) -> None:
+def test_a_second_process_prints_nothing(tmp_path: Path, capsys: Capture) -> None:
     run = Run(tmp_path, "data", is_main=False)
     run.say("a")
     run.show("b")
@@ -164,7 +162,7 @@ def test_a_second_process_says_nothing(tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES.names() if STAGES.get(name).next_commands])
-def test_next_commands_are_whole(stage: str, tmp_path: Path) -> None:
+def test_next_commands_are_complete(stage: str, tmp_path: Path) -> None:
     folder = tmp_path / "a run"
     data = {"sources": {"images/my photos": {}, "bundled/faces": {}}}
     for command, _ in what_next(stage, folder, data):
@@ -179,9 +177,9 @@ def test_next_commands_are_whole(stage: str, tmp_path: Path) -> None:
         assert any(str(folder) in word for given_words in given.values() for word in given_words)
 
 
-def test_every_stage_says_where_to_look(tmp_path: Path) -> None:
-    says = {name for name in STAGES.names() if STAGES.get(name).results or STAGES.get(name).next_commands}
-    assert says == set(STAGES.names()) - {"explore"}
+def test_every_stage_lists_its_results(tmp_path: Path) -> None:
+    listed = {name for name in STAGES.names() if STAGES.get(name).results or STAGES.get(name).next_commands}
+    assert listed == set(STAGES.names()) - {"explore"}
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "curves.png").write_bytes(b"")
     text = steps_text("finetune", tmp_path, {})

@@ -1,4 +1,4 @@
-"""Whatever is typed or written into a config or a CSV file, it runs or is one clear error: never a traceback."""
+"""Any command line, config or CSV file runs or gives one clear error, never a traceback."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vision_mtl.data.pool import build_pool
 
 pytestmark = pytest.mark.slow  # hundreds of command lines
 
-# of each test; more: FUZZ_EXAMPLES=1000 pytest -n 0 tests/cli/test_fuzz.py --hypothesis-seed 1 (minutes)
+# per test; more: FUZZ_EXAMPLES=1000 pytest -n 0 tests/cli/test_fuzz.py --hypothesis-seed 1 (minutes)
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "120"))
-DRAWN = "FUZZ_EXAMPLES" in os.environ  # by that seed; else the same examples every time
+DRAWN = "FUZZ_EXAMPLES" in os.environ  # drawn by that seed; else the same examples every time
 FUZZ = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not DRAWN, database=None
 )
@@ -66,7 +66,7 @@ def test_a_command_line(stage: str, typed: list[str]) -> None:
 @FUZZ
 @given(stage=st.sampled_from(STAGES.names()), file=st.dictionaries(option, value, max_size=6))
 def test_a_config_file(stage: str, file: dict[str, object]) -> None:
-    """Flat names and nested ones alike; what is accepted can be written down and read back."""
+    """Names are flat or nested; an accepted config is read back from its YAML."""
     nested: dict[str, object] = {}
     for name, content in file.items():
         section, _, rest = name.partition(".")
@@ -95,7 +95,7 @@ CELLS = ["0.png", "1.png", "2.png", "3.png", "gone.png", "a", "b", "1", "nan", "
 cell = st.one_of(st.sampled_from(CELLS), text)
 table = st.lists(st.lists(cell, min_size=1, max_size=4).map(",".join), max_size=7).map("\n".join)
 with_header = table.map(lambda rows: ("file,x,y\n" + rows).encode())
-# mostly sound: most others are refused before an image is opened
+# mostly valid files: most others are refused before an image is opened
 short = st.sampled_from(["a", "b", "1", "2.5", "nan", "", "train", "val", "test"])
 row = st.tuples(st.sampled_from(CELLS[:4]), short, short).map(",".join)
 sound = st.lists(row, min_size=1, max_size=8).map(lambda rows: "\n".join(["file,x,y", *rows]).encode())

@@ -1,7 +1,7 @@
-"""The command line: words in, one stage run in a folder, an exit code out.
+"""The command line: parse words, run one stage in a folder, return an exit code.
 
-0: done. 1: a fault of ours (with a traceback). 2: something the user can mend (one message). 130: interrupted by SIGINT
-(Ctrl-C) or SIGTERM; the same command goes on from where it stopped, so a scheduler can start it again.
+0: done. 1: a bug in vision_mtl (with a traceback). 2: an error that the user can fix (one message). 130: interrupted by
+SIGINT (Ctrl-C) or SIGTERM; the same command resumes the run, so a scheduler can start it again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from vision_mtl import __version__
 from vision_mtl.cli.help import help_text, stage_list
+from vision_mtl.config import COMMAND_OPTIONS
 from vision_mtl.config.plugins import load_plugins
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.console import AUTO, Console, silent_libraries
@@ -20,19 +21,19 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.run import is_main_process
 
-COMMAND_OPTIONS = ("stage", "config", "run_dir", "plugins", "print_config", "console", "help", "version")
+Words = dict[str, list[str]]  # option -> the words after it
 
 
 def main(words: list[str]) -> int:
-    """Run the command; returns the exit code. Raises a fault of ours as it is, unless a machine listens."""
+    """Run the command and return its exit code. Bugs are raised, except with `--console json`, which reports them."""
     console = AUTO
     try:
         given = split_words(words)
-        console = Console.of(_one(given, "console") or AUTO.mode)
+        console = Console.of(_single(given, "console") or AUTO.mode)
         with silent_libraries():
             code = _command(given, console)
     except UserError as error:
-        with Interruptions():  # told first, as in `execute`
+        with Interruptions():  # print the error before a signal ends the process, as in `execute`
             console.error(str(error), 2)
         return 2
     except KeyboardInterrupt:
@@ -47,35 +48,34 @@ def main(words: list[str]) -> int:
     return code
 
 
-def _command(given: dict[str, list[str]], console: Console) -> int:
-    own = {key: given.pop(key) for key in COMMAND_OPTIONS if key in given}
+def _command(words: Words, console: Console) -> int:
+    own = {key: words.pop(key) for key in COMMAND_OPTIONS if key in words}
     if "version" in own:
         print(__version__)
         return 0
     load_plugins(own.get("plugins", []))
-    stage = _one(own, "stage")
+    stage = _single(own, "stage")
     if "help" in own:
         print(help_text(stage))
         return 0
-    config_file = _one(own, "config")
+    config_file = _single(own, "config")
     file = read_config(Path(config_file)) if config_file else {}
     stage = stage or file.get("stage")
     if stage is None:
         raise UserError(f"which stage? Give --stage NAME:\n{stage_list()}")
-    return _run(str(stage), file, given, own, console)
+    return _run(str(stage), file, words, own, console)
 
 
-def _run(
-    stage: str, file: dict[str, Any], given: dict[str, list[str]], own: dict[str, list[str]], console: Console
-) -> int:
-    from vision_mtl.cli.execute import execute, look  # late: they import PyTorch, which --help must not wait for
+def _run(stage: str, file: dict[str, Any], words: Words, own: Words, console: Console) -> int:
+    from vision_mtl.cli.execute import execute, look  # late: they import PyTorch, which --help does not need
     from vision_mtl.config.resolve import resolve
     from vision_mtl.config.stage import STAGES
 
-    kind, run_dir = STAGES.get(stage), _one(own, "run_dir")
+    kind, run_dir = STAGES.get(stage), _single(own, "run_dir")
     if run_dir and not kind.writes_run:
-        given["init_from"] = [_run_to_look_at(run_dir, given.get("init_from") or [file.get("init_from")])]
-    config = resolve(stage, file, given)
+        _refuse_two_runs(run_dir, words["init_from"][-1] if words.get("init_from") else file.get("init_from"))
+        words["init_from"] = [run_dir]
+    config = resolve(stage, file, words)
     if "print_config" in own:
         print(config.to_yaml(), end="")
         return 0
@@ -84,15 +84,15 @@ def _run(
     return execute(config, Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser(), console)
 
 
-def split_words(words: list[str]) -> dict[str, list[str]]:
-    """`--a.b 1 2 --c=3 --flag` -> {"a.b": ["1", "2"], "c": ["3"], "flag": []}; the last of a repeated option counts.
+def split_words(words: list[str]) -> Words:
+    """Return the words after each option; the last of a repeated option counts.
 
-    Raises `UserError` for a word that belongs to no option.
+    Raises `UserError` for a word before the first option.
 
     >>> split_words(["--optim.betas", "0.9", "0.95", "--seed=3", "--data.clean"])
     {'optim.betas': ['0.9', '0.95'], 'seed': ['3'], 'data.clean': []}
     """
-    found: dict[str, list[str]] = {}
+    found: Words = {}
     current: list[str] | None = None
     for word in words:
         if word == "-h":
@@ -108,25 +108,23 @@ def split_words(words: list[str]) -> dict[str, list[str]]:
 
 
 def _underscored(key: str) -> str:
-    """`run-dir` means `run_dir`; names of tasks and pretexts keep their hyphens."""
+    """Return `run_dir` for `run-dir`; names of tasks and pretexts keep their hyphens."""
     parts = key.split(".")
     named = 1 if parts[0] in ("tasks", "pretexts") else None
     return ".".join(part if number == named else part.replace("-", "_") for number, part in enumerate(parts))
 
 
-def _one(own: dict[str, list[str]], key: str) -> str | None:
-    if key not in own:
+def _single(words: Words, key: str) -> str | None:
+    """Return the value of an option that takes one; None if it was not given, or as `--stage --help`."""
+    if key not in words:
         return None
-    if len(own[key]) != 1 and not (key == "stage" and "help" in own):
-        raise UserError(f"option --{key} takes one value; found {' '.join(own[key])!r}.")
-    return own[key][0] if own[key] else None
+    if len(words[key]) != 1 and not (key == "stage" and "help" in words):
+        raise UserError(f"option --{key} takes one value; found {' '.join(words[key])!r}.")
+    return words[key][0] if words[key] else None
 
 
-def _run_to_look_at(folder: str, init_from: list[str | None]) -> str:
-    """The run that `--run_dir` names; raises `UserError` if `--init_from` names another."""
-    if init_from[-1] is not None and Path(init_from[-1]).expanduser().resolve() != Path(folder).expanduser().resolve():
+def _refuse_two_runs(run_dir: str, init_from: object) -> None:
+    if init_from is not None and Path(str(init_from)).expanduser().resolve() != Path(run_dir).expanduser().resolve():
         raise UserError(
-            f"--run_dir {folder} and --init_from {init_from[-1]} name two runs, and this stage writes none: "
-            "give the one to look at."
+            f"--run_dir {run_dir} and --init_from {init_from} name two runs; this stage reads one: give only one."
         )
-    return folder

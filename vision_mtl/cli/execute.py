@@ -1,4 +1,4 @@
-"""One stage run in a folder: started, resumed or extended there, and its end recorded."""
+"""Run one stage in a folder: start, resume or extend it there, and record how it ended."""
 
 from __future__ import annotations
 
@@ -22,27 +22,23 @@ from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.core.run_lock import HOLDER, LOCK
 from vision_mtl.study.recipes import flat
 
-OWN_FILES = (LOCK, HOLDER)  # may be there before a config is, if the run was killed right at its start
-LEFTOVER = r"\.(config|\.holder)\..*\.tmp"  # likewise
-LOST_PROCESS = (
-    "gloo",
-    "NCCL",
-    "DistBackendError",
-    "DistNetworkError",
-    "Connection closed by peer",
-)  # as PyTorch says it
+# files that a folder may hold without a config, if the run was killed right at its start
+OWN_FILES = (LOCK, HOLDER)
+LEFTOVER = r"\.(config|\.holder)\..*\.tmp"
+# parts of PyTorch's errors when another process of the run is lost
+LOST_PROCESS = ("gloo", "NCCL", "DistBackendError", "DistNetworkError", "Connection closed by peer")
 
 
 def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
-    """Run the stage in `folder`: anew, going on, or, if it is completed, showing its result; the exit code.
+    """Start or resume the stage in `folder`, or show its result if it is completed; return the exit code.
 
-    Raises `UserError` for what the user can mend, and any other error as it is.
+    Raises `UserError` for errors that the user can fix, and any other error unchanged.
     """
     run = Run(folder, config.stage, config.seed, console=console, launch=execute)
     extended = check_folder(config, folder)
     result = run.result()
     if result is not None and result["status"] == "completed" and not extended:
-        run.say(f"{folder} is completed; nothing is left to do (more --optim.steps would extend it).")
+        run.say(f"{folder} is completed; nothing is left to do (a larger --optim.steps extends it).")
         show_end(run)
         return 0
     run.open(config.to_yaml())
@@ -54,14 +50,16 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
         with Interruptions(at_once=True):
             config.options.run(config, run)
     except Exception as error:
-        with Interruptions():  # a launcher ends all processes of a run when one has died: why is written down first
+        with Interruptions():  # a launcher stops all processes when one has died: record the reason before its signal
             fail(run, error)
     except KeyboardInterrupt as interrupt:
         with Interruptions():
-            if is_lost_process(cause := interrupt.__context__):  # the launcher's SIGTERM met the error on its way
+            if is_lost_process(
+                cause := interrupt.__context__
+            ):  # the launcher's SIGTERM came meanwhile
                 fail(run, cause)
             record_end(run, "interrupted")
-            run.say(f"interrupted; the same command with --run_dir {folder} goes on.")
+            run.say(f"interrupted; the same command with --run_dir {folder} resumes it.")
             return INTERRUPTED
     finally:
         run.close()
@@ -70,8 +68,8 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
 
 
 def show_end(run: Run) -> None:
-    """Print the result, where to look, and what to do next: the part that goes to standard output."""
-    from vision_mtl.recipes.result_text import result_text  # late: --help needs no report
+    """Print the result, its files and the next commands on standard output."""
+    from vision_mtl.recipes.result_text import result_text  # late: most runs end long after the start
 
     result = run.result()
     if result is None or not run.is_main:
@@ -84,13 +82,13 @@ def show_end(run: Run) -> None:
 
 
 def fail(run: Run, error: Exception) -> NoReturn:
-    """Record that the run ended with `error`, and raise it: as `UserError` if the user can act on it."""
-    known = mendable(error, run.folder)
+    """Record that the run ended with `error`, and raise it: as `UserError` if the user can fix it."""
+    known = as_user_error(error, run.folder)
     record_end(run, "failed", str(known) if known is not None else f"{type(error).__name__}: {error}")
     if known is None:
         run.say(
-            "this is a fault of vision_mtl, not of yours: please report what follows, with config.yaml and "
-            f"environment.json of {run.folder}."
+            "this is a bug in vision_mtl: please report the error below, with config.yaml and environment.json of "
+            f"{run.folder}."
         )
     if known is None or known is error:
         raise error
@@ -98,23 +96,23 @@ def fail(run: Run, error: Exception) -> NoReturn:
 
 
 def record_end(run: Run, status: str, error: str | None = None) -> None:
-    """Write the result of a run that did not end well; the disk that ended it may refuse even that."""
+    """Write the result of a run that did not complete; only print a message if the disk is full even for that."""
     try:
         run.write_result(status, error=error)
     except UserError as failed:
         run.say(f"result.json could not be written: {failed}")
 
 
-def mendable(error: Exception, folder: Path) -> UserError | None:
-    """The error as one that the user can act on, if it is: of memory, of the disk, of the limits of the machine."""
+def as_user_error(error: Exception, folder: Path) -> UserError | None:
+    """Return the error as one that the user can fix (memory, disk, lost processes); None for a bug."""
     if isinstance(error, UserError):
         return error
     if is_out_of_memory(error):
         return out_of_memory("outside of training; what was trained is saved")
     if is_lost_process(error):
         return UserError(
-            "another process of this run has ended, or cannot be reached: see its own message above. The last "
-            f"checkpoint is whole, and the same command goes on from it ({' '.join(str(error).split())[:200]})."
+            "another process of this run has ended, or cannot be reached: see its message above. The same command "
+            f"resumes from the last checkpoint ({' '.join(str(error).split())[:200]})."
         )
     if isinstance(error, OSError) and error.errno in MACHINE:
         return disk_error(Path(error.filename or folder), 0, error)
@@ -122,32 +120,34 @@ def mendable(error: Exception, folder: Path) -> UserError | None:
 
 
 def is_lost_process(error: BaseException | None) -> TypeGuard[RuntimeError]:
-    """Whether it is PyTorch's word for a process of this run that cannot be reached."""
+    """Return True for PyTorch's error when another process of this run cannot be reached."""
     return isinstance(error, RuntimeError) and any(sign in f"{type(error).__name__} {error}" for sign in LOST_PROCESS)
 
 
 def look(config: RunConfig, console: Console) -> int:
-    """Run a stage that looks at a run and writes none."""
+    """Run a stage that reads a run and writes none; return the exit code."""
     run = Run(Path(config.init_from or "."), config.stage, config.seed, console=console)
     try:
         with Interruptions(at_once=True):
             config.options.run(config, run)
     except KeyboardInterrupt:
-        run.say("ended.")
+        run.say("stopped.")
         return INTERRUPTED
     return 0
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:
-    """None if the folder is new or holds this very run; text if this run with more steps or seeds; else raises
-    `UserError`."""
+    """Return None for a new folder or one that holds this run, a message for this run with fewer steps or seeds.
+
+    Raises `UserError` for a folder that holds anything else.
+    """
     path = folder / CONFIG
     if not path.exists():
         entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-        strangers = [name for name in entries if name not in OWN_FILES and not re.fullmatch(LEFTOVER, name)]
-        if strangers:
+        others = [name for name in entries if name not in OWN_FILES and not re.fullmatch(LEFTOVER, name)]
+        if others:
             raise UserError(
-                f"--run_dir {str(folder)!r} holds other files ({strangers[0]}, ...) and no {CONFIG}; choose another."
+                f"--run_dir {str(folder)!r} holds other files ({others[0]}, ...) and no {CONFIG}; choose another."
             )
         return None
     before, now = without_retired(flat(read_config(path))), flat(config.to_dict())
@@ -158,20 +158,21 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
     if changed == ["optim.steps"] and old is not None and new is not None and new > old:
         return f"extended from {old} to {new} steps."
     old, new = before.get("study.seeds"), now.get("study.seeds")
-    if changed == ["study.seeds"] and old == new[: len(old)]:
+    if changed == ["study.seeds"] and old and new and old == new[: len(old)]:
         return (
-            f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals hold only if that was not decided by "
-            "what the first ones showed."
+            f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals are valid only if the first results "
+            "did not influence that decision."
         )
     lines = "\n".join(f"  {key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(changed))
     raise UserError(
         f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
-        "Give the same ones to go on (more --optim.steps extends it, more --study.seeds a study), or another --run_dir."
+        "Give the same values to resume it (a larger --optim.steps extends it, more --study.seeds a study), or another "
+        "--run_dir."
     )
 
 
 def differing(config: RunConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted options that differ; one that `before` lacks, as it is newer, is taken to have its default."""
+    """Return the dotted options that differ; a newer option, which `before` lacks, counts as its default."""
     schema = build_schema(config.stage, config.tasks, config.pretexts, config.decoder.registered_name)
     defaults = {key: plain(option.default) for key, option in schema.items()}
     return [key for key in {**before, **now} if before.get(key, defaults.get(key)) != now.get(key)]

@@ -1,37 +1,38 @@
-"""What `--help` prints: the stages, and every option of one with its type, unit and default."""
+"""The text of `--help`: the stages, and every option of one with its type, unit and default."""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable
+from typing import Any
 
 from vision_mtl.core.registry import Registry
 
 USAGE = "python train.py --stage STAGE [--config FILE.yaml] [--run_dir DIR] [--dotted.option value ...]"
 COMMAND = {
-    "--stage STAGE": "what to do, see above",
+    "--stage STAGE": "the stage to run, one of those above",
     "--config FILE": "YAML file with any of the options, nested at the dots; sections that the stage does not read are "
     "ignored, so one file serves a whole project",
     "--run_dir DIR": "folder of the run (default: runs/STAGE-TIME); the same command in the same folder resumes it. "
-    "Stage explore writes none: there it names the run to look at, as --init_from does",
+    "Stage explore writes none: there it names the run to show, as --init_from does",
     "--plugins FILE ...": "Python files that register components (pretexts, decoders, sources, ...) by name",
-    "--console auto|plain|quiet|json": "a progress bar on a terminal, plain lines, the result and errors alone, or a "
-    "JSON object a line; the result goes to standard output, everything else to standard error (default: auto)",
+    "--console auto|plain|quiet|json": "auto: a progress bar on a terminal; plain: lines of text; quiet: only the "
+    "result and errors; json: one JSON object per line. The result goes to standard output, everything else to "
+    "standard error (default: auto)",
     "--print_config": "print the resolved config and exit",
     "--version": "print the version and exit",
-    "--help": "this page; with --stage: that stage's options",
+    "--help": "print this page; with --stage, the options of that stage",
 }
 NAMED = {
     "": "options of every stage",
-    "tasks": "tasks options - One labelled set each, called NAME",
-    "pretexts": "pretexts options - The damages of the mixture, drawn by weight",
-    "decoder": "decoder options - From the backbone's maps to pictures",
+    "tasks": "tasks options - Labelled sets, each under a NAME",
+    "pretexts": "pretexts options - The pretexts that are mixed, in proportion to their weights",
+    "decoder": "decoder options - Turns the backbone's maps into pictures",
 }
 
 
 def stage_list() -> str:
-    """Return the stages with their one-line summaries; imports nothing heavy."""
+    """Return the stages with their one-line summaries, read without importing them."""
     stages: Registry[object] = Registry("stage", "vision_mtl.stages")
     return "\n".join(_line(name, stages.summary(name), _width()) for name in stages.names())
 
@@ -55,20 +56,20 @@ def _stage_parts(stage: str, command: str, width: int) -> list[str]:
     sections = STAGES.get(stage).sections
     schema = build_schema(stage, ["NAME"], DEFAULT_PRETEXTS, DEFAULT_DECODER)
     parts = [textwrap.fill(f"stage {stage}: {STAGES.summary(stage)}", width), command]
-    for section in dict.fromkeys((stage, "", *sections)):  # the stage's own options come first
+    for section in dict.fromkeys((stage, "", *sections)):  # the stage's own options first
         options = [o for key, o in schema.items() if (key.partition(".")[0] if "." in key else "") == section]
         if options:
             entries = (_entry(f"--{o.name} {o.type_text}", f"{o.help} ({_default(o.default)})", width) for o in options)
             parts.append(f"{_title(section, stage)}:\n" + "\n".join(entries))
     if "pretexts" in sections:
-        parts.append(_others("pretexts (--pretexts.NAME.weight 1 adds one)", PRETEXTS, PRETEXTS.names(), width))
+        parts.append(_registered("pretexts (--pretexts.NAME.weight 1 adds one)", PRETEXTS, width))
     if "decoder" in sections:
-        parts.append(_others("decoders (--decoder.name NAME chooses)", DECODERS, DECODERS.names(), width))
+        parts.append(_registered("decoders (--decoder.name NAME chooses one)", DECODERS, width))
     return parts
 
 
 def _title(section: str, stage: str) -> str:
-    """What a group of options is about, from the docstring of their class."""
+    """Return the title of a group of options: the summary of their class."""
     from vision_mtl.config.options import summary
     from vision_mtl.config.run_config import SECTIONS
 
@@ -77,8 +78,8 @@ def _title(section: str, stage: str) -> str:
     return f"{section} options - {summary(SECTIONS[section])}" if section in SECTIONS else NAMED[section]
 
 
-def _others(title: str, registry: Registry[object], names: Iterable[str], width: int) -> str:
-    return f"{title}:\n" + "\n".join(_line(name, registry.summary(name), width) for name in names)
+def _registered(title: str, registry: Registry[Any], width: int) -> str:
+    return f"{title}:\n" + "\n".join(_line(name, registry.summary(name), width) for name in registry.names())
 
 
 def _default(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Where to look when a stage has ended, and which command answers the next question: as each stage declares it."""
+"""The most useful files of a finished run and the commands to give next, as its stage declares them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vision_mtl.config.stage import STAGES, Hint
 
 
 def where_to_look(stage: str, folder: Path) -> list[Hint]:
-    """Return the files of `folder` that a person wants first, with what they show."""
+    """Return the declared results that exist in `folder`, with descriptions."""
     return [(str(folder / name), what) for name, what in STAGES.get(stage).results if (folder / name).exists()]
 
 
 def what_next(stage: str, folder: Path, data: Mapping[str, Any]) -> list[Hint]:
-    """Return complete commands that follow the run in `folder`; `data` is what its result says of images and tasks."""
+    """Return complete commands that follow the run in `folder`, with their purposes; `data` is that of its result."""
     known = {
         "run": shlex.quote(str(folder)),
         "sources": " ".join(shlex.quote(source) for source in data.get("sources", [])),
@@ -26,7 +26,7 @@ def what_next(stage: str, folder: Path, data: Mapping[str, Any]) -> list[Hint]:
 
 
 def steps_text(stage: str, folder: Path, data: Mapping[str, Any]) -> str:
-    """Return both as lines of text; each command has a line of its own, to be copied."""
+    """Return both as text, each command on a separate line for copying."""
     look, then = where_to_look(stage, folder), what_next(stage, folder, data)
     width = max((len(path) for path, _ in look), default=0)
     lines = [f"results: {folder}"] + [f"  {path:<{width}}  {what}" for path, what in look]

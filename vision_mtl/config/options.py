@@ -26,7 +26,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", NoneTy
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its dotted name, its type, its default (or `REQUIRED`) and its help."""
+    """The dotted name of an option, its type, its default (or `REQUIRED`) and its help."""
 
     name: str
     type: Any
@@ -39,9 +39,13 @@ class Option:
         return type_text(self.type)
 
 
-@lru_cache
-def options_of(component: type) -> tuple[Option, ...]:
+def options_of(component: type[Any]) -> tuple[Option, ...]:
     """Return the options of a dataclass, in order: its fields, those of its base classes first."""
+    return _options_of(component)
+
+
+@lru_cache
+def _options_of(component: type) -> tuple[Option, ...]:
     hints, help_texts = get_type_hints(component), _help_texts(component)
     return tuple(
         Option(field.name, hints[field.name], _default(field), help_texts.get(field.name, ""))
@@ -57,9 +61,9 @@ def summary(component: type) -> str:
 
 
 def convert(option: Option, value: Any) -> Any:
-    """Return `value` as the option's type has it.
+    """Return `value` converted to the option's type.
 
-    Raises `UserError` naming the option, what it must be, the value, and the nearest choice.
+    Raises `UserError` naming the option, its type, the value, and the nearest choice.
     """
     kinds = _alternatives(option.type)
     if _is_list(kinds[0]) and isinstance(value, str) and not value.startswith("["):
@@ -73,9 +77,9 @@ def convert(option: Option, value: Any) -> Any:
 
 
 def from_words(option: Option, words: Sequence[str]) -> Any:
-    """Return the value that the words after an option on the command line stand for, to be converted.
+    """Return the words after an option on the command line as a value for `convert`.
 
-    Raises `UserError` for a missing value, for too many, and for text that is not YAML where YAML is needed.
+    Raises `UserError` for a missing value, for too many, and for a list or mapping that is not YAML.
     """
     kinds = _alternatives(option.type)
     if not words:
@@ -97,7 +101,7 @@ def from_words(option: Option, words: Sequence[str]) -> Any:
 
 
 def read_yaml(name: str, text: str) -> Any:
-    """Return what `text` means in YAML; raises `UserError` naming the option if it is not YAML."""
+    """Return the value of `text` in YAML; raises `UserError` naming the option if it is not YAML."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -114,12 +118,12 @@ def type_text(kind: Any) -> str:
 
 
 def is_mapping(option: Option) -> bool:
-    """Whether the option holds a mapping, so that `--option.KEY value` sets one entry."""
+    """Return True if the option holds a mapping, so that `--option.KEY value` sets one entry."""
     return any(get_origin(kind) is dict for kind in _alternatives(option.type)[:1])
 
 
 def plain(value: Any) -> Any:
-    """Return nested mappings, lists and tuples as the dicts and lists that YAML and JSON hold."""
+    """Return nested mappings, lists and tuples as dicts and lists, which YAML and JSON hold."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -144,7 +148,7 @@ def _default(field: dataclasses.Field[Any]) -> object:
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type alone."""
+    """Return the members of a union, or the type alone."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
@@ -153,27 +157,29 @@ def _is_list(kind: Any) -> bool:
 
 
 def _plain_value(word: str, kinds: Sequence[Any]) -> Any:
-    """A number where the option is not text alone: pydantic prefers text in a union of both."""
+    """Return a number unless the option takes text alone: in a union of both, pydantic prefers text."""
     if set(kinds) <= {str, NoneType}:
         return word
     return int(word) if re.fullmatch(r"[+-]?\d{1,18}", word) else word
 
 
 def _value_error(option: Option, value: Any) -> UserError:
+    """Return the error for a value that the option's type does not allow."""
     kinds = _alternatives(option.type)
-    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
-    if choices and not {int, float, str, bool} & set(kinds):
-        return unknown(f"value of {option.name}", str(value), [str(choice) for choice in choices])
-    items = [
-        item for kind in kinds if get_origin(kind) is list for item in get_args(kind) if get_origin(item) is Literal
-    ]
-    if items and isinstance(value, list):
-        known = [str(choice) for item in items for choice in get_args(item)]
-        wrong = next((str(one) for one in value if str(one) not in known), None)
-        if wrong is not None:
-            return unknown(f"value of {option.name}", wrong, known)
-    names = [NAMES.get(kind) or ", ".join(map(str, get_args(kind))) or type_text(kind) for kind in kinds
-             if not _is_list(kind) and get_origin(kind) is not dict]  # fmt: skip
-    names += [type_text(kind) for kind in kinds if _is_list(kind) or get_origin(kind) is dict]
+    if not {int, float, str, bool} & set(kinds) and (choices := _choices(kinds)):
+        return unknown(f"value of {option.name}", str(value), choices)
+    if choices := _choices([item for kind in kinds if _is_list(kind) for item in get_args(kind)]):
+        for item in map(str, value if isinstance(value, list) else ()):
+            if item not in choices:
+                return unknown(f"value of {option.name}", item, choices)
+    nested = [kind for kind in kinds if get_origin(kind) in (list, tuple, dict)]
+    scalars = [kind for kind in kinds if kind not in nested]
+    names = [NAMES.get(kind) or ", ".join(_choices([kind])) or type_text(kind) for kind in scalars]
+    names += [type_text(kind) for kind in nested]
     meaning = f" ({option.help})" if option.help else ""
     return UserError(f"option {option.name} must be {' or '.join(names)}; found {value!r}{meaning}.")
+
+
+def _choices(kinds: Sequence[Any]) -> list[str]:
+    """Return the values of the Literals among `kinds`."""
+    return [str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]

@@ -1,4 +1,4 @@
-"""One run's resolved config: typed sections, and the YAML that they are written as."""
+"""The resolved config of a run: typed sections, and how they are written as YAML."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class General:
     """Options of every stage."""
 
     seed: int = 0
-    """Of initial weights, batches and damage; splits have their own, data.split_seed."""
+    """Seed of initial weights, batches and damage; splits have a separate one, data.split_seed."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the arithmetic runs; auto: cuda, else mps, else cpu."""
+    """Device that computes; auto: cuda if there is one, else mps, else cpu."""
     image_size: int | str | list[int] = 64
-    """Pixels: N, or H,W."""
+    """Height and width of images in pixels: N for both, or H,W."""
     init_from: str | None = None
-    """Run folder or checkpoint that a new run inherits weights, backbone and image size from."""
+    """Run folder or checkpoint from which a new run inherits weights, backbone and image size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A resolved config. Sections that the stage does not read hold their defaults."""
+    """All options of a run, with defaults filled in. Sections that the stage does not read hold their defaults."""
 
     stage: str
     seed: int
@@ -63,10 +63,10 @@ class RunConfig:
     balance: Balance = field(default_factory=Balance)
     runtime: Runtime = field(default_factory=Runtime)
     track: Track = field(default_factory=Track)
-    start: Path | None = None  # the checkpoint that init_from means: found and valid when this was resolved
+    start: Path | None = None  # the checkpoint of init_from, found and checked when the config was resolved
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return a section as plain values, as YAML and checkpoints hold it."""
+        """Return a section as plain values, the form in YAML and checkpoints."""
         value = getattr(self, name)
         if isinstance(value, Mapping):
             return {key: plain(asdict(item)) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""Which options there are: by their dotted names, for a stage with its tasks, pretexts and decoder."""
+"""The options that exist: by dotted name, for a stage with its tasks, pretexts and decoder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from vision_mtl.config import COMMAND_OPTIONS
 from vision_mtl.config.options import Option, options_of
-from vision_mtl.config.run_config import SECTIONS, General
+from vision_mtl.config.run_config import NAMED_SECTIONS, SECTIONS, General
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError, nearest, unknown
 from vision_mtl.data.options import Task
@@ -16,11 +17,12 @@ from vision_mtl.pretext.contract import PRETEXTS
 
 DEFAULT_DECODER = "stages"
 DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
-# options that are gone: dotted name -> (the value that asked for nothing, what to do instead)
+# removed options: dotted name -> (its default, under which it is ignored; what to do instead)
 RETIRED: dict[str, tuple[Any, str]] = {
     "runtime.tune": ("none", "docs/measured.md lists what each setting of the machine gains."),
     "runtime.tuned": ({}, "docs/measured.md lists what each setting of the machine gains."),
 }
+MAX_LISTED = 24  # names in an error message
 
 Schema = dict[str, Option]
 
@@ -40,56 +42,71 @@ def build_schema(stage: str, tasks: Iterable[str], pretexts: Iterable[str], deco
 
 def section_options(section: str, tasks: Iterable[str], pretexts: Iterable[str], decoder: str) -> Schema:
     """Return the options of one section by their dotted names."""
-    if section == "tasks":
-        parts = [_prefixed(f"tasks.{name}", options_of(Task)) for name in tasks]
-        return {key: option for part in parts for key, option in part.items()}
-    if section == "pretexts":
-        parts = [_prefixed(f"pretexts.{name}", options_of(PRETEXTS.get(name))) for name in pretexts]
-        return {key: option for part in parts for key, option in part.items()}
     if section == "decoder":
         name = Option("decoder.name", str, DEFAULT_DECODER, "What turns the backbone's maps into pictures")
         return {"decoder.name": name} | _prefixed("decoder", options_of(DECODERS.get(decoder)))
-    return _prefixed(section, options_of(SECTIONS[section]))
+    if section in SECTIONS:
+        return _prefixed(section, options_of(SECTIONS[section]))
+    components: dict[str, type] = {}
+    components |= {name: Task for name in tasks} if section == "tasks" else {n: PRETEXTS.get(n) for n in pretexts}
+    found: Schema = {}
+    for name, component in components.items():
+        found |= _prefixed(f"{section}.{name}", options_of(component))
+    return found
 
 
-def is_elsewhere(key: str) -> bool:
-    """Whether another stage reads the option `key`, in a section of its own or in one that this stage does not read."""
+def belongs_elsewhere(stage: str, key: str) -> bool:
+    """Return True if `key` is an option of another stage, or of a section that `stage` does not read."""
     section, _, rest = key.partition(".")
-    stages = STAGES.names()
-    if section in stages and any(option.name == rest.partition(".")[0] for option in options_of(STAGES.get(section))):
-        return True
-    if section in ("tasks", "pretexts", "decoder"):
+    found = _prefixed(section, options_of(STAGES.get(section))) if section in STAGES.names() else {}
+    if section in (*SECTIONS, *NAMED_SECTIONS) and section not in STAGES.get(stage).sections:
         name = rest.partition(".")[0]
-        known = {"tasks": [name], "pretexts": [n for n in [name] if n in PRETEXTS.names()], "decoder": DECODERS.names()}
-        if section == "decoder":
-            return any(key in section_options(section, (), (), decoder) for decoder in known["decoder"])
-        return key in section_options(section, known["tasks"], known["pretexts"], DEFAULT_DECODER)
-    return section in SECTIONS and rest.partition(".")[0] in {option.name for option in options_of(SECTIONS[section])}
+        pretexts = [name] if name in PRETEXTS.names() else []
+        for decoder in DECODERS.names() if section == "decoder" else [DEFAULT_DECODER]:
+            found |= section_options(section, [name], pretexts, decoder)
+    return key in found
 
 
-def unknown_option(stage: str, key: str, schema: Mapping[str, Option]) -> UserError:
-    """Return the error for an option that this stage does not have, naming what was probably meant."""
-    section, _, rest = key.partition(".")
-    if key.count(".") == 1 and section == "tasks":
-        return UserError(f"{key} needs an option of the task, for example --{key}.source folder/PATH.")
-    if key.count(".") == 1 and section == "pretexts":
-        return unknown("pretext", rest, PRETEXTS.names())
-    if is_elsewhere(key):
+def unknown_option(stage: str, key: str, schema: Mapping[str, Option], value: object = None) -> UserError:
+    """Return the error for an option that this stage does not have, with what was probably meant by `key` = `value`.
+
+    Raises `UserError` for an unknown pretext.
+    """
+    section, _, name = key.partition(".")
+    sections = {*SECTIONS, *NAMED_SECTIONS}
+    if key in COMMAND_OPTIONS:
+        return UserError(f"{key} is given on the command line, as --{key}, not in a config file.")
+    if key in sections:
+        return UserError(f"{key} is a section of options: give one of them, as --{key}.OPTION VALUE; found {value!r}.")
+    if section == "tasks" and "." not in name:
+        source = value if isinstance(value, str) and value else "folder/PATH"
+        return UserError(f"{key} names a task, not an option: give its source as --{key}.source {source}.")
+    if section == "pretexts":
+        PRETEXTS.file(name.partition(".")[0])  # raises for an unknown name
+        if "." not in name:
+            return UserError(f"{key} names a pretext, not an option: add it with --{key}.weight 1.")
+    if belongs_elsewhere(stage, key) or belongs_elsewhere(stage, key.rpartition(".")[0]):
         return UserError(
             f"unknown option {key!r} for stage {stage}: it belongs to another stage, or to a section that this stage "
             "does not read. Leave it out."
         )
-    sections = sorted({name.partition(".")[0] for name in schema if "." in name})
-    if "." in key and section not in {*sections, *SECTIONS, "tasks", "pretexts", "decoder", *STAGES.names()}:
-        return unknown("section", section, {*sections, *SECTIONS, "tasks", "pretexts", "decoder"})
-    # an option of the same section first: similar letters of another section are rarely what was meant
-    own = [name for name in schema if name.rpartition(".")[0] == key.rpartition(".")[0]]
-    guess = nearest(key, own) or nearest(key, schema)
+    if name and section not in {*sections, *STAGES.names()}:
+        return unknown("section", section, sections)
+    return _unknown_name(key, schema)
+
+
+def _unknown_name(key: str, schema: Mapping[str, Option]) -> UserError:
+    """Return the error with the nearest option: of the same section first, as only there similar letters mean much."""
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in schema if name.rpartition(".")[0] == parent]
+    if not parent:
+        siblings += COMMAND_OPTIONS
+    guess = nearest(key, siblings) or nearest(key, schema)
     hint = f" Did you mean {guess!r}?" if guess else ""
-    listed: Sequence[str] = sorted(own) if "." in key else sorted({*own, *(f"{name}.*" for name in sections)})
-    return UserError(
-        f"unknown option {key!r}.{hint} Known: {', '.join(listed[:24])}{', ...' if len(listed) > 24 else ''}."
-    )
+    groups = [] if parent else sorted({f"{name.partition('.')[0]}.*" for name in schema if "." in name})
+    listed = [*sorted(siblings), *groups]
+    more = ", ..." if len(listed) > MAX_LISTED else ""
+    return UserError(f"unknown option {key!r}.{hint} Known: {', '.join(listed[:MAX_LISTED])}{more}.")
 
 
 def _prefixed(prefix: str, options: Sequence[Option]) -> Schema:

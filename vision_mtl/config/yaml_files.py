@@ -1,4 +1,4 @@
-"""Config files: YAML in, a mapping out."""
+"""Config files in YAML, read as mappings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision_mtl.core.errors import UserError
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A YAML config file. Raises `UserError` naming file and line."""
+    """Return the content of a YAML config file; raises `UserError` naming file and line."""
     try:
         content = yaml.safe_load(path.expanduser().read_text("utf-8"))
     except OSError as error:

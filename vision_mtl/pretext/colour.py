@@ -4,7 +4,6 @@
 from functools import lru_cache
 
 import torch
-from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
 
 from vision_mtl.core.device_transfer import constant, table
@@ -20,16 +19,30 @@ XYZ_OF_RGB = (  # linear sRGB to CIE XYZ
     (0.212671, 0.715160, 0.072169),
     (0.019334, 0.119193, 0.950227),
 )
-SRGB_END, LAB_END = 0.04045, 0.008856  # where the straight ends of sRGB's and Lab's curves stop
-LAB_SLOPE = 7.787  # of Lab's straight end
-CHUNK = 16  # images at a time: they stay in the cache
+SRGB_END, LAB_END = 0.04045, 0.008856  # upper ends of the linear parts of the sRGB and Lab curves
+LAB_SLOPE = 7.787  # of Lab's linear part
+CHUNK = 16  # images at a time, so that they fit the processor's cache
 TEMPERATURE = 0.38  # annealing of the decoded mean; Zhang et al., eq. 5
+
+
+def rgb_to_lab(images: Tensor) -> Tensor:
+    """Return RGB images (B, 3, H, W) in [0, 1] as CIE Lab."""
+    from kornia import color  # late: kornia takes a second to import, and `--help` needs the options alone
+
+    return color.rgb_to_lab(images)
+
+
+def lab_to_rgb(lab: Tensor) -> Tensor:
+    """Return CIE Lab (B, 3, H, W) as RGB images in [0, 1]."""
+    from kornia import color  # late, as above
+
+    return color.lab_to_rgb(lab)
 
 
 def luma(images: Tensor) -> Tensor:
     """RGB (B, 3, H, W) -> (B, 1, H, W), Rec. 601 weights."""
     red, green, blue = images.split(1, dim=1)
-    # one channel is written, not three: at 224 pixels fresh memory is what costs
+    # writes one channel instead of three: at 224 pixels allocating memory dominates
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
@@ -39,15 +52,15 @@ def lightness(images: Tensor) -> Tensor:
 
 
 def grey_of_lightness(light: Tensor) -> Tensor:
-    """(B, 1, H, W) in [0, 100] -> the grey RGB image of that lightness."""
+    """(B, 1, H, W) in [0, 100] -> (B, 3, H, W): the grey RGB image of that lightness."""
     return lab_to_rgb(torch.cat((light, torch.zeros_like(light), torch.zeros_like(light)), dim=1))
 
 
 def chroma_ab(images: Tensor) -> Tensor:
-    """RGB in [0, 1] -> (B, 2, H, W): a and b of Lab in units of 110, so about [-1, 1].
+    """RGB in [0, 1] -> (B, 2, H, W): a and b of Lab in units of 110, about [-1, 1].
 
-    kornia's numbers to 1e-5, three times as fast on a CPU: no lightness, powers by logarithms, both curves' straight
-    ends added to their clipped powers, where choosing between the two would cost more than either.
+    Equals kornia to 1e-5 and is three times as fast on a CPU: it skips lightness, computes powers by logarithms, and
+    adds the linear part of each curve to the clipped power instead of selecting between the two.
     """
     found = images.new_empty(len(images), 2, *images.shape[2:])
     matrix, white = (constant(v, images.device, images.dtype) for v in (XYZ_OF_RGB, WHITE))
@@ -64,7 +77,7 @@ def chroma_ab(images: Tensor) -> Tensor:
 
 
 def _power(values: Tensor, exponent: float) -> Tensor:
-    """`values` above 0 to a power, in their own memory."""
+    """Raise `values`, all above 0, to a power, in place."""
     return values.log2_().mul_(exponent).exp2_()
 
 
@@ -75,7 +88,7 @@ def with_chroma(light: Tensor, ab: Tensor) -> Tensor:
 
 @lru_cache
 def bin_centres() -> Tensor:
-    """(Q, 2) ab of the bins that sRGB reaches, found by sweeping the RGB cube; Zhang et al. count 313."""
+    """(Q, 2) ab of the bins inside the sRGB gamut, found by sweeping the RGB cube; Zhang et al. count 313."""
     steps = torch.linspace(0, 1, 65)
     cube = torch.cartesian_prod(steps, steps, steps)  # (n, 3)
     ab = rgb_to_lab(cube[:, :, None, None])[:, 1:, 0, 0]
@@ -83,17 +96,16 @@ def bin_centres() -> Tensor:
 
 
 def nearest_bin(images: Tensor) -> Tensor:
-    """RGB -> (B, H, W) int64: each pixel's colour bin."""
+    """RGB -> (B, H, W) int64: the colour bin of each pixel."""
     ab = (rgb_to_lab(images)[:, 1:] / BIN_WIDTH).round().long() + _OFFSET  # (B, 2, H, W)
     ab = ab.clamp(0, 2 * _OFFSET)
     return table(_bin_table, (), images.device, torch.int64)[ab[:, 0], ab[:, 1]]
 
 
 def bin_weights() -> Tensor:
-    """(Q,) class weights, eq. 4 of Zhang et al., of mean 1 under the prior.
+    """(Q,) class weights, eq. 4 of Zhang et al., with mean 1 under the prior.
 
-    Differs from the paper: the prior is exponential in chroma, not counted on ImageNet, so that it is known without
-    looking at anybody's colours.
+    Differs from the paper: the prior is exponential in chroma instead of counted on ImageNet, so it needs no images.
     """
     prior = torch.softmax(-bin_centres().norm(dim=1) / PRIOR_CHROMA, dim=0)
     weights = 1.0 / ((1 - UNIFORM_SHARE) * prior + UNIFORM_SHARE / len(prior))
@@ -106,11 +118,11 @@ def annealed_mean(logits: Tensor) -> Tensor:
     return torch.einsum("bqhw,qc->bchw", shares, table(bin_centres, (), logits.device, logits.dtype) / AB_RANGE)
 
 
-_OFFSET = 12  # bins on each side of grey: 120 / BIN_WIDTH, beyond every sRGB colour
+_OFFSET = 12  # bins on either side of grey: 120 / BIN_WIDTH covers every sRGB colour
 
 
 @lru_cache
 def _bin_table() -> Tensor:
-    """(2 * _OFFSET + 1, 2 * _OFFSET + 1) int64: bin number by rounded a and b; the nearest one outside the gamut."""
+    """(2 * _OFFSET + 1, 2 * _OFFSET + 1) int64: the bin of rounded a and b; outside the gamut, the nearest bin."""
     axis = (torch.arange(2 * _OFFSET + 1) - _OFFSET) * BIN_WIDTH
     return torch.cdist(torch.cartesian_prod(axis, axis), bin_centres()).argmin(1).view(len(axis), len(axis))
