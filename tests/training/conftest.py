@@ -122,8 +122,8 @@ def make_task_trainer(task_pool: Pool) -> MakeTrainer:
         balancing = None
         if balance is not None:
             own = shared_parameters(net, shared)
-            objectives = [LossTerm(name=name) for name in tasks]
-            balancing = make_balancing(balance, objectives, own, other_parameters(model, own), kwargs)
+            terms = [LossTerm(name=name) for name in tasks]
+            balancing = make_balancing(balance, terms, own, other_parameters(model, own), kwargs)
         objective = TaskObjective(task_losses(given, targets, train))
         layout = runtime.layout(net)
         return Trainer(model, objective, feed, optim, accelerator, layout, seed=0, balancing=balancing)

@@ -135,7 +135,7 @@ def test_half_the_squared_error_is_not_halved_again(make_task_trainer) -> None:
     trainer.feed.close()
     tasks = {name: Task(source="made", kind=trainer.model.task_specs[name].kind) for name in THREE}
     balancing = build_balancing(Balance(name="uncertainty"), trainer.model, tasks)
-    assert balancing.figures() == {f"weight.{name}": 1.0 for name in THREE}
+    assert balancing.scalars() == {f"weight.{name}": 1.0 for name in THREE}
 
 
 def scales(trainer: Trainer) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from vision_mtl.models import compiling
-from vision_mtl.models.compiling import compile_parts
+from vision_mtl.models.compiling import compile_modules
 
 pytestmark = pytest.mark.slow  # torch.compile
 
@@ -28,7 +28,7 @@ def test_a_mixture_compiles_at_its_start_and_learns_the_same(make_trainer, graph
     for asked in (False, True):
         trainer = make_trainer(backbone, ("grid_mask", "downsample", "rotation"), steps=7, decoder=decoder)
         if asked:
-            compile_parts(trainer.model.backbone, trainer.model.decoder)
+            compile_modules(trainer.model.backbone, trainer.model.decoder)
         trainer.model.train()
         found = []
         for _ in range(7):

@@ -77,10 +77,13 @@ def test_the_image_that_breaks_a_step_is_named(make_task_trainer, monkeypatch: p
 
 def test_broken_weights_are_told_from_broken_images(make_task_trainer) -> None:
     trainer = make_task_trainer(tasks=("letter",))
-    assert trainer._explain(0) == "no image alone breaks it: it is the step as a whole"
+    assert trainer._explain(0) == "no single image causes it"
     with torch.no_grad():
         next(trainer.model.parameters()).fill_(torch.nan)
-    assert trainer._explain(0) == "all 12 images of the step do: the weights are broken, not the images"
+    assert (
+        trainer._explain(0)
+        == "all 12 images of the step have a non-finite loss, so the cause is the weights, not the images"
+    )
     trainer.feed.close()
 
 
@@ -129,7 +132,7 @@ def test_skips_are_warned_of_and_counted_over_a_resume(make_task_trainer, tmp_pa
             assert stop == 4
         trainer.feed.close()
     one_by_one = [warning for warning in run.warnings if "was skipped" in warning]
-    assert [warning.split()[1] for warning in one_by_one] == ["1", "2", "3"] and "counted only" in one_by_one[-1]
+    assert [warning.split()[1] for warning in one_by_one] == ["1", "2", "3"] and "only counted" in one_by_one[-1]
     assert "5 of 8 steps were skipped: they became non-finite." in run.warnings
 
 

@@ -12,7 +12,7 @@ from vision_mtl.training.balancing.build import make_balancing
 from vision_mtl.training.balancing.contract import LossTerm
 from vision_mtl.training.dtensors import clip_gradients, numbers_of, separate
 from vision_mtl.training.options import Optim
-from vision_mtl.training.sharding import LARGEST, check_shard, hollow, parts
+from vision_mtl.training.sharding import LARGEST_UNIT, check_shard, copy_without_weights, fsdp_units
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_the_parts_are_blocks_that_are_called(name: str, kwargs: dict, expected:
     backbone.model.eval()
     modes = [module.training for module in backbone.modules()]
     names = {module: path for path, module in backbone.model.named_modules()}
-    found = parts(backbone)
+    found = fsdp_units(backbone)
     assert {names[part] for part in found} >= set(expected)
     assert [module.training for module in backbone.modules()] == modes
     held = [id(p) for part in found for p in part.parameters()]
@@ -36,7 +36,7 @@ def test_the_parts_are_blocks_that_are_called(name: str, kwargs: dict, expected:
     total = sum(p.numel() for p in backbone.parameters())
     for part in found:
         size = sum(p.numel() for p in part.parameters())
-        assert size <= LARGEST * total or not list(part.children())
+        assert size <= LARGEST_UNIT * total or not list(part.children())
     assert sum(p.numel() for part in found for p in part.parameters()) > 0.9 * total
     assert not any(module._forward_pre_hooks for module in backbone.modules())
 
@@ -54,7 +54,7 @@ def test_a_weight_that_only_its_parent_reads_or_that_is_shared_is_left_to_the_re
     backbone = Backbone("test_resnet", image_size=(32, 32))
     backbone.model = block = Block()
     backbone.forward = lambda images: block(images.new_zeros(1, 8))
-    assert parts(backbone) == [block.called]
+    assert fsdp_units(backbone) == [block.called]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_what_needs_whole_gradients_or_weights_is_refused(
 ) -> None:
     layers = nn.Linear(2, 2), nn.Linear(2, 2)
     shared, rest = (list(layer.parameters()) for layer in layers)
-    objectives = [LossTerm(name="a"), LossTerm(name="b")]
-    balancing = make_balancing(balance, objectives, shared, rest, {}, conflicts)
+    terms = [LossTerm(name="a"), LossTerm(name="b")]
+    balancing = make_balancing(balance, terms, shared, rest, {}, conflicts)
     with pytest.raises(UserError, match=said):
         check_shard(Optim(**options), balancing, compiled)
 
@@ -80,8 +80,8 @@ def test_what_needs_whole_gradients_or_weights_is_refused(
 def test_what_is_not_refused() -> None:
     check_shard(Optim(), None, compiled=False)
     for name in ("equal", "uncertainty"):
-        objectives = [LossTerm(name="a"), LossTerm(name="b")]
-        check_shard(Optim(), make_balancing(name, objectives, [], [], {}), compiled=False)
+        terms = [LossTerm(name="a"), LossTerm(name="b")]
+        check_shard(Optim(), make_balancing(name, terms, [], [], {}), compiled=False)
 
 
 def test_a_hollow_copy_has_buffers_and_ties_but_no_weights() -> None:
@@ -89,7 +89,7 @@ def test_a_hollow_copy_has_buffers_and_ties_but_no_weights() -> None:
     model["two"] = model["one"]
     model["one"].bias.requires_grad_(False)
     model["norm"].running_mean.fill_(5)
-    copy = hollow(model)
+    copy = copy_without_weights(model)
     assert all(p.numel() == 0 for p in copy.parameters()) and all(p.numel() for p in model.parameters())
     assert copy["one"].weight is copy["two"].weight and not copy["one"].bias.requires_grad
     assert torch.equal(copy["norm"].running_mean, torch.full((3,), 5.0))

@@ -1,1 +1,1 @@
-"""The loop, the optimiser, checkpoints and tracking: how a model is fitted, whatever it is fitted to."""
+"""Training: the loop, objectives, the optimiser, checkpoints and tracking."""

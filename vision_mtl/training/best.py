@@ -1,10 +1,11 @@
-"""The best weights so far, judged on validation images: one set for all tasks together, and one for each task.
+"""The best weights so far by validation score: one set for all tasks together, and one for each task.
 
-A task overfits at its own time, so its best epoch is its own; but what is used as one network is chosen by the mean
-over tasks. Files: `best.safetensors` and `best-TASK.safetensors` beside the checkpoints.
+Tasks overfit at different times, so each has its own best step; the weights used as one model are chosen by the mean
+over tasks. Files: `best.safetensors` and `best-TASK.safetensors` in the folder of checkpoints.
 
-A run that goes on has the scores of its checkpoint, so the files must be of that moment and never newer: better weights
-are written under a name of their own (`flush`), and take their place (`commit`) once a checkpoint knows of them.
+A resumed run restores the scores in its checkpoint, so the files must never be newer than the checkpoint. New best
+weights are therefore written as pending files first (`flush`), which replace the old files (`commit`) once a checkpoint
+holds their scores.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.training.checkpoint import BEST, check, read_state, read_tensors, save_weights, set_aside
 
 ALL = ""  # the name of the set chosen for all tasks together
-WAITING = "waiting-"  # before the name of a file that no checkpoint knows of yet
+PENDING = "waiting-"  # prefix of a file whose score no checkpoint holds yet
 
 
 @dataclass
 class Best:
-    """`scores` holds, by task and for `ALL`, the best score and its step; higher is better, the earliest wins ties."""
+    """`scores` holds the best score and its step for each task and for `ALL`; higher is better, the earliest wins ties.
+
+    With `per_task`, every task has a set of weights in addition to the set for `ALL`.
+    """
 
     folder: Path
-    per_task: bool = True  # keep a set of weights for each task as well
+    per_task: bool = True
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     changed: set[str] = field(default_factory=set, repr=False)
 
     def offer(self, model: nn.Module, step: int, scores: Mapping[str, float]) -> list[str]:
-        """Take the model's weights where it is better than before; returns for which tasks it is (`ALL` among them)."""
+        """Keep a copy of the model's weights where its score is the best so far; return the names, `ALL` included."""
         offered = {ALL: sum(scores.values()) / len(scores), **(scores if self.per_task and len(scores) > 1 else {})}
         better = [n for n, score in offered.items() if n not in self.scores or score > self.scores[n]["score"]]
         if better:
@@ -46,22 +50,23 @@ class Best:
         return better
 
     def flush(self, description: Mapping[str, Any]) -> None:
-        """Write the sets that have changed since the last time, to wait; each describes itself like a checkpoint."""
+        """Write the sets that changed since the last call as pending files, with `description` in their state."""
         for name in sorted(self.changed):
             state = {**description, "step": int(self.scores[name]["step"]), "best": self.scores[name]}
-            save_weights(self._waiting(name), state, self.weights[name])
+            save_weights(self._pending(name), state, self.weights[name])
         self.changed.clear()
 
     def commit(self) -> None:
-        """A checkpoint holds the present scores: the sets that wait take their place."""
+        """Replace the files by the pending ones, after a checkpoint has saved the present scores."""
         for name in self.scores:
-            if self._waiting(name).exists():
-                self._waiting(name).replace(self.path(name))
+            if self._pending(name).exists():
+                self._pending(name).replace(self.path(name))
 
     def restore(self, scores: Mapping[str, Mapping[str, float]], tidy: bool = True) -> list[str]:
-        """Go on from the files written with `scores`; returns what was lost of them: that is chosen anew from here.
+        """Load the files that belong to a checkpoint's `scores`; return the names whose files are lost.
 
-        With `tidy` (one process of several) files of any other moment are put away.
+        A lost set starts without a score, so the next offer replaces it. With `tidy` (in one of several processes only)
+        pending files are deleted and the files of lost sets set aside.
         """
         lost = []
         for name, score in scores.items():
@@ -75,13 +80,13 @@ class Best:
         if tidy:
             for name in lost:
                 set_aside(self.path(name))
-            for waiting in self.folder.glob(f"{WAITING}*"):
-                waiting.unlink()  # later than what the run goes on from: it will be found again
+            for pending in self.folder.glob(f"{PENDING}*"):
+                pending.unlink()  # newer than the checkpoint: the resumed run finds the same weights again
         return lost
 
     def _file_of(self, name: str, score: Mapping[str, float]) -> Path | None:
-        """The file of the weights that had `score`; it may still wait if the run ended just after its checkpoint."""
-        for path in (self.path(name), self._waiting(name)):
+        """Return the file of the weights with `score`; still pending if the run ended right after its checkpoint."""
+        for path in (self.path(name), self._pending(name)):
             try:
                 check(path)
                 if read_state(path)["best"] == score:
@@ -91,19 +96,19 @@ class Best:
         return None
 
     def load(self, model: nn.Module, name: str = ALL) -> None:
-        """Put the best weights for `name` into the model."""
+        """Load the best weights for `name` into the model."""
         model.load_state_dict(self.weights[name])
 
     def replace(self, model: nn.Module, step: int) -> None:
-        """Make the model's present weights those of all tasks together: the same ones calibrated, or the last."""
+        """Keep the model's present weights as the set for `ALL`, with its old score: calibrated, or simply the last."""
         score = self.scores.get(ALL, {}).get("score", float("nan"))
         self.scores[ALL] = {"score": score, "step": step}
         self.weights[ALL] = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         self.changed.add(ALL)
 
-    def _waiting(self, name: str) -> Path:
-        return self.folder / f"{WAITING}{self.path(name).name}"
+    def _pending(self, name: str) -> Path:
+        return self.folder / f"{PENDING}{self.path(name).name}"
 
     def path(self, name: str) -> Path:
-        """The file of the weights for `name`."""
+        """Return the file of the weights for `name`."""
         return self.folder / (BEST if name == ALL else BEST.replace(".", f"-{name}.", 1))

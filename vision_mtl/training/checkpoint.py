@@ -1,12 +1,12 @@
-"""Checkpoints: one safetensors file each, everything a run needs to go on, and nothing that can execute.
+"""Checkpoints: safetensors files with everything that resuming needs, and no code that loading could execute.
 
-A file is written beside its name, flushed and renamed, and its metadata holds a checksum of all its other bytes: one
-that was cut off, or of which a single bit has changed since, is never loaded.
+A file is written under a temporary name, flushed and renamed. Its metadata holds a checksum of all other bytes, so a
+truncated or corrupted file is never loaded.
 
-Tensors are named `model.*`, `average.*` (the averaged weights, if any), `balancing.*` (what balances several losses, if
-it has any memory) and `optimiser.N.*` (N-th parameter of the optimiser's groups in order). The file's metadata holds
-one more JSON text: step, training seconds, images seen, what the stage remembers (chance losses, best scores), and what
-builds the model (backbone, decoder, heads, image size, normalisation, class names).
+Tensors are named `model.*`, `average.*` (averaged weights, if any), `balancing.*` (the state of the loss balancing, if
+any) and `optimiser.N.*` (N-th parameter of the optimiser's groups in order). The metadata also holds a JSON state:
+step, training seconds, images seen, the stage's own values (chance losses, best scores), and what builds the model
+(backbone, decoder, heads, image size, normalisation, class names).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.training.dtensors import distribute_like, full_tensors, numbers_of
 
 SUFFIX = ".safetensors"
-BEST = f"best{SUFFIX}"  # weights chosen on validation images, where a run chooses: what others start from
+BEST = f"best{SUFFIX}"  # weights chosen on validation images, if the run does so: `--init_from` prefers them
 METADATA = "vision_mtl"  # the metadata key of the state
-DAMAGED = ".damaged"  # appended to the name of a file that is not to be read again
+DAMAGED = ".damaged"  # appended to the name of a file that must not be read again
 CHECKSUM_BYTES = 16
-UNKNOWN = "0" * (2 * CHECKSUM_BYTES)  # stands for the checksum while it is computed
+UNKNOWN = "0" * (2 * CHECKSUM_BYTES)  # placeholder of the checksum while it is computed
 
 
 def save_checkpoint(
@@ -45,9 +45,10 @@ def save_checkpoint(
     keep: int = 2,
     write: bool = True,
 ) -> Path:
-    """Write `folder/step-XXXXXXXX.safetensors` atomically and delete all but the newest `keep`. `state` has `step`.
+    """Write `folder/step-XXXXXXXX.safetensors` atomically, delete all but the newest `keep`, and return the path.
 
-    Where tensors are sharded, all processes must call it, at the same step, one of them to `write`.
+    `state` must have the key `step`. If tensors are sharded, all processes must call it at the same step, and only one
+    of them with `write`.
     """
     modules = {"model": model, "average": average, "balancing": balancing}
     tensors = {f"{n}.{k}": v for n, m in modules.items() if m is not None for k, v in m.state_dict().items()}
@@ -64,7 +65,7 @@ def save_checkpoint(
 
 
 def save_weights(path: Path, state: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Write a model's weights alone, in a checkpoint's form: what others start from, not what a run goes on from.
+    """Write a checkpoint with a model's weights alone: other runs can start from it, but it cannot be resumed.
 
     `weights`: name -> tensor of any shape.
     """
@@ -72,14 +73,14 @@ def save_weights(path: Path, state: dict[str, Any], weights: Mapping[str, Tensor
 
 
 def _write(path: Path, state: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    # own storage for each: safetensors refuses tensors that share memory, as channels_last views and tied weights do
-    owned = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    data = save(owned, metadata={METADATA: json.dumps(state), "checksum": UNKNOWN})
+    # copies: safetensors refuses tensors that share memory, as channels_last views and tied weights do
+    copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    data = save(copies, metadata={METADATA: json.dumps(state), "checksum": UNKNOWN})
     atomic_write_bytes(path, data.replace(_field(UNKNOWN), _field(_checksum(data)), 1))
 
 
 def _field(checksum: str) -> bytes:
-    """How a checksum stands in a file's header; a quote inside the state is escaped, so nothing else looks like it."""
+    """Return the checksum's entry in a file's header; quotes in the state are escaped, so it is found only once."""
     return f'"checksum":"{checksum}"'.encode()
 
 
@@ -88,24 +89,24 @@ def _checksum(data: bytes) -> str:
 
 
 def check(path: Path) -> None:
-    """Raise `UserError` if a checkpoint cannot be read, or if its bytes are not those that were written."""
+    """Raise `UserError` if a checkpoint cannot be read, or if its checksum does not match."""
     read_state(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     if metadata.keys() == {METADATA}:
-        return  # written before there were checksums: safetensors' own look at its form is all there is
+        return  # written before checksums were introduced: only safetensors' own format check applies
     data, checksum = path.read_bytes(), metadata.get("checksum", "")
     if len(checksum) != len(UNKNOWN) or _checksum(data.replace(_field(checksum), _field(UNKNOWN), 1)) != checksum:
-        raise UserError(f"{str(path)!r} is damaged: its bytes are not those that were written (checksum).")
+        raise UserError(f"{str(path)!r} is damaged: its checksum does not match.")
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The folder's checkpoints, oldest first."""
+    """Return the folder's checkpoints, oldest first."""
     return sorted(folder.glob(f"step-*{SUFFIX}"))
 
 
 def newest_checkpoint(folder: Path, damaged: Callable[[Path, str], None] = lambda path, why: None) -> Path | None:
-    """The newest checkpoint that is whole, or None; a damaged one is passed over, and `damaged` told which and why."""
+    """Return the newest valid checkpoint, or None; `damaged` is called with each newer one that is invalid, and why."""
     for path in reversed(checkpoints(folder)):
         try:
             check(path)
@@ -117,15 +118,15 @@ def newest_checkpoint(folder: Path, damaged: Callable[[Path, str], None] = lambd
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged file, so that it neither counts among the newest nor is read again."""
-    with suppress(OSError):  # a folder that cannot be written keeps it: it is then passed over once more
+    """Rename a damaged file, so that it does not count as a checkpoint any more."""
+    with suppress(OSError):  # in a read-only folder it keeps its name and is skipped again next time
         path.replace(path.with_name(path.name + DAMAGED))
 
 
 def find_checkpoint(where: Path) -> Path:
-    """The weights that `where` means: a file, a run folder or its checkpoints folder.
+    """Return the checkpoint that `where` means: a file, a run folder or its folder of checkpoints.
 
-    Of a folder: the best on validation images, where the run chose, else the newest whole one. Raises `UserError` if
+    In a folder: the best on validation images, if the run saved it, else the newest valid one. Raises `UserError` if
     there is none, or if it is damaged.
     """
     if where.is_file():
@@ -143,7 +144,7 @@ def find_checkpoint(where: Path) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The JSON state of a checkpoint, without reading its tensors; raises `UserError` if it is none."""
+    """Return the JSON state of a checkpoint, without reading its tensors; raise `UserError` if the file is invalid."""
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {})[METADATA])
@@ -152,28 +153,31 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors, of any shape, whose names start with `prefix.`, without it; raises `UserError` if none can be
-    read."""
+    """Return the tensors, of any shape, whose names start with `prefix.`, by the rest of their names.
+
+    Raises `UserError` if the file cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 not a dict
             return {name.removeprefix(f"{prefix}."): file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
-        raise UserError(f"the checkpoint {str(path)!r} cannot be read, or not any more: {error}") from error
+        raise UserError(f"the checkpoint {str(path)!r} cannot be read: {error}") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state as named tensors of any shape; parameters that never had a gradient have none."""
-    named, numbers = {}, numbers_of(optimiser)
+    """Return AdamW's state as named tensors of any shape; parameters that never had a gradient have none."""
+    named: dict[str, Tensor] = {}
+    numbers = numbers_of(optimiser)
     for place, state in optimiser.state_dict()["state"].items():
         named |= {f"optimiser.{numbers[place]}.{key}": torch.as_tensor(value) for key, value in state.items()}
     return named
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load what `optimiser_tensors` gave, of any shape, its prefix removed; full tensors are sharded as parameters are.
+    """Load the full tensors (of any shape) of `optimiser_tensors`, without the prefix; shard them like the parameters.
 
-    Each tensor gets its parameter's memory format: the fused AdamW walks through both as they lie in memory.
+    Each tensor gets its parameter's memory format, because the fused AdamW reads both in memory order.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     places = {number: place for place, number in enumerate(numbers_of(optimiser))}

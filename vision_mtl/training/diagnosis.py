@@ -20,7 +20,7 @@ from vision_mtl.training.options import Optim
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
-SHOWN = 5  # images named in a message
+NUM_SHOWN = 5  # images named in a message
 
 
 def broken_images(
@@ -33,7 +33,7 @@ def broken_images(
     layout: torch.memory_format,
     autocast: Autocast,
 ) -> str:
-    """Name the images of `step` whose own loss is not finite: each goes through the model alone.
+    """Return the names of the images of `step` whose loss is not finite, as a phrase; each is tried alone.
 
     `model` has full weights; `progress` is the share of training done, in [0, 1].
     """
@@ -53,11 +53,11 @@ def broken_images(
                 names.append(images.pool.identities[index])
     model.train(was_training)
     if not names:
-        return "no image alone breaks it: it is the step as a whole"
+        return "no single image causes it"
     if len(names) == count:
-        return f"all {count} images of the step do: the weights are broken, not the images"
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"images: {', '.join(names[:SHOWN])}{more}"
+        return f"all {count} images of the step have a non-finite loss, so the cause is the weights, not the images"
+    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
+    return f"images: {', '.join(names[:NUM_SHOWN])}{more}"
 
 
 def what_fits(
@@ -72,16 +72,16 @@ def what_fits(
     autocast: Autocast,
     alone: bool = True,
 ) -> str:
-    """Advise after `step` ran out of memory: try it in ever smaller micro-batches and name those that fit.
+    """Return advice after `step` ran out of memory: the largest micro-batches that fit, found by trying.
 
-    One of several processes (not `alone`) cannot try: the others wait for the step that failed.
+    One of several processes (not `alone`) cannot try, because the others wait in the step that failed.
     """
     size, count = optim.batch_size, optim.accumulate * 2
     if not alone:
         return f"Give --optim.accumulate {count}, or a smaller --optim.batch_size, in a new --run_dir."
 
     def passes(num_micro_batches: int) -> None:
-        batches = feed.at(step, num_micro_batches)  # a step holds them all until its end
+        batches = feed.at(step, num_micro_batches)  # all at once, as a step holds them
         for batch, share in batches:  # all of them: one may need more memory than another
             step_loss(model, objective, batch, share, layout, autocast=autocast).total.backward()
 
@@ -89,8 +89,8 @@ def what_fits(
         if _fits(partial(passes, count), model, optimiser):
             return (
                 f"Measured just now: {-(-size // count)} images at a time fit. Give --optim.accumulate {count}, which "
-                f"computes the same step in parts, or --optim.batch_size {size // count}, in a new --run_dir "
-                "(--init_from this one keeps what it has learned)."
+                f"computes the same step in micro-batches, or --optim.batch_size {size // count}, in a new --run_dir "
+                "(--init_from this one keeps the weights)."
             )
         count *= 2
     return (
@@ -100,13 +100,13 @@ def what_fits(
 
 
 def _fits(passes: Callable[[], None], model: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
-    """Whether forward and backward passes have memory enough beside the optimiser's state."""
+    """Return whether forward and backward passes fit in memory in addition to the optimiser's state."""
     optimiser.zero_grad(set_to_none=True)
     if next(model.parameters()).is_cuda:
         torch.cuda.empty_cache()
     try:
-        wanting = [p for p in model.parameters() if p.requires_grad and p not in optimiser.state]
-        reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
+        without_state = [p for p in model.parameters() if p.requires_grad and p not in optimiser.state]
+        reserved = [torch.empty_like(p) for p in without_state for _ in range(2)]  # AdamW's two moments
         passes()
         del reserved
     except (RuntimeError, MemoryError) as error:

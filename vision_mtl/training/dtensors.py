@@ -1,41 +1,47 @@
 """Gather, distribute, clip and group DTensors: tensors of which each process holds a shard (`runtime.shard`).
 
-A plain tensor passes through everything here unchanged. A DTensor is recognised by its method `full_tensor`, not by its
-class, whose import takes a second that most runs need not pay.
+Every function here accepts plain tensors as well. A DTensor is recognised by its method `full_tensor`, because
+importing the class takes a second that most runs do not need to spend.
 """
 # W processes, G groups of parameters
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, distributed, nn
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_dtensor(tensor: Tensor) -> bool:
-    """Whether each process holds a shard of it, of any shape."""
+
+def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Return whether a tensor of any shape is a DTensor."""
     return hasattr(tensor, "full_tensor")
 
 
 def full_tensors(
     tensors: Mapping[str, Tensor], keep: bool = True, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
-    """Return the tensors, of any shape, with DTensors gathered one by one, on `device` (None: where they are).
+    """Return the tensors, of any shape, with DTensors gathered one by one to `device` (None: the shards' device).
 
     All processes must call it. The result is empty where not `keep`.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = tensor.full_tensor() if is_dtensor(tensor) else tensor
-        if keep:
-            found[name] = full.to(device) if is_dtensor(tensor) else tensor
+        if is_dtensor(tensor):
+            full = tensor.full_tensor()
+            if keep:
+                found[name] = full.to(device)
+        elif keep:
+            found[name] = tensor
     return found
 
 
 def distribute_like(owner: Tensor, tensor: Tensor) -> Tensor:
-    """Return a full `tensor`, of any shape, sharded as `owner` is. Every process must hold the full tensor."""
+    """Return a full `tensor`, of any shape, sharded like `owner`. Every process must hold the full tensor."""
     if not is_dtensor(owner):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -53,13 +59,13 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
-    """Scale gradients of any shape, in place, to a norm over all processes of at most `limit`; return the norm before,
-    ().
+    """Scale gradients in place so that their joint norm is at most `limit`; return the norm before, ().
 
-    A gradient that is not sharded must be the same in every process.
+    The norm is over all processes. A gradient that is not sharded must be the same in every process.
     """
-    sharded = [p.grad.to_local() for p in parameters if is_dtensor(p.grad)]
-    replicated = [p.grad for p in parameters if not is_dtensor(p.grad)]
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    sharded = [gradient.to_local() for gradient in gradients if is_dtensor(gradient)]
+    replicated = [gradient for gradient in gradients if not is_dtensor(gradient)]
     if not sharded and not replicated:
         return torch.zeros(())
     squares = [nn.utils.get_total_norm(some) ** 2 for some in (sharded, replicated) if some]
@@ -72,24 +78,24 @@ def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
 
 
 def separate(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the parameter groups with DTensors in groups of their own: an optimiser's kernel takes one kind.
+    """Return the parameter groups with DTensors in separate groups, because an optimiser's kernel cannot mix them.
 
-    `numbers` in a group are its parameters' places in the groups as they were: a checkpoint names them so.
+    `numbers` in a group are its parameters' positions in the original groups: checkpoints name parameters by them.
     """
     found, start = [], 0
     for group in groups:
         numbered = list(enumerate(group["params"], start))
         start += len(numbered)
-        for kind in (True, False):
-            of_kind = [(number, p) for number, p in numbered if is_dtensor(p) == kind]
-            if of_kind:
-                numbers, parameters = zip(*of_kind, strict=True)
+        for are_dtensors in (True, False):
+            chosen = [(number, p) for number, p in numbered if is_dtensor(p) == are_dtensors]
+            if chosen:
+                numbers, parameters = zip(*chosen, strict=True)
                 found.append({**group, "params": list(parameters), "numbers": list(numbers)})
     return found
 
 
 def numbers_of(optimiser: torch.optim.Optimizer) -> list[int]:
-    """For each parameter of the optimiser, in its order, the place that a checkpoint names it by."""
+    """Return for each parameter of the optimiser, in its order, the number that checkpoints name it by."""
     found: list[int] = []
     for group in optimiser.param_groups:
         found += group.get("numbers", range(len(found), len(found) + len(group["params"])))

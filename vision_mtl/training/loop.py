@@ -1,11 +1,11 @@
-"""The training loop: one step after another until `optim` is over.
+"""The training loop: take steps until the end that `optim` sets.
 
-`Trainer._take_step` is one step, from images to the optimiser's update. How processes share it is the strategy's
-(`training/strategies/`); what happens when its loss is not finite, and when a GPU's losses are read, is the guard's
-(`training/step_guard.py`).
+`Trainer._take_step` is one step, from images to the optimiser's update. A strategy (`training/strategies/`) decides how
+processes share it. The guard (`training/step_guard.py`) handles non-finite losses and decides when a GPU's losses are
+read.
 
-Randomness comes from the draws of `core.rng`, keyed by the step's images, and from the global generator, which is
-seeded anew before each step (for stochastic depth and dropout): a resumed run repeats exactly.
+Random draws come from `core.rng`, keyed by the step's images, and from the global generator, which is seeded before
+each step (for stochastic depth and dropout). So a resumed run repeats the steps exactly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from typing import Generic, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
-from torch import nn
 
 from vision_mtl.models.attention import choose_attention
-from vision_mtl.models.backbone import Backbone
-from vision_mtl.models.compiling import compile_parts
+from vision_mtl.models.compiling import compile_modules
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.diagnosis import broken_images
 from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss
@@ -34,22 +33,22 @@ from vision_mtl.training.step_guard import READ_EVERY, PendingStep, StepGuard
 from vision_mtl.training.step_record import Progress, StepRecord
 from vision_mtl.training.strategies.build import build_strategy
 
-Hook = Callable[[Progress, StepRecord], None]
-ModelT = TypeVar("ModelT", bound=nn.Module)
+Hook = Callable[[Progress, StepRecord], object]  # called for each step; its result is ignored
+
 ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
 
 
 @dataclass
-class Trainer(Generic[ModelT, ObjectiveT]):
+class Trainer(Generic[ObjectiveT]):
     """Fits `model` to `objective` on the batches of `feed`, whose images must be on the accelerator's device.
 
-    `layout` is the memory format of model and images. `balancing` makes one gradient of several losses; without it
-    their sum is minimised. `read_every` steps pass between two reads of the losses, 0: 10 on a GPU, else 1; 1 wherever
-    a step cannot be undone. `shard` shards the backbone over the processes, where there are several. Raises `UserError`
-    for options that do not go together with `shard`.
+    `layout` is the memory format of model and images. `balancing` combines the gradients of several losses; without it
+    their sum is minimised. `kernel` is the optimiser's. `read_every` steps pass between two reads of the losses (0: 10
+    on a GPU, else 1); it is 1 wherever a step cannot be undone. `shard` shards the backbone over several processes.
+    Raises `UserError` for options that do not work with `shard`.
     """
 
-    model: ModelT
+    model: SharedModel
     objective: ObjectiveT
     feed: Feed
     optim: Optim
@@ -58,7 +57,7 @@ class Trainer(Generic[ModelT, ObjectiveT]):
     seed: int = 0
     compiled: bool = False
     balancing: Balancing | None = None
-    kernel: Kernel = "auto"  # of the optimiser
+    kernel: Kernel = "auto"
     read_every: int = 0
     progress: Progress = field(default_factory=Progress)
     shard: bool = False
@@ -67,23 +66,22 @@ class Trainer(Generic[ModelT, ObjectiveT]):
         device = self.accelerator.device
         self.strategy = build_strategy(self.accelerator, self.shard)
         self.strategy.check(self.optim, self.balancing, self.compiled)
-        if isinstance(backbone := getattr(self.model, "backbone", None), Backbone):
-            choose_attention(self.model, device, math.prod(backbone.map_sizes[0]))
+        choose_attention(self.model, device, math.prod(self.model.backbone.map_sizes[0]))
         self.strategy.place(self.model, self.layout, self.balancing)
         extra = [] if self.balancing is None else list(self.balancing.to(device).parameters())
         self.optimiser = build_optimiser(self.model, self.optim, extra, self.kernel)
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None
         self.wrapped = self.strategy.wrap(self.model)
-        # found once: a walk through all modules at every step costs as much as the damage
+        # collected once: walking through all modules at every step takes as long as damaging the images
         self.parameters = list(self.model.parameters())
         self.guard = self._build_guard()
         if self.compiled:
-            compile_parts(self.model.backbone, self.model.decoder)
+            compile_modules(self.model.backbone, self.model.decoder)
 
     def _build_guard(self) -> StepGuard:
-        # an update of the foreach kernel, of averaged weights or of a balancing cannot be held back on the device
-        undone = self.kernel != "foreach" and self.average is self.balancing is None and self.strategy.reads_late
-        asked = self.read_every or (READ_EVERY if self.accelerator.device.type == "cuda" else 1)
+        # the device cannot skip an update by the foreach kernel, of averaged weights or of a balancing
+        can_undo = self.kernel != "foreach" and self.average is self.balancing is None and self.strategy.reads_late
+        read_every = self.read_every or (READ_EVERY if self.accelerator.device.type == "cuda" else 1)
         return StepGuard(
             self.model,
             self.balancing,
@@ -92,16 +90,16 @@ class Trainer(Generic[ModelT, ObjectiveT]):
             self.feed,
             self.strategy,
             explain=self._explain,
-            read_every=asked if undone else 1,
+            read_every=read_every if can_undo else 1,
         )
 
     @property
-    def scored_model(self) -> ModelT:
-        """The model to score, picture and export: the averaged one, if there is one.
+    def scored_model(self) -> SharedModel:
+        """The model to score, picture and export: the one with averaged weights, if there is one.
 
-        A sharded one has weights only within `strategy.full_weights` and after `strategy.gather`.
+        If the run is sharded it has weights only within `strategy.full_weights` and after `strategy.gather`.
         """
-        return cast(ModelT, self.strategy.whole_model(self.model) if self.average is None else self.average.module)
+        return self.strategy.whole_model(self.model) if self.average is None else cast(SharedModel, self.average.module)
 
     @property
     def failed_cleanly(self) -> bool:
@@ -109,9 +107,10 @@ class Trainer(Generic[ModelT, ObjectiveT]):
         return self.guard.failed_cleanly
 
     def fit(self, hook: Hook | None = None, stop: Callable[[], bool] = lambda: False) -> None:
-        """Train to the end of `optim`; `hook` is called for each step once its loss is read, off the training clock.
+        """Train until the end that `optim` sets; call `hook` for each step after its loss is read.
 
-        When `stop` returns True in any process, all of them raise `KeyboardInterrupt` after the same step and its hook.
+        The time of hooks does not count as training. When `stop` returns True in any process, all processes raise
+        `KeyboardInterrupt` after the same step and its hook.
         """
         self.model.train()
         while not self._is_over():
@@ -137,10 +136,10 @@ class Trainer(Generic[ModelT, ObjectiveT]):
         return self.guard.read(self.progress)[-1]
 
     def _take_step(self) -> None:
-        """Take one step: gather images, damage them, predict, measure, propagate back, clip, update."""
+        """Take one step: gather images, damage them, predict, measure the losses, backpropagate, clip, update."""
         step, optim = self.progress.step, self.optim
         done = optim.progress(step, self.progress.seconds)
-        torch.manual_seed((self.seed << 32) ^ step)  # of stochastic depth and dropout
+        torch.manual_seed((self.seed << 32) ^ step)  # for stochastic depth and dropout
         rate = self._set_rate(done)
         self.optimiser.zero_grad(set_to_none=True)
 
@@ -158,11 +157,11 @@ class Trainer(Generic[ModelT, ObjectiveT]):
             if self.balancing is not None:
                 self.balancing.finish()
 
-        trained = [p for p in self.parameters if p.grad is not None]  # a head without rows is left alone
+        trained = [p for p in self.parameters if p.grad is not None]  # a head without rows has no gradient
         norm = self.strategy.clip(trained, optim.clip_norm or math.inf)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
         shown = [replace(loss, losses={}) for loss in losses]  # without their graphs
-        balance = {} if self.balancing is None else self.balancing.figures()
+        balance = {} if self.balancing is None else self.balancing.scalars()
         if self.guard.allows(PendingStep(step, rate, shown, total, norm, before, balance), self.progress):
             self.optimiser.step()
             if self.average is not None:
@@ -171,28 +170,28 @@ class Trainer(Generic[ModelT, ObjectiveT]):
         self.progress.images_seen += self.feed.images_per_step
 
     def _set_rate(self, done: float) -> float:
-        """Set the learning rate for a share of training; return it."""
+        """Set the optimiser's learning rate for the share of training done; return it."""
         rate = self.optim.rate(done)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
 
     def _syncing(self, last: bool) -> AbstractContextManager[object]:
-        """A context in which gradients are averaged over processes: once a step, with its last micro-batch."""
+        """Return the context of a backward pass; only the step's `last` one averages gradients over processes."""
         own = self.balancing is not None and self.balancing.averages_gradients
         return nullcontext() if last and not own else self.strategy.accumulating(self.wrapped)
 
     def _backward(self, loss: StepLoss, share: float) -> None:
-        """Add the gradients of a micro-batch, which has `share` of the step's images."""
+        """Add the gradients of a micro-batch with `share` of the step's images."""
         if self.balancing is None:
             self.accelerator.backward(loss.total)
             return
-        # a loss is the micro-batch's contribution to the step's; a balancing multiplies by the share itself
+        # losses contain the share already, but a balancing multiplies by it again
         scaled = {name: value / share for name, value in loss.losses.items()}
         self.balancing.add(scaled, share, self.accelerator.backward)
 
     def _take_steps(self, stop: Callable[[], bool]) -> list[StepRecord]:
-        """Take steps until it is time to read their losses; return their records."""
+        """Take steps until their losses are due to be read; return their records."""
         is_due = False
         while not is_due:
             step = self.progress.step
@@ -211,13 +210,13 @@ class Trainer(Generic[ModelT, ObjectiveT]):
         return self.optim.progress(self.progress.step, self.progress.seconds) >= 1.0
 
     def _progress_after(self, record: StepRecord) -> Progress:
-        """What the progress was after a step that is not the latest."""
+        """Return the progress right after a step that is not the latest."""
         later = self.progress.step - (record.step + 1)
         images = self.progress.images_seen - later * self.feed.images_per_step
         return replace(self.progress, step=record.step + 1, images_seen=images)
 
     def _explain(self, step: int) -> str:
-        """What broke `step`, in words."""
+        """Return the cause of a non-finite step as a phrase."""
         done = self.optim.progress(step, self.progress.seconds)
         with self.strategy.full_weights(self.model) as model:
             return broken_images(

@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-BLOW_UP = 3.0  # times the early loss: repair starts at chance and classes near ln K, so training never belongs there
-EARLY = 3  # lines of metrics.jsonl that the early loss is the largest of: one batch alone scatters too much
+# times the early loss: repair starts at its chance loss and classes near ln K, so a healthy run never gets there
+BLOW_UP = 3.0
+EARLY = 3  # lines of metrics.jsonl whose largest value is the early loss: a single line is too noisy
 
 
 @dataclass
 class LossWatch:
-    """Compares each line's mean losses with the early ones. A checkpoint holds `vars` of it."""
+    """Compares the mean losses of each log line with the early ones. Checkpoints hold its `vars`."""
 
     early: dict[str, float] = field(default_factory=dict)
     lines: int = 0
     said: list[str] = field(default_factory=list)
 
     def look(self, step: int, means: Mapping[str, float]) -> list[str]:
-        """Return a warning for each loss that has blown up in this line, once a run."""
+        """Return a warning for each loss that has blown up in this line, once for each loss and run."""
         self.lines += 1
         found = []
         for name, value in means.items():

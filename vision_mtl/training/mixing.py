@@ -1,14 +1,15 @@
-"""Mixup and CutMix within a batch of several tasks: partners were drawn for the same task.
+"""Mixup and CutMix within a batch of several tasks; partners are images drawn for the same task.
 
 Zhang et al., "mixup", 2018, https://arxiv.org/abs/1710.09412, sec. 2; Yun et al., "CutMix", 2019,
-https://arxiv.org/abs/1905.04899, sec. 3.1. Differs from the papers: a label of any task counts for a mixed image only
-if both partners carry one. Off by default: on small labelled sets both usually cost accuracy.
+https://arxiv.org/abs/1905.04899, sec. 3.1. Differs from the papers: a mixed image has a task's label only if both
+partners have one. Off by default: on small labelled sets both usually cost accuracy.
 """
 # B images, b rows labelled for one task, H W pixels
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,9 +23,10 @@ from vision_mtl.data.loader import LabelledBatch
 
 @dataclass(frozen=True)
 class Labels:
-    """One task's labels in a batch: of rows `rows` (b,), `values` as `Target.gather` gives them.
+    """One task's labels in a batch: the rows (b,) that have one, and their `values` as `Target.gather` returns them.
 
-    In a mixed batch `others` are the partners' values and `share` (b,) in [0, 1] what is left of the image itself.
+    In a mixed batch `others` are the partners' values and `share` (b,) in [0, 1] is the image's own share; else both
+    are None.
     """
 
     rows: Tensor
@@ -33,23 +35,30 @@ class Labels:
     share: Tensor | None = None
 
     def to(self, device: torch.device) -> Labels:
-        """The same on `device`."""
-        moved = (None if v is None else v.to(device, non_blocking=True) for v in vars(self).values())
-        return Labels(*moved)
+        """Return the labels on `device`."""
+        return self._apply(lambda tensor: tensor.to(device, non_blocking=True))
 
     def select(self, which: Tensor) -> Labels:
-        """Some of the rows."""
-        return Labels(*(None if v is None else v[which] for v in vars(self).values()))
+        """Return the labels `which` (b,) bool, or (n,) int64."""
+        return self._apply(lambda tensor: tensor[which])
 
     def between(self, start: int, stop: int) -> Labels:
-        """Those of rows `start` to `stop`, numbered from `start`."""
+        """Return the labels of rows `start` to `stop`, with rows counted from `start`."""
         own = self.select((self.rows >= start) & (self.rows < stop))
         return replace(own, rows=own.rows - start)
+
+    def _apply(self, change: Callable[[Tensor], Tensor]) -> Labels:
+        others = None if self.others is None else change(self.others)
+        share = None if self.share is None else change(self.share)
+        return Labels(change(self.rows), change(self.values), others, share)
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Strengths of mixup and CutMix (0: off); with both on, each image is mixed by one of them at random."""
+    """The strengths of mixup and CutMix (0: off); with both on, each image is mixed by one of them at random.
+
+    Raises `UserError` for a strength that is negative or not finite.
+    """
 
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -62,8 +71,10 @@ class Mixing:
     def __call__(
         self, images: Tensor, labels: dict[str, Labels], batch: LabelledBatch, seed: int
     ) -> tuple[Tensor, dict[str, Labels]]:
-        """The batch (B, C, H, W) with every image mixed with a partner; masks are cut as the images are, and never
-        blended."""
+        """Return the images (B, C, H, W), each mixed with a partner, and their labels.
+
+        Masks are cut like their images, but never blended.
+        """
         keys = Keys(seed, batch.epochs.to(images.device), batch.indices.to(images.device), name="mixing")
         partner = partners(batch.drawn_for.to(images.device), keys)
         cut = self._cuts(keys)
@@ -78,17 +89,17 @@ class Mixing:
             blend * images + (1 - blend) * images[partner],
         )
         paired = {name: _paired(own, partner, share, len(images)) for name, own in labels.items()}
-        return mixed, {n: _cut_masks(own, box, cut) if own.values.ndim == 3 else own for n, own in paired.items()}
+        return mixed, {name: _cut_masks(own, box, cut) for name, own in paired.items()}
 
     def _cuts(self, keys: Keys) -> Tensor:
-        """(B,) bool: which images are cut, the others are blended."""
+        """Return (B,) bool: True where CutMix is used, False where mixup is."""
         if not self.mixup_alpha or not self.cutmix_alpha:
             return torch.full((len(keys),), bool(self.cutmix_alpha), device=keys.device)
         return keys.integers(2).bool()
 
 
 def partners(task: Tensor, keys: Keys) -> Tensor:
-    """(B,) int64: each row's partner, a random one of those drawn for the same task (perhaps itself)."""
+    """Return (B,) int64: each row's partner, a random row drawn for the same task (perhaps itself)."""
     order = torch.argsort(keys.bits(1)[:, 0], stable=True)
     shuffled = order[torch.argsort(task[order], stable=True)]  # by task, in random order within
     sorted_rows = torch.argsort(task, stable=True)
@@ -98,15 +109,16 @@ def partners(task: Tensor, keys: Keys) -> Tensor:
 
 
 def symmetric_beta(keys: Keys, alpha: Tensor) -> Tensor:
-    """(B,) draws of Beta(alpha, alpha), by the inverse of its distribution; 1 where alpha is 0."""
+    """Return (B,) draws from Beta(alpha, alpha), by its inverse distribution function; 1 where alpha is 0."""
     uniform, strength = (values.double().cpu() for values in (keys.uniform(), alpha))
-    shape = strength.clamp(min=1e-3).numpy()  # 1e-3: the smallest that the inverse is exact for; all ends already
+    # 1e-3: the smallest value for which the inverse is exact; practically all draws are 0 or 1 there
+    shape = strength.clamp(min=1e-3).numpy()
     drawn = torch.from_numpy(betaincinv(shape, shape, uniform.numpy()))
     return torch.where(strength > 0, drawn, 1.0).float().to(keys.device)
 
 
 def boxes(keys: Keys, share: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) bool: a rectangle of the image's shape, of about 1 - share of its area, at a random place."""
+    """Return (B, 1, H, W) bool: a random rectangle with the image's aspect ratio and about 1 - share of its area."""
     side = (1 - share).sqrt()
     inside = []
     for length in size:
@@ -118,16 +130,21 @@ def boxes(keys: Keys, share: Tensor, size: torch.Size | tuple[int, int]) -> Tens
 
 
 def _paired(own: Labels, partner: Tensor, share: Tensor, count: int) -> Labels:
-    """The rows whose partner carries a label of the task too, with the partner's value."""
+    """Return the labels of the rows whose partner has a label as well, with the partner's value."""
     place = torch.full((count,), -1, device=partner.device)
     place[own.rows] = torch.arange(len(own.rows), device=partner.device)
-    other = place[partner[own.rows]]  # the partner's place among the labelled rows, -1: it has no label
+    other = place[partner[own.rows]]  # the partner's index among the labelled rows; -1: no label
     both = other >= 0
     return Labels(own.rows[both], own.values[both], own.values[other[both]], share[own.rows[both]])
 
 
 def _cut_masks(own: Labels, box: Tensor, cut: Tensor) -> Labels:
-    """Classes a pixel (b, H, W): where the image was cut, each pixel has the class of what is seen there."""
+    """Return masks (b, H, W) cut like their images (B, 1, H, W): every pixel has the class that the image shows there.
+
+    Other labels are returned as they are.
+    """
+    if own.values.ndim != 3 or own.others is None or own.share is None:
+        return own
     chosen = cut[own.rows]
     values = torch.where(chosen[:, None, None] & box[own.rows, 0], own.others, own.values)
     return replace(own, values=values, share=torch.where(chosen, 1.0, own.share))

@@ -1,7 +1,7 @@
-"""What a step minimises, and which images it takes.
+"""Objectives and feeds: the losses that a step minimises, and its images.
 
-A feed gives a step's micro-batches. An objective turns one into the model's input with a request for each head
-(`prepare`), and the predictions into losses (`measure`). The two are apart so that several objectives can share one
+A feed returns a step's micro-batches. An objective turns one into the model's input with a request for each head
+(`prepare`), and the predictions into losses (`measure`). These are two methods so that several objectives can share one
 pass of the model.
 
 From image to update: a batch of the feed -> `Prepared` -> predictions -> `StepLoss` (here), then `PendingStep` and
@@ -28,10 +28,10 @@ Predictions = Mapping[str, list[Tensor]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A micro-batch made ready for the model, whose arguments are `images`, `requests` and `drop_draw`.
+    """The model's input for one micro-batch: `images`, `requests` and `drop_draw`.
 
-    `images` (B, C, H, W), damaged or not; `drop_draw` (B,) in [0, 1) is for what the decoder drops; `share` is the
-    micro-batch's share of the step's images. `data` is the objective's own: what it needs to measure the predictions.
+    `images` (B, C, H, W), damaged or not; `drop_draw` (B,) in [0, 1] decides what the decoder drops; `share` is the
+    micro-batch's share of the step's images. `data` holds what the objective needs to measure the predictions.
     """
 
     images: Tensor
@@ -45,8 +45,9 @@ class Prepared:
 class StepLoss:
     """The losses of one micro-batch.
 
-    `losses` are minimised: by name, the micro-batch's contribution to the step's mean (a scalar with its graph).
-    `shown` are logged: by name, the sum over images of a loss in its own unit, and their number; both detached.
+    `losses` are minimised: name -> the micro-batch's contribution to the step's mean, a scalar with its graph.
+    `shown` are logged: name -> the sum over images of a loss in its own unit and the number of images, both detached.
+    `rows` is the number of images that the model got.
     """
 
     losses: dict[str, Tensor]
@@ -55,7 +56,7 @@ class StepLoss:
 
     @property
     def total(self) -> Tensor:
-        """The sum of the losses, a scalar: what is minimised where nothing balances them."""
+        """The sum of the losses, a scalar; minimised if there is no balancing."""
         return torch.stack(list(self.losses.values())).sum()
 
     def means(self) -> dict[str, float]:
@@ -64,7 +65,7 @@ class StepLoss:
 
 
 class Objective(Protocol):
-    """`names` are the losses that a step may have, `shown` those that are logged."""
+    """The losses of a run. `names` are the ones that a step may minimise, `shown` the ones that it may log."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -72,13 +73,13 @@ class Objective(Protocol):
 
     @property
     def shown(self) -> Sequence[str]:
-        """The names that `StepLoss.shown` may have, the same ones in every process, in one order."""
+        """The names that `StepLoss.shown` may have, in the same order in every process."""
 
     def prepare(self, batch: Any, share: float = 1.0) -> Prepared:
-        """Damage, or merely gather, the batch's images; say which head predicts from which rows."""
+        """Return the model's input: the images, damaged or not, and which head predicts from which rows."""
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float) -> StepLoss:
-        """Return the losses of the predictions; `progress` is the share of training done, for schedules."""
+        """Return the losses of the predictions; `progress` in [0, 1] is the share of training done, for schedules."""
 
 
 class Feed(Protocol):
@@ -86,21 +87,20 @@ class Feed(Protocol):
 
     @property
     def pool(self) -> Pool:
-        """The images that a step's indices count."""
+        """The images that a step's indices refer to."""
 
     def at(self, step: int, num_micro_batches: int) -> list[tuple[Any, float]]:
-        """Return the step's micro-batches on the device, and the share of the step's images that each has."""
+        """Return the step's micro-batches on the device, each with its share of the step's images."""
 
     @property
     def images_per_step(self) -> int:
-        """Images of a step, over all processes."""
+        """The number of images of a step, over all processes."""
 
     def evidence(self, step: int) -> dict[str, Tensor]:
-        """Return the step's `indices` (B,) in the pool and `images` (B, C, H, W) on the CPU, kept if the step
-        breaks."""
+        """Return the step's `indices` (B,) in the pool and `images` (B, C, H, W), saved if its loss is not finite."""
 
     def close(self) -> None:
-        """End what the feed runs beside the training."""
+        """Stop the feed's threads."""
 
 
 def step_loss(
@@ -112,10 +112,10 @@ def step_loss(
     progress: float = 0.0,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> StepLoss:
-    """Pass one micro-batch through the model and return its losses.
+    """Return the losses of one micro-batch after a forward pass of the model.
 
-    `autocast` gives the model's precision. Damage and losses are outside of it: colours and blur are products, which
-    it would take in bfloat16, and targets were off by up to 3 units of ab.
+    `autocast` sets the model's precision only. Damage and losses stay in float32: colour conversion and blur are matrix
+    products, and in bfloat16 their targets were wrong by up to 3 units of ab.
     """
     prepared = objective.prepare(batch, share)
     with autocast():
@@ -124,13 +124,20 @@ def step_loss(
 
 
 def sum_shown(losses: Sequence[StepLoss]) -> Sums:
-    """Return each shown loss's sum over several micro-batches and its number of images, in one transfer from the
-    device."""
+    """Return the sums and image counts of shown losses over micro-batches, with one transfer from the device."""
     sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for loss in losses:
         for name, entry in loss.shown.items():
             sums.setdefault(name, []).append(entry)
     if not sums:
         return {}
-    totals = [torch.stack([sum(s for s, _ in entries), sum(c for _, c in entries)]) for entries in sums.values()]
+    totals = [
+        torch.stack([add_up([value for value, _ in entries]), add_up([count for _, count in entries])])
+        for entries in sums.values()
+    ]
     return {name: (value, count) for name, (value, count) in zip(sums, torch.stack(totals).tolist(), strict=True)}
+
+
+def add_up(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of one or more tensors of one shape, added in order."""
+    return torch.as_tensor(sum(tensors))

@@ -1,4 +1,4 @@
-"""AdamW, its schedule, and how long training lasts.
+"""Build AdamW with its parameter groups.
 
 Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, https://arxiv.org/abs/1711.05101; the linear
 scaling of the rate with the batch is Goyal et al., 2017, https://arxiv.org/abs/1706.02677, sec. 2.1.
@@ -16,19 +16,19 @@ from torch import nn
 from vision_mtl.training.dtensors import is_dtensor, separate
 from vision_mtl.training.options import Optim
 
-Kernel = Literal["auto", "fused", "foreach"]  # how AdamW computes; auto: fused where there is such a kernel
-REFERENCE_BATCH = 256  # the learning rate is stated for this many images a step, as MAE and timm state it
+Kernel = Literal["auto", "fused", "foreach"]  # AdamW's implementation; auto: fused where the device has it
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """Groups of trainable parameters with their decay, and `lr_scale` for the loop to multiply the rate by.
+    """Return groups of trainable parameters with `weight_decay`, some with `lr_scale`, a factor of the learning rate.
 
-    Matrices and kernels decay; norms, biases and single vectors (tokens, fills) do not. With `layer_decay` below 1 the
-    layers of `model.backbone.model`, in timm's own order, have smaller rates the shallower they are (Clark et al.,
-    "ELECTRA", 2020, https://arxiv.org/abs/2003.10555, app. A; timm's `param_groups_layer_decay`).
+    Matrices and convolution kernels decay; norms, biases and vectors (tokens, fills) do not. With `layer_decay` below 1
+    the layers of `model.backbone.model`, in timm's order, get smaller learning rates the shallower they are (Clark et
+    al., "ELECTRA", 2020, https://arxiv.org/abs/2003.10555, app. A; timm's `param_groups_layer_decay`).
     """
-    trunk = model.backbone.model if layer_decay < 1 else None
-    layered = _layered_groups(trunk, weight_decay, layer_decay) if trunk is not None else []
+    layered: list[dict[str, Any]] = []
+    if layer_decay < 1:
+        layered = _layered_groups(model.get_submodule("backbone.model"), weight_decay, layer_decay)
     taken = {id(p) for group in layered for p in group["params"]}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
     plain = [p for name, p in named if _does_not_decay(name, p)]
@@ -44,18 +44,18 @@ def _does_not_decay(name: str, parameter: nn.Parameter) -> bool:
     return sum(length > 1 for length in parameter.shape) <= 1 or name.endswith("bias")
 
 
-def _layered_groups(trunk: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    vectors = [name for name, p in trunk.named_parameters() if _does_not_decay(name, p)]
-    groups = param_groups_layer_decay(trunk, weight_decay, vectors, layer_decay=layer_decay)
+def _layered_groups(backbone: nn.Module, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    vectors = [name for name, p in backbone.named_parameters() if _does_not_decay(name, p)]
+    groups = param_groups_layer_decay(backbone, weight_decay, vectors, layer_decay=layer_decay)
     return [{key: group[key] for key in ("params", "weight_decay", "lr_scale")} for group in groups]
 
 
 def build_optimiser(
     model: nn.Module, optim: Optim, extra: Sequence[nn.Parameter] = (), kernel: Kernel = "auto"
 ) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, at rate 0: the loop sets the rate before each step.
+    """Return AdamW over the model's trainable parameters, at rate 0: the loop sets the rate before each step.
 
-    `extra` are trained with them and do not decay (the variances of a balancing).
+    `extra` parameters, such as the variances of a balancing, are trained too and do not decay.
     """
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
     if extra:

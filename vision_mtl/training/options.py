@@ -1,6 +1,6 @@
-"""The options of training: how a model is fitted, how the machine is used, what is recorded.
+"""The options of training: the optimiser and its schedule, the use of the machine, and what is recorded.
 
-Imports neither timm nor accelerate at its top, so that `--help` and mistakes are answered at once.
+Importing this file imports neither timm nor accelerate, so that `--help` and errors in options appear at once.
 """
 
 from __future__ import annotations
@@ -15,49 +15,45 @@ from torch import nn
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.memory import keep_freed_memory
+from vision_mtl.training.recorders import Service, require_package
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-REFERENCE_BATCH = 256  # the learning rate is stated for this many images a step, as MAE and timm state it
-# how long a process waits for the others: validation, pictures and a first decoding are the work of one
-PATIENCE_SECONDS = 3600
+REFERENCE_BATCH = 256  # images a step that the learning rate is stated for, as in MAE and timm
+TIMEOUT_SECONDS = 3600  # of a process that waits for the first one to validate, draw pictures or decode images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """How a model is fitted. Training ends at `steps` or `max_seconds`, whichever comes first."""
+    """The optimiser and its schedule. Training ends at `steps` or `max_seconds`, whichever comes first."""
 
     steps: int | None = None
-    """Optimiser steps; given alone, there is no limit of time."""
+    """Optimiser steps; with steps alone there is no time limit."""
     max_seconds: float | None = 150.0
-    """Seconds of training, without the store, scoring and pictures."""
+    """Seconds of training, not counting preparation of the images, scoring and pictures."""
     batch_size: int = 64
-    """Images a step, over all processes and accumulated parts together."""
+    """Images a step, over all processes and micro-batches."""
     accumulate: int = 1
-    """Parts that a step's batch is computed in, to save memory."""
+    """Micro-batches that a step's batch is split into, to save memory."""
     learning_rate: float = 4e-3
-    """For 256 images a step; the rate used is learning_rate * batch_size / 256."""
+    """Peak learning rate for 256 images a step; the actual one is learning_rate * batch_size / 256."""
     weight_decay: float = 0.05
-    """AdamW's decoupled decay; none on norms, biases and tokens."""
-    betas: tuple[float, float] = (
-        0.9,
-        0.95,
-    )
-    """AdamW's decay of the averaged gradient and square, in [0, 1); 0.95: from MAE."""
+    """AdamW's decoupled weight decay; norms, biases and tokens have none."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the gradient's mean and square, in [0, 1); 0.95: from MAE."""
     warmup_ratio: float = 0.1
-    """Share of training in which the rate rises from 0; then it falls to 0 as a cosine."""
+    """Share of training, in [0, 1), in which the learning rate rises from 0; afterwards it falls to 0 as a cosine."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0: no clipping."""
     layer_decay: float = 1.0
-    """Rate of each backbone layer relative to the next deeper one; 1: all alike."""
+    """Learning rate of each backbone layer relative to the next deeper one, in (0, 1]; 1: the same for all."""
     non_finite: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is no number does: end the run, or skip the step, its weights and statistics
-    untouched."""
+    """Reaction to a NaN or infinite loss or gradient. stop: stop the run and save the batch; skip: skip the step."""
     max_skipped: int = 3
-    """Skipped steps in a row that are put up with; one more ends the run."""
+    """Largest number of skipped steps in a row; one more stops the run."""
     ema_decay: float = 0.0
-    """Decay of the averaged weights that are scored and exported, for example 0.999; 0: none."""
+    """Decay of the averaged weights (EMA) that are scored and exported, in [0, 1), for example 0.999; 0: no EMA."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -82,17 +78,17 @@ class Optim:
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate at the end of warm-up."""
+        """The learning rate at the end of the warm-up."""
         return self.learning_rate * self.batch_size / REFERENCE_BATCH
 
     def progress(self, step: int, seconds: float) -> float:
-        """Share of training done, in [0, 1], after `step` steps and `seconds` of training time."""
+        """Return the share of training done, in [0, 1], after `step` steps and `seconds` of training."""
         shares = [step / self.steps] if self.steps else []
         shares += [seconds / self.max_seconds] if self.max_seconds else []
         return min(max(shares), 1.0)
 
     def rate(self, progress: float) -> float:
-        """The learning rate at a share of training: linear warm-up, then half a cosine to 0."""
+        """Return the learning rate at a share of training: linear warm-up, then half a cosine to 0."""
         if progress < self.warmup_ratio:
             return self.peak_rate * progress / self.warmup_ratio
         rest = (progress - self.warmup_ratio) / (1 - self.warmup_ratio)
@@ -101,25 +97,26 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How the machine is used. The defaults suit a laptop and a GPU alike."""
+    """The use of the machine. The defaults suit laptops and GPUs."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the forward pass; auto: bf16 where the hardware has it."""
+    """Precision of the forward pass. auto: bf16 where the hardware supports it, else fp32."""
     channels_last: Literal["auto", "on", "off"] = "auto"
-    """Memory layout; auto: on for convolutional backbones."""
+    """Memory layout of images and weights. auto: on for convolutional backbones; on: channels last; off: contiguous."""
     compile: bool = False
-    """Torch.compile the model: half a minute before the first step, pays on long runs."""
+    """Whether to compile the model with torch.compile; takes half a minute before the first step, so only long runs
+    gain."""
     shard: bool = False
-    """Of several processes, each keeps a part of the backbone's weights, gradients and optimiser state (FSDP): for
-    backbones whose training does not fit one GPU's memory."""
+    """Whether each of several processes keeps a shard of the backbone's weights, gradients and optimiser state (FSDP);
+    for backbones that do not fit one GPU's memory in training."""
     num_threads: int = 0
-    """CPU threads of this process; 0: one a core."""
+    """CPU threads of this process; 0: one for each core."""
     allocator: Literal["system", "keep"] = "system"
-    """Keep: freed memory is kept for the next step, not handed back to the system (Linux); faster where images are
-    large, and the process holds its peak."""
+    """Use of freed CPU memory (Linux). system: return it to the system; keep: keep it for the next step, which is
+    faster with large images, but the process stays at its peak memory."""
 
     def accelerator(self, device: str) -> Accelerator:
-        """The accelerate object for `device` (auto, cpu, cuda or mps); raises `UserError` if it is not there."""
+        """Return the accelerator for `device` (auto, cpu, cuda or mps); raise `UserError` if it is not available."""
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState
 
@@ -132,27 +129,27 @@ class Runtime:
             here = ", ".join(name for name, there in present.items() if there)
             raise UserError(f"--device {device} is not available here. Available: {here}; --device auto chooses.")
         chosen = next(d for d in ("cuda", "mps", "cpu") if present[d]) if device == "auto" else device
-        # heads without a row in this process's part of the batch get no gradient
-        AcceleratorState._reset_state()  # it refuses a second precision in one process, where a study has several runs
-        settings = DistributedDataParallelKwargs(find_unused_parameters=True)
-        patience = InitProcessGroupKwargs(timeout=timedelta(seconds=PATIENCE_SECONDS))
+        AcceleratorState._reset_state()  # else a second run of this process (in a study) could not change the precision
+        # unused: heads without a row in this process's share of the batch get no gradient
+        data_parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+        process_group = InitProcessGroupKwargs(timeout=timedelta(seconds=TIMEOUT_SECONDS))
         return Accelerator(
             cpu=chosen == "cpu",
             mixed_precision="bf16" if self.half_precision(chosen) else "no",
-            kwargs_handlers=[settings, patience],
+            kwargs_handlers=[data_parallel, process_group],
         )
 
     def half_precision(self, device: str) -> bool:
-        """Whether the forward pass runs in bfloat16 on `device`."""
+        """Return whether the forward pass runs in bfloat16 on `device` (cpu, cuda or mps)."""
         if self.precision != "auto":
             return self.precision == "bf16"
         if device == "cuda":
             return torch.cuda.is_bf16_supported(including_emulation=False)
-        # without the instructions, bfloat16 on a CPU is emulated and slower than float32
+        # a CPU without these instructions emulates bfloat16, slower than float32
         return device == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
     def layout(self, backbone: nn.Module) -> torch.memory_format:
-        """The memory format for the model and its images."""
+        """Return the memory format of the model and its images."""
         from vision_mtl.models.backbone import is_convolutional
 
         on = is_convolutional(backbone) if self.channels_last == "auto" else self.channels_last == "on"
@@ -161,27 +158,25 @@ class Runtime:
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """What is recorded during training. Times of recording do not count as training."""
+    """Logging, checkpoints and trackers. The time that they take does not count as training."""
 
     log_every_steps: int = 10
-    """Steps between lines of metrics.jsonl; each holds the mean loss since the last."""
+    """Steps between lines of metrics.jsonl; each line holds the mean losses since the last."""
     num_probes: int = 3
-    """Online probes (kNN on the tasks' validation images), evenly over the run; 0: none."""
+    """Number of online probes (kNN on the tasks' validation images), evenly spaced over the run; 0: none."""
     num_pictures: int = 2
-    """Pictures of repairs for TensorBoard, evenly over the run; 0: none."""
+    """Number of times that pictures of repairs are written for TensorBoard, evenly spaced over the run; 0: none."""
     checkpoint_every_seconds: float = 60.0
-    """Training seconds between checkpoints; one more is written at the end."""
+    """Seconds of training between checkpoints; one more is written at the end."""
     keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
+    """Number of checkpoints to keep, the newest ones."""
     tensorboard: bool = True
-    """Write TensorBoard events beside metrics.jsonl: numbers, pictures, features, config."""
-    tracker: Literal["none", "mlflow", "wandb", "trackio"] = "none"
-    """A service that gets numbers and pictures as well; it keeps them in the run's folder, unless its own environment
-    variables say otherwise."""
+    """Whether to write TensorBoard events (scalars, pictures, features, config) in addition to metrics.jsonl."""
+    tracker: Service = "none"
+    """Tracking service that gets scalars and pictures as well: mlflow, wandb or trackio; its data stays in the run's
+    folder unless the service's environment variables choose another place."""
     project: str = "vision_mtl"
-    """What the service calls the experiment or project."""
+    """Name of the service's project or experiment."""
 
     def __post_init__(self) -> None:
-        from vision_mtl.training.recorders import require_package
-
         require_package(self.tracker)

@@ -1,7 +1,6 @@
-"""What the processes of a run tell each other after one or more steps: the clock, a wish to stop, and the losses.
+"""Synchronise the processes of a run after one or more steps: the clock, requests to stop, and the losses.
 
-One message carries all of it, so that what is logged, skipped and saved is that of the whole batch, whichever process
-writes it.
+All of it is gathered in one message. Afterwards every process logs, skips and saves by the numbers of the whole batch.
 """
 # W processes, P names of shown losses, S steps
 
@@ -19,8 +18,7 @@ from vision_mtl.training.step_record import StepRecord, means
 
 @dataclass(frozen=True)
 class Synced:
-    """The longest clock of all processes, whether any of them is asked to stop, and the records with the losses of
-    all."""
+    """The slowest process's seconds, whether any process must stop, and the records with the losses over all."""
 
     seconds: float
     stopping: bool
@@ -30,27 +28,27 @@ class Synced:
 def sync_processes(
     accelerator: Accelerator, names: Sequence[str], seconds: float, stopping: bool, records: Sequence[StepRecord]
 ) -> Synced:
-    """Return what holds for all processes. All must call it, with records of the same steps.
+    """Return the values that hold for all processes. All must call it, with records of the same steps.
 
-    `names` are those that a record's `sums` may have in any process, in one order. `loss` becomes the mean over
-    processes, whose gradients are averaged; a shown loss becomes its sum over all images by their number, as in one
-    process with all of them. A shown loss that no process has is absent.
+    `names` are the keys that a record's `sums` may have in any process, in the same order everywhere. `loss` becomes
+    the mean over processes, because their gradients are averaged; a shown loss becomes its mean over the images of all
+    processes. A shown loss that no process has is absent.
     """
     own = [seconds, float(stopping)]
     for record in records:
         own.append(record.loss)
         for name in names:
             own += [*record.sums.get(name, (0.0, 0.0)), float(name in record.sums)]
-    everybody = accelerator.gather(torch.tensor([own], dtype=torch.float64, device=accelerator.device)).cpu()
-    told = everybody[:, 2:].unflatten(1, (len(records), 1 + 3 * len(names)))  # (W, S, 1 + 3 P)
+    gathered = accelerator.gather(torch.tensor([own], dtype=torch.float64, device=accelerator.device)).cpu()
+    values = gathered[:, 2:].unflatten(1, (len(records), 1 + 3 * len(names)))  # (W, S, 1 + 3 P)
     found = []
-    for record, loss, sums in zip(records, told[:, :, 0].mean(0).tolist(), told[:, :, 1:].sum(0), strict=True):
+    for record, loss, sums in zip(records, values[:, :, 0].mean(0).tolist(), values[:, :, 1:].sum(0), strict=True):
         rows = zip(names, sums.view(-1, 3).tolist(), strict=True)
         total = {name: (value, count) for name, (value, count, present) in rows if present}
         found.append(replace(record, loss=loss, shown=means(total)))
-    return Synced(float(everybody[:, 0].max()), bool(everybody[:, 1].any()), found)
+    return Synced(float(gathered[:, 0].max()), bool(gathered[:, 1].any()), found)
 
 
 def gather_texts(text: str) -> str:
-    """Return the texts of all processes, each different one once. All must call it."""
+    """Return the texts of all processes, without duplicates, joined by semicolons. All must call it."""
     return "; ".join(dict.fromkeys(gather_object([text])))

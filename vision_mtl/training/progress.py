@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, a plain line now and then elsewhere."""
+"""Show progress on the console: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from vision_mtl.core.console import AUTO, Console
 
-TEXT = (
-    "{task.percentage:>3.0f} %  {task.description}"  # names are in it: shown as they are, whatever brackets they have
-)
+TEXT = "{task.percentage:>3.0f} %  {task.description}"  # without markup: names may contain brackets
 
 
 class ProgressLine:
-    """A rich progress bar on a terminal; elsewhere a plain line every `PLAIN_SECONDS`; nothing without a console."""
+    """A progress bar on a terminal, a plain line every `PLAIN_SECONDS` elsewhere, and nothing without a console."""
 
     PLAIN_SECONDS = 15.0
 
@@ -25,7 +23,7 @@ class ProgressLine:
         self.rich: Progress | None = None
         if console is not None and console.has_bar:
             columns = BarColumn(bar_width=20), TextColumn(TEXT, markup=False)
-            # the stream of now: a study's runs have theirs go to a file while this one is shown
+            # sys.stderr as it is now: a study redirects it while it runs other stages
             self.rich = Progress(*columns, console=RichConsole(file=sys.stderr), transient=True)
             self.task = self.rich.add_task("", total=1.0)
             self.rich.start()
@@ -39,13 +37,13 @@ class ProgressLine:
             self.console.progress(share, text)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self.rich is not None:
             self.rich.stop()
 
 
 class DataProgress:
-    """A `with` block whose value is the callback (what, done, of how many) that building a pool wants."""
+    """A context whose value is the progress callback (what, done, total) for building a pool."""
 
     def __init__(self, console: Console | None = AUTO) -> None:
         self.console = console

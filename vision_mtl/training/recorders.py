@@ -1,7 +1,7 @@
-"""Where numbers, pictures and features of a run go beside metrics.jsonl: TensorBoard, and one tracker of accelerate's.
+"""Record scalars, pictures and features in TensorBoard and in one of accelerate's trackers.
 
-Everything a tracker keeps lies in the run's folder, unless its own environment variables say otherwise (WANDB_MODE,
-WANDB_DIR, MLFLOW_TRACKING_URI, TRACKIO_DIR). A resumed run goes on with its record there.
+A tracker keeps its data in the run's folder, unless its environment variables (WANDB_MODE, WANDB_DIR,
+MLFLOW_TRACKING_URI, TRACKIO_DIR) choose another place. A resumed run continues its record there.
 """
 # n images, D feature width, C channels, H W pixels
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Service = Literal["none", "mlflow", "wandb", "trackio"]
-PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb", "trackio": "trackio"}  # mlflow works, too
-MEMORY = "tracker.json"  # in a run's folder: the name of its record at the tracker
+PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb", "trackio": "trackio"}  # the package mlflow works as well
+TRACKER_FILE = "tracker.json"  # in a run's folder: the id of its record at the service
 
 
 class Recorder(Protocol):
-    """What receives the numbers and pictures of a run."""
+    """Receives the scalars, pictures and features of a run."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Numbers by name, as of `step`."""
+        """Record scalars by name."""
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
-        """A matplotlib figure."""
+        """Record a matplotlib figure."""
 
     def embedding(self, step: int, name: str, features: Tensor, labels: Sequence[str], images: Tensor) -> None:
-        """Features (n, D) of images (n, C, H, W) in [0, 1], and a label for each."""
+        """Record features (n, D) of images (n, C, H, W) in [0, 1], with a label for each."""
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish writing."""
 
 
 def open_recorders(folder: Path, step: int, tensorboard: bool, service: Service, project: str) -> list[Recorder]:
-    """TensorBoard's and the service's, where asked for, with the run's config. `step` steps have been done before."""
+    """Return the recorders that the options ask for; each gets the run's config. `step`: steps taken already."""
     found: list[Recorder] = [TensorBoard(folder, step)] if tensorboard else []
     return found + ([Remote(folder, service, project)] if service != "none" else [])
 
@@ -64,7 +64,7 @@ def require_package(service: Service) -> None:
 
 
 class TensorBoard:
-    """Events in the run's folder; `tensorboard --logdir` shows them, features in its projector."""
+    """Writes TensorBoard events to the run's folder; features appear in its projector."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # late: it takes a second
@@ -92,18 +92,18 @@ class TensorBoard:
 
 
 class Remote:
-    """MLflow, Weights & Biases or Trackio, by accelerate's tracker of that name."""
+    """Sends scalars and pictures to MLflow, Weights & Biases or Trackio, through accelerate's tracker."""
 
     def __init__(self, folder: Path, service: Service, project: str) -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # late: it imports what it finds
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # late: it imports every tracker that is installed
 
         self.service = service
         known = _recall(folder, service)
         options = {"mlflow": _mlflow, "wandb": _wandb, "trackio": _trackio}[service](folder, known)
         self.tracker = LOGGER_TYPE_TO_CLASS[service](project, **options)
-        with redirect_stdout(io.StringIO()):  # some greet there, where only the result belongs
+        with redirect_stdout(io.StringIO()):  # some print a greeting, but stdout is for the result alone
             self.tracker.start()
-        atomic_write_json(folder / MEMORY, {"tracker": service, "id": known or self._own_id(folder)})
+        atomic_write_json(folder / TRACKER_FILE, {"tracker": service, "id": known or self._own_id(folder)})
         if known is None:
             self.tracker.store_init_configuration(_flat(yaml.safe_load(_config_text(folder)) or {}))
 
@@ -123,7 +123,7 @@ class Remote:
             self.tracker.log({name: trackio.Image(_pixels(figure))}, step=step)
 
     def embedding(self, step: int, name: str, features: Tensor, labels: Sequence[str], images: Tensor) -> None:
-        """Left to TensorBoard: only it has a projector."""
+        """Do nothing: only TensorBoard has a projector."""
 
     def close(self) -> None:
         """See `Recorder`."""
@@ -131,7 +131,7 @@ class Remote:
             self.tracker.finish()
 
     def _own_id(self, folder: Path) -> str:
-        """What the record is called at the service, so that a resumed run finds it."""
+        """Return the record's id at the service, by which a resumed run finds it."""
         if self.service == "mlflow":
             return self.tracker.tracker.info.run_id
         return self.tracker.tracker.id if self.service == "wandb" else folder.absolute().name
@@ -141,16 +141,16 @@ def _mlflow(folder: Path, known: str | None) -> dict[str, Any]:
     import mlflow
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        has_database = importlib.util.find_spec("sqlalchemy") is not None  # mlflow-skinny comes without
+        has_database = importlib.util.find_spec("sqlalchemy") is not None  # mlflow-skinny does not install it
         if not has_database:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # from 3.7 on, files must be asked for
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3.7 and later refuse files without it
         store = folder.absolute() / ("mlflow.db" if has_database else "mlflow")
         mlflow.set_tracking_uri(f"sqlite:///{store}" if has_database else store.as_uri())
     return {"run_id": known, "run_name": folder.absolute().name, "logging_dir": (folder / "mlflow").absolute().as_uri()}
 
 
 def _wandb(folder: Path, known: str | None) -> dict[str, Any]:
-    os.environ.setdefault("WANDB_SILENT", "true")  # its banner and its summary repeat ours
+    os.environ.setdefault("WANDB_SILENT", "true")  # its banner and summary repeat ours
     place = {} if "WANDB_DIR" in os.environ else {"dir": str(folder)}
     return {"name": folder.absolute().name, "id": known, "resume": "allow" if known else None, **place}
 
@@ -161,9 +161,9 @@ def _trackio(folder: Path, known: str | None) -> dict[str, Any]:
 
 
 def _recall(folder: Path, service: Service) -> str | None:
-    """The name of the run's record at the service, if it has one."""
+    """Return the id of the run's record at the service, or None if it has none."""
     try:
-        found = json.loads((folder / MEMORY).read_text("utf-8"))
+        found = json.loads((folder / TRACKER_FILE).read_text("utf-8"))
         return str(found["id"]) if found["tracker"] == service else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -175,7 +175,7 @@ def _config_text(folder: Path) -> str:
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names -> plain values; lists as text."""
+    """Return a nested mapping by dotted names, with lists as text."""
     found: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and inner:
@@ -186,7 +186,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _pixels(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8 of a figure."""
+    """Return a figure's pixels (H, W, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

@@ -2,9 +2,9 @@
 
 Zhao et al., "PyTorch FSDP", 2023, https://arxiv.org/abs/2304.11277; the idea is the third stage of ZeRO, Rajbhandari et
 al., 2020, https://arxiv.org/abs/1910.02054. Each process keeps a shard of every tensor; the full weights of a block of
-the backbone are gathered just before it computes, and freed after.
-Differs from both: decoder and heads are replicated. They are small, and which of them a process needs depends on its
-images, while all processes must run what is sharded equally often.
+the backbone are gathered just before its forward or backward pass, and freed after it.
+Differs from both: decoder and heads are replicated. They are small, and a process needs only the heads of its own
+images, while every process must run a sharded module equally often.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import warnings
 from collections import Counter
 from collections.abc import Container
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,16 +22,18 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
-from vision_mtl.training.balancing.processes import on_any
+from vision_mtl.training.balancing.processes import any_process
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
 from vision_mtl.training.options import Optim
 
-LARGEST = 1 / 8  # of the backbone's weights: gathered at once, at most, where its modules are that small
-SMALLEST = 1 / 256  # smaller modules are not worth a message of their own: they are gathered for the whole step
+LARGEST_UNIT = 1 / 8  # of the backbone's weights; a larger module is split into its children, where it has any
+SMALLEST_UNIT = 1 / 256  # smaller modules are not worth a message: they are gathered for the whole step
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def check_shard(optim: Optim, balancing: Balancing | None, compiled: bool) -> None:
-    """Raise `UserError` for options that a sharded backbone cannot serve."""
+    """Raise `UserError` for options that do not work with a sharded backbone."""
     wrong = None
     if optim.ema_decay:
         wrong = f"optim.ema_decay must be 0, as averaged weights are kept whole; found {optim.ema_decay:g}"
@@ -47,17 +50,18 @@ def check_shard(optim: Optim, balancing: Balancing | None, compiled: bool) -> No
 
 
 def shard_backbone(model: SharedModel, device: torch.device) -> None:
-    """Shard `model`'s backbone, in place, over all processes; the model is on `device` afterwards."""
+    """Shard `model`'s backbone, in place, over all processes, and move the model to `device`."""
     from torch.distributed.device_mesh import init_device_mesh  # late: they take seconds to import
     from torch.distributed.fsdp import fully_shard
 
-    # where such a view were changed in place a gradient would be lost: benchmarks/cut_architectures.py finds none
+    # an in-place change of such a view would lose a gradient; benchmarks/cut_architectures.py finds no such case
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
-    model.to(memory_format=torch.contiguous_format)  # no other layout can be sharded
+    # other layouts cannot be sharded
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the stub lacks memory_format
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    for part in parts(model.backbone):  # one after the other goes to the device, so that it never holds them all
-        fully_shard(part, mesh=mesh)
-    fully_shard(model.backbone, mesh=mesh)  # what is left of it
+    for unit in fsdp_units(model.backbone):  # moved one by one, so that the device never holds the full backbone
+        fully_shard(unit, mesh=mesh)
+    fully_shard(model.backbone, mesh=mesh)  # the remaining parameters
     if len(model.fills):
         model.backbone.register_forward_pre_hook(_with_gradient, prepend=True)
     model.to(device)
@@ -65,23 +69,23 @@ def shard_backbone(model: SharedModel, device: torch.device) -> None:
 
 
 def _with_gradient(backbone: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Have images need a gradient in every process: those with a learned fill do, and FSDP's order goes by that."""
+    """Make the images require a gradient in every process, as learned fills do in some: FSDP's order depends on it."""
     images, *others = inputs
     needs = images.requires_grad or not torch.is_grad_enabled()
     return (images if needs else images.detach().requires_grad_(), *others)
 
 
-def hollow(model: nn.Module) -> nn.Module:
-    """A copy whose parameters have no elements; buffers are copied."""
+def copy_without_weights(model: Model) -> Model:
+    """Return a copy of the model whose parameters have no elements; buffers are copied."""
     empty = {id(p): nn.Parameter(p.detach().new_empty(0), p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, empty)
 
 
-def parts(backbone: Backbone) -> list[nn.Module]:
-    """Modules of the backbone to gather one at a time: the outermost that are called and hold an eighth of it at most.
+def fsdp_units(backbone: Backbone) -> list[nn.Module]:
+    """Return the modules to gather one at a time: the outermost with at most `LARGEST_UNIT` of the backbone's weights.
 
-    Blocks, mostly; a layer where it is larger itself. What only its parent reads, uncalled, or what several modules
-    share is in none of them. Found by a dry run on a blank image.
+    Mostly blocks, or single layers where these are larger. A dry run on a blank image finds the modules that are
+    called. Excluded are weights that a parent reads without calling their module, and weights shared by modules.
     """
     called: set[nn.Module] = set()
     modes = {module: module.training for module in backbone.modules()}
@@ -95,18 +99,18 @@ def parts(backbone: Backbone) -> list[nn.Module]:
         module.training = mode
     owners = Counter(id(p) for _, p in backbone.named_parameters(remove_duplicate=False))
     alone = {m for m in called if all(owners[id(p)] == 1 for p in m.parameters())}
-    return _parts(backbone.model, alone, _size(backbone))
+    return _units_within(backbone.model, alone, _size(backbone))
 
 
-def _parts(module: nn.Module, suited: Container[nn.Module], total: int) -> list[nn.Module]:
-    """Those of `suited` within the module; `total` is the backbone's size."""
+def _units_within(module: nn.Module, allowed: Container[nn.Module], total: int) -> list[nn.Module]:
+    """Return the units among `allowed` within the module; `total` is the backbone's number of weights."""
     size = _size(module)
-    if size < SMALLEST * total:
+    if size < SMALLEST_UNIT * total:
         return []
-    if size <= LARGEST * total and module in suited:
+    if size <= LARGEST_UNIT * total and module in allowed:
         return [module]
-    inner = [part for child in module.children() for part in _parts(child, suited, total)]
-    return inner or ([module] if module in suited else [])
+    inner = [unit for child in module.children() for unit in _units_within(child, allowed, total)]
+    return inner or ([module] if module in allowed else [])
 
 
 def _size(module: nn.Module) -> int:
@@ -114,6 +118,6 @@ def _size(module: nn.Module) -> int:
 
 
 def _common(counts: list[int], most: int, device: torch.device) -> list[int]:
-    """The numbers, 0 to `most`, that are among the `counts` of any process, ascending."""
+    """Return the numbers from 0 to `most` that are in the `counts` of any process, ascending."""
     present = set(counts)
-    return [count for count, there in enumerate(on_any([n in present for n in range(most + 1)], device)) if there]
+    return [count for count, there in enumerate(any_process([n in present for n in range(most + 1)], device)) if there]

@@ -1,4 +1,4 @@
-"""What a step of training leaves behind: its numbers, and how far training has come."""
+"""Records of training: the numbers of one step, and the progress of the run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Sums = dict[str, tuple[float, float]]  # name of a shown loss -> its sum over im
 
 @dataclass
 class Progress:
-    """How far training has come. A checkpoint holds and restores it."""
+    """The progress of a run. Checkpoints hold it."""
 
     step: int = 0
-    seconds: float = 0.0  # of training alone
+    seconds: float = 0.0  # of training, not counting hooks
     images_seen: int = 0  # over all processes
     skipped: int = 0  # steps without an update, because their loss or gradient was not finite
     skipped_in_a_row: int = 0
@@ -20,10 +20,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The numbers of one step, on the CPU: what is logged.
+    """The numbers of one step, on the CPU, to be logged.
 
-    `loss` is the loss that was minimised, `shown` the mean loss of each pretext and task in its own unit, `sums` what
-    those means are of. `balance` holds the weights and cosines of a balancing, if there is one.
+    `loss` is the minimised loss, `shown` the mean loss of each pretext and task in its own unit, `sums` the sums and
+    counts of these means. `balance` holds the weights and cosines of the balancing, if there is one.
     """
 
     step: int
@@ -32,8 +32,8 @@ class StepRecord:
     gradient_norm: float
     learning_rate: float
     balance: dict[str, float] = field(default_factory=dict)
-    skipped: str | None = None  # why the step was skipped, if it was
-    is_latest: bool = True  # whether the model has the weights after this step; else later steps were taken already
+    skipped: str | None = None  # the reason, if the step was skipped
+    is_latest: bool = True  # False: later steps have changed the weights already
     sums: Sums = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
-"""The supervised objective: every task's loss on the images that carry its label, whatever else they carry.
+"""The supervised objective: the loss of each task over the images that have its label.
 
-An image labelled for two tasks counts in both; one without a label for a task is never seen by that task's head. A
-task's loss is its mean over the labelled images of the whole step, over all micro-batches and processes: neither
-accumulation nor the number of processes changes it.
+An image with labels for two tasks counts in both. A task's head gets only the images with the task's label. A task's
+loss is the mean over the labelled images of the whole step, over all micro-batches and processes, so it depends neither
+on accumulation nor on the number of processes.
 """
 # B images in a micro-batch, b rows labelled for one task, K classes
 
@@ -27,7 +27,10 @@ from vision_mtl.training.objective import Predictions, Prepared, StepLoss
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """One task's loss. `class_weights` (K,) have mean 1 over the training labels; `scale` is a regression's unit."""
+    """The loss of one task.
+
+    `class_weights` (K,) have mean 1 over the training labels; `scale` is the unit of number labels.
+    """
 
     kind: str
     label_smoothing: float = 0.0
@@ -35,7 +38,7 @@ class TaskLoss:
     scale: float = 1.0
 
     def __call__(self, outputs: Tensor, values: Tensor) -> Tensor:
-        """Head's outputs and labels as `Target.gather` gives them -> (b,) float32, one value an image."""
+        """Return the loss of each image, (b,) float32, from the head's outputs and labels as of `Target.gather`."""
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
         return label_kind(self.kind).loss(
             outputs.float(), values, weights=weights, smoothing=self.label_smoothing, scale=self.scale
@@ -44,8 +47,7 @@ class TaskLoss:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Images (B, C, H, W) of a micro-batch; by task, the labels of those that carry one, and the step's number of
-    them."""
+    """A micro-batch: images (B, C, H, W), each task's labels, and each task's number of labelled images in the step."""
 
     images: Tensor
     labels: dict[str, Labels]
@@ -53,7 +55,7 @@ class TaskBatch:
 
 
 class TaskObjective:
-    """The losses of several tasks over one batch; a task that no image is labelled for is absent."""
+    """The losses of several tasks over one batch; a task without a labelled image is absent."""
 
     def __init__(self, losses: Mapping[str, TaskLoss]) -> None:
         self.losses = dict(losses)
@@ -61,17 +63,17 @@ class TaskObjective:
 
     @property
     def shown(self) -> Sequence[str]:
-        """The tasks."""
+        """The names of the tasks."""
         return self.names
 
     def prepare(self, batch: TaskBatch, share: float = 1.0) -> Prepared:
-        """Take the images as they are; each head predicts from the rows that carry its label."""
+        """Return the undamaged images; each head predicts from the rows with its label."""
         requests = [Request(name, labels.rows, is_task=True) for name, labels in batch.labels.items()]
-        keep_all = batch.images.new_ones(len(batch.images))  # the decoder drops nothing: labels are for whole images
+        keep_all = batch.images.new_ones(len(batch.images))  # the decoder drops nothing: labels are of full images
         return Prepared(batch.images, requests, keep_all, share, batch)
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
-        """Each task's sum over its labelled images, divided by the step's number of them."""
+        """Return each task's loss, summed over its labelled images and divided by their number in the step."""
         batch: TaskBatch = prepared.data
         losses, shown = {}, {}
         for name, labels in batch.labels.items():
@@ -81,23 +83,23 @@ class TaskObjective:
         return StepLoss(losses, shown, len(batch.images))
 
     def _values(self, name: str, outputs: Tensor, labels: Labels) -> Tensor:
-        """(b,): the loss of each image; of a mixed one, both labels' losses in proportion."""
+        """Return the loss of each image, (b,); for a mixed image, the losses of both labels by their shares."""
         loss = self.losses[name](outputs, labels.values)
-        if labels.others is None:
+        if labels.others is None or labels.share is None:
             return loss
         return labels.share * loss + (1 - labels.share) * self.losses[name](outputs, labels.others)
 
 
 @dataclass(frozen=True)
 class TaskFeed:
-    """Augmented, labelled batches on `device`, mixed as `mixing` says."""
+    """Augmented, labelled batches on `device`, with mixup and CutMix if `mixing` is given."""
 
     loader: TaskLoader
     device: torch.device
     mixing: Mixing | None = None
 
     def at(self, step: int, num_micro_batches: int) -> list[tuple[TaskBatch, float]]:
-        """Return the step's images in micro-batches, with their shares; counts are taken over all of them."""
+        """Return the step's images in micro-batches, with their shares; the counts are those of the step."""
         loaded = self.loader.at(step)
         images = loaded.images.to(self.device, non_blocking=True)
         labels = {name: Labels(rows, values).to(self.device) for name, (rows, values) in loaded.targets.items()}
@@ -113,31 +115,31 @@ class TaskFeed:
 
     @property
     def pool(self) -> Pool:
-        """The labelled images and all others."""
+        """The pool: all images, labelled or not."""
         return self.loader.pool
 
     @property
     def images_per_step(self) -> int:
-        """Images of a step, over all processes."""
+        """The number of images of a step, over all processes."""
         return self.loader.batches.batch_size * self.loader.batches.world_size
 
     def share(self, task: str) -> float:
-        """Share of the images seen that carry a label of `task`, whichever task they were drawn for."""
+        """Return the share of the drawn images that have a label of `task`, including those drawn for other tasks."""
         batches, labelled = self.loader.batches, self.loader.pool.targets[task].labelled
-        carrying = [float(labelled[indices.numpy()].mean()) for indices in batches.indices.values()]
-        return sum(n * part for n, part in zip(batches.counts, carrying, strict=True)) / len(batches.cycle)
+        shares = [float(labelled[indices.numpy()].mean()) for indices in batches.indices.values()]
+        return sum(n * share for n, share in zip(batches.counts, shares, strict=True)) / len(batches.cycle)
 
     def evidence(self, step: int) -> dict[str, Tensor]:
-        """What the step looked at, augmented."""
+        """Return the step's `indices` (B,) in the pool and its augmented `images` (B, C, H, W)."""
         batch: LabelledBatch = self.loader.at(step)
         return {"indices": batch.indices, "images": batch.images}
 
     def close(self) -> None:
-        """End the loader's threads."""
+        """Stop the loader's threads."""
         self.loader.close()
 
     def _counts(self, labels: Mapping[str, Labels]) -> dict[str, float]:
-        """Labelled images of the step by task, as a mean over processes, whose gradients are averaged."""
+        """Return each task's labelled images in the step, as a mean over processes, because gradients are averaged."""
         names = list(self.loader.tasks)
         counts = torch.tensor([float(len(labels[n].rows)) if n in labels else 0.0 for n in names], device=self.device)
         if torch.distributed.is_initialized():
@@ -147,13 +149,13 @@ class TaskFeed:
 
 
 def _within(labels: Mapping[str, Labels], start: int, stop: int) -> dict[str, Labels]:
-    """The labels of rows `start` to `stop`, numbered from 0; tasks without one are left out."""
+    """Return the labels of rows `start` to `stop`, with rows counted from `start`; tasks without one are absent."""
     found = {name: own.between(start, stop) for name, own in labels.items()}
     return {name: own for name, own in found.items() if len(own.rows)}
 
 
 def task_losses(tasks: Mapping[str, Task], targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskLoss]:
-    """Each task's loss; class weights and units come from the images `train` (N,) bool alone."""
+    """Return each task's loss, with class weights and units from the training images `train` (N,) bool."""
     return {
         name: TaskLoss(
             targets[name].kind,
@@ -166,7 +168,7 @@ def task_losses(tasks: Mapping[str, Task], targets: Mapping[str, Target], train:
 
 
 def task_head_specs(targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskHeadSpec]:
-    """The head that each task needs; the images `train` (N,) bool set the unit of numbers."""
+    """Return the spec of each task's head, with units from the training images `train` (N,) bool."""
     return {
         name: TaskHeadSpec(target.kind, target.num_outputs, *label_statistics(target, train))
         for name, target in targets.items()
@@ -174,14 +176,17 @@ def task_head_specs(targets: Mapping[str, Target], train: np.ndarray) -> dict[st
 
 
 def label_statistics(target: Target, train: np.ndarray) -> tuple[float, float]:
-    """(offset, scale) of a task's head: mean and standard deviation of training numbers, (0, 1) for classes."""
+    """Return the (offset, scale) of a task's head: mean and standard deviation of number labels, (0, 1) for classes.
+
+    Only the training images `train` (N,) bool count.
+    """
     return label_kind(target.kind).statistics(target.values[target.labelled & train])
 
 
 def balanced_weights(target: Target, train: np.ndarray) -> Tensor | None:
-    """(K,) float32: inversely proportional to the classes' frequency, of mean 1 over the training labels.
+    """Return class weights (K,) float32, inversely proportional to frequency, with mean 1 over the training labels.
 
-    For pixels, classes are counted over all masks of training images. None without classes.
+    `train` (N,) bool are the training images. Dense kinds count pixels. None for a kind without classes.
     """
     kind, values = label_kind(target.kind), target.values[target.labelled & train]
     if not kind.has_classes:

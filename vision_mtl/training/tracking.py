@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress line, metrics.jsonl, recorders; and what is kept for later."""
+"""The trainer's hook: it logs steps, shows progress, runs actions at milestones, and saves checkpoints."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vision_mtl.training.step_record import Progress, StepRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAID = 3  # skipped steps that are described one by one
+MAX_SKIP_WARNINGS = 3  # further skipped steps are only counted
 
 
 @dataclass
 class Milestones:
-    """Calls an action `count` times over training: when each of `count` equal shares of it is done."""
+    """Calls an action at the end of each of `count` equal shares of training; `done` shares are over already."""
 
     count: int
     action: Callable[[Progress], None]
     done: int = 0
 
     def reach(self, share: float, progress: Progress) -> None:
-        """Act if another of the shares has been completed; several at once count as one."""
+        """Call the action if another share is over; several at once count as one. `share` in [0, 1] is done."""
         reached = int(share * self.count + 1e-9)
         if self.count and reached > self.done:
             self.done = reached
@@ -39,18 +39,20 @@ class Milestones:
 
 @dataclass
 class Tracker:
-    """The trainer's hook. `actions` run at their milestones; `save` writes a checkpoint."""
+    """The trainer's hook. `actions` run at their milestones; `save` writes a checkpoint.
+
+    `progress` is the trainer's before the first step: not 0 in a resumed run. `losses` holds those since the last line
+    of metrics.jsonl, which shows their means, because the losses of single steps are too noisy.
+    """
 
     run: Run
     track: Track
     optim: Optim
     progress: Progress
-    """The trainer's, at the start: it says where a resumed run goes on."""
     save: Callable[[], None]
     actions: list[Milestones] = field(default_factory=list)
     is_main: bool = True
     losses: dict[str, list[float]] = field(default_factory=dict)
-    """Since the last line: one step's scatter too much."""
     watch: LossWatch = field(default_factory=LossWatch)
 
     def __post_init__(self) -> None:
@@ -66,16 +68,16 @@ class Tracker:
         self.bar = ProgressLine(self.run.console if self.is_main else None)
 
     def __call__(self, progress: Progress, record: StepRecord) -> None:
-        """Called for each step."""
+        """Log one step, and run the actions and the checkpoint that are due after it."""
         share = self.optim.progress(progress.step, progress.seconds)
         if record.skipped is not None:
-            self._say_skipped(progress, record)
+            self._warn_skipped(progress, record)
         for name, value in {"loss": record.loss, **{f"loss.{n}": v for n, v in record.shown.items()}}.items():
             self.losses.setdefault(name, []).append(value)
         if progress.step % self.track.log_every_steps == 0 or share >= 1.0 or progress.step == 1:
             self._log(progress, record)
         self.bar.update(share, self._line(progress, record, share))
-        if not record.is_latest:  # probes, pictures and checkpoints are of the weights as they are
+        if not record.is_latest:  # probes, pictures and checkpoints need the weights right after a step
             return
         for milestones in self.actions:
             milestones.reach(share, progress)
@@ -84,28 +86,28 @@ class Tracker:
             self.save()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Hand on numbers by name."""
+        """Record scalars by name."""
         for recorder in self.recorders:
             recorder.scalars(step, values)
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
-        """Hand on a matplotlib figure."""
+        """Record a matplotlib figure."""
         for recorder in self.recorders:
             recorder.figure(step, name, figure)
 
     def embedding(self, step: int, name: str, features: Tensor, labels: Sequence[str], images: Tensor) -> None:
-        """Hand on features (n, D) of images (n, C, H, W) in [0, 1], with a label each."""
+        """Record features (n, D) of images (n, C, H, W) in [0, 1], with a label for each."""
         for recorder in self.recorders:
             recorder.embedding(step, name, features, labels, images)
 
     def close(self) -> None:
-        """End the progress line and what is being recorded."""
+        """Close the progress line and the recorders."""
         self.bar.close()
         for recorder in self.recorders:
             recorder.close()
 
     def speed(self, progress: Progress) -> float:
-        """Images a second of training since this process started."""
+        """Return the images per second of training since this process started."""
         return (progress.images_seen - self.first.images_seen) / max(progress.seconds - self.first.seconds, 1e-9)
 
     def _log(self, progress: Progress, record: StepRecord) -> None:
@@ -129,10 +131,10 @@ class Tracker:
         numbers = {f"train/{k}": v for k, v in line.items() if isinstance(v, float)}
         self.scalars(progress.step, numbers)
 
-    def _say_skipped(self, progress: Progress, record: StepRecord) -> None:
-        if progress.skipped <= SAID:
-            more = " Later ones are counted only." if progress.skipped == SAID else ""
-            self.run.warn(f"step {record.step} was skipped, it became non-finite: {record.skipped}.{more}")
+    def _warn_skipped(self, progress: Progress, record: StepRecord) -> None:
+        if progress.skipped <= MAX_SKIP_WARNINGS:
+            more = " Further skipped steps are only counted." if progress.skipped == MAX_SKIP_WARNINGS else ""
+            self.run.warn(f"step {record.step} was skipped because it became non-finite: {record.skipped}.{more}")
 
     def _line(self, progress: Progress, record: StepRecord, share: float) -> str:
         losses = "  ".join(f"{name} {value:.3f}" for name, value in record.shown.items())

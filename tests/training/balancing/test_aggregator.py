@@ -60,7 +60,7 @@ def aggregate(name: str, **kwargs: Any) -> tuple[Tensor, dict[str, float]]:
     balancing = make_balancing(name, objectives, list(model.parameters()), [], kwargs, 1)
     balancing.add(model.losses(), 1.0, torch.Tensor.backward)
     balancing.finish()
-    return model.layer.weight.grad[0], balancing.figures()
+    return model.layer.weight.grad[0], balancing.scalars()
 
 
 def test_a_planted_conflict_by_hand() -> None:
@@ -140,7 +140,7 @@ def test_an_absent_objective_takes_no_part(name: str, model: Model) -> None:
     fewer = {"weights": [1, 3]} if name == "Constant" else kwargs
     three, two = balance(model, name, **kwargs), balance(small, name, **fewer)
     torch.testing.assert_close(flat(step(model, three, rows)), flat(step(small, two, rows)))
-    assert {k: pytest.approx(v) for k, v in two.figures().items()} == three.figures()
+    assert {k: pytest.approx(v) for k, v in two.scalars().items()} == three.scalars()
 
 
 def test_one_objective_alone_keeps_its_gradient_and_none_leaves_none(model: Model) -> None:
@@ -186,13 +186,13 @@ def test_one_buffer_of_one_row_an_objective_is_allocated_once(name: str) -> None
     model = Model(names, width=64)
     balancing = balance(model, name, every=1)
     step(model, balancing, batch(names))
-    place = balancing.rows.matrix.data_ptr()
+    place = balancing.gradients.matrix.data_ptr()
     size = sum(p.numel() for p in model.trunk.parameters())
-    assert balancing.rows.matrix.shape == (8, size) and balancing.rows.matrix.dtype == torch.float32
+    assert balancing.gradients.matrix.shape == (8, size) and balancing.gradients.matrix.dtype == torch.float32
     with Large(2 * size) as large:  # twice: a gradient or an aggregation is one row
         step(model, balancing, batch(names))
         step(model, balancing, batch(names[1:6]))
-    assert large.storages <= {place} and balancing.rows.matrix.data_ptr() == place
+    assert large.storages <= {place} and balancing.gradients.matrix.data_ptr() == place
     assert "aggregator" not in " ".join(balancing.state_dict())
 
 
@@ -263,7 +263,7 @@ def test_mistakes_are_named(name: str, kwargs: dict, said: str, model: Model) ->
 
 
 def test_too_few_objectives_and_missing_parameters_are_named(model: Model) -> None:
-    with pytest.raises(UserError, match=r"'TrimmedMean' failed on 2 objectives.*at least 3 rows"):
+    with pytest.raises(UserError, match=r"'TrimmedMean' failed on 2 losses.*at least 3 rows"):
         step(model, balance(model, "TrimmedMean", trim_number=1), batch(("digits", "cars")))
     with pytest.raises(UserError, match=r"'Sum' combines gradients of shared parameters, but none is trainable"):
         make_balancing("Sum", [LossTerm(name="a")], [], [], {})
@@ -283,7 +283,7 @@ def test_a_solver_that_gives_up_is_named(model: Model, monkeypatch: pytest.Monke
         raise ValueError("Failed to solve the quadratic programming problem.")
 
     monkeypatch.setattr(aggregator_file, "combine", give_up)
-    with pytest.raises(UserError, match=r"'Sum' failed on 3 objectives: Failed to solve"):
+    with pytest.raises(UserError, match=r"'Sum' failed on 3 losses: Failed to solve"):
         step(model, balance(model, "Sum"), batch())
 
 
@@ -299,4 +299,4 @@ def test_options_know_the_names() -> None:
 def test_a_list_of_numbers_stands_in_the_objectives_order(model: Model) -> None:
     balancing = balance(model, "Constant", weights=[1, 2, 3])
     step(model, balancing, batch())
-    assert balancing.figures() == dict(zip([f"weight.{n}" for n in NAMES], (1.0, 2.0, 3.0), strict=True))
+    assert balancing.scalars() == dict(zip([f"weight.{n}" for n in NAMES], (1.0, 2.0, 3.0), strict=True))

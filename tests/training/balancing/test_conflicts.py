@@ -40,7 +40,7 @@ def test_measured_every_so_many_steps_over_all_parts(name: str, model: Model) ->
         rows = batch(NAMES if seed < 2 else ("cars", "digits"), seed)
         expected = slow_cosines(model, rows)
         step(model, balancing, {n: x[:2] for n, x in rows.items()}, {n: x[2:] for n, x in rows.items()})
-        found = {k: v for k, v in balancing.figures().items() if k.startswith("cosine")}
+        found = {k: v for k, v in balancing.scalars().items() if k.startswith("cosine")}
         seen.append(found)
         if seed != 1:
             assert found == {key: pytest.approx(value, abs=1e-5) for key, value in expected.items()}

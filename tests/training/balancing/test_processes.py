@@ -42,7 +42,7 @@ def take_part(rank: int, folder: Path) -> None:
                 balancing.add(wrapped(halves(rank)), 1.0, torch.Tensor.backward)
             balancing.finish()
         own = torch.tensor([float(p.grad) for p in balancing.parameters()])
-        found[name] = (flat(model.gradients(), ""), own, balancing.figures())
+        found[name] = (flat(model.gradients(), ""), own, balancing.scalars())
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
     os._exit(0)  # at the interpreter's own end gloo's threads sometimes abort it, when all has been said
@@ -85,5 +85,5 @@ def test_log_variances_and_measured_cosines_are_averaged(found: list[dict]) -> N
     expected = torch.tensor([float(p.grad) for p in balancing.parameters()])
     for run in found:
         torch.testing.assert_close(run["uncertainty"][1], expected, rtol=1e-5, atol=1e-6)
-        for key, value in balancing.figures().items():
+        for key, value in balancing.scalars().items():
             assert run["uncertainty"][2][key] == pytest.approx(value, abs=1e-5)

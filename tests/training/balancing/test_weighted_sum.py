@@ -76,7 +76,7 @@ def test_uncertainty_by_hand(model: Model) -> None:
     for name in NAMES:
         wanted = weights.get(name, 1.0) * (0.5 - factor[name] * math.exp(-0.4) * losses[name])
         assert float(balancing.get_parameter(f"log_variance_{name}").grad) == pytest.approx(wanted, rel=1e-5)
-        assert balancing.figures()[f"weight.{name}"] == pytest.approx(steepness[name])
+        assert balancing.scalars()[f"weight.{name}"] == pytest.approx(steepness[name])
 
 
 def test_uncertainty_settles_where_the_loss_says(model: Model) -> None:
@@ -118,7 +118,7 @@ def test_dwa_against_a_slow_loop_with_an_absent_objective(model: Model) -> None:
             balancing.add(losses, share, torch.Tensor.backward)
         balancing.finish()
         expected = slow_dwa(history, 2, 0.7)
-        assert balancing.figures() == {f"weight.{n}": pytest.approx(expected[n], rel=1e-5) for n in NAMES}
+        assert balancing.scalars() == {f"weight.{n}": pytest.approx(expected[n], rel=1e-5) for n in NAMES}
     assert sum(expected.values()) == pytest.approx(3) and max(expected.values()) > 1.1
 
 
@@ -135,7 +135,7 @@ def test_dwa_counts_a_step_once_in_however_many_parts_an_objective_was() -> None
         for balancing in (whole, parted):
             balancing.finish()
         torch.testing.assert_close(parted.previous, whole.previous)
-        assert parted.figures() == {key: pytest.approx(value, rel=1e-5) for key, value in whole.figures().items()}
+        assert parted.scalars() == {key: pytest.approx(value, rel=1e-5) for key, value in whole.scalars().items()}
     assert whole.previous.tolist() == pytest.approx([0.7, 0.2, 0])
 
 
@@ -147,13 +147,13 @@ def test_dwa_goes_on_from_its_buffers(model: Model) -> None:
     second.load_state_dict(first.state_dict())
     for balancing in (first, second):
         step(model, balancing, batch(seed=5))
-    assert first.figures() == second.figures() and first.figures()["weight.digits"] != 1
+    assert first.scalars() == second.scalars() and first.scalars()["weight.digits"] != 1
 
 
 def test_every_registered_name_is_built_and_says_its_weights(model: Model) -> None:
     assert BALANCINGS.names() == sorted(SUMS)
     for name in SUMS:
-        assert set(balance(model, name).figures()) == {f"weight.{n}" for n in NAMES}
+        assert set(balance(model, name).scalars()) == {f"weight.{n}" for n in NAMES}
 
 
 def test_mistakes_are_named(model: Model) -> None:
@@ -163,7 +163,7 @@ def test_mistakes_are_named(model: Model) -> None:
         balance(model, "dwa", windw=3)
     with pytest.raises(UserError, match=r"balance\.kwargs\.window of 'dwa' must be above 0; found 0"):
         balance(model, "dwa", window=0)
-    with pytest.raises(UserError, match=r"unknown objective 'digit'\. Did you mean 'digits'"):
+    with pytest.raises(UserError, match=r"unknown loss 'digit'\. Did you mean 'digits'"):
         balance(model).add({"digit": torch.ones(())}, 1.0, torch.Tensor.backward)
     with pytest.raises(UserError, match=r"weight of 'cars' must be 0 or more; found -1"):
         LossTerm(name="cars", weight=-1)

@@ -1,1 +1,1 @@
-"""How several objectives' losses become one gradient on the parameters that they share: one method a file."""
+"""Loss balancing: how the losses of several tasks become one gradient on the shared parameters; one method a file."""

@@ -1,4 +1,4 @@
-"""A balancing by its name: one of ours, or any aggregator of torchjd."""
+"""Build a balancing by its name: one of ours, or any aggregator of torchjd."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from vision_mtl.training.balancing.options import aggregator_names, balance_name
 
 def make_balancing(
     name: str,
-    objectives: Sequence[LossTerm],
+    terms: Sequence[LossTerm],
     shared: Sequence[nn.Parameter],
     rest: Sequence[nn.Parameter],
     kwargs: Mapping[str, Any],
     conflicts_every_steps: int = 0,
 ) -> Balancing:
-    """The balancing `name` with its own options `kwargs`; `shared` and `rest` are all of the model's parameters.
+    """Return the balancing `name`, built with its arguments `kwargs`.
 
-    Raises `UserError` for an unknown name or option, naming the nearest, for a missing one, or for a missing package.
+    `shared` and `rest` together are the model's parameters. Raises `UserError` for an unknown name or argument, naming
+    the nearest, for a missing argument, and for a missing package.
     """
     if name in BALANCINGS.names():
-        balancing = _ours(name, objectives, shared, rest, kwargs)
+        balancing = _build_own(name, terms, shared, rest, kwargs)
     elif name in aggregator_names():
-        from vision_mtl.training.balancing.aggregator import Aggregated  # late: its solvers take seconds to import
+        from vision_mtl.training.balancing.aggregator import Aggregated  # late: torchjd takes seconds to import
 
-        balancing = Aggregated(objectives, shared, rest, aggregator=name, kwargs=kwargs)
+        balancing = Aggregated(terms, shared, rest, aggregator=name, kwargs=kwargs)
     else:
         raise unknown("balance", name, balance_names())
     balancing.conflicts.every_steps = conflicts_every_steps
     return balancing
 
 
-def _ours(
+def _build_own(
     name: str,
-    objectives: Sequence[LossTerm],
+    terms: Sequence[LossTerm],
     shared: Sequence[nn.Parameter],
     rest: Sequence[nn.Parameter],
     kwargs: Mapping[str, Any],
@@ -49,4 +50,4 @@ def _ours(
     for given in kwargs:
         if given not in known:
             raise unknown(f"option of balance {name!r}", given, known)
-    return BALANCINGS.get(name)(objectives, shared, rest, **kwargs)
+    return BALANCINGS.get(name)(terms, shared, rest, **kwargs)

@@ -1,15 +1,16 @@
-"""Do the objectives pull the shared parameters apart? Cosines between their gradients, measured now and then.
+"""Cosines between the tasks' gradients on the shared parameters, measured every few steps.
 
 Yu et al., "Gradient surgery for multi-task learning", 2020, https://arxiv.org/abs/2001.06782, sec. 2: two tasks are in
 conflict where the cosine is negative.
 """
-# T objectives, P shared parameters (scalars)
+# T losses, P shared parameters (scalars)
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,67 +20,72 @@ from vision_mtl.training.balancing.gradient_matrix import GradientMatrix
 
 
 def cosines(matrix: Tensor) -> Tensor:
-    """Gradients (T, P) -> (T, T) cosines in [-1, 1], NaN beside a row of zeros."""
+    """Return the cosines (T, T) between gradients (T, P), in [-1, 1]; NaN in the row and column of a zero gradient."""
     gram = matrix @ matrix.T
     norms = gram.diagonal().sqrt()
     return (gram / torch.outer(norms, norms)).clamp(-1, 1)
 
 
 class Conflicts(nn.Module):
-    """Measures every `every_steps` steps (0: never) and keeps the last measurement, `latest` (T, T) or None.
+    """Measures the cosines every `every_steps` steps (0: never) and keeps the latest ones, (T, T) or None.
 
-    A module only so that a checkpoint holds that measurement: the lines that follow it repeat it.
+    It is a module so that checkpoints hold the latest measurement: log lines repeat it until the next one.
     """
 
     def __init__(self, names: Sequence[str], shared: Sequence[nn.Parameter], every_steps: int = 0) -> None:
         super().__init__()
         self.names, self.shared, self.every_steps = list(names), list(shared), every_steps
         self.latest: Tensor | None = None
-        self._rows: GradientMatrix | None = None
+        self._gradients: GradientMatrix | None = None
 
     def due(self, step: int) -> bool:
-        """Whether this step, counted from 0, is to be measured."""
+        """Return whether `step`, counted from 0, is measured."""
         return bool(self.every_steps and self.shared) and step % self.every_steps == 0
 
     def measure(self, losses: Mapping[str, Tensor], scale: float) -> None:
-        """Add one part of a step: a backward pass for each loss, which leaves every graph and `.grad` as it was."""
-        self._rows = self._rows or GradientMatrix(len(self.names), self.shared)
+        """Add `scale` times the gradients of a micro-batch's losses (scalars); graphs and `.grad` do not change."""
+        matrix = self._matrix()
         for name, loss in losses.items():
             gradients = torch.autograd.grad(loss, self.shared, retain_graph=True, allow_unused=True)
-            self._rows.add(self.names.index(name), gradients, scale)
+            matrix.add(self.names.index(name), gradients, scale)
 
     def finish(self) -> None:
-        """End a measured step: average over processes, keep the cosines and free the rows."""
-        self._rows = self._rows or GradientMatrix(
-            len(self.names), self.shared
-        )  # nothing seen here, but perhaps elsewhere
-        self._rows.average()
-        self.record(self._rows)
-        self._rows = None
+        """End a measured step: average the gradients over processes, keep the cosines and free the matrix."""
+        matrix = self._matrix()  # empty if this process had no loss; other processes may have had some
+        matrix.average()
+        self.record(matrix)
+        self._gradients = None
 
-    def record(self, rows: GradientMatrix) -> None:
-        """Keep the cosines of rows that were needed anyway."""
-        self.latest = cosines(rows.matrix).cpu()
+    def record(self, gradients: GradientMatrix) -> None:
+        """Keep the cosines of gradients that the caller has computed already."""
+        self.latest = cosines(gradients.matrix).cpu()
 
     def get_extra_state(self) -> Tensor:
-        """The last measurement, or an empty tensor."""
+        """Return the latest cosines (T, T), or an empty tensor."""
         return torch.empty(0) if self.latest is None else self.latest
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take a measurement over."""
+        """Load cosines (T, T), or an empty tensor for none."""
         self.latest = state if state.numel() else None
 
-    def figures(self) -> dict[str, float]:
-        """`cosine.A.B` for each pair of objectives that were both present."""
+    def scalars(self) -> dict[str, float]:
+        """Return `cosine.A.B` for each pair of losses that were both present."""
         if self.latest is None:
             return {}
         pairs = itertools.combinations(range(len(self.names)), 2)
         values = {f"cosine.{self.names[i]}.{self.names[j]}": float(self.latest[i, j]) for i, j in pairs}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
+    def _matrix(self) -> GradientMatrix:
+        self._gradients = self._gradients or GradientMatrix(len(self.names), self.shared)
+        return self._gradients
 
-def cosines_over_steps(records: Sequence[Mapping[str, object]], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Lines of metrics.jsonl with `step` and `cosine.A.B` -> steps (n,), cosines (n, T, T), NaN where not measured."""
+
+def cosines_over_steps(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the measured steps (n,) and their cosines (n, T, T), NaN where a pair was not measured.
+
+    `records` are lines of metrics.jsonl with `step` and `cosine.A.B`.
+    """
     measured = [r for r in records if any(key.startswith("cosine.") for key in r)]
     cosine = np.full((len(measured), len(names), len(names)), np.nan)
     for n, record in enumerate(measured):

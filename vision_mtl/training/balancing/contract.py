@@ -1,12 +1,12 @@
-"""What a balancing is: losses of the objectives in, gradients out. Which compromise it strikes is all that differs.
+"""Contract of a balancing: it receives the losses of a step and leaves gradients on the parameters.
 
-A step may come in parts (accumulated gradients): `add` once a part, then `finish`. An objective without a label in the
-step is absent: it is not in `losses`, and its head, like anything else that only it would train, keeps `grad` None. An
-objective's own fixed weight (`tasks.NAME.weight`) multiplies its whole term before anything else; `equal` refuses it.
+A step may come in micro-batches: `add` is called once for each, then `finish`. A loss without a label in the step is
+absent from `losses`; its head, and everything else that only this loss trains, keeps `grad` None. The user's fixed
+weight (`tasks.NAME.weight`) multiplies a loss's whole term before anything else; `equal` refuses it.
 
-To add a method that weighs losses by numbers, copy `fixed.py` or `uncertainty.py`.
+To add a method that weights the losses, copy `fixed.py` or `uncertainty.py`.
 """
-# T objectives, P shared parameters (scalars)
+# T losses, P shared parameters (scalars)
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ Backward = Callable[..., Any]  # accelerate's: takes the scalar, and `retain_gra
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerm:
-    """One loss to minimise. Names are unique and hold no dot."""
+    """One loss to minimise, with its fixed `weight`. Names are unique and contain no dot.
+
+    Raises `UserError` for a negative weight.
+    """
 
     name: str
     weight: float = 1.0  # the user's, fixed
@@ -39,55 +42,54 @@ class LossTerm:
 
 
 class Balancing(nn.Module):
-    """Base of every method. Its parameters are trained beside the model's, its buffers are saved in checkpoints.
+    """Base of every method. Its parameters are trained with the model's; checkpoints hold its buffers.
 
-    `shared` are the parameters that the objectives compete for, `rest` the model's others. The module stands beside the
-    model, never inside what several processes wrap, and must be moved to the model's device like it. Raises
-    `ValueError` for a name that is empty or there twice.
+    `shared` are the parameters that all losses train, `rest` the model's other parameters. The module is not part of
+    the model, so DDP does not wrap it; the caller moves it to the model's device. Raises `ValueError` for names that
+    are empty or not unique.
     """
 
-    # True: `finish` averages every gradient over the processes itself, so all parts, the last too, go without sync
+    # True: `finish` averages every gradient over the processes, so all micro-batches, the last one too, skip DDP's sync
     averages_gradients: ClassVar[bool] = False
 
-    def __init__(
-        self, objectives: Sequence[LossTerm], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]
-    ) -> None:
+    step: Tensor  # (): the number of finished steps
+
+    def __init__(self, terms: Sequence[LossTerm], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]) -> None:
         super().__init__()
-        self.objectives = {objective.name: objective for objective in objectives}
-        if not objectives or len(self.objectives) < len(objectives):
-            raise ValueError(f"objectives must be named, each once; found {[o.name for o in objectives]}")
+        self.terms = {term.name: term for term in terms}
+        if not terms or len(self.terms) < len(terms):
+            raise ValueError(f"losses must be named, each once; found {[term.name for term in terms]}")
         self.shared = [p for p in shared if p.requires_grad]
         self.rest = [p for p in rest if p.requires_grad]
-        self.conflicts = Conflicts(list(self.objectives), self.shared)
+        self.conflicts = Conflicts(list(self.terms), self.shared)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def add(self, losses: Mapping[str, Tensor], scale: float, backward: Backward) -> None:
-        """Take one part of a step.
+        """Add the gradients of one micro-batch.
 
-        `losses` maps the objectives present in this part to scalars, `scale` is the part's share of the step (1 /
-        number of equal parts): over all parts, the sum of loss times scale is the objective's loss of the step. With
-        equally many rows in every part a loss is the mean over them. `backward` is accelerate's. Without a loss
-        nothing happens. Raises `UserError` for an objective that is not one of ours.
+        `losses` maps the names present in it to scalars. `scale` is the micro-batch's share of the step, so that the
+        sum of loss times scale over all micro-batches is the step's loss: where they have equally many rows, a loss is
+        the mean over them. `backward` is accelerate's. Raises `UserError` for an unknown name.
         """
         for name in losses:
-            if name not in self.objectives:
-                raise unknown("objective", name, self.objectives)
+            if name not in self.terms:
+                raise unknown("loss", name, self.terms)
         if losses:
             self._add(losses, scale, backward)
 
     def finish(self) -> None:
-        """End the step: afterwards `.grad` of the model and of this module is what the optimiser may use."""
+        """End the step: the optimiser may then use `.grad` of the model and of this module."""
         self._finish()
         average_gradients(list(self.parameters()))
         self.step += 1
 
-    def figures(self) -> dict[str, float]:
-        """For logs: `weight.NAME` where the method has weights, `cosine.A.B` of the last measurement, if any."""
+    def scalars(self) -> dict[str, float]:
+        """Return the values to log: `weight.NAME` if the method has weights, `cosine.A.B` as last measured."""
         weights = {f"weight.{name}": value for name, value in self.weights().items()}
-        return weights | self.conflicts.figures()
+        return weights | self.conflicts.scalars()
 
     def weights(self) -> dict[str, float]:
-        """What each objective's loss or gradient is multiplied by now; empty where the method has no such number."""
+        """Return what each loss or its gradient is multiplied by now; empty if the method has no such numbers."""
         return {}
 
     def _add(self, losses: Mapping[str, Tensor], scale: float, backward: Backward) -> None:

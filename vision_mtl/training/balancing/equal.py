@@ -1,4 +1,4 @@
-"""Every objective counts the same: the sum of the losses.
+"""Equal weights: minimise the sum of the losses.
 
 The baseline that careful comparisons find hard to beat: Kurin et al., "In defense of the unitary scalarization for deep
 multi-task learning", 2022, https://arxiv.org/abs/2201.04122.
@@ -17,23 +17,21 @@ from vision_mtl.training.balancing.weighted_sum import WeightedSum
 
 @BALANCINGS.register("equal")
 class Equal(WeightedSum):
-    """total = sum_t L_t. Raises `UserError` if an objective's weight is not 1: it would go unheard."""
+    """total = sum_t L_t. Raises `UserError` if a fixed weight is not 1, because it would be ignored."""
 
-    def __init__(
-        self, objectives: Sequence[LossTerm], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]
-    ) -> None:
-        super().__init__(objectives, shared, rest)
-        for objective in objectives:
-            if objective.weight != 1:
+    def __init__(self, terms: Sequence[LossTerm], shared: Sequence[nn.Parameter], rest: Sequence[nn.Parameter]) -> None:
+        super().__init__(terms, shared, rest)
+        for term in terms:
+            if term.weight != 1:
                 raise UserError(
-                    f"balance 'equal' gives every objective weight 1, but {objective.name!r} asks for "
-                    f"{objective.weight:g}. Give --balance.name fixed, or leave the weight out."
+                    f"balance 'equal' gives every loss weight 1, but {term.name!r} asks for {term.weight:g}. "
+                    "Give --balance.name fixed, or leave the weight out."
                 )
 
     def term(self, name: str, loss: Tensor) -> Tensor:
-        """The loss itself."""
+        """Return the loss as it is."""
         return loss
 
     def weights(self) -> dict[str, float]:
-        """All 1."""
-        return dict.fromkeys(self.objectives, 1.0)
+        """Return 1 for every loss."""
+        return dict.fromkeys(self.terms, 1.0)

@@ -1,4 +1,4 @@
-"""The weights that the user gave: `tasks.NAME.weight`."""
+"""Fixed weights: minimise the sum of the losses with the weights that the user gave (`tasks.NAME.weight`)."""
 
 from torch import Tensor
 
@@ -11,9 +11,9 @@ class Fixed(WeightedSum):
     """total = sum_t w_t L_t."""
 
     def term(self, name: str, loss: Tensor) -> Tensor:
-        """The loss itself; every term is multiplied by its objective's weight."""
+        """Return the loss as it is; `WeightedSum` multiplies every term by its fixed weight."""
         return loss
 
     def weights(self) -> dict[str, float]:
-        """The given ones."""
-        return {name: objective.weight for name, objective in self.objectives.items()}
+        """Return the given weights."""
+        return {name: term.weight for name, term in self.terms.items()}

@@ -1,5 +1,5 @@
-"""The objectives' gradients on the shared parameters, one row each, in a buffer that is allocated once."""
-# T objectives, P shared parameters (scalars)
+"""The gradient matrix: the gradient of each loss on the shared parameters, a row each, in one reused buffer."""
+# T losses, P shared parameters (scalars)
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vision_mtl.training.balancing.processes import average, on_any
+from vision_mtl.training.balancing.processes import any_process, average
 
 
 class GradientMatrix:
-    """`matrix` (T, P), float32 (float64 where the parameters are), columns in the order of `shared`.
+    """`matrix` (T, P), float32 (float64 where the parameters are), with columns in the order of `shared`.
 
-    `present[t]` tells whether objective t was seen since `clear`, `reached[i]` whether anyone reached parameter i.
+    `present[t]`: loss t has been added since `clear`. `has_gradient[i]`: some loss gave parameter i a gradient.
     """
 
     def __init__(self, num_rows: int, shared: Sequence[nn.Parameter]) -> None:
@@ -23,31 +23,31 @@ class GradientMatrix:
         dtype = torch.promote_types(torch.float32, self.shared[0].dtype)
         self.matrix = torch.zeros(num_rows, sum(self.sizes), dtype=dtype, device=self.shared[0].device)
         self.present = [False] * num_rows
-        self.reached = [False] * len(self.shared)
+        self.has_gradient = [False] * len(self.shared)
 
     def clear(self) -> None:
-        """Forget the step."""
+        """Set all gradients to zero, for the next step."""
         self.matrix.zero_()
         self.present = [False] * len(self.present)
-        self.reached = [False] * len(self.reached)
+        self.has_gradient = [False] * len(self.has_gradient)
 
     def add(self, row: int, gradients: Sequence[Tensor | None], scale: float = 1.0) -> None:
         """Add `scale` times the gradients, one for each shared parameter, to a row; None counts as zeros."""
         self.present[row] = True
-        places = self.matrix[row].split(self.sizes)
-        for i, (place, gradient) in enumerate(zip(places, gradients, strict=True)):
+        slots = self.matrix[row].split(self.sizes)
+        for i, (slot, gradient) in enumerate(zip(slots, gradients, strict=True)):
             if gradient is not None:
-                self.reached[i] = True
-                place.view(gradient.shape).add_(gradient, alpha=scale)
+                self.has_gradient[i] = True
+                slot.view(gradient.shape).add_(gradient, alpha=scale)
 
     def average(self) -> None:
-        """Mean over processes; an objective that a process did not see counts as zeros there."""
+        """Average over processes; a loss that a process does not have counts as zeros there."""
         average(self.matrix)
-        flags = on_any([*self.present, *self.reached], self.matrix.device)
-        self.present, self.reached = flags[: len(self.present)], flags[len(self.present) :]
+        flags = any_process([*self.present, *self.has_gradient], self.matrix.device)
+        self.present, self.has_gradient = flags[: len(self.present)], flags[len(self.present) :]
 
     def compact(self) -> Tensor:
-        """The rows of the objectives present, (T', P), moved up within the buffer: no second buffer. Then `clear`."""
+        """Return the rows of the losses present, (T', P), moved up within the buffer. `clear` must follow."""
         kept = [row for row, present in enumerate(self.present) if present]
         for place, row in enumerate(kept):
             if place != row:
@@ -55,7 +55,9 @@ class GradientMatrix:
         return self.matrix[: len(kept)]
 
     def write(self, vector: Tensor) -> None:
-        """(P,) -> `.grad` of the shared parameters that anyone reached, in each parameter's own memory layout."""
-        for parameter, part, reached in zip(self.shared, vector.split(self.sizes), self.reached, strict=True):
-            if reached:
-                parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape))
+        """Write a vector (P,) to `.grad` of the parameters that have a gradient, in each one's memory layout."""
+        for parameter, values, has_gradient in zip(
+            self.shared, vector.split(self.sizes), self.has_gradient, strict=True
+        ):
+            if has_gradient:
+                parameter.grad = torch.empty_like(parameter).copy_(values.view(parameter.shape))

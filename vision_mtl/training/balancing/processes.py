@@ -1,4 +1,4 @@
-"""Means over processes, for what is averaged by hand and not by the wrapped model. With one process nothing happens."""
+"""Means over processes for what DDP does not average. In a run of one process nothing happens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 
 
 def several_processes() -> bool:
-    """Whether there is anybody to average with."""
+    """Return whether the run has more than one process."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
@@ -21,13 +21,13 @@ def average(tensor: Tensor) -> None:
 
 
 def take_from_first(tensor: Tensor) -> None:
-    """Replace `tensor`, of any shape, in place, by the first process's: what was drawn at random must agree."""
+    """Replace `tensor`, of any shape, in place, by that of the first process, so that random draws agree."""
     if several_processes():
         distributed.broadcast(tensor, src=0)
 
 
-def on_any(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """For each flag, whether it is set on any process."""
+def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Return for each flag whether it is set in any process."""
     if not several_processes():
         return list(flags)
     counts = torch.tensor(flags, dtype=torch.int64, device=device)
@@ -36,11 +36,11 @@ def on_any(flags: Sequence[bool], device: torch.device) -> list[bool]:
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Average `.grad` over processes. One that has none counts as zero; where no process has one it stays None."""
+    """Average `.grad` over processes. None counts as zeros if another process has a gradient, else it stays None."""
     if not parameters or not several_processes():
         return
-    reached = on_any([p.grad is not None for p in parameters], parameters[0].device)
-    for parameter in [p for p, some in zip(parameters, reached, strict=True) if some]:
+    has_gradient = any_process([p.grad is not None for p in parameters], parameters[0].device)
+    for parameter in [p for p, some in zip(parameters, has_gradient, strict=True) if some]:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         average(parameter.grad)

@@ -1,4 +1,4 @@
-"""Chooses the strategy for the processes that a run was started with."""
+"""Choose the strategy for the processes that a run was started with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision_mtl.training.strategies.single_process import SingleProcess
 
 
 def build_strategy(accelerator: Accelerator, shard: bool = False) -> Strategy:
-    """Return the strategy for the accelerator's processes; `shard` shards the backbone where there are several."""
+    """Return the strategy for the accelerator's processes; `shard` shards the backbone over several processes."""
     if accelerator.num_processes == 1:
         return SingleProcess(accelerator)
     return Sharded(accelerator) if shard else DataParallel(accelerator)

@@ -1,7 +1,7 @@
-"""What the training loop asks of the way a run is spread over processes.
+"""The contract of a strategy: how the processes of a run share the work of a step.
 
-The loop calls a strategy and does not know which one it has. `Strategy` holds what is the same wherever every process
-has the whole model.
+The training loop calls a strategy and does not know which one it is. The base class `Strategy` has what is common to
+the strategies in which every process holds the full model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.options import Optim
 from vision_mtl.training.process_sync import Synced
@@ -36,14 +37,15 @@ class Strategy:
         self.accelerator = accelerator
 
     def check(self, optim: Optim, balancing: Balancing | None, compiled: bool) -> None:
-        """Raise `UserError` for options that this strategy cannot serve."""
+        """Raise `UserError` for options that do not work with this strategy."""
 
-    def place(self, model: nn.Module, layout: torch.memory_format, balancing: Balancing | None) -> None:
+    def place(self, model: SharedModel, layout: torch.memory_format, balancing: Balancing | None) -> None:
         """Move the model to the device, in place, before the optimiser is built over its parameters."""
-        raise NotImplementedError
+        # nn.Module's stub lacks memory_format
+        model.to(self.accelerator.device, memory_format=layout)  # type: ignore[call-overload]
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the module that a step calls. The optimiser stays ours: checkpoints name its state themselves."""
+    def wrap(self, model: SharedModel) -> nn.Module:
+        """Return the module that a step calls. The optimiser is not wrapped: our checkpoints name its state."""
         return self.accelerator.prepare_model(model)
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[object]:
@@ -51,32 +53,32 @@ class Strategy:
         raise NotImplementedError
 
     def average_gradients(self) -> None:
-        """Average what the last backward pass has not averaged over the processes."""
+        """Average the gradients that the last backward pass has not averaged over the processes."""
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
         """Scale the gradients in place to a norm of at most `limit`; return the norm before, a scalar."""
         return nn.utils.clip_grad_norm_(parameters, limit)
 
-    def whole_model(self, model: nn.Module) -> nn.Module:
-        """Return the module that scores and pictures use; it has weights within `full_weights` and after `gather`."""
+    def whole_model(self, model: SharedModel) -> SharedModel:
+        """Return the model for scores and pictures; it has weights within `full_weights` and after `gather`."""
         return model
 
     @contextmanager
-    def full_weights(self, model: nn.Module, keep: bool = True) -> Iterator[nn.Module]:
-        """A context with `whole_model`, its weights gathered where `keep`. Every process must enter it."""
+    def full_weights(self, model: SharedModel, keep: bool = True) -> Iterator[SharedModel]:
+        """Return a context with `whole_model`, its weights gathered where `keep`. Every process must enter it."""
         yield self.whole_model(model)
 
     def gather(self) -> None:
         """Leave full weights in `whole_model` of every process, at the end of training. All must call it."""
 
     def sync(self, names: Sequence[str], seconds: float, stopping: bool, records: Sequence[StepRecord]) -> Synced:
-        """Return the clock, the wish to stop and the records that hold for all processes; see `sync_processes`."""
+        """Return the clock, the request to stop and the records that hold for all processes; see `sync_processes`."""
         raise NotImplementedError
 
     def gather_texts(self, text: str) -> str:
-        """Return the texts of all processes, each different one once."""
+        """Return the texts of all processes, without duplicates."""
         raise NotImplementedError
 
-    def any(self, asked: bool) -> bool:
-        """Whether it is so in this process, or in any where `saves_together`."""
-        return asked
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in this process, or in any process if `saves_together`."""
+        return flag

@@ -1,4 +1,4 @@
-"""Several processes, each with the whole model and its part of the batch; DDP averages the gradients.
+"""Several processes, each with the full model and its share of the batch; DDP averages the gradients.
 
 Li et al., "PyTorch distributed", 2020, https://arxiv.org/abs/2006.15704. The module is wrapped by accelerate.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vision_mtl.models.batch_norm import synchronise
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.process_sync import Synced, gather_texts, sync_processes
 from vision_mtl.training.step_record import StepRecord
@@ -19,14 +20,14 @@ from vision_mtl.training.strategies.contract import Strategy
 
 
 class DataParallel(Strategy):
-    """A replica in each process. BatchNorm takes its statistics over all processes on GPUs."""
+    """Trains a replica in each process. On GPUs, BatchNorm's statistics are over all processes."""
 
     alone = False
 
-    def place(self, model: nn.Module, layout: torch.memory_format, balancing: Balancing | None) -> None:
+    def place(self, model: SharedModel, layout: torch.memory_format, balancing: Balancing | None) -> None:
         if self.accelerator.device.type == "cuda":
             synchronise(model)
-        model.to(self.accelerator.device, memory_format=layout)
+        super().place(model, layout, balancing)
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[object]:
         return self.accelerator.no_sync(wrapped)

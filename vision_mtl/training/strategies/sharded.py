@@ -1,6 +1,6 @@
-"""Several processes, each with its shard of the backbone (`runtime.shard`); FSDP gathers a block's weights as it runs.
+"""Several processes, each with a shard of the backbone (`runtime.shard`); FSDP gathers a block's weights as it runs.
 
-Where full weights are needed (scores, pictures, checkpoints) all processes take part in gathering them.
+For scores, pictures and checkpoints, which need full weights, all processes take part in gathering them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.models.batch_norm import synchronise
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
-from vision_mtl.training.balancing.processes import average_gradients, on_any
+from vision_mtl.training.balancing.processes import any_process, average_gradients
 from vision_mtl.training.dtensors import clip_gradients, full_tensors, is_dtensor
 from vision_mtl.training.options import Optim
 from vision_mtl.training.process_sync import Synced, gather_texts, sync_processes
-from vision_mtl.training.sharding import check_shard, hollow, shard_backbone
+from vision_mtl.training.sharding import check_shard, copy_without_weights, shard_backbone
 from vision_mtl.training.step_record import StepRecord
 from vision_mtl.training.strategies.contract import Strategy
 
 
 class Sharded(Strategy):
-    """A shard of the backbone's weights, gradients and optimiser state in each process; decoder and heads whole.
+    """Keeps a shard of the backbone's weights, gradients and optimiser state in each process; the rest is replicated.
 
-    `whole` is a plain copy of the model for one process, which has no weights but between `gather` and `release`.
+    `whole` is an unsharded copy of the model. It has weights only within `full_weights` and after `gather`.
     """
 
     alone = False
@@ -35,17 +36,17 @@ class Sharded(Strategy):
     def check(self, optim: Optim, balancing: Balancing | None, compiled: bool) -> None:
         check_shard(optim, balancing, compiled)
 
-    def place(self, model: nn.Module, layout: torch.memory_format, balancing: Balancing | None) -> None:
+    def place(self, model: SharedModel, layout: torch.memory_format, balancing: Balancing | None) -> None:
         device = self.accelerator.device
         if device.type == "cuda":
             synchronise(model)
-        self.model, self.whole = model, hollow(model).to(device)
+        self.model, self.whole = model, copy_without_weights(model).to(device)
         shard_backbone(model, device)
         self.replicated = [p for p in model.parameters() if p.requires_grad and not is_dtensor(p)]
-        if balancing is not None:  # it compares no gradients here, and would keep the full weights alive
+        if balancing is not None:  # it needs no gradients here (`check`), and would keep the full weights in memory
             balancing.shared, balancing.rest, balancing.conflicts.shared = [], [], []
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: SharedModel) -> nn.Module:
         return model
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[object]:
@@ -57,11 +58,11 @@ class Sharded(Strategy):
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
         return clip_gradients(parameters, limit)
 
-    def whole_model(self, model: nn.Module) -> nn.Module:
+    def whole_model(self, model: SharedModel) -> SharedModel:
         return self.whole
 
     @contextmanager
-    def full_weights(self, model: nn.Module, keep: bool = True) -> Iterator[nn.Module]:
+    def full_weights(self, model: SharedModel, keep: bool = True) -> Iterator[SharedModel]:
         self._gather(keep)
         yield self.whole
         for parameter in self.whole.parameters():
@@ -76,11 +77,11 @@ class Sharded(Strategy):
     def gather_texts(self, text: str) -> str:
         return gather_texts(text)
 
-    def any(self, asked: bool) -> bool:
-        return on_any([asked], self.accelerator.device)[0]
+    def any(self, flag: bool) -> bool:
+        return any_process([flag], self.accelerator.device)[0]
 
     def _gather(self, keep: bool) -> None:
-        """Give `whole` the present weights, where `keep`. All processes must call it."""
+        """Copy the present weights to `whole` where `keep`. All processes must call it."""
         own = self.model.state_dict()
         found = full_tensors(own, keep)
         if not keep:

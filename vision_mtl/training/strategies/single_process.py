@@ -1,26 +1,21 @@
-"""One process with one device: nothing to share."""
+"""One process with one device, which takes the step alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import nn
 
-from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.process_sync import Synced
 from vision_mtl.training.step_record import StepRecord
 from vision_mtl.training.strategies.contract import Strategy
 
 
 class SingleProcess(Strategy):
-    """The whole step in this process."""
+    """Takes the step in this process alone."""
 
     alone = True
-
-    def place(self, model: nn.Module, layout: torch.memory_format, balancing: Balancing | None) -> None:
-        model.to(self.accelerator.device, memory_format=layout)
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[object]:
         return nullcontext()
