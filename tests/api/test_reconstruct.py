@@ -26,7 +26,7 @@ def test_every_pretext_has_pictures_and_a_skill(pretrained: LoadedRun, images: t
     assert torch.equal(found.original, images) and found.damaged.shape == images.shape
     assert "<img" in found._repr_html_() and len(found._repr_html_()) < 300_000
     if found.repaired is None:
-        assert found.probabilities.sum(1) == pytest.approx(1, abs=1e-5) and len(found.said) == len(found.true) == 5
+        assert found.probabilities.sum(1) == pytest.approx(1, abs=1e-5) and len(found.predicted) == len(found.true) == 5
         assert len(found.class_names) == found.probabilities.shape[1]
         with pytest.raises(UserError, match="repairs nothing"):
             found.pictures("repaired")
@@ -39,7 +39,12 @@ def test_every_pretext_has_pictures_and_a_skill(pretrained: LoadedRun, images: t
 def test_views_are_compared_and_have_no_damage_to_name(pretrained: LoadedRun, images: torch.Tensor) -> None:
     found = pretrained.reconstruct(images, "contrast")
     assert len(found) == 10 and found.names[0] == found.names[1] and torch.equal(found.original[0::2], images)
-    assert found.said is None and found.repaired is None and np.isfinite(found.skill) and "<img" in found._repr_html_()
+    assert (
+        found.predicted is None
+        and found.repaired is None
+        and np.isfinite(found.skill)
+        and "<img" in found._repr_html_()
+    )
     with pytest.raises(UserError, match="no damage to name"):
         pretrained.reconstruct(images, "contrast", damage="views")
 
@@ -91,7 +96,7 @@ def test_draws_follow_the_seed(pretrained: LoadedRun, images: torch.Tensor) -> N
         ("grid_mask", {"grid": [2, 3], "cell": (0, 0)}, "cell needs one grid"),
         ("grid_mask", {"damage": "4x4/r9c0"}, "unknown damage"),
         ("grid_mask", {"cell": (0, 0), "damage": "4x4/r0c0"}, "give one"),
-        ("grid_mask", {"residual": False}, "its answer means nothing with False"),
+        ("grid_mask", {"residual": False}, "defines its output: it cannot be False"),
         ("grid_mask", {"fill": "learned"}, "learned_fill was False"),
         ("decolorise", {"answer": "classify"}, "answer was regress"),
         ("downsample", {"factor": 64}, "exceeds the image's 32 pixels"),

@@ -1,4 +1,4 @@
-"""The explorer over HTTP: what it says is right, and what is hidden stays hidden; and the command that serves it."""
+"""The explorer over HTTP: its replies are correct and hidden pixels never leak; and the command that serves it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from explorer_questions import answer, ask, colourful, file_of, pixels_of, uploaded
+from explorer_requests import colourful, file_of, pixels_of, repair, send, uploaded
 
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
@@ -49,31 +49,31 @@ def pool(explorable: Path) -> Pool:
 
 @pytest.fixture(scope="module")
 def start(page: Server) -> dict[str, Any]:
-    return ask(page, "/api/start")[2]
+    return send(page, "/api/start")[2]
 
 
-def test_the_start_says_what_the_run_can_do(page: Server, start: dict[str, Any], pool: Pool) -> None:
+def test_the_start_describes_the_run(page: Server, start: dict[str, Any], pool: Pool) -> None:
     assert start["size"] == [32, 32] and start["channels"] == 3 and start["has_colour"]
     assert start["heads"] == ["decolorise", "downsample", "grid_mask", "rotation"]
     assert start["grids"] == [[4, 4]] and start["factors"] == {"offered": [2, 4, 8], "trained": [4]}
     assert [task["name"] for task in start["tasks"]] == ["letter", "shade", "size", "seen"]
-    assert start["others"] == [{"name": "rotation", "damages": ["turn0", "turn90", "turn180", "turn270"], "asks": True}]
+    assert start["others"] == [
+        {"name": "rotation", "damages": ["turn0", "turn90", "turn180", "turn270"], "classifies": True}
+    ]
     assert len(start["edges"]["rows"]) == 16 and start["edges"]["columns"]["5"] == [0, 6, 12, 19, 25, 32]
     assert start["num_indexed"] == 25 and start["about"]["note"] is None
     test = set(pool.indices("test").tolist())
     assert len(start["examples"]) == 6 and {example["number"] for example in start["examples"]} <= test
     for example in start["examples"]:
-        shown = pixels_of(ask(page, f"/images/{example['number']}.png")[2])
+        shown = pixels_of(send(page, f"/images/{example['number']}.png")[2])
         assert np.array_equal(shown, pool.pixels(torch.tensor([example["number"]]))[0])
         classes = pool.targets["letter"]
         true = classes.values[example["number"]]
         assert example["labels"].get("letter") == (None if true < 0 else classes.class_names[true])
 
 
-def test_errors_are_those_that_a_discovery_measures(
-    explorable: Path, page: Server, start: dict[str, Any], pool: Pool
-) -> None:
-    """The same image under the same damage, by the code that scores whole sets."""
+def test_errors_are_those_of_a_discovery(explorable: Path, page: Server, start: dict[str, Any], pool: Pool) -> None:
+    """The same image with the same damage, scored by the code for complete sets."""
     model, state = restore_model(str(explorable))
     mixture = Mixture({name: PRETEXTS.get(name)(**state["pretexts"][name]) for name in start["heads"]})
     index = torch.tensor([start["examples"][0]["number"]])
@@ -81,20 +81,20 @@ def test_errors_are_those_that_a_discovery_measures(
     image = {"number": int(index)}
     cells = model_errors(judged, "grid_mask", index)[0]
     for cell in (0, 5, 15):
-        found = answer(page, image, grid=[4, 4], cells=[cell])["scores"]
+        found = repair(page, image, grid=[4, 4], cells=[cell])["scores"]
         assert found["repaired"] == pytest.approx(cells[cell], rel=1e-4)
         assert found["scored"] == pytest.approx(1 / 16)
         assert found["skill"] == pytest.approx(1 - found["repaired"] / found["classic"])
-    grey = answer(page, image, grey=True)["scores"]
+    grey = repair(page, image, grey=True)["scores"]
     assert grey["repaired"] == pytest.approx(model_errors(judged, "decolorise", index)[0, 0], rel=1e-4)
-    coarse = answer(page, image, factor=4)["scores"]
+    coarse = repair(page, image, factor=4)["scores"]
     assert coarse["repaired"] == pytest.approx(model_errors(judged, "downsample", index)[0, 0], rel=1e-4)
     assert coarse["classic"] == coarse["untrained"]  # both are the bicubic image
 
 
-def test_pictures_are_what_their_names_say(page: Server) -> None:
+def test_pictures_match_their_names(page: Server) -> None:
     picture = colourful()
-    found = answer(page, uploaded(picture), grid=[2, 2], cells=[3])["pictures"]
+    found = repair(page, uploaded(picture), grid=[2, 2], cells=[3])["pictures"]
     seen = {name: pixels_of(text).astype(int) for name, text in found.items()}
     assert list(seen) == ["original", "damaged", "prediction", "repaired", "classic", "error", "classic_error"]
     hidden = np.zeros((32, 32), bool)
@@ -104,7 +104,7 @@ def test_pictures_are_what_their_names_say(page: Server) -> None:
         assert not np.array_equal(seen[name][hidden], picture[hidden])
     assert np.array_equal(seen["original"], picture)
     assert not (seen["error"][~hidden] - [0, 0, 4]).any(), "the error map's darkest colour where nothing was repaired"
-    grey = pixels_of(answer(page, uploaded(picture), grey=True)["pictures"]["damaged"])
+    grey = pixels_of(repair(page, uploaded(picture), grey=True)["pictures"]["damaged"])
     assert np.ptp(grey, axis=2).max() == 0
 
 
@@ -117,7 +117,7 @@ def test_pictures_are_what_their_names_say(page: Server) -> None:
         {"grid": [4, 4], "cells": [5, 6], "grey": True, "factor": 2},
     ],
 )
-def test_what_is_hidden_changes_no_answer(page: Server, damage: dict[str, Any]) -> None:
+def test_hidden_pixels_change_no_prediction(page: Server, damage: dict[str, Any]) -> None:
     picture = colourful()
     rows, columns = damage["grid"]
     cell = (np.arange(32) * rows // 32)[:, None] * columns + np.arange(32) * columns // 32
@@ -127,7 +127,7 @@ def test_what_is_hidden_changes_no_answer(page: Server, damage: dict[str, Any]) 
         cell = at[0][:, None] * columns + at[1]
     hidden = np.isin(cell, damage["cells"])
     other = np.where(hidden[..., None], 255 - picture, picture)
-    first, second = (answer(page, uploaded(image), **damage) for image in (picture, other))
+    first, second = (repair(page, uploaded(image), **damage) for image in (picture, other))
     assert first["pictures"]["original"] != second["pictures"]["original"]
     for name in ("damaged", "classic", *(["prediction"] if "prediction" in first["pictures"] else [])):
         assert first["pictures"][name] == second["pictures"][name], name
@@ -135,21 +135,21 @@ def test_what_is_hidden_changes_no_answer(page: Server, damage: dict[str, Any]) 
     for view in ("damaged", "repaired"):
         assert first["neighbours"][view] == second["neighbours"][view]
         for one, two in zip(first["tasks"], second["tasks"], strict=True):
-            assert one["answers"][view] == two["answers"][view]
-    assert first["tasks"][0]["answers"]["original"] != second["tasks"][0]["answers"]["original"]
+            assert one["predictions"][view] == two["predictions"][view]
+    assert first["tasks"][0]["predictions"]["original"] != second["tasks"][0]["predictions"]["original"]
 
 
-def test_heads_say_what_predict_says(explorable: Path, page: Server, tmp_path: Path) -> None:
+def test_predictions_are_those_of_predict(explorable: Path, page: Server, tmp_path: Path) -> None:
     picture = colourful(3, (50, 40))
     (tmp_path / "one.png").write_bytes(file_of(picture))
     words = ["--stage", "predict", "--init_from", str(explorable), "--predict.images", str(tmp_path / "one.png")]
     assert main([*words, "--run_dir", str(tmp_path / "run"), "--device", "cpu", "--runtime.precision", "fp32"]) == 0
     [expected] = json.loads((tmp_path / "run" / "predictions.json").read_text())
-    found = answer(page, uploaded(picture), grid=[4, 4], cells=[0])
+    found = repair(page, uploaded(picture), grid=[4, 4], cells=[0])
     assert found["views"] == ["original", "damaged", "repaired"]
     for task in found["tasks"]:
         own = expected["tasks"][task["name"]]
-        for key, value in task["answers"]["original"].items():
+        for key, value in task["predictions"]["original"].items():
             assert own[key] == (pytest.approx(value, abs=1e-4) if not isinstance(value, str) else value)
     dense = next(task for task in found["tasks"] if task["kind"] == "dense")
     assert {pixels_of(text).shape for text in dense["pictures"].values()} == {(32, 32, 3)}
@@ -159,8 +159,8 @@ def test_neighbours_are_the_nearest_and_never_the_image_itself(
     explorable: Path, open_page: OpenPage, pool: Pool
 ) -> None:
     server = open_page(explorable, split="train")
-    example = ask(server, "/api/start")[2]["examples"][2]["number"]
-    found = answer(server, {"number": example}, grid=[4, 4], cells=[1])["neighbours"]["original"]
+    example = send(server, "/api/start")[2]["examples"][2]["number"]
+    found = repair(server, {"number": example}, grid=[4, 4], cells=[1])["neighbours"]["original"]
     model, _ = restore_model(str(explorable))
     train = pool.indices("train")
     indexed = train[torch.linspace(0, len(train) - 1, 25).long()]
@@ -173,20 +173,21 @@ def test_neighbours_are_the_nearest_and_never_the_image_itself(
     assert [near["similarity"] for near in found] == pytest.approx([values[n] for n in order], abs=2e-4)
 
 
-def test_several_damages_are_repaired_in_turn_and_a_question_is_answered(page: Server) -> None:
-    both = answer(page, uploaded(colourful()), grid=[4, 4], cells=[5], grey=True)
+def test_several_damages_are_repaired_in_turn_and_a_class_is_predicted(page: Server) -> None:
+    both = repair(page, uploaded(colourful()), grid=[4, 4], cells=[5], grey=True)
     assert "one after the other" in both["how"] and both["scores"]["scored"] == 1
-    alone = answer(page, uploaded(colourful()), grey=True)
+    alone = repair(page, uploaded(colourful()), grey=True)
     assert both["pictures"]["repaired"] != alone["pictures"]["repaired"]
-    asked = answer(page, uploaded(colourful()), name="rotation", number=1)
-    assert asked["question"]["true"] == "90°" and sum(asked["question"]["said"].values()) == pytest.approx(1, abs=1e-5)
-    assert asked["views"] == ["original", "damaged"] and asked["scores"] is None
-    assert np.array_equal(pixels_of(asked["pictures"]["damaged"]), np.rot90(colourful()))
-    nothing = answer(page, uploaded(colourful()))
+    turned = repair(page, uploaded(colourful()), name="rotation", number=1)
+    classes = turned["classification"]
+    assert classes["true"] == "90°" and sum(classes["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert turned["views"] == ["original", "damaged"] and turned["scores"] is None
+    assert np.array_equal(pixels_of(turned["pictures"]["damaged"]), np.rot90(colourful()))
+    nothing = repair(page, uploaded(colourful()))
     assert nothing["views"] == ["original"] and list(nothing["pictures"]) == ["original"]
 
 
-def test_a_chain_that_was_trained_repairs_at_once(explorable: Path, open_page: OpenPage, tmp_path: Path) -> None:
+def test_a_trained_chain_repairs_in_one_pass(explorable: Path, open_page: OpenPage, tmp_path: Path) -> None:
     model, state = restore_model(str(explorable))
     steps = {"grid_mask": {}, "decolorise": {}}
     state = state | {"pretexts": {"chain": {"steps": steps, "weight": 1.0}}, "task_answers": {}, "class_names": {}}
@@ -197,43 +198,43 @@ def test_a_chain_that_was_trained_repairs_at_once(explorable: Path, open_page: O
         tmp_path / "checkpoints/best.safetensors", state, {k: v for k, v in tensors.items() if k.startswith(kept)}
     )
     server = open_page(tmp_path)
-    found = answer(server, uploaded(colourful()), grid=[4, 4], cells=[5], grey=True)
+    found = repair(server, uploaded(colourful()), grid=[4, 4], cells=[5], grey=True)
     assert found["how"] == "The run's head for hidden pixels and lost colour repaired it."
-    alone = answer(server, uploaded(colourful()), grid=[4, 4], cells=[5])
+    alone = repair(server, uploaded(colourful()), grid=[4, 4], cells=[5])
     assert "repaired" not in alone["pictures"] and "No head of this run repairs hidden pixels" in alone["how"]
     assert alone["views"] == ["original", "damaged"] and alone["scores"]["skill"] is None
     assert found["tasks"] == []
 
 
 @pytest.mark.slow
-def test_a_run_without_its_images_still_answers_and_may_borrow_a_repairer(
+def test_a_run_without_its_images_still_predicts_and_may_use_another_runs_repairs(
     many_headed: Callable[..., Path], open_page: OpenPage, tmp_path: Path, explorable: Path
 ) -> None:
     run = many_headed(tmp_path / "run", size="32,32")
     server = open_page(run, repair_with=str(explorable))
-    start = ask(server, "/api/start")[2]
+    start = send(server, "/api/start")[2]
     assert start["examples"] == [] and start["num_indexed"] == 0
     assert "The run's own images are not here" in start["about"]["note"] and "private/place" in start["about"]["note"]
-    found = answer(server, uploaded(colourful()), grid=[4, 4], cells=[5])
+    found = repair(server, uploaded(colourful()), grid=[4, 4], cells=[5])
     assert [task["kind"] for task in found["tasks"]] == ["single_label", "multi_label", "regression", "dense"]
     assert "repaired" in found["pictures"] and found["neighbours"] == {}
-    without = answer(open_page(run), uploaded(colourful()), grid=[4, 4], cells=[5])
+    without = repair(open_page(run), uploaded(colourful()), grid=[4, 4], cells=[5])
     assert "repaired" not in without["pictures"] and without["pictures"]["damaged"] == found["pictures"]["damaged"]
     wide = many_headed(tmp_path / "wide")
     with pytest.raises(UserError, match=r"takes images of 32 x 48 pixels .* of 32 x 32"):
         open_page(run, repair_with=str(wide))
     grey = open_page(many_headed(tmp_path / "grey", size="32,48", chans=1))
-    assert not ask(grey, "/api/start")[2]["has_colour"]
-    found = answer(grey, uploaded(colourful()), grid=[4, 6], cells=[5])
+    assert not send(grey, "/api/start")[2]["has_colour"]
+    found = repair(grey, uploaded(colourful()), grid=[4, 6], cells=[5])
     assert pixels_of(found["pictures"]["damaged"]).shape == (32, 48)
 
 
 def test_unlisted_images_of_the_run_are_not_shown(page: Server, start: dict[str, Any], pool: Pool) -> None:
-    shown = {n for n in range(len(pool)) if ask(page, f"/images/{n}.png")[0] == 200}
+    shown = {n for n in range(len(pool)) if send(page, f"/images/{n}.png")[0] == 200}
     examples = {example["number"] for example in start["examples"]}
     assert examples < shown and len(shown) <= len(examples) + start["num_indexed"] < len(pool)
     hidden = next(n for n in range(len(pool)) if n not in shown)
-    assert ask(page, "/api/answer", {"image": {"number": hidden}, "damage": {}})[0] == 400
+    assert send(page, "/api/repair", {"image": {"number": hidden}, "damage": {}})[0] == 400
 
 
 # the command
@@ -253,7 +254,7 @@ def test_the_command_serves_until_interrupted_and_writes_nothing(explorable: Pat
     assert {file: file.stat().st_mtime_ns for file in explorable.rglob("*")} == before
 
 
-def test_which_run_is_looked_at(explorable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_which_run_is_shown(explorable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--stage", "explore"]) == 2
     assert "explore needs a trained run" in capsys.readouterr().err
     assert main(["--stage", "explore", "--run_dir", str(tmp_path / "none")]) == 2
@@ -272,7 +273,7 @@ def test_which_run_is_looked_at(explorable: Path, tmp_path: Path, capsys: pytest
         assert words in capsys.readouterr().err
 
 
-def test_other_images_that_are_not_there_end_the_command(explorable: Path, tmp_path: Path) -> None:
+def test_missing_images_given_as_options_end_the_command(explorable: Path, tmp_path: Path) -> None:
     given = {"init_from": [str(explorable)], "data.unlabelled": [f"images/{tmp_path}/none"], "device": ["cpu"]}
     config = resolve("explore", {}, given)
     with pytest.raises(UserError, match="none"):

@@ -38,27 +38,27 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[OpenPage]:
-    """Opens the page; in the end nothing may have been complained of, or asked of another machine."""
+    """Opens the page; at the end there must be no errors, and no requests to other machines."""
     pages: list[tuple[Page, str, list[str], list[str]]] = []
 
     def open_at(server: Server, size: tuple[int, int] = DESK, scheme: str = "light") -> Page:
         page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-        complaints: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        errors: list[str] = []
+        requests: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(server.url)
         page.wait_for_selector("body[data-ready]")
         settle(page)
-        pages.append((page, server.url, complaints, asked))
+        pages.append((page, server.url, errors, requests))
         return page
 
     yield open_at
-    for page, url, complaints, asked in pages:
+    for page, url, errors, requests in pages:
         page.close()
-        assert not complaints
-        assert len(asked) > 4 and all(one.startswith(url) for one in asked)
+        assert not errors
+        assert len(requests) > 4 and all(one.startswith(url) for one in requests)
 
 
 def settle(page: Page) -> None:
@@ -76,7 +76,7 @@ def pixels(page: Page, selector: str) -> np.ndarray:
     return np.array(values).reshape(height, width, 4)[..., :3]
 
 
-def said(page: Page) -> dict[str, str]:
+def predictions(page: Page) -> dict[str, str]:
     heads = page.locator(".head")
     return {heads.nth(k).get_attribute("data-task"): heads.nth(k).inner_text() for k in range(heads.count())}
 
@@ -89,14 +89,14 @@ def image_file(seed: int) -> bytes:
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (PHONE, "dark")])
-def test_an_image_is_chosen_a_cell_clicked_and_everything_answers(
+def test_an_image_is_chosen_a_cell_clicked_and_everything_is_updated(
     server: Server, visit: OpenPage, size: tuple[int, int], scheme: str
 ) -> None:
     page = visit(server, size, scheme)
     page.locator("#examples button").nth(2).click()
     settle(page)
     assert page.locator("#examples button").nth(2).get_attribute("aria-pressed") == "true"
-    repaired, before = pixels(page, "[data-picture=repaired] canvas"), said(page)
+    repaired, before = pixels(page, "[data-picture=repaired] canvas"), predictions(page)
     assert list(before) == ["letter", "shade", "size", "seen"]
     page.locator("#cells button").nth(10).click()
     settle(page)
@@ -104,7 +104,7 @@ def test_an_image_is_chosen_a_cell_clicked_and_everything_answers(
     cell = np.zeros((32, 32), bool)
     cell[16:24, 16:24] = True
     assert changed.any() and not changed[~cell & ~cell_of(5)].any(), "only hidden cells are repaired"
-    after = said(page)
+    after = predictions(page)
     assert all(re.search(r"repaired\s+\S+\s+[\d.-]+", text) for text in after.values())
     assert after != before, "at least one head notices"
     assert page.locator("#skill-value").inner_text()[0] in "+\N{MINUS SIGN}"
@@ -147,7 +147,7 @@ def test_the_keyboard_is_enough(server: Server, visit: OpenPage) -> None:
     assert page.locator("#cells").is_hidden()
 
 
-def test_a_mask_is_painted_and_wiped(server: Server, visit: OpenPage) -> None:
+def test_a_mask_is_painted_and_erased(server: Server, visit: OpenPage) -> None:
     page = visit(server)
     page.locator("[value=brush]").check()
     settle(page)
@@ -165,10 +165,10 @@ def test_a_mask_is_painted_and_wiped(server: Server, visit: OpenPage) -> None:
     stroke(0.2, 0.8)
     painted = (pixels(page, "#editor") != clean).any(2)
     assert painted[16, 8:24].all() and not painted[:10].any() and not painted[22:].any()
-    page.locator("#wipe").check()
+    page.locator("#erase").check()
     stroke(0.4, 0.9)
-    wiped = (pixels(page, "#editor") != clean).any(2)
-    assert wiped[16, 7:10].all() and not wiped[16, 14:].any()
+    erased = (pixels(page, "#editor") != clean).any(2)
+    assert erased[16, 7:10].all() and not erased[16, 14:].any()
     page.get_by_role("button", name="Show all").click()
     settle(page)
     assert np.array_equal(pixels(page, "#editor"), clean)
@@ -194,7 +194,7 @@ def test_colours_resolution_grid_and_another_pretext(server: Server, visit: Open
     page.locator("#other").select_option("rotation")
     page.locator("#number").select_option(label="turn180")
     settle(page)
-    assert "the truth, 180°, is bold" in page.locator(".question").inner_text()
+    assert "the true class, 180°, is bold" in page.locator(".classification").inner_text()
     assert page.locator("#grey").is_disabled() and page.locator(".near-row").count() == 2
     original = pixels(page, "[data-picture=original] canvas")
     assert np.array_equal(pixels(page, "#editor"), original[::-1, ::-1])
@@ -216,7 +216,7 @@ def test_a_file_is_chosen_or_dropped_and_a_bad_one_refused_in_words(server: Serv
     choose("empty.png", b"")
     page.wait_for_selector("#error:has-text('empty.png is empty')")
     choose("large.png", b"0" * 20_000_001)
-    page.wait_for_selector("#error:has-text('at most 20 MB are taken')")
+    page.wait_for_selector("#error:has-text('at most 20 MB are allowed')")
     choose("letter.png", image_file(1))
     page.wait_for_selector("#error", state="hidden")
     settle(page)
@@ -241,13 +241,13 @@ def test_a_run_without_images_or_repairs_says_so(
     page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": image_file(1)})
     page.wait_for_selector(".head")
     settle(page)
-    assert list(said(page)) == ["shape", "tags", "age", "layout"]
+    assert list(predictions(page)) == ["shape", "tags", "age", "layout"]
     assert page.locator("[data-picture=repaired]").count() == 0
     assert page.locator("[data-picture=classic]").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
 
 
-def test_a_refusal_and_an_ended_program_are_told_in_words(
+def test_a_refusal_and_an_ended_program_are_shown(
     explorable: Path, open_page: Callable[..., Server], browser: Any
 ) -> None:
     server = open_page(explorable)
@@ -255,18 +255,18 @@ def test_a_refusal_and_an_ended_program_are_told_in_words(
     page.goto(server.url)
     page.wait_for_selector("body[data-ready]")
     settle(page)
-    told = page.locator("#error")
-    assert told.is_hidden()
+    shown = page.locator("#error")
+    assert shown.is_hidden()
     page.locator("#file").set_input_files({"name": "no.png", "mimeType": "image/png", "buffer": b"hello"})
-    told.wait_for(state="visible")
-    assert told.inner_text().startswith("The file cannot be read: not an image")
-    page.route("**/api/answer", lambda route: route.abort())
+    shown.wait_for(state="visible")
+    assert shown.inner_text().startswith("The file cannot be read: not an image")
+    page.route("**/api/repair", lambda route: route.abort())
     page.locator("#cells button").first.click()
-    page.wait_for_selector("#error:has-text('The program does not answer')")
-    ended = "The program does not answer: was it ended on its terminal? Start it again, then reload this page."
-    assert told.inner_text() == ended
-    page.unroute("**/api/answer")
+    page.wait_for_selector("#error:has-text('The program does not respond')")
+    ended = "The program does not respond: was it stopped on its terminal? Start it again, then reload this page."
+    assert shown.inner_text() == ended
+    page.unroute("**/api/repair")
     page.locator("#cells button").last.click()
-    told.wait_for(state="hidden")  # or it would stay on the page for ever
-    assert told.text_content() == ""
+    shown.wait_for(state="hidden")  # or it would stay on the page
+    assert shown.text_content() == ""
     page.close()

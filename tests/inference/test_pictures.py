@@ -1,4 +1,4 @@
-"""What the pictures of views say: who was taken for whom."""
+"""Panels of embedding pretexts: captions count the views of other images that are nearer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def test_only_views_of_other_images_count_as_nearer() -> None:
     mixture = Mixture({"contrast": Contrast(views=3, view_size=8)})
     part, damaged = mixture.prepare_all("contrast", images, Keys(0, 0, torch.arange(4)))
     embedding = torch.eye(4).repeat_interleave(3, 0)  # each image's three views agree
-    embedding[2] = torch.tensor([1.0, 0.1, 0.0, 0.0])  # and a third that agrees less is no stranger
-    embedding[4] = torch.tensor([1.0, 0.5, 0.0, 0.0])  # the second of image 1 lies with image 0, and one of 2 beside 1
+    embedding[2] = torch.tensor([1.0, 0.1, 0.0, 0.0])  # and a third that agrees less is not counted
+    embedding[4] = torch.tensor([1.0, 0.5, 0.0, 0.0])  # the second of image 1 is at image 0, and one of 2 near image 1
     embedding[8] = torch.tensor([0.0, 1.0, 1.0, 0.0])
     panel = part_panel("views", part, damaged, embedding)
     assert panel.captions == ["found", "1 nearer", "found", "found"]

@@ -1,1 +1,1 @@
-"""The explorer: a page on this machine on which an image is damaged by hand, repaired, and shown to every head."""
+"""The explorer: a local web page that damages an image by hand, repairs it and predicts every task."""

@@ -1,7 +1,7 @@
-"""A damage that a person asks for, in the pretexts' own terms: a draw that is chosen instead of drawn.
+"""Damage that a person chooses on the page, as a pretext with a chosen instead of a random draw.
 
-Hidden cells, lost colour and lost resolution are chosen by hand, alone or together (then they are a `chain`); any other
-pretext of the run by the number of one of its damages. A painted mask is a grid with a cell for each pixel.
+Hidden cells, lost colour and lost resolution are chosen by hand, alone or together (as a `chain`); for other pretexts
+of the run, one of their damages is chosen by number. A painted mask is a grid with one cell per pixel.
 """
 # b = 1 image, C channels, H W pixels, n cells
 
@@ -26,15 +26,15 @@ from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Part
 
 MASK, GREY, COARSE, CHAIN = "grid_mask", "decolorise", "downsample", "chain"
-BY_HAND = (MASK, GREY, COARSE)  # in the order in which they are done together
+BY_HAND = (MASK, GREY, COARSE)  # in the order of a chain
 WORDS = {MASK: "hidden pixels", GREY: "lost colour", COARSE: "lost resolution"}
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is asked: `cells` of a `grid` (rows, columns) hidden, in raster order; the colours, the resolution lost.
+    """The chosen damage: hidden `cells` of a `grid` (rows, columns) in raster order, `grey`, resolution / `factor`.
 
-    Or damage `number` of the pretext `name`, and nothing else.
+    Or only damage `number` of the pretext `name`.
     """
 
     grid: tuple[int, int] = (4, 4)
@@ -46,13 +46,13 @@ class Damage:
 
     @property
     def kinds(self) -> list[str]:
-        """The pretexts that are asked for by hand."""
+        """The pretexts that are chosen by hand."""
         return [k for k, on in zip(BY_HAND, (self.cells, self.grey, self.factor > 1), strict=True) if on]
 
 
-def read_damage(asked: Any) -> Damage:
-    """What a page sent -> the damage. Raises `UserError` for a field that is unknown or of another kind."""
-    fields = _mapping("damage", asked, ("grid", "cells", "grey", "factor", "name", "number"))
+def read_damage(sent: Any) -> Damage:
+    """Return the damage of a request; raises `UserError` for a field that is unknown or of another type."""
+    fields = _mapping("damage", sent, ("grid", "cells", "grey", "factor", "name", "number"))
     grid = _whole_numbers("damage.grid", fields.get("grid", [4, 4]))
     if len(grid) != 2 or min(grid) < 1:
         raise UserError(f"damage.grid must be [rows, columns], each 1 or more; found {grid}.")
@@ -70,9 +70,9 @@ def read_damage(asked: Any) -> Damage:
 
 
 def make_part(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -> Part | None:
-    """The damage on images (1, C, H, W), by a run's `pretexts`; None if nothing is asked for.
+    """Return the damaged images (1, C, H, W) as a part, with the options of the run's `pretexts`; None for no damage.
 
-    Raises `UserError` if the image cannot be damaged so: a grid that does not fit, a grey image without colours.
+    Raises `UserError` for damage that does not suit the image: a grid that does not fit, or grey of a grey image.
     """
     if damage.name is not None:
         return _numbered(pretexts, damage.name, damage.number, images)
@@ -95,17 +95,17 @@ def make_part(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -
 
 
 def by_hand(pretexts: Mapping[str, Pretext], kind: str, damage: Damage) -> Pretext:
-    """The run's pretext `kind`, or the default one, with the grid or the factor that is asked for."""
+    """Return the run's pretext `kind`, or the default one, with the chosen grid or factor."""
     own = pretexts.get(kind) or PRETEXTS.get(kind)()
     if isinstance(own, GridMask):
         grid = f"{damage.grid[0]}x{damage.grid[1]}"
-        how: Literal["one", "ratio"] = "one" if len(damage.cells) == 1 else "ratio"  # `one` is for exactly one
+        how: Literal["one", "ratio"] = "one" if len(damage.cells) == 1 else "ratio"  # `one` hides exactly one
         return replace(own, grid=grid, hidden=how, instances_per_image=1)
     return replace(own, factor=damage.factor) if isinstance(own, Downsample) else own
 
 
 def part_of(name: str, pretext: Pretext, images: Tensor, draw: Draw) -> Part:
-    """Images (1, C, H, W) under one draw of the pretext `name`."""
+    """Return images (1, C, H, W) with one draw of the pretext `name` as a part."""
     source = torch.arange(len(images), device=images.device)
     mask = pretext.mask(draw, image_shape(images))
     return Part(
@@ -121,7 +121,7 @@ def part_of(name: str, pretext: Pretext, images: Tensor, draw: Draw) -> Part:
 
 
 def own_draw(part: Part, kind: str) -> Draw:
-    """The draw of step `kind` in a part that chains several."""
+    """Return the draw of step `kind` of a part that is a chain."""
     prefix = f"{kind}."
     return {key.removeprefix(prefix): value for key, value in part.draw.items() if key.startswith(prefix)}
 
@@ -131,7 +131,7 @@ def _numbered(pretexts: Mapping[str, Pretext], name: str, number: int, images: T
         raise unknown("pretext of this run", name, pretexts)
     pretext, shape = pretexts[name], image_shape(images)
     if pretext.output == "embedding":
-        raise UserError(f"{name} compares views of several images: there is nothing to show of one.")
+        raise UserError(f"{name} compares views of several images: it has nothing to show for one.")
     count = len(pretext.damages(shape))
     if not 0 <= number < count:
         raise UserError(f"damage.number must be 0 to {count - 1}, a damage of {name}; found {number}.")
@@ -141,7 +141,7 @@ def _numbered(pretexts: Mapping[str, Pretext], name: str, number: int, images: T
 
 
 def _chosen(kind: str, damage: Damage, images: Tensor) -> Draw:
-    """What a person chose of a pretext's draw; the rest of it is drawn."""
+    """Return the chosen entries of a pretext's draw; the others are random."""
     if kind == MASK:
         cells = torch.zeros(1, damage.grid[0] * damage.grid[1], dtype=torch.bool, device=images.device)
         cells[0, list(damage.cells)] = True
@@ -150,7 +150,7 @@ def _chosen(kind: str, damage: Damage, images: Tensor) -> Draw:
 
 
 def _chain_options(pretext: Pretext) -> dict[str, Any]:
-    """The pretext's options; a chain fills hidden pixels in its own way."""
+    """Return the pretext's options, except its fill, which a chain does not use."""
     options = asdict(pretext)
     return options | {"fill": "mean"} if "fill" in options else options
 

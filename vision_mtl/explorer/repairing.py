@@ -1,4 +1,4 @@
-"""The network that repairs what a person damaged, and how: by the damage's own head, or by several heads in turn."""
+"""Repair chosen damage with a run's network: by the head for that damage, or by several heads in turn."""
 # b = 1 image, C channels, H W pixels
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 
 class Repairer:
-    """A model in evaluation mode, and the pretexts that it has heads for, as the run that it is from says."""
+    """A model in evaluation mode, and the pretexts that it has heads for, with the options of its run."""
 
     def __init__(self, model: SharedModel, state: Mapping[str, Any], autocast: Autocast = nullcontext) -> None:
         self.model, self.autocast = model.eval(), autocast
@@ -29,29 +29,28 @@ class Repairer:
         self.pretexts: dict[str, Pretext] = {name: PRETEXTS.get(name)(**own) for name, own in options.items()}
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
-        """The head's answer to images (1, C, H, W), float32 (1, K, H, W) or (1, K)."""
+        """Return the head's prediction for images (1, C, H, W), float32 (1, K, H, W) or (1, K)."""
         return predict_part(self.model, part, damaged, self.autocast)
 
     def seen(self, part: Part, damaged: Tensor) -> Tensor:
-        """(1, C, H, W) in [0, 1]: what the encoder gets, with the learned colour where a pretext learns one."""
+        """Return the encoder's input (1, C, H, W) in [0, 1], with the learned fill if the pretext has one."""
         with torch.no_grad():
             return self.model.fill_hidden(damaged, [part]).clamp(0, 1)
 
     def repair(self, part: Part, damaged: Tensor) -> tuple[Tensor | None, str]:
-        """(raw repair (1, C, H, W) in [0, 1], how it was made in words); None where a head is missing."""
+        """Return the repair (1, C, H, W) in [0, 1], None if a head is missing, and an explanation."""
         if self._has_head(part):
             return part.pretext.repair(self.predict(part, damaged), damaged, part.draw), self._words(part)
-        wanted = self._steps(part)
-        missing = [kind for kind in wanted if kind not in self.pretexts]
+        missing = [kind for kind in self._steps(part) if kind not in self.pretexts]
         if missing:
             lost = " or ".join(WORDS.get(kind, kind) for kind in missing)
             return None, f"No head of this run repairs {lost}, so only the classic repair is shown."
         return self._in_turn(part, damaged), "The heads repaired one after the other, the last damage first."
 
     def _in_turn(self, part: Part, damaged: Tensor) -> Tensor:
-        """The last damage is undone first: each head then sees an image that its own damage alone is left in."""
+        """Undo the last damage first, so that each head gets an image with only its damage left."""
         current, chain = damaged, part.pretext
-        assert isinstance(chain, Chain), part.name  # a single damage has a head of its own, or none
+        assert isinstance(chain, Chain), part.name  # a single damage has one head, or none
         for number, kind in enumerate(reversed(self._steps(part))):
             draw = own_draw(part, kind)
             step = part_of(kind, chain.step(kind), current, draw)
@@ -61,7 +60,7 @@ class Repairer:
         return current
 
     def _has_head(self, part: Part) -> bool:
-        """Whether a head was trained on this very combination."""
+        """Return True if a head was trained on this damage, or this combination."""
         if part.name == CHAIN and isinstance(trained := self.pretexts.get(CHAIN), Chain):
             return set(trained.steps or DEFAULT_STEPS) == set(self._steps(part))
         return part.name in self.pretexts

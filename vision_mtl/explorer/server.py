@@ -1,11 +1,10 @@
-"""A page on this machine alone: fixed files, pictures by number, and questions in JSON, over Python's own HTTP server.
+"""The HTTP server of a page for this machine only: fixed files, pictures by number, and requests in JSON.
 
-What keeps it here: it is bound to 127.0.0.1; a request must name this machine as its host (another site's name that was
-made to point here does not); one that changes the origin is refused; paths are looked up in a table, never on disk; the
-page may load nothing from elsewhere. Questions are answered one at a time, by one thread.
+Security: the server listens on 127.0.0.1 only; the `Host` header must name this machine, which prevents DNS rebinding;
+requests from other origins are refused; paths are looked up in a table, never on disk; the page cannot load anything
+from elsewhere. One thread handles all requests for the network.
 
-No thread outlives the server: one that frees a tensor while Python ends (by collecting garbage, say) aborts the
-process.
+All threads end with the server: one that frees a tensor during Python's shutdown would abort the process.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from vision_mtl.core.errors import UserError
 ADDRESS = "127.0.0.1"
 OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 PICTURE = re.compile(r"/images/(\d{1,10})\.png")
-SILENCE_SECONDS = 60  # a connection that says nothing for so long is closed
-GONE = (ConnectionError, TimeoutError, CancelledError)  # nobody waits for the answer any more
+TIMEOUT_SECONDS = 60  # an idle connection is closed
+GONE = (ConnectionError, TimeoutError, CancelledError)  # the client has disconnected
 PAGE = Path(__file__).parent / "page"
-ASSETS = {  # path -> file in the package, its kind
+ASSETS = {  # path -> file in the package, its media type
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -52,19 +51,20 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """What is answered: `picture` PNG by number (None: there is none), `start` what a page begins with, `questions`.
+    """What the server serves: `start` is the page's initial data, `picture` returns a PNG by its number, or None.
 
-    A question takes what was sent and gives what is sent back; both are JSON. One of more than `max_bytes` is refused.
+    `handlers` map the JSON of a POST to `/api/NAME` to the JSON of the reply. Larger requests than `max_bytes` are
+    refused.
     """
 
     start: Callable[[], Any]
     picture: Callable[[int], bytes | None]
-    questions: Mapping[str, Callable[[Any], Any]]
+    handlers: Mapping[str, Callable[[Any], Any]]
     max_bytes: int
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a site on 127.0.0.1; port 0 takes a free one. Raises `UserError` if the port cannot be had."""
+    """Serves a site on 127.0.0.1; port 0 means any free one. Raises `UserError` if the port is not available."""
 
     daemon_threads = False  # `server_close` waits for the connections' threads
 
@@ -72,9 +72,9 @@ class Server(ThreadingHTTPServer):
         if not 0 <= port <= 65535:
             raise UserError(f"explore.port must be 0 (any free one) to 65535; found {port}.")
         self.site = site
-        self.assets = {path: ((PAGE / name).read_bytes(), kind) for path, (name, kind) in ASSETS.items()}
-        self.worker = ThreadPoolExecutor(1)  # one network, one at a time
-        self.connections: set[socket.socket] = set()  # those that are open
+        self.assets = {path: ((PAGE / name).read_bytes(), media) for path, (name, media) in ASSETS.items()}
+        self.worker = ThreadPoolExecutor(1)  # one thread for the network
+        self.connections: set[socket.socket] = set()  # open ones
         try:
             super().__init__((ADDRESS, port), Handler)
         except OSError as error:
@@ -84,16 +84,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{ADDRESS}:{self.server_address[1]}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no fault; anything else is told on the terminal."""
+        """Print an error on the terminal, unless the browser has disconnected."""
         if not isinstance(sys.exc_info()[1], GONE):
             traceback.print_exc()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer a new connection, in a thread of its own."""
+        """Handle a new connection in a separate thread."""
         self.connections.add(request)
         super().process_request(request, client_address)
 
@@ -103,9 +103,9 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Leave the port and cut every connection; ends when their threads, and the question at work, have ended."""
+        """Free the port, close every connection, and join the threads, after the request in progress."""
         for connection in list(self.connections):
-            with suppress(OSError):  # it has just ended
+            with suppress(OSError):  # it is closed already
                 connection.shutdown(socket.SHUT_RDWR)
         self.worker.shutdown(wait=False, cancel_futures=True)
         super().server_close()
@@ -113,7 +113,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Refused(Exception):
-    """A request that is not answered: the status, and why in words."""
+    """A refused request: its status and the reason."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -121,34 +121,34 @@ class Refused(Exception):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a browser."""
+    """Handles the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "vision_mtl", ""
-    timeout = SILENCE_SECONDS
+    timeout = TIMEOUT_SECONDS
     server: Server
 
     def do_GET(self) -> None:
-        """The page's files, its first facts, a picture."""
+        """Send a file of the page, its initial data or a picture."""
         self._guarded(self._get)
 
     def do_POST(self) -> None:
-        """A question."""
+        """Pass a request to its handler and send the reply."""
         self._guarded(self._post)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server itself refuses, in JSON like everything else."""
+        """Send the errors of http.server as JSON, like all others."""
         self.close_connection = True
         status = HTTPStatus(code)
         self._send_json(status, {"error": message or status.phrase})
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the terminal is for faults."""
+        """Log nothing: the terminal shows errors only."""
 
-    def _guarded(self, answer: Callable[[], None]) -> None:
+    def _guarded(self, respond: Callable[[], None]) -> None:
         try:
             self._check_host()
-            answer()
+            respond()
         except Refused as error:
             self._send_json(error.status, {"error": str(error)})
         except UserError as error:
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
             raise
         except Exception as error:
             traceback.print_exc()
-            reason = f"a fault of the program, told on its terminal: {type(error).__name__}: {error}"
+            reason = f"an error in the program, see its terminal: {type(error).__name__}: {error}"
             self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": reason})
 
     def _get(self) -> None:
@@ -165,11 +165,11 @@ class Handler(BaseHTTPRequestHandler):
         if path in self.server.assets:
             self._send(HTTPStatus.OK, *self.server.assets[path])
         elif path == "/api/start":
-            self._send_json(HTTPStatus.OK, self._asked(self.server.site.start))
+            self._send_json(HTTPStatus.OK, self._call(self.server.site.start))
         elif (match := PICTURE.fullmatch(path)) and (body := self.server.site.picture(int(match[1]))) is not None:
             self._send(HTTPStatus.OK, body, "image/png")
         elif path in self._paths():
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} is asked by POST.")
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} needs a POST request.")
         else:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here; the page is at /.")
 
@@ -177,18 +177,21 @@ class Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         sent = self._body()
         if path not in self._paths():
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such question; the page is at /.")
-        question = self._paths()[path]
-        self._send_json(HTTPStatus.OK, self._asked(lambda: question(sent)))
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such request; the page is at /.")
+        handler = self._paths()[path]
+        self._send_json(HTTPStatus.OK, self._call(lambda: handler(sent)))
 
     def _paths(self) -> dict[str, Callable[[Any], Any]]:
-        return {f"/api/{name}": question for name, question in self.server.site.questions.items()}
+        return {f"/api/{name}": handler for name, handler in self.server.site.handlers.items()}
 
-    def _asked(self, question: Callable[[], Any]) -> Any:
-        """What the network's own thread says. Raises `ConnectionError` and `CancelledError` when the server closes."""
+    def _call(self, handler: Callable[[], Any]) -> Any:
+        """Return the handler's result from the network's thread.
+
+        Raises `ConnectionError` or `CancelledError` when the server closes.
+        """
         try:
-            future = self.server.worker.submit(question)
-        except RuntimeError as error:  # it takes no more work
+            future = self.server.worker.submit(handler)
+        except RuntimeError as error:  # the pool is shut down
             raise ConnectionAbortedError("the server closes") from error
         return future.result()
 
@@ -196,27 +199,27 @@ class Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or not OWN_HOST.fullmatch(hosts[0].strip()):
             self.close_connection = True
-            raise Refused(HTTPStatus.FORBIDDEN, f"this page answers to {ADDRESS} and localhost alone.")
+            raise Refused(HTTPStatus.FORBIDDEN, f"this page is served at {ADDRESS} and localhost only.")
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{hosts[0].strip()}":
             self.close_connection = True
-            raise Refused(HTTPStatus.FORBIDDEN, "another site's page may not ask this one.")
+            raise Refused(HTTPStatus.FORBIDDEN, "requests of another site's page are refused.")
 
     def _body(self) -> Any:
-        """The JSON that was sent."""
-        length, most = self.headers.get("Content-Length", ""), self.server.site.max_bytes
+        """Return the JSON of the request."""
+        length, max_bytes = self.headers.get("Content-Length", ""), self.server.site.max_bytes
         if not re.fullmatch(r"\d{1,15}", length):
             self.close_connection = True
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "a question must say its length.")
-        if int(length) > most:
-            self._discard(min(int(length), 4 * most))  # a browser reads the answer only once it has sent its part
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, "a request must state its length.")
+        if int(length) > max_bytes:
+            self._discard(min(int(length), 4 * max_bytes))  # a browser reads the reply only after it has sent the body
             raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"{int(length) / 1e6:.1f} MB are too much for one question; {most / 1e6:.0f} MB are taken.",
+                f"the request has {int(length) / 1e6:.1f} MB; at most {max_bytes / 1e6:.0f} MB are allowed.",
             )
         data = self.rfile.read(int(length))
         if self.headers.get_content_type() != "application/json":
-            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a question must be JSON (Content-Type application/json).")
+            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a request must be JSON (Content-Type application/json).")
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -231,9 +234,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
         self._send(status, body, "application/json; charset=utf-8")
 
-    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+    def _send(self, status: HTTPStatus, body: bytes, media: str) -> None:
         self.send_response(status)
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}
+        headers = {"Content-Type": media, "Content-Length": str(len(body)), **HEADERS}
         if self.close_connection:
             headers["Connection"] = "close"
         for name, value in headers.items():

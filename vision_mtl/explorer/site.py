@@ -1,4 +1,4 @@
-"""Build the explorer's page from a run: its model, its images, and a second run that repairs."""
+"""Build the explorer of a run from its model, its images, and optionally a second run that repairs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data
-from vision_mtl.explorer.answers import MAX_FILE_BYTES, Explorer
 from vision_mtl.explorer.gallery import Autocast, Gallery, build_gallery
+from vision_mtl.explorer.handlers import MAX_FILE_BYTES, Explorer
 from vision_mtl.explorer.repairing import Repairer
 from vision_mtl.explorer.server import Site
 from vision_mtl.inference.image_files import Frame
@@ -20,7 +20,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
 
-MAX_QUESTION_BYTES = 4 * MAX_FILE_BYTES // 3 + 5_000_000  # a file in base64, and every pixel of a mask by its number
+MAX_REQUEST_BYTES = 4 * MAX_FILE_BYTES // 3 + 5_000_000  # a file in base64, and a number for each pixel of a mask
 
 
 def open_site(
@@ -32,18 +32,21 @@ def open_site(
     max_indexed: int,
     repair_with: str | None,
 ) -> Site:
-    """The run's network and images as what a page may ask.
+    """Return the site for the run's network and images.
 
-    Raises `UserError` without a run, and for images that were asked for and are not there.
+    Raises `UserError` without a run, and if images that were given as options are missing.
     """
     if not config.init_from:
         raise UserError("explore needs a trained run: give --init_from RUN, for example runs/pretrain-...")
     model, state = restore_model(config.init_from)
-    ask = Predictor(model, config.runtime, config.device)
-    model.to(ask.device)
-    repairer = Repairer(model, state, ask.autocast) if repair_with is None else _other(repair_with, model, ask)
-    wanted = {"split": split, "num_examples": num_examples, "max_indexed": max_indexed}
-    gallery, note = _gallery(config, run, state, model.backbone, ask.autocast, wanted)
+    predictor = Predictor(model, config.runtime, config.device)
+    model.to(predictor.device)
+    if repair_with is None:
+        repairer = Repairer(model, state, predictor.autocast)
+    else:
+        repairer = _other_repairer(repair_with, model, predictor)
+    limits = {"split": split, "num_examples": num_examples, "max_indexed": max_indexed}
+    gallery, note = _gallery(config, run, state, model.backbone, predictor.autocast, limits)
     about = {
         "run": str(config.init_from),
         "repair_run": repair_with,
@@ -55,27 +58,27 @@ def open_site(
     explorer = Explorer(
         about,
         Frame(config.image_size, model.backbone.in_chans, config.data.fit),
-        ask,
+        predictor,
         task_outputs(model.task_specs, state),
         repairer,
         gallery,
         num_neighbours,
     )
-    questions = {"open": explorer.open, "answer": explorer.answer}
-    return Site(explorer.start, explorer.picture, questions, MAX_QUESTION_BYTES)
+    handlers = {"open": explorer.open, "repair": explorer.repair}
+    return Site(explorer.start, explorer.picture, handlers, MAX_REQUEST_BYTES)
 
 
-def _other(where: str, model: SharedModel, ask: Predictor) -> Repairer:
-    """The repairer of another run; raises `UserError` unless it takes the same images."""
+def _other_repairer(where: str, model: SharedModel, predictor: Predictor) -> Repairer:
+    """Return the repairer of another run; raises `UserError` if it has no head or takes images of another size."""
     other, state = restore_model(where)
     sizes = [(m.backbone.in_chans, *m.backbone.image_size) for m in (other, model)]
     if sizes[0] != sizes[1]:
         raise UserError(
             f"explore.repair_with {where!r} takes images of {_size(*sizes[0])}, the explored run of {_size(*sizes[1])}."
         )
-    if not other.answers:
+    if not other.head_specs:
         raise UserError(f"explore.repair_with {where!r} has no head that repairs; give a run of pretrain or joint.")
-    return Repairer(other.to(ask.device), state, ask.autocast)
+    return Repairer(other.to(predictor.device), state, predictor.autocast)
 
 
 def _size(channels: int, height: int, width: int) -> str:
@@ -83,12 +86,12 @@ def _size(channels: int, height: int, width: int) -> str:
 
 
 def _gallery(
-    config: RunConfig, run: Run, state: dict[str, Any], backbone: Backbone, autocast: Autocast, wanted: dict[str, Any]
+    config: RunConfig, run: Run, state: dict[str, Any], backbone: Backbone, autocast: Autocast, limits: dict[str, Any]
 ) -> tuple[Gallery | None, str | None]:
-    """The run's images, or None and why; raises `UserError` if other images were asked for and are not there."""
+    """Return the run's images, or None and the reason; raises `UserError` if images given as options are missing."""
     try:
         pool = build.open_pool(config, run, backbone.in_chans)
-        return build_gallery(pool, backbone, autocast, **wanted), None
+        return build_gallery(pool, backbone, autocast, **limits), None
     except UserError as error:
         if _sources(config.section("data"), config.section("tasks")) != _sources(state["data"], state["tasks"]):
             raise

@@ -1,4 +1,4 @@
-"""What notebooks show of an object: small pieces of HTML that load nothing, with every text escaped."""
+"""HTML that notebooks show of an object: it loads nothing, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from vision_mtl.study.pictures import reduced
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 90  # of figures within a page: a picture of a repair is then 81 pixels wide
-QUALITY = 75  # of JPEG: below it letters begin to fray
+DPI = 90  # of figures in a page: pictures of repairs are then 81 pixels wide
+QUALITY = 75  # of JPEG: below it, artefacts appear around letters
 LEFT = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
 
 def escape(value: Any) -> Markup:
-    """The value as text that a page shows as it is; `Markup` is passed on."""
+    """Return the value as escaped text; `Markup` is returned unchanged."""
     return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
 
 
 def table(rows: Sequence[Sequence[Any]], heads: Sequence[str] = ()) -> Markup:
-    """Rows of values, and their columns' heads if any."""
+    """Return a table of values, with column titles if given."""
     lines = ["<tr>" + "".join(f'<th style="{LEFT}">{escape(head)}</th>' for head in heads) + "</tr>"] if heads else []
     lines += ["<tr>" + "".join(f'<td style="{LEFT}">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows]
     return Markup(f"<table>{''.join(lines)}</table>")
 
 
 def facts(about: Mapping[str, Any]) -> Markup:
-    """Names and values, one a row; a value of None or "" is left out."""
+    """Return a table of names and values; values of None or "" are left out."""
     return table([(Markup(f"<b>{escape(key)}</b>"), value) for key, value in about.items() if value not in (None, "")])
 
 
 def image(picture: Image.Image, alt: str) -> Markup:
-    """A plot within the page, at most 900 pixels wide and 200 kB."""
+    """Return a plot as an embedded picture of at most 900 pixels width and 200 kB."""
     return _embedded(*reduced(picture), alt)
 
 
 def photograph(picture: Image.Image, alt: str) -> Markup:
-    """A figure of photographs within the page, as it is: a palette would turn smooth errors into steps."""
+    """Return photographs as an embedded JPEG: the palette of a plot would show false contours in smooth errors."""
     data = io.BytesIO()
     picture.convert("RGB").save(data, format="JPEG", quality=QUALITY, optimize=True)
     return _embedded("image/jpeg", data.getvalue(), alt)
@@ -60,13 +60,13 @@ def _embedded(kind: str, data: bytes, alt: str) -> Markup:
 
 
 def figure_image(figure: Figure) -> Image.Image:
-    """A matplotlib figure as a picture."""
+    """Return a matplotlib figure as a picture."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI)
     return Image.open(data)
 
 
 def to_pictures(images: np.ndarray) -> list[Image.Image]:
-    """(n, H, W, 1 or 3) float in [0, 1] -> n pictures."""
+    """Return images (n, H, W, 1 or 3), float in [0, 1], as n pictures."""
     bytes_ = np.round(images.clip(0, 1) * 255).astype(np.uint8)
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in bytes_]

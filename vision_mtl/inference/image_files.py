@@ -1,4 +1,4 @@
-"""The images that `predict` is asked about: found as the user named them, decoded ahead by threads, batch by batch."""
+"""Image files to predict: found by path, folder or glob, and decoded in batches by threads."""
 # H W pixels, C channels
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """`name` is the path as the user gave it, `inner` its part below a given folder; `path` None: standard input."""
+    """An image to predict. `name` is its path as given, `inner` the part below a given folder, `path` None for `-`."""
 
     name: str
     inner: str
@@ -32,7 +32,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as the model takes it, `pixels` (H, W, C) uint8, and the (height, width) that its file has."""
+    """An image at the model's size, `pixels` (H, W, C) uint8, and the (height, width) of its file."""
 
     pixels: np.ndarray
     shape: tuple[int, int]
@@ -40,34 +40,32 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a model was trained on: every image is brought to it."""
+    """The size, channels and fit of a model's images."""
 
     size: tuple[int, int]
     channels: int
     fit: Fit
 
     def read(self, file: ImageFile) -> Decoded | UnreadableImage:
-        """The file's image, or why there is none."""
+        """Return the file's image, or the reason why it cannot be read."""
         try:
-            if file.path is None:
-                data, name = sys.stdin.buffer.read(), "standard input"
-            else:
-                data, name = file_bytes(file.path), file.path
+            data = sys.stdin.buffer.read() if file.path is None else file_bytes(file.path)
+            name = file.path or "standard input"
             return Decoded(*decode_fitted(data, name, self.size, self.channels, self.fit))
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
 
-    def bring(self, pixels: np.ndarray) -> Decoded:
-        """(H, W, 1 or 3) uint8 of any size, brought to the frame."""
+    def fit_pixels(self, pixels: np.ndarray) -> Decoded:
+        """Return pixels (H, W, 1 or 3) uint8 of any size at the model's size."""
         shape = (pixels.shape[0], pixels.shape[1])
         return Decoded(to_channels(resize(pixels, self.size, self.fit), self.channels), shape)
 
 
 def find_inputs(given: Sequence[str]) -> list[ImageFile]:
-    """Files, folders, globs and `-` -> the images, in the order given, each once.
+    """Return the images of files, folders, globs and `-` (standard input), in the order given, each once.
 
-    A file that is named is taken at its word; in folders and globs, files that are no images by suffix are passed over.
-    Raises `UserError` for a path that is not there, and for a folder or glob without an image.
+    Folders and globs skip files without an image suffix; a file that is named is always included. Raises `UserError`
+    for a missing path, and for a folder or glob without an image.
     """
     found: dict[str, ImageFile] = {}
     for text in given:
@@ -92,16 +90,17 @@ def _inputs_of(text: str) -> list[ImageFile]:
 
 
 def _printable(path: str) -> str:
-    """A name may hold bytes that are no text, which neither CSV nor JSON can: they are written as escapes."""
+    """Return the path with bytes that are not UTF-8 as escapes: CSV and JSON hold text only."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def decoded_batches(
     files: Sequence[ImageFile], frame: Frame, batch_size: int, num_workers: int
 ) -> Iterator[list[tuple[ImageFile, Decoded | UnreadableImage]]]:
-    """The files in order, `batch_size` at a time; the next batch is decoded while the caller works on this one.
+    """Yield the files in order with their images, `batch_size` at a time.
 
-    Two batches are in memory, however many files there are. `num_workers` threads, 0: one a core.
+    The next batch is decoded while the caller uses this one, so two batches are in memory. `num_workers` is the number
+    of threads; 0: one per core.
     """
     batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
     with ThreadPoolExecutor(num_workers or os.cpu_count()) as pool:
@@ -113,13 +112,13 @@ def decoded_batches(
 
 
 def unreadable_text(unreadable: Sequence[UnreadableImage], shown: int = 10) -> str:
-    """The first `shown` unreadable files with their reasons, one a line."""
+    """Return the first `shown` unreadable files with their reasons, one per line."""
     lines = [f"  {error.path}: {error.reason}" for error in unreadable[:shown]]
     return "\n".join(lines + ([f"  ... and {len(unreadable) - shown} more"] if len(unreadable) > shown else []))
 
 
 def require_counts(**counts: tuple[int, int]) -> None:
-    """Each option's (value, least allowed); raises `UserError` naming the option that is below."""
-    for name, (value, least) in counts.items():
-        if value < least:
-            raise UserError(f"predict.{name} must be {least} or more; found {value}.")
+    """Raise `UserError` for an option of `predict` below its minimum; `counts` holds (value, minimum) by option."""
+    for name, (value, minimum) in counts.items():
+        if value < minimum:
+            raise UserError(f"predict.{name} must be {minimum} or more; found {value}.")

@@ -1,9 +1,9 @@
-"""Images as a person has them in Python (paths, pictures, arrays, tensors), brought to what a model takes."""
+"""Read images given in Python (paths, pictures, arrays, tensors) as tensors of the model's size."""
 # B images, C channels, H W pixels
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -25,63 +25,59 @@ ACCEPTED = (
 
 
 def read_image_input(images: ImageInput, frame: Frame) -> tuple[list[str], Tensor]:
-    """Anything of `ACCEPTED` -> (a name for each image, float32 (B, C, H, W) in [0, 1] as the model takes it).
+    """Return a name for each image, and the images as float32 (B, C, H, W) in [0, 1].
 
-    Files, pictures and uint8 arrays are resized as the model's training images were; a float tensor must have the
-    model's size already and is taken as it is. A name is the path, or `image 0` and so on. Raises `UserError` for
-    another kind, shape or range, for a missing or unreadable file, and for no image at all.
+    `images` is one of `ACCEPTED`. Files, pictures and uint8 arrays are resized as the training images were; a float
+    tensor must have the model's size. A name is the path, or `image 0` and so on. Raises `UserError` for another type,
+    shape or range, for a missing or unreadable file, and for no image at all.
     """
     names: list[str | None] = []
     parts: list[Tensor] = []
-    for one in _each(images):
-        own, pixels = _read(one, frame)
-        names += own
+    for item in images if isinstance(images, list | tuple) else [images]:
+        item_names, pixels = _read(item, frame)
+        names += item_names
         parts.append(pixels)
     if not names:
         raise UserError(f"no image was given: give {ACCEPTED}.")
     return [name or f"image {number}" for number, name in enumerate(names)], torch.cat(parts)
 
 
-def _each(images: Any) -> Iterable[Any]:
-    """A list's entries, or the one thing that was given."""
-    return images if isinstance(images, list | tuple) else [images]
-
-
-def _read(one: Any, frame: Frame) -> tuple[list[str | None], Tensor]:
-    if isinstance(one, str | PathLike):
-        return _read_files(fspath(one), frame)
-    if isinstance(one, Tensor):
-        tensor = _checked(one, frame)
+def _read(item: Any, frame: Frame) -> tuple[list[str | None], Tensor]:
+    if isinstance(item, str | PathLike):
+        return _read_files(fspath(item), frame)
+    if isinstance(item, Tensor):
+        tensor = _checked(item, frame)
         return [None] * len(tensor), tensor
-    if isinstance(one, Image.Image):
-        return [getattr(one, "filename", "") or None], _brought([pixels_of(one.copy())], frame)
-    if isinstance(one, np.ndarray) and one.dtype == np.uint8 and one.ndim in (2, 3, 4) and one.size:
-        batch = one[None] if one.ndim < 4 else one
+    if isinstance(item, Image.Image):
+        return [getattr(item, "filename", "") or None], _fitted([pixels_of(item.copy())], frame)
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim in (2, 3, 4) and item.size:
+        batch = item[None] if item.ndim < 4 else item
         pixels = [_without_alpha(image[..., None] if image.ndim == 2 else image) for image in batch]
-        return [None] * len(pixels), _brought(pixels, frame)
-    told = f"{one.dtype} array of shape {one.shape}" if isinstance(one, np.ndarray) else type(one).__name__
-    raise UserError(f"images must be {ACCEPTED}; found {told}.")
+        return [None] * len(pixels), _fitted(pixels, frame)
+    found = f"{item.dtype} array of shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+    raise UserError(f"images must be {ACCEPTED}; found {found}.")
 
 
 def _read_files(path: str, frame: Frame) -> tuple[list[str | None], Tensor]:
     files = find_inputs([path])
     found = [frame.read(file) for file in files]
-    if broken := [one for one in found if isinstance(one, UnreadableImage)]:
+    if broken := [image for image in found if isinstance(image, UnreadableImage)]:
         raise UserError(f"{len(broken)} of {len(files)} images cannot be read:\n{unreadable_text(broken)}")
-    return [file.name for file in files], image_tensor(np.stack([one.pixels for one in found]))
+    pixels = [image.pixels for image in found if not isinstance(image, UnreadableImage)]
+    return [file.name for file in files], image_tensor(np.stack(pixels))
 
 
-def _brought(pixels: Sequence[np.ndarray], frame: Frame) -> Tensor:
-    return image_tensor(np.stack([frame.bring(image).pixels for image in pixels]))
+def _fitted(pixels: Sequence[np.ndarray], frame: Frame) -> Tensor:
+    return image_tensor(np.stack([frame.fit_pixels(image).pixels for image in pixels]))
 
 
 def _without_alpha(image: np.ndarray) -> np.ndarray:
-    """Grey with alpha, or RGBA, without its last channel, as files are decoded."""
+    """Return grey or RGB without an alpha channel, which decoded files lack too."""
     return image[..., :-1] if image.shape[2] in (2, 4) else image
 
 
 def _checked(images: Tensor, frame: Frame) -> Tensor:
-    """The tensor as float32 on the CPU; raises `UserError` unless it is what the model takes."""
+    """Return the tensor as float32 on the CPU; raises `UserError` for another type, size or range than the model's."""
     wanted = (frame.channels, *frame.size)
     if not images.is_floating_point() or images.ndim != 4 or tuple(images.shape[1:]) != wanted or not len(images):
         raise UserError(

@@ -1,9 +1,9 @@
-"""Repairs as pictures: what the model saw, what it answered, what the classic repair gives, where each is wrong."""
+"""Pictures of repairs: the damaged image, the model's repair, the classic repair, and the error of each."""
 # n images, H W pixels, C channels
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,10 @@ def repair_figure(
     *,
     num_images: int = NUM_IMAGES,
 ) -> Figure | None:
-    """A panel for each pretext, on images of `split` that suit it; None if there is none. `scores` go into titles."""
+    """Return a figure with a panel for each pretext, on images of `split` that suit it; None if no image does.
+
+    `scores` are skills by pretext, for the titles.
+    """
     panels = []
     for name in mixture.pretexts:
         indices = _chosen(pool, mixture, name, split, num_images)
@@ -46,14 +49,14 @@ def repair_figure(
 def repair_panel(
     model: SharedModel, pool: Pool, mixture: Mixture, name: str, indices: Tensor, score: Mapping[str, Any] | None = None
 ) -> Panel:
-    """One pretext's rows for the pool's images `indices` (n,), one damaged instance each."""
+    """Return one pretext's panel for the pool's images `indices` (n,), one damaged instance of each."""
     device = next(model.parameters()).device
     images = pool.gather(indices).to(device)
     training = model.training
     model.eval()
     with torch.no_grad():
         part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
-        if part.pretext.output != "embedding":  # which compares an image's instances
+        if part.pretext.output != "embedding":  # embeddings compare the instances of an image
             part, damaged, prediction = _first_instances(part, damaged, prediction)
         panel = part_panel(_title(name, score), part, damaged, prediction)
     model.train(training)
@@ -61,23 +64,25 @@ def repair_panel(
 
 
 def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
-    """A part, its `damaged` images (b, C, H, W) and a model's predictions, (b, K, H, W) or (b, K), as a panel:
-    pictures of repairs, a question's answers, or which views were taken for which."""
+    """Return the panel of a part: pictures of repairs, predicted classes, or how well views of an image are matched.
+
+    `damaged` is (b, C, H, W), `prediction` (b, K, H, W) or (b, K).
+    """
     if part.pretext.repairs:
         return Panel(title, repair_rows(part, damaged, prediction))
-    panel = _answer_panel if part.pretext.output == "logits" else _views_panel
+    panel = _class_panel if part.pretext.output == "logits" else _views_panel
     return panel(title, part, damaged, prediction)
 
 
 def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
-    """Where an image gives several damaged instances, its first."""
+    """Return the first damaged instance of each image."""
     _, first = np.unique(part.source_rows.cpu().numpy(), return_index=True)
     rows = torch.from_numpy(first).to(damaged.device)
     return part.select(rows), damaged[rows], prediction[rows]
 
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
-    """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
+    """Return labelled pictures (b, H, W, C) of a part, from the original to the errors."""
     pictures = repair_pictures(measure_repairs(part, part.pretext.repair(prediction, damaged, part.draw)))
     labels = {
         "prediction": "prediction alone",
@@ -89,9 +94,9 @@ def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[s
 
 
 def repair_pictures(found: Repairs) -> dict[str, np.ndarray]:
-    """Repairs as pictures (b, H, W, C) in [0, 1], in the order in which they are shown.
+    """Return repairs as pictures (b, H, W, C) in [0, 1], in the order in which they are shown.
 
-    `original`, `damaged`, `prediction` (where some pixels are not scored), `repaired` (with those put back), `classic`,
+    `original`, `damaged`, `prediction` (if some pixels are not scored), `repaired` (with those put back), `classic`,
     `error`, `classic_error`.
     """
     tensors = {"original": found.original, "damaged": found.damaged}
@@ -103,18 +108,18 @@ def repair_pictures(found: Repairs) -> dict[str, np.ndarray]:
     return drawn | {key: error_map(drawn[of], drawn["original"]) for key, of in errors.items()}
 
 
-def _answer_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
-    """A question's panel: the picture shown, and under it what the model said and what was true."""
-    said = prediction.argmax(1).tolist()
+def _class_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+    """Return the panel of a classification pretext: the pictures, with predicted and true classes below."""
+    predicted = prediction.argmax(1).tolist()
     true = part.pretext.target(part.images, part.draw).tolist()
     names = part.pretext.class_names or [str(k) for k in range(prediction.shape[1])]
-    captions = [names[a] if a == b else f"{names[a]}\nnot {names[b]}" for a, b in zip(said, true, strict=True)]
+    captions = [names[a] if a == b else f"{names[a]}\nnot {names[b]}" for a, b in zip(predicted, true, strict=True)]
     shown = [("original", _pixels(part.images)), ("shown", _pixels(part.pretext.picture(part.images, part.draw)))]
     return Panel(title, shown, captions)
 
 
 def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
-    """An embedding's panel: two views of each image, and how many views of others are nearer to one than the other."""
+    """Return the panel of an embedding pretext: two views of each image, and how many views of others are nearer."""
     of = part.source_rows
     count = int(of.max()) + 1
     own = of == torch.arange(count, device=damaged.device)[:, None]  # (images, views)
@@ -139,8 +144,8 @@ def _pixels(images: Tensor) -> np.ndarray:
 
 
 def _chosen(pool: Pool, mixture: Mixture, name: str, split: str, count: int) -> Tensor:
-    """Images that suit the pretext: half from the first source, the rest from the others in turn."""
-    found: list[Sequence[int]] = []
+    """Return images that suit the pretext: half from the first source, the rest from the others in turn."""
+    found: list[list[int]] = []
     for source in pool.sources:
         indices = spread_evenly(pool.indices(split, source=source), 8 * count)
         if len(indices):

@@ -1,4 +1,4 @@
-"""What `predict` leaves behind: each head's numbers as an answer, and the files that they are streamed to."""
+"""Read each task's numbers as predictions, and write them to the files of `--stage predict`."""
 # K classes, H W pixels
 
 from __future__ import annotations
@@ -27,81 +27,86 @@ CSV, JSON, MASKS = "predictions.csv", "predictions.json", "masks"
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """What a task's numbers mean. `values` are the numbers that a mask holds, class by class, `outside` the rest."""
+    """How a task's numbers are read.
+
+    `mask_values` (K,) uint8 are the values of the classes in a mask, `outside_value` that of pixels outside the image.
+    """
 
     kind: str
     class_names: list[str]
     separator: str
-    values: np.ndarray
-    outside: int
+    mask_values: np.ndarray
+    outside_value: int
 
     @property
     def has_probability(self) -> bool:
-        """Whether an answer says how sure it is; a number does not."""
+        """True if predictions are classes, which have a probability."""
         return label_kind(self.kind).has_classes
 
     @property
     def is_dense(self) -> bool:
-        """Whether the answer is a mask."""
+        """True if a prediction is a mask."""
         return label_kind(self.kind).is_dense
 
 
-def task_outputs(answers: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) -> dict[str, TaskOutput]:
-    """The tasks of a checkpoint that says `state` of itself."""
+def task_outputs(specs: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) -> dict[str, TaskOutput]:
+    """Return how each task of a checkpoint with metadata `state` is read."""
     found = {}
-    for task, answer in answers.items():
+    for task, spec in specs.items():
         names, options = state["class_names"][task], state["tasks"][task]
         values = _mask_values(names)
         free = (options["ignore"], IGNORED, *range(256))
         outside = next(value for value in free if value in range(256) and value not in values)
-        found[task] = TaskOutput(answer.kind, names, options["separator"], values, outside)
+        found[task] = TaskOutput(spec.kind, names, options["separator"], values, outside)
     return found
 
 
 def _mask_values(class_names: list[str]) -> np.ndarray:
-    """(K,) uint8: a dense task's classes are named by the values in its masks, which new masks then hold again."""
+    """Return (K,) uint8: the values in the training masks, after which classes are named, or else 0 to K - 1."""
     if all(name.isdecimal() and int(name) < 256 for name in class_names):
         return np.array([int(name) for name in class_names], np.uint8)
     return np.arange(min(len(class_names), 256), dtype=np.uint8)
 
 
-def read_prediction(question: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
-    """One image's (K,) or (K, H, W) probabilities, or (1,) number -> what `predictions.json` says."""
-    return label_kind(question.kind).answer(numbers, question.class_names)
+def read_prediction(output: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
+    """Return the entry of `predictions.json` for one image's (K,) or (K, H, W) probabilities, or (1,) value."""
+    return label_kind(output.kind).answer(numbers, output.class_names)
 
 
-def read_mask(question: TaskOutput, numbers: np.ndarray) -> np.ndarray:
-    """One image's (K, H, W) probabilities -> (H, W) uint8: the numbers that the task's masks hold."""
-    return question.values[numbers.argmax(0)]
+def read_mask(output: TaskOutput, numbers: np.ndarray) -> np.ndarray:
+    """Return the mask (H, W) uint8 of one image's probabilities (K, H, W)."""
+    return output.mask_values[numbers.argmax(0)]
 
 
-def read_predictions(questions: Mapping[str, TaskOutput], numbers: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Every task's numbers of B images -> each image's answers by task; a dense one with its `mask` (H, W) uint8."""
+def read_predictions(
+    outputs: Mapping[str, TaskOutput], numbers: Mapping[str, np.ndarray]
+) -> list[dict[str, dict[str, Any]]]:
+    """Return each image's predictions by task from the numbers of B images; dense ones have a `mask` (H, W) uint8."""
     count = len(next(iter(numbers.values()))) if numbers else 0
     found = []
     for row in range(count):
-        own = {task: read_prediction(question, numbers[task][row]) for task, question in questions.items()}
-        for task, question in questions.items():
-            if question.is_dense:
-                own[task]["mask"] = read_mask(question, numbers[task][row])
-        found.append(own)
+        predictions = {task: read_prediction(output, numbers[task][row]) for task, output in outputs.items()}
+        for task, output in outputs.items():
+            if output.is_dense:
+                predictions[task]["mask"] = read_mask(output, numbers[task][row])
+        found.append(predictions)
     return found
 
 
-def prediction_text(answer: Mapping[str, Any], separator: str) -> str:
-    """The answer in one cell: a number, a mask's path, a class, or several with the separator, `none` for no class."""
-    if "value" in answer:
-        return f"{answer['value']:.6g}"
-    if "classes" in answer:
-        return separator.join(answer["classes"]) or NO_CLASS
-    return answer["class"] if "class" in answer else answer["mask"]
+def prediction_text(prediction: Mapping[str, Any], separator: str) -> str:
+    """Return a prediction as the text of one cell: a value, a mask's path, or classes joined by the separator."""
+    if "value" in prediction:
+        return f"{prediction['value']:.6g}"
+    if "classes" in prediction:
+        return separator.join(prediction["classes"]) or NO_CLASS
+    return prediction["class"] if "class" in prediction else prediction["mask"]
 
 
 class PredictionFiles:
-    """A `with` block that appends every image's answers to a CSV and a JSON file, which are whole when it is left."""
+    """A context manager that writes predictions to a CSV and a JSON file, complete on exit, and masks as PNG files."""
 
-    def __init__(self, folder: Path, questions: Mapping[str, TaskOutput], fit: Fit) -> None:
-        self.folder, self.questions, self.fit = folder, questions, fit
+    def __init__(self, folder: Path, outputs: Mapping[str, TaskOutput], fit: Fit) -> None:
+        self.folder, self.outputs, self.fit = folder, outputs, fit
         self.count = 0
         self._masks: set[str] = set()
 
@@ -109,8 +114,8 @@ class PredictionFiles:
         self._csv, self._json = self._open(CSV), self._open(JSON)
         columns = [
             column
-            for task, question in self.questions.items()
-            for column in (task, f"{task}_probability")[: 1 + question.has_probability]
+            for task, output in self.outputs.items()
+            for column in (task, f"{task}_probability")[: 1 + output.has_probability]
         ]
         self._rows = csv.writer(self._csv, lineterminator="\n")
         self._rows.writerow(map(escape_cell, ["image", *columns]))
@@ -126,17 +131,20 @@ class PredictionFiles:
             raise disk_error(self.folder / JSON, 0, failed) from failed
 
     def add(self, file: ImageFile, shape: tuple[int, int], numbers: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Write one image's answers, (K,), (1,) or (K, H, W) a task, and a mask of `shape` for each dense one; its
-        record."""
-        answers = {task: read_prediction(question, numbers[task]) for task, question in self.questions.items()}
-        for task, question in self.questions.items():
-            if question.is_dense:
-                answers[task]["mask"] = self._write_mask(task, question, file, shape, numbers[task])
-        record = {"image": file.name, "tasks": answers}
+        """Write one image's predictions, and masks of the file's `shape` for dense tasks; return its JSON record.
+
+        `numbers` are (K,), (1,) or (K, H, W) for each task.
+        """
+        predictions = {task: read_prediction(output, numbers[task]) for task, output in self.outputs.items()}
         row = [file.name]
-        for task, question in self.questions.items():
-            sure = [answers[task]["probability"]] if question.has_probability else []
-            row += [prediction_text(answers[task], question.separator), *sure]
+        for task, output in self.outputs.items():
+            prediction = predictions[task]
+            if output.is_dense:
+                prediction["mask"] = self._write_mask(task, output, file, shape, numbers[task])
+            row.append(prediction_text(prediction, output.separator))
+            if output.has_probability:
+                row.append(prediction["probability"])
+        record = {"image": file.name, "tasks": predictions}
         try:
             self._rows.writerow(map(escape_cell, row))
             self._json.write(("," if self.count else "") + "\n" + json.dumps(record, ensure_ascii=False))
@@ -146,10 +154,10 @@ class PredictionFiles:
         return record
 
     def _write_mask(
-        self, task: str, question: TaskOutput, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
+        self, task: str, output: TaskOutput, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
     ) -> str:
-        """A palette PNG over the image as its file has it; its path in the run."""
-        mask = restore_mask(read_mask(question, numbers), shape, self.fit, question.outside)
+        """Write a palette PNG at the size of the image file; return its path in the run."""
+        mask = restore_mask(read_mask(output, numbers), shape, self.fit, output.outside_value)
         picture = Image.fromarray(mask, mode="P")
         picture.putpalette(mask_palette().tobytes())
         path = self.folder / self._mask_name(task, file)
@@ -161,7 +169,7 @@ class PredictionFiles:
         return path.relative_to(self.folder).as_posix()
 
     def _mask_name(self, task: str, file: ImageFile) -> str:
-        """`masks/TASK/` and the image's own path without suffix; two images of one stem are told apart by a number."""
+        """Return `masks/TASK/PATH.png` of an image; a number is added if another suffix gave the same name."""
         parts = [part for part in PurePath(file.inner).with_suffix("").parts if part != ".."]
         stem = name = "/".join([MASKS, task, *parts])
         number = 1

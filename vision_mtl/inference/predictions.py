@@ -1,4 +1,4 @@
-"""What `run.predict` gives back: every head's answer for every image, and themselves as a contact sheet."""
+"""Predictions of every task for images, the result of `run.predict`, shown as a contact sheet in notebooks."""
 # B images, C channels, K classes, H W pixels
 
 from __future__ import annotations
@@ -28,78 +28,78 @@ SHOWN = 20  # images that a notebook shows
 
 @dataclass(frozen=True)
 class Predictions(Sequence[dict[str, Any]]):
-    """Answers by image. `predictions[0]["digits"]` has what `predictions.json` has:
+    """Predictions by image. `predictions[0]["digits"]` has the entries of `predictions.json`:
 
     single_label `class`, `probability`, `probabilities` (by class name); multi_label `classes` (those above .5),
-    `probability` (of the least sure yes or no), `probabilities`; regression `value`, in units of the label; dense
+    `probability` (of the least certain class), `probabilities`; regression `value`, in units of the label; dense
     `shares` of the pixels by class name, `probability` (their mean), and `mask` (H, W) uint8 at the model's size.
 
-    `numbers[task]` are all images' (B, K), (B, 1) or (B, K, H, W) float32; `class_names[task]` what K stands for.
+    `numbers[task]` are (B, K), (B, 1) or (B, K, H, W) float32 for all images; `class_names[task]` are the names of K.
     """
 
     names: list[str]
-    answers: list[dict[str, Any]]
+    records: list[dict[str, dict[str, Any]]]
     numbers: dict[str, np.ndarray]
-    questions: dict[str, TaskOutput]
+    outputs: dict[str, TaskOutput]
     images: Tensor
 
     @property
     def class_names(self) -> dict[str, list[str]]:
-        """Each task's classes in the order of its numbers; [] for numbers."""
-        return {task: question.class_names for task, question in self.questions.items()}
+        """Each task's classes in the order of its numbers; [] for regression."""
+        return {task: output.class_names for task, output in self.outputs.items()}
 
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.records)
 
     def __getitem__(self, number: Any) -> Any:
-        return self.answers[number]
+        return self.records[number]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.answers)
+        return iter(self.records)
 
     def probabilities(self, task: str) -> pd.DataFrame:
-        """A row an image, a column a class; raises `UserError` for a task that is not there or is not classes."""
-        import pandas as pd  # late: half a second that only a table is worth
+        """Return a table of images by classes; raises `UserError` for an unknown task or one without image classes."""
+        import pandas as pd  # late: it takes half a second to import
 
-        classes = [name for name, q in self.questions.items() if label_kind(q.kind).classifies_images]
+        classes = [name for name, output in self.outputs.items() if label_kind(output.kind).classifies_images]
         if task not in classes:
             raise unknown("task with classes", task, classes)
         return pd.DataFrame(self.numbers[task], index=self.names, columns=self.class_names[task])
 
     def figure(self) -> Figure:
-        """The first twenty images, masks laid over them, and what each head says of them."""
+        """Return the first twenty images with masks over them and the predictions below."""
         pixels = (self.images[:SHOWN] * 255).round().byte().permute(0, 2, 3, 1).numpy()
         cells = []
         for row, shown in enumerate(pixels):
-            record = {"image": self.names[row], "tasks": self.answers[row]}
-            own = {task: values[row] for task, values in self.numbers.items()}
-            cells.append(make_cell(self.questions, shown, record, own))
+            record = {"image": self.names[row], "tasks": self.records[row]}
+            numbers = {task: values[row] for task, values in self.numbers.items()}
+            cells.append(make_cell(self.outputs, shown, record, numbers))
         return predictions_figure(cells)
 
     def __repr__(self) -> str:
-        return f"Predictions({len(self)} images, tasks {', '.join(self.questions)})"
+        return f"Predictions({len(self)} images, tasks {', '.join(self.outputs)})"
 
     def _repr_html_(self) -> str:
         more = f"<br/>the first {SHOWN} of {len(self)} images are shown" if len(self) > SHOWN else ""
         return Markup(photograph(figure_image(self.figure()), repr(self)) + self._table() + more)
 
     def _table(self) -> Markup:
-        """A row an image, a column a task: the answers as text, for copying and for readers of the page aloud."""
+        """Return the predictions as a table of text, for copying and for screen readers."""
         rows = []
-        for name, answer in list(zip(self.names, self.answers, strict=True))[:SHOWN]:
-            cells = [_cell(question, answer[task]) for task, question in self.questions.items()]
+        for name, record in list(zip(self.names, self.records, strict=True))[:SHOWN]:
+            cells = [_cell(output, record[task]) for task, output in self.outputs.items()]
             rows.append((name, *cells))
-        return Markup(f"<details><summary>as text</summary>{table(rows, ('image', *self.questions))}</details>")
+        return Markup(f"<details><summary>as text</summary>{table(rows, ('image', *self.outputs))}</details>")
 
 
-def _cell(question: TaskOutput, answer: Mapping[str, Any]) -> Markup:
-    if question.is_dense:
-        return escape(", ".join(f"{name} {share:.0%}" for name, share in answer["shares"].items()))
-    return escape(caption("", question, answer).removeprefix(": "))
+def _cell(output: TaskOutput, prediction: Mapping[str, Any]) -> Markup:
+    if output.is_dense:
+        return escape(", ".join(f"{name} {share:.0%}" for name, share in prediction["shares"].items()))
+    return escape(caption(output, prediction))
 
 
-def predict(ask: Predictor, questions: dict[str, TaskOutput], images: Tensor, names: list[str]) -> Predictions:
-    """Ask every head about images (B, C, H, W) in [0, 1]."""
-    found = [ask.answer(batch) for batch in images.split(BATCH)]
-    numbers = {task: np.concatenate([one[task] for one in found]) for task in questions}
-    return Predictions(names, read_predictions(questions, numbers), numbers, questions, images)
+def predict(predictor: Predictor, outputs: dict[str, TaskOutput], images: Tensor, names: list[str]) -> Predictions:
+    """Return the predictions of every task for images (B, C, H, W) in [0, 1]."""
+    batches = [predictor.predict(batch) for batch in images.split(BATCH)]
+    numbers = {task: np.concatenate([batch[task] for batch in batches]) for task in outputs}
+    return Predictions(names, read_predictions(outputs, numbers), numbers, outputs, images)

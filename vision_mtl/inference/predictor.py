@@ -1,4 +1,4 @@
-"""A trained model on its device: uint8 images in, every task's numbers out."""
+"""Predict every task with a trained model on its device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision_mtl.training.options import Runtime
 
 
 def require_heads(model: SharedModel, where: str) -> None:
-    """Raises `UserError` unless the model of run or checkpoint `where` has a head for some task."""
+    """Raise `UserError` if the model of the run or checkpoint `where` has no head for a task."""
     if not model.task_specs:
         raise UserError(
             f"{where!r} has no head for any task, only a pretrained backbone. Train heads first: "
@@ -22,25 +22,23 @@ def require_heads(model: SharedModel, where: str) -> None:
 
 
 class Predictor:
-    """The model on its device: uint8 images in, every task's numbers out."""
+    """Maps images to each task's numbers: (B, K) probabilities, (B, 1) values, or (B, K, H, W) for dense tasks."""
 
     def __init__(self, model: SharedModel, runtime: Runtime, device: str) -> None:
         accelerator = runtime.accelerator(device)
-        self.device, self.autocast, self.layout = (
-            accelerator.device,
-            accelerator.autocast,
-            runtime.layout(model.backbone),
-        )
-        self.model = InferenceModel(model).eval().to(self.device, memory_format=self.layout)
+        self.device, self.autocast = accelerator.device, accelerator.autocast
+        self.layout = runtime.layout(model.backbone)
+        self.model = InferenceModel(model).eval()
+        self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]  # torch's stubs lack it
         if runtime.compile:
             self.model.compile()
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """(B, H, W, C) uint8 -> task -> float32 (B, K), (B, 1) or (B, K, H, W)."""
-        return self.answer(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
+        """Return the float32 numbers of each task for images (B, H, W, C) uint8."""
+        return self.predict(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
 
-    def answer(self, images: Tensor) -> dict[str, np.ndarray]:
-        """The same of images (B, C, H, W) float32 in [0, 1]."""
+    def predict(self, images: Tensor) -> dict[str, np.ndarray]:
+        """Return the float32 numbers of each task for images (B, C, H, W) float32 in [0, 1]."""
         with torch.inference_mode(), self.autocast():
             found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
         return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}

@@ -1,10 +1,10 @@
-"""What `run.reconstruct` gives back: pixels, errors and skill of repairs, and themselves as a picture."""
-# b damaged instances, C channels, H W pixels, K answers
+"""Pixels, errors and skill of repairs, the result of `run.reconstruct`, shown as a figure in notebooks."""
+# b damaged instances, C channels, H W pixels, K classes
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,24 +24,24 @@ from vision_mtl.viz.reconstruction import Panel, reconstruction_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_COLUMNS = 10  # instances in the picture; all are in the tensors
+MAX_COLUMNS = 10  # instances in the figure; the tensors have all
 PIXELS = ("original", "damaged", "repaired", "prediction", "classic", "error")
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Pictures (b, C, H, W) float32 in [0, 1] on the CPU, an instance a row, `names` its image.
+    """Pictures (b, C, H, W) float32 in [0, 1] on the CPU of b damaged instances; `names` are their images.
 
-    `original`; `damaged` as a person should see it; `prediction`, the network's whole picture; `repaired`, the same
-    with the visible pixels put back; `classic`, the repair without learning (inpainting, grey, bicubic); `error`
+    `original`; `damaged`, with hidden pixels hatched; `prediction`, the network's complete picture; `repaired`, the
+    same with the visible pixels put back; `classic`, the repair without learning (inpainting, grey, bicubic); `error`
     (b, 1, H, W), the mean over channels of |repaired - original|.
 
-    `skills` (b,) are 1 - squared error / that of the classic repair, NaN where that has none; `skill` is the same of
-    all instances together: 0 is the classic repair, 1 a perfect one.
+    `skills` (b,) are 1 - squared error / squared error of the classic repair, NaN where the latter is 0; `skill` is
+    the same for the sums over all instances: 0 for the classic repair, 1 for a perfect one.
 
-    A question (rotation, neighbour) repairs nothing: of it there are `original`, `damaged`, and in `skills` 1 - loss /
-    chance loss; `said` and `true` (b,) are class numbers, `probabilities` (b, K), `class_names` what the numbers mean.
-    Of `contrast`, which compares two views of each image with those of the others, there is the same without answers.
+    A classification pretext (rotation, neighbour) repairs nothing: it has `original`, `damaged`, and in `skills`
+    1 - loss / chance loss; `predicted` and `true` (b,) are class numbers, `probabilities` (b, K), `class_names` the
+    names of the classes. `contrast`, which compares views of images, has the same without classes.
     """
 
     pretext: Pretext
@@ -56,7 +56,7 @@ class Reconstruction:
     repaired: Tensor | None = None
     classic: Tensor | None = None
     error: Tensor | None = None
-    said: Tensor | None = None
+    predicted: Tensor | None = None
     true: Tensor | None = None
     probabilities: Tensor | None = None
     class_names: tuple[str, ...] = ()
@@ -65,78 +65,92 @@ class Reconstruction:
         return len(self.original)
 
     def pictures(self, which: str = "repaired") -> list[Image.Image]:
-        """One of the pictures, of each instance, as PIL images; raises `UserError` for a name that there is not."""
+        """Return one kind of picture as PIL images; raises `UserError` for one that the pretext does not have."""
         if which not in PIXELS:
             raise unknown("picture", which, PIXELS)
         found = getattr(self, which)
         if found is None:
             raise UserError(
-                f"{self.pretext_name} repairs nothing and gives no {which}: see skills, said and probabilities."
+                f"{self.pretext_name} repairs nothing and has no {which}: see skills, predicted and probabilities."
             )
         return to_pictures(found.permute(0, 2, 3, 1).numpy())
 
     def figure(self) -> Figure:
-        """From original to errors, an instance a column, ten at most."""
+        """Return the pictures from original to errors, one instance per column, ten at most."""
         return reconstruction_figure([self.panel])
 
     def __repr__(self) -> str:
         return f"Reconstruction({self.pretext_name}, {len(self)} instances, skill {self.skill:+.3f})"
 
     def _repr_html_(self) -> str:
-        left_out = len(self) - MOST_COLUMNS
-        more = f"<br/>the first {MOST_COLUMNS} of {len(self)} instances are shown" if left_out > 0 else ""
+        left_out = len(self) - MAX_COLUMNS
+        more = f"<br/>the first {MAX_COLUMNS} of {len(self)} instances are shown" if left_out > 0 else ""
         return Markup(photograph(figure_image(self.figure()), repr(self)) + more)
 
 
 def reconstruct(
     model: SharedModel, name: str, pretext: Pretext, images: Tensor, names: Sequence[str], seed: int, damage: int | None
 ) -> Reconstruction:
-    """Damage images (B, C, H, W) by the pretext, repair them, and measure; `damage` fixes its number."""
+    """Damage images (B, C, H, W) by the pretext, repair and score them; `damage` fixes the number of the damage."""
     images = images.to(next(model.parameters()).device)
     part, seen = damage_images(name, pretext, images, seed=seed, number=damage)
     prediction = predict_part(model, part, seen)
-    of = [names[row] for row in part.source_rows.tolist()]
+    instance_names = [names[row] for row in part.source_rows.tolist()]
     with torch.no_grad():
-        if not pretext.repairs:
-            return _answered(name, part, seen, prediction, of)
-        found = measure_repairs(part, pretext.repair(prediction, seen, part.draw))
-        skill, skills = _skills(found.error, found.classic_error)
-        pixels = {key: getattr(found, key).cpu() for key in PIXELS if key != "error"}
-        error = (found.repaired - found.original).abs().mean(1, keepdim=True).cpu()
-        panel = _panel(name, part, seen, prediction, skill)
-    return Reconstruction(pretext, name, of, skill=skill, skills=skills, panel=panel, error=error, **pixels)
+        make = _repaired if pretext.repairs else _compared
+        return make(name, part, seen, prediction, instance_names)
 
 
-def _answered(name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str]) -> Reconstruction:
-    pretext, images, draw = part.pretext, part.images, part.draw
-    losses = (pretext.loss(one, images, draw) for one in (prediction, torch.zeros_like(prediction)))
-    skill, skills = _skills(*losses)
-    answer = (
-        {}
-        if pretext.output == "embedding"
-        else {
-            "said": prediction.argmax(1).cpu(),
-            "true": pretext.target(images, draw).cpu(),
-            "probabilities": prediction.softmax(1).cpu(),
-            "class_names": tuple(pretext.class_names or map(str, range(prediction.shape[1]))),
-        }
+def _repaired(name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str]) -> Reconstruction:
+    """Return the result of a pretext that repairs pixels."""
+    found = measure_repairs(part, part.pretext.repair(prediction, seen, part.draw))
+    skill, skills = _skills(found.error, found.classic_error)
+    return Reconstruction(
+        part.pretext,
+        name,
+        names,
+        original=found.original.cpu(),
+        damaged=found.damaged.cpu(),
+        skill=skill,
+        skills=skills,
+        panel=_panel(name, part, seen, prediction, skill),
+        prediction=found.prediction.cpu(),
+        repaired=found.repaired.cpu(),
+        classic=found.classic.cpu(),
+        error=(found.repaired - found.original).abs().mean(1, keepdim=True).cpu(),
     )
+
+
+def _compared(name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str]) -> Reconstruction:
+    """Return the result of a pretext whose loss is compared with its chance loss: it predicts classes or embeddings."""
+    pretext, images, draw = part.pretext, part.images, part.draw
+    losses = (pretext.loss(outputs, images, draw) for outputs in (prediction, torch.zeros_like(prediction)))
+    skill, skills = _skills(*losses)
     panel = _panel(name, part, seen, prediction, skill)
     pictures = (images.cpu(), pretext.picture(images, draw).cpu())
-    return Reconstruction(pretext, name, names, *pictures, skill, skills, panel, **answer)
+    found = Reconstruction(pretext, name, names, *pictures, skill, skills, panel)
+    if pretext.output == "embedding":
+        return found
+    return replace(
+        found,
+        predicted=prediction.argmax(1).cpu(),
+        true=pretext.target(images, draw).cpu(),
+        probabilities=prediction.softmax(1).cpu(),
+        class_names=tuple(pretext.class_names or map(str, range(prediction.shape[1]))),
+    )
 
 
 def _skills(error: Tensor, reference: Tensor) -> tuple[float, Tensor]:
-    """(b,) errors twice -> the skill of all, and of each; NaN where the reference makes no error."""
+    """Return the skill of all instances together and of each, from errors (b,); NaN where the reference error is 0."""
     error, reference = error.cpu(), reference.cpu()
     each = torch.where(reference > 0, 1 - error / reference, torch.nan)
-    whole = 1 - error.sum() / reference.sum() if bool(reference.sum() > 0) else torch.nan
-    return float(whole), each
+    total = 1 - error.sum() / reference.sum() if bool(reference.sum() > 0) else torch.nan
+    return float(total), each
 
 
 def _panel(name: str, part: Part, seen: Tensor, prediction: Tensor, skill: float) -> Panel:
-    """The panel of the first instances, so that a page stays small."""
-    rows = slice(0, MOST_COLUMNS)
-    what = "instance" if len(part.images) == 1 else "instances"
-    title = f"{name}: skill {skill:+.2f} on {len(part.images)} {what}"
+    """Return the panel of the first instances, to keep the figure small."""
+    rows = slice(0, MAX_COLUMNS)
+    instances = "instance" if len(part.images) == 1 else "instances"
+    title = f"{name}: skill {skill:+.2f} on {len(part.images)} {instances}"
     return part_panel(title, part.select(rows), seen[rows], prediction[rows])

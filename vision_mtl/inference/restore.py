@@ -1,4 +1,4 @@
-"""Models from the checkpoints of runs: whole, or the weights that fit another model."""
+"""Restore a model from a run's checkpoint, or load the weights that fit another model."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_ten
 
 
 def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
-    """The model that a run or checkpoint holds, with its weights and all its heads, and what it says of itself.
+    """Return the model of a run or checkpoint with its weights and all heads, and the checkpoint's metadata.
 
-    Raises `UserError` if there is none, or if its weights do not fit what it says.
+    Raises `UserError` if there is none, or if its weights do not match the metadata.
     """
     path = find_checkpoint(Path(where).expanduser())
     state, tensors = read_state(path), _stored_weights(path)
     size = (state["image_size"][0], state["image_size"][1])
     backbone = Backbone.of(BackboneOptions(**{**state["backbone"], "pretrained": False}), size)
     decoder = decoder_options(state["decoder"]).build(MapSpec(backbone.channels, backbone.map_sizes, size))
-    heads = {name: HeadSpec(**answer) for name, answer in state["answers"].items()}
-    tasks = {name: TaskHeadSpec(**answer) for name, answer in state["task_answers"].items()}
+    heads = {name: HeadSpec(**spec) for name, spec in state["answers"].items()}
+    tasks = {name: TaskHeadSpec(**spec) for name, spec in state["task_answers"].items()}
     model = SharedModel(backbone, decoder, heads, tasks)
     own = model.state_dict()
     wrong = [
         k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape
     ]
     if wrong:
-        raise UserError(f"{str(path)!r} does not hold what it says: {len(wrong)} tensors differ, first {min(wrong)!r}.")
+        raise UserError(f"{str(path)!r} does not match its metadata: {len(wrong)} tensors differ, as {min(wrong)!r}.")
     model.load_state_dict(tensors)
     return model.eval(), state
 
 
 def load_fitting_weights(model: SharedModel, path: Path, heads: list[str] | None = None) -> None:
-    """Load the weights of a checkpoint that is known to be whole: all of the backbone, what fits of decoder and heads.
+    """Load a valid checkpoint into `model`: the complete backbone, and those weights of decoder and heads that fit.
 
-    The averaged weights, where the run kept some. Raises `UserError` if the backbone does not fit, or if the decoder or
-    one of `heads` (pretexts that must have been trained) is not there.
+    Averaged weights are used where the run kept them. Raises `UserError` if the backbone does not fit, or if the
+    weights of the decoder or of one of `heads` (pretexts) are missing; `heads` None requires neither.
     """
     tensors = _stored_weights(path)
     fitting = _fitting(model.state_dict(), tensors, path)
@@ -57,7 +57,7 @@ def load_fitting_weights(model: SharedModel, path: Path, heads: list[str] | None
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Load the backbone alone of a checkpoint that is known to be whole; raises `UserError` if it does not fit."""
+    """Load only the backbone of a valid checkpoint; raises `UserError` if it does not fit."""
     tensors = _stored_weights(path)
     prefix = "backbone."
     fitting = _fitting({prefix + k: v for k, v in backbone.state_dict().items()}, tensors, path)
@@ -65,12 +65,12 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
 
 
 def _stored_weights(path: Path) -> dict[str, Tensor]:
-    """A checkpoint's averaged weights, or the last ones where it keeps no average."""
+    """Return a checkpoint's averaged weights, or the last ones if it has no average."""
     return read_tensors(path, "average") or read_tensors(path, "model")
 
 
 def _fitting(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Those of `tensors` that fit the model's `own`; raises `UserError` unless they hold its whole backbone."""
+    """Return those of `tensors` that fit the model's `own`; raises `UserError` if part of its backbone is missing."""
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     lacking = [k for k in own if k.startswith("backbone.") and k not in fitting]
     if lacking:

@@ -1,7 +1,7 @@
-// Elements from what the network said. Text goes in as text, pictures as pixels: nothing is ever parsed as HTML.
+// Builds elements from the replies. Text is inserted as text and pictures as pixels: nothing is parsed as HTML.
 
 export const VIEWS = { original: "original", damaged: "damaged", repaired: "repaired" };
-const MOST_CLASSES = 5; // rows of a head's table
+const MAX_CLASSES = 5; // rows of a task's table
 
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -52,12 +52,12 @@ export async function pictures(found) {
 const percent = (p) => (p >= 0.9995 ? "100 %" : p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toFixed(1)} %`);
 
 function table(views, rows, drawn = []) {
-  const head = element("tr", {}, element("th", { scope: "col" }, element("span", { className: "hidden", textContent: "answer" })));
+  const head = element("tr", {}, element("th", { scope: "col" }, element("span", { className: "hidden", textContent: "prediction" })));
   head.append(...views.map((view) => element("th", { scope: "col", textContent: VIEWS[view] })));
   const body = rows.map(([name, cells]) => {
     const row = element("tr", {}, element("th", { scope: "row", textContent: name, title: name }));
-    for (const { text, share, said } of cells) {
-      const cell = element("td", { textContent: text, className: said ? "said" : "" });
+    for (const { text, share, predicted } of cells) {
+      const cell = element("td", { textContent: text, className: predicted ? "predicted" : "" });
       cell.style.setProperty("--p", share);
       row.append(cell);
     }
@@ -70,42 +70,45 @@ function table(views, rows, drawn = []) {
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
-// Classes by the largest share that any of the views gives them.
+// Classes sorted by their largest share in any view.
 function ranked(classes, sharesOf) {
   const best = (name) => Math.max(...sharesOf.map((shares) => shares[name]));
-  return [...classes].sort((a, b) => best(b) - best(a)).slice(0, MOST_CLASSES);
+  return [...classes].sort((a, b) => best(b) - best(a)).slice(0, MAX_CLASSES);
 }
 
 export async function head(task, views) {
-  const answers = views.map((view) => task.answers[view]);
+  const predictions = views.map((view) => task.predictions[view]);
   const made = element("article", { className: "head" });
   made.dataset.task = task.name;
   made.append(element("h3", {}, task.name, " ", element("span", { textContent: `· ${task.meaning}` })));
-  if ("value" in answers[0]) {
-    const cells = answers.map((answer) => ({ text: String(Number(answer.value.toPrecision(4))), share: 0, said: true }));
+  if ("value" in predictions[0]) {
+    const cells = predictions.map(({ value }) => ({ text: String(Number(value.toPrecision(4))), share: 0, predicted: true }));
     made.append(table(views, [["value", cells]]));
     return made;
   }
-  const sharesOf = answers.map((answer) => answer.probabilities ?? answer.shares);
-  const says = (answer, name, share) =>
-    "class" in answer ? answer.class === name : "classes" in answer ? answer.classes.includes(name) : share >= 0.5;
+  const sharesOf = predictions.map(({ probabilities, shares }) => probabilities ?? shares);
+  const isPredicted = (prediction, name, share) =>
+    "class" in prediction ? prediction.class === name : "classes" in prediction ? prediction.classes.includes(name) : share >= 0.5;
   const rows = ranked(task.classes, sharesOf).map((name) => [
     name,
-    answers.map((answer, k) => ({ text: percent(sharesOf[k][name]), share: sharesOf[k][name], said: says(answer, name, sharesOf[k][name]) })),
+    predictions.map((prediction, k) => {
+      const share = sharesOf[k][name];
+      return { text: percent(share), share, predicted: isPredicted(prediction, name, share) };
+    }),
   ]);
   const over = (view) => pictureOf(task.pictures[view], `${task.name}, classes over the ${VIEWS[view]} image`);
   made.append(table(views, rows, task.pictures ? await Promise.all(views.map(over)) : []));
-  const left = task.classes.length - rows.length;
-  if (left > 0) made.append(element("p", { className: "quiet", textContent: `and ${left} more classes below these` }));
+  const more = task.classes.length - rows.length;
+  if (more > 0) made.append(element("p", { className: "quiet", textContent: `and ${more} more classes` }));
   return made;
 }
 
-export function question(found) {
-  const rows = Object.entries(found.said).map(([name, p]) => [name, [{ text: percent(p), share: p, said: name === found.true }]]);
+export function classification(found) {
+  const rows = Object.entries(found.probabilities).map(([name, p]) => [name, [{ text: percent(p), share: p, predicted: name === found.true }]]);
   const made = table(["original"], rows);
   made.querySelector("thead").remove();
-  const caption = element("figcaption", { textContent: `What the head said; the truth, ${found.true}, is bold.` });
-  return element("figure", { className: "question" }, made, caption);
+  const caption = element("figcaption", { textContent: `Predicted probabilities; the true class, ${found.true}, is bold.` });
+  return element("figure", { className: "classification" }, made, caption);
 }
 
 export function neighbours(view, found) {

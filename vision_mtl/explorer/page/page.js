@@ -1,28 +1,28 @@
-// What a person chose, asked of the network one question at a time; the newest choice is always the last one answered.
+// Sends the chosen image and damage to the program, one request at a time; the newest choice is always shown last.
 
-import { draw, element, head, neighbours, pictures, question } from "/drawing.js";
+import { classification, draw, element, head, neighbours, pictures } from "/drawing.js";
 
 const $ = (id) => document.getElementById(id);
 const USUAL_GRIDS = [2, 3, 4, 6, 8];
 const state = { image: null, mode: "cells", rows: 4, columns: 4, cells: new Set(), mask: null, grey: false, factor: 1, other: null };
-let run = null; // what the program said at the start
-let asking = false, askAgain = false;
-let cursor = { row: 0, column: 0 }; // of the brush, in pixels, for the keyboard
+let run = null; // the reply of /api/start
+let isWaiting = false, hasNewChoice = false;
+let cursor = { row: 0, column: 0 }; // position of the brush in pixels, for the keyboard
 
-async function ask(path, sent) {
+async function request(path, sent) {
   let reply;
   try {
     const options = sent === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(sent) };
     reply = await fetch(path, options);
   } catch {
-    throw new Error("The program does not answer: was it ended on its terminal? Start it again, then reload this page.");
+    throw new Error("The program does not respond: was it stopped on its terminal? Start it again, then reload this page.");
   }
   const found = await reply.json();
   if (!reply.ok) throw new Error(found.error);
   return found;
 }
 
-function tell(error) {
+function showError(error) {
   $("error").textContent = error ? error.message.charAt(0).toUpperCase() + error.message.slice(1) : "";
   $("error").hidden = !error;
 }
@@ -38,23 +38,23 @@ function damage() {
 
 async function refresh() {
   if (!state.image) return;
-  if (asking) { askAgain = true; return; }
-  asking = true;
+  if (isWaiting) { hasNewChoice = true; return; }
+  isWaiting = true;
   document.body.setAttribute("aria-busy", "true");
   const slow = setTimeout(() => { $("busy").textContent = "working …"; }, 250);
   do {
-    askAgain = false;
+    hasNewChoice = false;
     try {
       const { label, ...image } = state.image;
-      await show(await ask("/api/answer", { image, damage: damage() }));
-      tell(null);
+      await show(await request("/api/repair", { image, damage: damage() }));
+      showError(null);
     } catch (error) {
-      tell(error);
+      showError(error);
     }
-  } while (askAgain);
+  } while (hasNewChoice);
   clearTimeout(slow);
   $("busy").textContent = "";
-  asking = false;
+  isWaiting = false;
   document.body.setAttribute("aria-busy", "false");
 }
 
@@ -64,7 +64,7 @@ async function show(found) {
     Promise.all(found.tasks.map((task) => head(task, found.views))),
     draw($("editor"), found.pictures.damaged ?? found.pictures.original),
   ]);
-  $("pictures").replaceChildren(...figures, ...(found.question ? [question(found.question)] : []));
+  $("pictures").replaceChildren(...figures, ...(found.classification ? [classification(found.classification)] : []));
   $("legend").hidden = !("error" in found.pictures || "classic_error" in found.pictures);
   $("how").textContent = found.how;
   $("heads").replaceChildren(...heads);
@@ -84,13 +84,13 @@ function showSkill(scores) {
   }
   const share = skill === null ? 0 : Math.round(100 * Math.abs(skill));
   $("skill-words").textContent =
-    skill === null ? "There is no skill to tell: nothing was repaired, or the classic repair is perfect."
+    skill === null ? "No skill: nothing was repaired, or the classic repair is perfect."
     : share === 0 ? "As much error as the classic repair."
     : `Skill: ${share} % ${skill > 0 ? "less" : "more"} error than the classic repair.`;
   const errors = [["the repair", scores.repaired], ["the classic", scores.classic], ["before learning", scores.untrained]];
-  const told = errors.filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${value.toPrecision(2)}`);
+  const texts = errors.filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${value.toPrecision(2)}`);
   const where = scores.scored < 0.9999 ? `the hidden ${(100 * scores.scored).toPrecision(2)} % of the pixels` : "all pixels";
-  $("skill-numbers").textContent = `Mean squared error on ${where}: ${told.join(", ")}. One image proves nothing; the run's result has intervals.`;
+  $("skill-numbers").textContent = `Mean squared error on ${where}: ${texts.join(", ")}. For scores of many images with intervals, see the run's result.`;
 }
 
 // ---- choosing an image
@@ -112,19 +112,19 @@ function readFile(file) {
   });
 }
 
-async function take(file) {
+async function openFile(file) {
   if (!file) return;
   try {
-    const most = run.limits.bytes;
-    if (file.size > most) throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${most / 1e6} MB are taken: choose a smaller image.`);
+    const limit = run.limits.bytes;
+    if (file.size > limit) throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${limit / 1e6} MB are allowed: choose a smaller image.`);
     if (file.size === 0) throw new Error(`${file.name} is empty.`);
-    const { picture } = await ask("/api/open", { data: await readFile(file) });
+    const { picture } = await request("/api/open", { data: await readFile(file) });
     $("drop").querySelector("strong").textContent = file.name.length > 40 ? `…${file.name.slice(-39)}` : file.name;
     $("drop").querySelector("span").textContent = "choose another file";
     await choose({ data: picture });
   } catch (error) {
-    tell(error);
-    $("file").value = ""; // the same file, mended, may be chosen again
+    showError(error);
+    $("file").value = ""; // so that the same file can be chosen again
   }
 }
 
@@ -171,9 +171,9 @@ function moveAmongCells(event) {
 }
 
 function setGrid(rows, columns) {
-  const allowed = (value, most) => Math.min(Math.max(Math.round(value) || 1, 1), most);
-  state.rows = allowed(rows, Object.keys(run.edges.rows).length);
-  state.columns = allowed(columns, Object.keys(run.edges.columns).length);
+  const clamp = (value, highest) => Math.min(Math.max(Math.round(value) || 1, 1), highest);
+  state.rows = clamp(rows, Object.keys(run.edges.rows).length);
+  state.columns = clamp(columns, Object.keys(run.edges.columns).length);
   $("rows").value = state.rows;
   $("columns").value = state.columns;
   const middle = Math.floor((state.rows - 1) / 2) * state.columns + Math.floor((state.columns - 1) / 2);
@@ -184,12 +184,12 @@ function setGrid(rows, columns) {
 
 // ---- painting
 
-function paint(row, column, wipe) {
+function paint(row, column, erase) {
   const [height, width] = run.size;
   const radius = Number($("radius").value) - 0.5;
   for (let r = Math.max(0, Math.ceil(row - radius)); r <= Math.min(height - 1, row + radius); r++) {
     for (let c = Math.max(0, Math.ceil(column - radius)); c <= Math.min(width - 1, column + radius); c++) {
-      if ((r - row) ** 2 + (c - column) ** 2 <= radius ** 2 + 0.25) state.mask[r * width + c] = wipe ? 0 : 1;
+      if ((r - row) ** 2 + (c - column) ** 2 <= radius ** 2 + 0.25) state.mask[r * width + c] = erase ? 0 : 1;
     }
   }
   drawMask();
@@ -214,13 +214,13 @@ function place(event) {
 
 function stroke(event) {
   let [row, column] = place(event);
-  const wipe = $("wipe").checked || event.shiftKey;
+  const erase = $("erase").checked || event.shiftKey;
   const canvas = $("brush");
   canvas.setPointerCapture(event.pointerId);
-  paint(row, column, wipe);
+  paint(row, column, erase);
   const move = (next) => {
     const [toRow, toColumn] = place(next), steps = Math.max(Math.abs(toRow - row), Math.abs(toColumn - column), 1);
-    for (let k = 1; k <= steps; k++) paint(Math.round(row + ((toRow - row) * k) / steps), Math.round(column + ((toColumn - column) * k) / steps), wipe);
+    for (let k = 1; k <= steps; k++) paint(Math.round(row + ((toRow - row) * k) / steps), Math.round(column + ((toColumn - column) * k) / steps), erase);
     [row, column] = [toRow, toColumn];
     refresh();
   };
@@ -237,7 +237,7 @@ function stroke(event) {
 function paintByKey(event) {
   const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   if (event.key === " ") {
-    paint(cursor.row, cursor.column, event.shiftKey || $("wipe").checked);
+    paint(cursor.row, cursor.column, event.shiftKey || $("erase").checked);
     refresh();
   } else if (event.key in moves) {
     const [down, right] = moves[event.key], [height, width] = run.size;
@@ -295,18 +295,18 @@ function listen() {
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("other").addEventListener("change", (event) => setOther(event.target.value));
   $("number").addEventListener("change", (event) => { state.other.number = Number(event.target.value); refresh(); });
-  $("file").addEventListener("change", (event) => take(event.target.files[0]));
+  $("file").addEventListener("change", (event) => openFile(event.target.files[0]));
   addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
   addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
   addEventListener("drop", (event) => {
     event.preventDefault();
     $("drop").classList.remove("over");
-    take(event.dataTransfer.files[0]);
+    openFile(event.dataTransfer.files[0]);
   });
-  addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+  addEventListener("paste", (event) => openFile(event.clipboardData.files[0]));
 }
 
-// ---- the page itself
+// ---- the page
 
 function build() {
   const { about, size: [height, width], heads, factors, grids } = run;
@@ -338,17 +338,17 @@ function build() {
   }));
   $("grey-row").hidden = !run.has_colour;
   if (heads.includes("decolorise")) $("grey").nextElementSibling.textContent += "•";
-  const borrow = ["This run has no head that repairs. Another run's can: ", element("code", { textContent: "--explore.repair_with RUN" })];
-  $("trained").replaceChildren(...(heads.length ? ["• what the run was trained to repair"] : borrow));
+  const borrow = ["This run has no head that repairs. Use another run's: ", element("code", { textContent: "--explore.repair_with RUN" })];
+  $("trained").replaceChildren(...(heads.length ? ["• trained by this run"] : borrow));
   $("other-row").hidden = run.others.length === 0;
-  $("other").replaceChildren(element("option", { value: "", textContent: "by hand, above" }), ...run.others.map(({ name, asks }) => element("option", { value: name, textContent: asks ? `${name} (a question)` : name })));
+  $("other").replaceChildren(element("option", { value: "", textContent: "by hand, above" }), ...run.others.map(({ name, classifies }) => element("option", { value: name, textContent: classifies ? `${name} (classification)` : name })));
   $("no-heads").hidden = run.tasks.length > 0;
   const train = element("code", { textContent: `--stage finetune --init_from ${about.run}` });
-  $("no-heads").replaceChildren("This run has no head for any task. Train some: ", train);
+  $("no-heads").replaceChildren("This run has no task heads. Train them: ", train);
   $("note").hidden = !about.note;
   $("note").textContent = about.note ?? "";
   $("near").hidden = run.num_indexed === 0;
-  $("near-words").textContent = `Among ${run.num_indexed.toLocaleString("en")} training images, by cosine similarity of the backbone's features; the image itself is left out.`;
+  $("near-words").textContent = `Among ${run.num_indexed.toLocaleString("en")} training images, by cosine similarity of the backbone's features, without the image itself.`;
   $("examples").replaceChildren(...run.examples.map(({ number, labels }) => {
     const words = Object.entries(labels).map(([task, text]) => `${task}: ${text}`).join(", ") || `image ${number}`;
     const button = element("button", { type: "button", title: words }, element("img", { src: `/images/${number}.png`, alt: words, loading: "lazy" }));
@@ -361,9 +361,9 @@ function build() {
 
 async function start() {
   try {
-    run = await ask("/api/start");
+    run = await request("/api/start");
   } catch (error) {
-    tell(error);
+    showError(error);
     return;
   }
   build();

@@ -1,4 +1,4 @@
-"""How the tests ask the explorer: a question over HTTP, and pictures in the form that it takes and gives."""
+"""Requests of the tests to the explorer over HTTP, and pictures in the form of its requests and replies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image
 from vision_mtl.explorer.server import Server
 
 
-def ask(server: Server, path: str, sent: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
-    """(status, headers, body): JSON as what it means, anything else as bytes. Bytes are sent as they are."""
+def send(server: Server, path: str, sent: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
+    """Return status, headers and body, JSON decoded, anything else as bytes. Bytes are sent unchanged."""
     data = sent if sent is None or isinstance(sent, bytes) else json.dumps(sent).encode()
     given = ({} if data is None else {"Content-Type": "application/json"}) | (headers or {})
     request = urllib.request.Request(server.url.rstrip("/") + path, data=data, headers=given)
@@ -30,8 +30,8 @@ def ask(server: Server, path: str, sent: Any = None, headers: dict[str, str] | N
         return reply.status, reply.headers, found
 
 
-def answer(server: Server, image: dict[str, Any], **damage: Any) -> dict[str, Any]:
-    status, _, found = ask(server, "/api/answer", {"image": image, "damage": damage})
+def repair(server: Server, image: dict[str, Any], **damage: Any) -> dict[str, Any]:
+    status, _, found = send(server, "/api/repair", {"image": image, "damage": damage})
     assert status == 200, found
     return found
 
