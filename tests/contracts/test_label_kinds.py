@@ -18,7 +18,7 @@ from vision_mtl.data.label_kinds import LABEL_KINDS, LabelKind, TaskHeadSpec, la
 from vision_mtl.data.options import Task
 from vision_mtl.data.targets import Target, parse_labels
 from vision_mtl.evaluation.calibration import fit_temperature
-from vision_mtl.evaluation.probing import ProbeTask, constant_answer, knn_answer, predict_linear, score_task
+from vision_mtl.evaluation.probing import ProbeTask, predict_constant, predict_knn, predict_linear, score_task
 from vision_mtl.evaluation.scores import score_measures
 from vision_mtl.inference.prediction_files import prediction_text
 from vision_mtl.models.backbone import Backbone
@@ -195,14 +195,14 @@ def test_a_prediction_is_told_in_words(name: str) -> None:
     target, kind = target_of(name), label_kind(name)
     head = head_of(target)
     numbers = head.probabilities(head(features_of(target)).detach()).numpy()
-    answer = kind.answer(numbers[0], target.class_names)
-    assert json.loads(json.dumps(answer)) == answer
-    assert ("probability" in answer) == kind.has_classes
+    prediction = kind.prediction(numbers[0], target.class_names)
+    assert json.loads(json.dumps(prediction)) == prediction
+    assert ("probability" in prediction) == kind.has_classes
     if kind.is_dense:
         return
     assert (
-        prediction_text(answer, " ")
-        and kind.describe(kind.decide(numbers)[0], target.class_names).items() <= answer.items()
+        prediction_text(prediction, " ")
+        and kind.describe(kind.decide(numbers)[0], target.class_names).items() <= prediction.items()
     )
     task = Task(source="csv/x.csv", kind=name)
     for row in LABELLED[:3]:  # the words are a label again
@@ -242,8 +242,8 @@ def test_a_kind_is_probed(name: str) -> None:
     task = ProbeTask(name, target.num_outputs, values, np.arange(12), np.arange(12, 24), np.arange(24, 36))
     answers = {
         "linear": predict_linear(x, task, task.train),
-        "knn": knn_answer(torch.from_numpy(x).float(), task, task.train),
-        "majority": constant_answer(task, task.train),
+        "knn": predict_knn(torch.from_numpy(x).float(), task, task.train),
+        "majority": predict_constant(task, task.train),
     }
     found = score_task(task, answers, np.arange(12))
     sign = 1 if kind.has_classes else -1

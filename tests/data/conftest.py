@@ -1,4 +1,4 @@
-"""Small image files of known content, written by libraries other than the one that reads them first."""
+"""Small image files with known content, written by other libraries than the one that reads them first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Picture = Callable[..., np.ndarray]
 
 @pytest.fixture
 def picture() -> Picture:
-    """(H, W, 3) uint8 by number: smooth, so that JPEG keeps it, and with four corners that differ."""
+    """Return a function from a number to (H, W, 3) uint8: smooth for JPEG, with four different corners."""
 
     def make(number: int = 0, height: int = 40, width: int = 60) -> np.ndarray:
         random = np.random.default_rng(number)
@@ -26,7 +26,7 @@ def picture() -> Picture:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path, picture: Picture) -> Path:
-    """Two classes of 12 PNG files in folders with spaces and Unicode, a list and a note beside them."""
+    """A folder with two classes of 12 PNG files, names with spaces and Unicode, and files that are not images."""
     folder = tmp_path / "my phötos"
     for number in range(24):
         file = folder / ("cats" if number < 12 else "dögs") / f"image {number:02d}.png"

@@ -1,4 +1,4 @@
-"""Steps come as they would without threads, no more of them are made than may be, and nothing stays behind."""
+"""Prefetching gives the same steps as no threads, within its limits, and leaves no thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision_mtl.data.ahead import BUFFER_BYTES, Ahead, plan
 
 
 class Counted:
-    """Makes steps, and counts those that are made and not yet taken."""
+    """Makes steps and counts the largest number of finished steps that wait."""
 
     def __init__(self) -> None:
         self.lock, self.alive, self.most, self.made = threading.Lock(), 0, 0, []
@@ -33,7 +33,7 @@ def own_threads() -> list[str]:
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
-def test_every_step_is_what_was_asked_for_in_any_order(num_workers: int) -> None:
+def test_steps_in_any_order_are_correct(num_workers: int) -> None:
     ahead = Ahead(lambda step: step * step, depth=3, num_workers=num_workers, name="under-test")
     asked = [0, 1, 2, 3, 3, 3, 10, 11, 5, 6, 7, 0, 2, 4, 100]
     assert [ahead.at(step) for step in asked] == [step * step for step in asked]
@@ -41,19 +41,19 @@ def test_every_step_is_what_was_asked_for_in_any_order(num_workers: int) -> None
 
 
 @pytest.mark.parametrize("depth", [1, 5])
-def test_a_fast_reader_waits_for_a_slow_step(depth: int) -> None:
+def test_fast_threads_wait_for_the_training(depth: int) -> None:
     counted = Counted()
     ahead = Ahead(counted, depth, num_workers=3, name="under-test")
     for step in range(12):
         assert ahead.at(step) == f"step {step}"
         counted.taken()
-        time.sleep(0.01)  # time enough to run away
+        time.sleep(0.01)  # enough time to make more steps
     ahead.close()
-    assert counted.most <= depth + 1  # those that wait, and the one that is handed over
+    assert counted.most <= depth + 1  # the waiting steps and the returned one
     assert sorted(counted.made) == list(range(12 + depth))
 
 
-def test_what_a_thread_raises_comes_out_with_its_step_and_not_before() -> None:
+def test_an_exception_is_raised_at_its_step() -> None:
     def make(step: int) -> int:
         if step == 2:
             raise ValueError("step 2 is broken")
@@ -61,14 +61,14 @@ def test_what_a_thread_raises_comes_out_with_its_step_and_not_before() -> None:
 
     ahead = Ahead(make, depth=4, num_workers=2, name="under-test")
     assert [ahead.at(0), ahead.at(1)] == [0, 1]
-    for _ in range(2):  # once more if it is asked for once more
+    for _ in range(2):  # again at a second call
         with pytest.raises(ValueError, match="step 2 is broken"):
             ahead.at(2)
     assert ahead.at(3) == 3
     ahead.close()
 
 
-def test_no_thread_is_left_and_closing_is_not_the_end() -> None:
+def test_close_leaves_no_thread_and_at_restarts() -> None:
     started = threading.Event()
 
     def make(step: int) -> int:
@@ -83,19 +83,19 @@ def test_no_thread_is_left_and_closing_is_not_the_end() -> None:
     ahead.close()
     ahead.close()
     assert not own_threads()
-    assert ahead.at(7) == 7  # a trainer that is fitted again
+    assert ahead.at(7) == 7  # as in a second fit
     ahead.close()
     assert not own_threads()
 
 
-def test_what_is_made_can_be_looked_at_and_what_is_broken_or_late_is_not_there() -> None:
+def test_ready_returns_finished_steps_only() -> None:
     late, tried = threading.Event(), threading.Event()
 
     def make(step: int) -> int:
         if step == 2:
             raise ValueError("broken")
         if step == 3:
-            tried.set()  # one thread takes them in order: 2 has been tried
+            tried.set()  # one thread in order: step 2 has been tried
             late.wait(10)
         return step
 
@@ -111,7 +111,7 @@ def test_what_is_made_can_be_looked_at_and_what_is_broken_or_late_is_not_there()
     ahead.close()
 
 
-def test_a_buffer_is_bounded_in_bytes_and_in_steps() -> None:
+def test_the_buffer_is_limited_in_bytes_and_steps() -> None:
     assert plan(1 << 20, 4) == (5, 4)
     assert plan(BUFFER_BYTES // 3, 16) == (3, 3)
     assert plan(BUFFER_BYTES * 2, 16) == (1, 1)

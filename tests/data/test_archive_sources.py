@@ -77,7 +77,7 @@ def test_a_row_without_an_image_is_unreadable(tmp_path: Path) -> None:
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     datasets.Dataset.from_dict(content, features=kinds).save_to_disk(str(tmp_path / "set"))
     source = open_source(f"hfds/{tmp_path / 'set'}", tmp_path)
-    with pytest.raises(UnreadableImage, match="holds no image"):
+    with pytest.raises(UnreadableImage, match="contains no image"):
         source.read(source.items()[0])
 
 
@@ -90,7 +90,7 @@ def test_a_set_without_images_lists_its_columns(tmp_path: Path) -> None:
         source.read(source.items()[0])
 
 
-def test_a_set_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_that_cannot_be_loaded_gives_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets.config
     import huggingface_hub.constants
 
@@ -138,7 +138,7 @@ def test_wildcards(shards: Path) -> None:
     assert len(open_source(f"wds/{shards}/train-*.tar", shards).items()) == 8
 
 
-def test_the_version_follows_the_shards(shards: Path, picture) -> None:
+def test_the_version_changes_with_the_shards(shards: Path, picture) -> None:
     before = open_source(f"wds/{shards}/*.tar", shards).version
     assert before == open_source(f"wds/{shards}/*.tar", shards).version
     write_shard(shards / "test-002.tar", {"a": {"png": png(picture(99))}})
@@ -154,7 +154,7 @@ def test_bad_shards(shards: Path, picture) -> None:
     with pytest.raises(UserError, match="not an uncompressed tar file"):
         open_source(f"wds/{shards}/zipped.tar", shards).items()
     write_shard(shards / "captions.tar", {"a": {"txt": b"only text"}})
-    with pytest.raises(UserError, match="hold no image"):
+    with pytest.raises(UserError, match="contain no image"):
         open_source(f"wds/{shards}/captions.tar", shards).items()
     write_shard(shards / "broken.tar", {"a": {"png": png(picture()), "json": b"{"}})
     with pytest.raises(UserError, match=r"broken\.tar:a\.json is not JSON"):

@@ -1,4 +1,4 @@
-"""Augmentation: drawn from what an image is, masks beside it, and bad policies named."""
+"""Augmentation: draws depend on the image, masks follow it, and bad policies are named."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def written(*transforms: dict) -> dict:
 
 
 def blocks(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """Large black and white cells, so that most pixels lie far from an edge."""
+    """Return large black and white cells, so that most pixels are far from an edge."""
     cells = np.random.default_rng(seed).integers(0, 2, (shape[0] // 8, shape[1] // 8), np.uint8) * 200 + 20
     return np.repeat(np.kron(cells, np.ones((8, 8), np.uint8))[..., None], shape[2], axis=2)
 
@@ -36,7 +36,7 @@ def test_none_changes_nothing() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("policy", ["light", "mirror"])
-def test_draws_follow_the_image_and_nothing_else(policy: str, channels: int) -> None:
+def test_draws_depend_only_on_the_image(policy: str, channels: int) -> None:
     shape = (48, 64, channels)
     image = blocks(shape=shape)
     before = image.copy()
@@ -79,10 +79,10 @@ def test_masks_follow_the_image(policy: str) -> None:
         seen = after != 255
         assert seen.all() == (policy != "rotate")
         agree = (changed[..., 0][seen] > changed.max() / 2) == after[seen]
-        assert agree.mean() > 0.93  # the others are the edges that interpolation blurs
+        assert agree.mean() > 0.93  # except at edges that interpolation blurs
 
 
-def test_filled_pixels_carry_no_class_whatever_the_policy_says() -> None:
+def test_filled_pixels_have_no_class_in_any_policy() -> None:
     move = {"__class_fullname__": "Affine", "translate_px": {"x": [16, 16], "y": [0, 0]}, "fill_mask": 0.0}
     inner = {"__class_fullname__": "OneOf", "transforms": [{**move, "p": 1.0}]}
     _, (mask,) = Augmenter("t", written(inner), SHAPE).apply(blocks(), [np.ones(SHAPE[:2], np.uint8)], 0, 0, 0)
@@ -90,7 +90,7 @@ def test_filled_pixels_carry_no_class_whatever_the_policy_says() -> None:
 
 
 @pytest.mark.parametrize("form", ["yaml", "json", "mapping"])
-def test_a_policy_of_the_library_in_its_own_words(form: str, tmp_path: Path) -> None:
+def test_a_serialised_policy_of_the_library(form: str, tmp_path: Path) -> None:
     import albumentations
 
     made = albumentations.Compose([albumentations.VerticalFlip(p=1.0), albumentations.ColorJitter(p=0.0)])
@@ -130,7 +130,7 @@ def test_grey_images_and_a_policy_for_colour() -> None:
 
 
 @pytest.mark.slow
-def test_the_import_is_late_quiet_and_asks_no_network() -> None:
+def test_the_import_is_late_silent_and_offline() -> None:
     code = (
         "import sys, socket; socket.socket.connect = lambda *_: sys.exit('network'); "
         "from vision_mtl.data.augment import Augmenter; assert 'albumentations' not in sys.modules; "

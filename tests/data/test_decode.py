@@ -1,4 +1,4 @@
-"""Every kind of file is read as the peers read it, or named with its reason."""
+"""Every image format is decoded like other libraries do, or refused with a reason."""
 
 import io
 import os
@@ -63,14 +63,14 @@ def test_alpha_is_dropped_not_blended(picture, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_colour_that_stands_for_transparent_is_a_colour(picture, mode: str) -> None:
+def test_a_transparent_colour_is_an_ordinary_colour(picture, mode: str) -> None:
     image = Image.fromarray(picture()).convert(mode)
     data = encoded(image, "PNG", transparency=image.getpixel((3, 3)))
     assert np.array_equal(decode_bytes(data, "x"), by_pillow(data, mode))
 
 
 @pytest.mark.parametrize("transparent", [False, True])
-def test_palettes_are_looked_up(picture, transparent: bool) -> None:
+def test_palettes_become_colours(picture, transparent: bool) -> None:
     image = Image.fromarray(picture()).quantize(16)
     data = encoded(image, "PNG", **({"transparency": 0} if transparent else {}))
     assert np.array_equal(decode_bytes(data, "x"), np.asarray(image.convert("RGB")))
@@ -92,7 +92,7 @@ def test_sixteen_bits_are_rounded_to_eight(suffix: str, channels: int) -> None:
     assert np.array_equal(decode_bytes(data, "x"), expected)
 
 
-def test_cmyk_becomes_what_pillow_converts_it_to(picture) -> None:
+def test_cmyk_agrees_with_pillow(picture) -> None:
     data = encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95)
     assert np.array_equal(decode_bytes(data, "x"), by_pillow(data))
 
@@ -116,7 +116,7 @@ def test_exif_orientation_is_applied(picture, kind: str, orientation: int) -> No
     assert np.abs(found.astype(int) - expected).max() <= 3
 
 
-def test_floats_are_stretched_over_their_range() -> None:
+def test_floats_are_scaled_from_their_range() -> None:
     values = np.linspace(-2, 3, 12, dtype=np.float32).reshape(3, 4)
     found = decode_bytes(cv2.imencode(".tiff", values)[1].tobytes(), "x")
     assert found.min() == 0 and found.max() == 255 and np.all(np.diff(found.ravel().astype(int)) > 0)
@@ -134,7 +134,7 @@ def truncated(picture, kind: str, share: float) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_part_of_a_file_is_refused(picture, kind: str, share: float) -> None:
+def test_a_truncated_file_is_refused(picture, kind: str, share: float) -> None:
     with pytest.raises(UnreadableImage, match=r"^some file: "):
         decode_bytes(truncated(picture, kind, share), "some file")
 
@@ -168,21 +168,21 @@ def test_a_jpeg_with_bytes_after_its_end_is_read(picture) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"), [(b"", "empty"), (b"a text file renamed", "not an image"), (b"\x89PNG\r\n\x1a\n", "")]
 )
-def test_what_is_no_image_says_so(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_a_file_that_is_not_an_image_gives_the_reason(tmp_path: Path, data: bytes, reason: str) -> None:
     file = tmp_path / "text.png"
     file.write_bytes(data)
     with pytest.raises(UnreadableImage, match=rf"text\.png: .*{reason}"):
         decode_file(file)
 
 
-def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_give_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="No such file"):
         decode_file(tmp_path / "none.png")
     with pytest.raises(UnreadableImage, match="directory"):
         decode_file(tmp_path)
 
 
-def test_a_giant_is_refused_from_its_header(picture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_image_is_refused_by_its_header(picture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_PIXELS", 100)
     with pytest.raises(UnreadableImage, match="60 x 40 pixels exceed 100"):
         decode_bytes(encoded(Image.fromarray(picture()), "PNG"), "x")
@@ -213,7 +213,7 @@ def test_photographs_agree_with_pillow_to_rounding() -> None:
 
 
 def photograph(height: int, width: int, top: int = 0) -> np.ndarray:
-    """A part of a real one, (H, W, 3) uint8: fur, eyes and a plain background."""
+    """Return a part of a photograph, (H, W, 3) uint8: fur, eyes and a plain background."""
     return np.ascontiguousarray(cv2.resize(data.chelsea(), (900, 1400))[top : top + height, :width])
 
 
@@ -226,15 +226,15 @@ def photograph(height: int, width: int, top: int = 0) -> np.ndarray:
         ((160, 240), "pad", 2, 0.5),
         ((1024, 512), "stretch", 8, 0.5),
         ((1024, 512), "pad", 8, 0.5),
-        ((331, 500), "stretch", 4, 2),  # an edge within a pixel of the scaled decode
+        ((331, 500), "stretch", 4, 2),  # an edge inside a pixel of the scaled decode
         ((331, 500), "crop", 4, 2),
         ((331, 500), "pad", 4, 2),
     ],
 )
-def test_a_scaled_decode_is_the_area_average_of_the_whole_one(
+def test_a_scaled_decode_is_the_area_average_of_the_full_one(
     shape: tuple[int, int], fit: str, scale: int, levels: float, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within so many of 255 grey levels on average: what low frequencies and an average of pixels differ by."""
+    """They agree to a few of 255 grey levels on average: low frequencies are not exactly an average of pixels."""
     coded = encoded(Image.fromarray(photograph(*shape, top=300)), "JPEG", **options)
     expected = resize(decode_bytes(coded, "x"), (64, 64), fit)
     asked: list[int] = []
@@ -247,7 +247,7 @@ def test_a_scaled_decode_is_the_area_average_of_the_whole_one(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_scaled_decode_is_turned_as_the_whole_one(orientation: int) -> None:
+def test_a_scaled_decode_has_the_same_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     coded = encoded(Image.fromarray(photograph(320, 200)), "JPEG", exif=exif, quality=92)
@@ -265,7 +265,7 @@ def test_a_grey_jpeg_is_scaled_as_grey() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-def test_other_formats_are_decoded_whole_and_averaged(kind: str) -> None:
+def test_other_formats_are_decoded_in_full_and_averaged(kind: str) -> None:
     image = photograph(160, 160)
     found, of = decode_fitted(encoded(Image.fromarray(image), kind), "x", (40, 40), 3, "stretch")
     assert of == (160, 160) and np.array_equal(found, resize(image, (40, 40)))
@@ -275,15 +275,15 @@ def test_other_formats_are_decoded_whole_and_averaged(kind: str) -> None:
     ("shape", "size", "fit", "scale"),
     [
         ((128, 128), (64, 64), "stretch", 2),
-        ((127, 128), (64, 64), "stretch", 1),  # less than twice as large
-        ((161, 160), (64, 64), "stretch", 1),  # the last pixel's filling would move the picture by 0.4 of a pixel
+        ((127, 128), (64, 64), "stretch", 1),  # less than twice the size
+        ((161, 160), (64, 64), "stretch", 1),  # the partly filled last pixel would shift the image by 0.4 of a pixel
         ((256, 60), (64, 64), "stretch", 1),  # one side grows
         ((512, 256), (64, 64), "crop", 4),
         ((512, 256), (64, 64), "pad", 8),  # its longer side becomes 64, its shorter one 32
         ((4000, 3000), (64, 64), "stretch", 8),
     ],
 )
-def test_how_far_a_decoder_may_shrink(shape: tuple[int, int], size: tuple[int, int], fit: str, scale: int) -> None:
+def test_scale_of_a_reduced_decode(shape: tuple[int, int], size: tuple[int, int], fit: str, scale: int) -> None:
     assert reduction(shape, size, fit) == scale
 
 
@@ -295,7 +295,7 @@ def test_the_header_of_a_plain_jpeg(options: dict) -> None:
     assert grey.channels == 1
 
 
-def test_what_is_no_plain_jpeg_has_no_header() -> None:
+def test_a_file_that_is_not_a_plain_jpeg_has_no_header() -> None:
     coded = encoded(Image.fromarray(photograph(30, 50)), "JPEG")
     twelve_bits = bytearray(coded)
     twelve_bits[coded.index(b"\xff\xc0") + 4] = 12
@@ -306,7 +306,7 @@ def test_what_is_no_plain_jpeg_has_no_header() -> None:
         assert jpeg.read_header(other) is None
 
 
-def test_a_jpegs_content_is_its_picture_and_not_what_is_said_about_it() -> None:
+def test_the_content_of_a_jpeg_does_not_include_metadata() -> None:
     def content(data: bytes) -> int:
         return jpeg.content(data, jpeg.read_header(data))
 
@@ -316,6 +316,6 @@ def test_a_jpegs_content_is_its_picture_and_not_what_is_said_about_it() -> None:
     told = encoded(image, "JPEG", exif=exif, icc_profile=bytes(200), comment="a comment")
     assert content(told) == content(plain) == content(plain + b"\0" * 100) and told != plain
     exif[0x0112] = 3
-    assert content(encoded(image, "JPEG", exif=exif)) != content(plain)  # another picture: upside down
+    assert content(encoded(image, "JPEG", exif=exif)) != content(plain)  # another image: upside down
     assert content(encoded(image, "JPEG", quality=74)) != content(plain)
     assert content(encoded(Image.fromarray(photograph(30, 50) // 2), "JPEG")) != content(plain)

@@ -1,4 +1,4 @@
-"""Near duplicates: planted ones are found, mere likeness is not, and chains do not form."""
+"""Near duplicates: planted ones are found, merely similar images are not, and no chains form."""
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ def again(image: np.ndarray, how: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("how", ["jpeg", "brighter", "smaller", "noise"])
-def test_planted_ones_are_found_and_others_not(how: str) -> None:
+def test_planted_duplicates_are_found_and_no_others(how: str) -> None:
     images = scenes(40)
     planted = np.concatenate([images, np.stack([again(image, how) for image in images[:10]])])
     found = near_duplicates(planted, {})
@@ -48,7 +48,7 @@ def test_blank_images_are_not_duplicates_of_each_other() -> None:
     assert np.array_equal(near_duplicates(blank, {}), np.arange(5))
 
 
-def test_every_image_is_confirmed_against_its_representative() -> None:
+def test_every_image_is_compared_with_its_representative() -> None:
     # a slow drift from one scene to another: each is near the next, the ends are not
     first, last = scenes(2).astype(float)
     drift = np.stack([first + (last - first) * step / 30 for step in range(31)]).astype(np.uint8)
@@ -67,5 +67,5 @@ def test_digits_do_not_chain() -> None:
     assert np.mean(found != np.arange(len(images))) < 0.02
 
 
-def test_an_empty_source_has_none() -> None:
+def test_an_empty_source_has_no_duplicates() -> None:
     assert len(near_duplicates(np.zeros((0, 8, 8, 3), np.uint8), {})) == 0

@@ -1,5 +1,6 @@
-"""`images/`, `folder/` and `csv/`: paths as users have them, and answers when they are wrong."""
+"""`images/`, `folder/` and `csv/`: paths as users write them, and error messages for wrong ones."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ def items(name: str, root: Path = Path()) -> dict[str, Item]:
     return {item.identity: item for item in found}
 
 
-def test_a_folder_gives_classes_and_passes_over_other_files(photo_folder: Path) -> None:
+def test_a_folder_gives_classes_and_ignores_other_files(photo_folder: Path) -> None:
     found = items(f"folder/{photo_folder}")
     assert len(found) == 24
     assert found["dögs/image 13.png"].labels == {"label": "dögs"}
@@ -31,35 +32,52 @@ def test_images_have_no_labels_and_globs_work(photo_folder: Path) -> None:
     assert list(items(f"images/{photo_folder}/cats/image 03.png")) == ["image 03.png"]
 
 
-def test_reading_gives_the_pixels(photo_folder: Path, picture) -> None:
+def test_read_returns_the_pixels(photo_folder: Path, picture) -> None:
     source = open_source(f"folder/{photo_folder}", Path())
     item = next(item for item in source.items() if item.identity == "dögs/image 15.png")
     assert np.array_equal(source.read(item), picture(15))
 
 
-def test_split_folders_are_official_sides(photo_folder: Path, tmp_path: Path) -> None:
+def test_split_folders_are_official_splits(photo_folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "set"
-    for side in ("train", "test"):
-        (base / side).mkdir(parents=True)
-        (base / side / "cats").symlink_to(photo_folder / "cats")
+    for split in ("train", "test"):
+        (base / split).mkdir(parents=True)
+        (base / split / "cats").symlink_to(photo_folder / "cats")
     found = items(f"folder/{base}")
     assert {item.split for item in found.values()} == {"train", "test"}
     assert {item.labels["label"] for item in found.values()} == {"cats"}
 
 
-def test_classes_that_are_called_train_and_plane_are_classes(photo_folder: Path, tmp_path: Path) -> None:
+def test_classes_called_train_and_plane_are_classes(photo_folder: Path, tmp_path: Path) -> None:
     for name in ("train", "plane"):
         (tmp_path / "vehicles").mkdir(exist_ok=True)
         (tmp_path / "vehicles" / name).symlink_to(photo_folder / "cats")
     assert {item.labels["label"] for item in items(f"folder/{tmp_path / 'vehicles'}").values()} == {"train", "plane"}
 
 
-def test_a_path_that_is_not_there_names_the_nearest(photo_folder: Path) -> None:
+def test_a_missing_path_suggests_the_nearest(photo_folder: Path) -> None:
     with pytest.raises(UserError, match=r"there is no '.*my photos'.*Did you mean '.*my phötos'"):
         items(f"images/{photo_folder.parent / 'my photos'}")
     with pytest.raises(UserError, match="no image in"):
         (photo_folder / "empty").mkdir()
         items(f"images/{photo_folder / 'empty'}")
+
+
+@pytest.mark.parametrize("path", ["/abs/path", "x", "~/photos", "./photos", "../photos"])
+def test_a_path_without_a_kind_explains_how_to_write_a_source(path: str) -> None:
+    ways = re.escape(f"write folder/{path}, for images without labels images/{path}")
+    with pytest.raises(UserError, match=rf"a source is written KIND/REST; found '{path}'.*class {ways}.*Kinds: .*csv"):
+        open_source(path, Path())
+
+
+def test_an_existing_relative_path_explains_how_to_write_a_source(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo_folder.parent)
+    path = f"{photo_folder.name}/cats"
+    with pytest.raises(UserError, match=re.escape(f"write folder/{path}, ")):
+        open_source(path, Path())
+    assert len(items(f"folder/{path}")) == 12
 
 
 def test_a_source_is_kind_and_rest() -> None:
@@ -74,7 +92,7 @@ def write_csv(folder: Path, text: str) -> str:
     return f"csv/{folder / 'labels.csv'}"
 
 
-def test_csv_columns_are_labels_and_blanks_are_none(photo_folder: Path) -> None:
+def test_csv_columns_are_labels_and_blanks_are_missing(photo_folder: Path) -> None:
     name = write_csv(
         photo_folder,
         "breed,File,colour\nbengal, cats/image 00.png ,grey\n,cats/image 01.png,\nbeagle,dögs\\image 12.png,\n",
@@ -85,7 +103,7 @@ def test_csv_columns_are_labels_and_blanks_are_none(photo_folder: Path) -> None:
     assert found["dögs/image 12.png"].labels == {"breed": "beagle"}
 
 
-def test_rows_of_one_image_are_united(photo_folder: Path) -> None:
+def test_rows_of_one_image_are_merged(photo_folder: Path) -> None:
     name = write_csv(photo_folder, "image;a;b\ncats/image 00.png;1;\ncats/image 00.png;;2\n")
     assert items(name)["cats/image 00.png"].labels == {"a": "1", "b": "2"}
 
@@ -94,13 +112,13 @@ def test_rows_of_one_image_are_united(photo_folder: Path) -> None:
     ("text", "words"),
     [
         ("image,a\nnone.png,1\n", r"line 2: there is no image file 'none\.png'"),
-        ("image,a\ncats/image 00.png,1,2\n", r"line 2: 2 columns are named, 3 found"),
+        ("image,a\ncats/image 00.png,1,2\n", r"line 2: the header has 2 columns, the row 3"),
         ("image,a,a\nx,1,2\n", r"column 'a' is named twice"),
         ("", "is empty"),
         ("image,a\n", "names no image"),
         (
             "image,a\ncats/image 00.png,1\ncats/image 00.png,2\n",
-            r"line 3: 'cats/image 00.png' has a '2', but line 2 says '1'",
+            r"line 3: 'cats/image 00.png' has a '2', but '1' in line 2",
         ),
     ],
 )

@@ -1,9 +1,9 @@
-"""Labels that are only an order are told from labels."""
+"""Labels that only number files or folders are reported; other labels are not."""
 
 import numpy as np
 import pytest
 
-from vision_mtl.data.label_leaks import order_warning
+from vision_mtl.data.label_leaks import label_leak
 from vision_mtl.data.targets import Target
 
 FLAT = [f"img{n}.png" for n in range(1, 13)]
@@ -22,27 +22,27 @@ def classes(texts: list[str]) -> Target:
 @pytest.mark.parametrize(
     ("identities", "values"),
     [
-        (FLAT, list(range(12))),  # by number, as it stands
+        (FLAT, list(range(12))),  # in numeric order, as given
         (FLAT, list(range(120, 0, -10))),
-        (sorted(FLAT), list(range(12))),  # as the computer lists them
+        (sorted(FLAT), list(range(12))),  # in alphabetical order
         (FLAT[::-1], list(range(12, 0, -1))),  # rows in another order, values by the numbers in the names
         (FLAT, [*range(11), float("nan")]),  # the last one blank
     ],
 )
 def test_a_count_is_found_in_every_order(identities: list[str], values: list[float]) -> None:
-    assert "only counts the files" in order_warning("age", regression(values), identities)
+    assert "only counts the files" in label_leak("age", regression(values), identities)
 
 
-def test_classes_that_count_are_found_too() -> None:
-    assert "only counts the files" in order_warning("id", classes([str(n) for n in range(12)]), FLAT)
+def test_classes_that_count_are_found() -> None:
+    assert "only counts the files" in label_leak("id", classes([str(n) for n in range(12)]), FLAT)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_folder_number_is_found(first: int) -> None:
     rank = {"ant": 0, "bee": 1, "cow": 2}
     texts = [str(rank[identity.split("/")[0]] + first) for identity in FOLDERS]
-    assert "number of the image's folder" in order_warning("scene", classes(texts), FOLDERS)
-    assert "number of the image's folder" in order_warning("scene", regression([float(t) for t in texts]), FOLDERS)
+    assert "number of the image's folder" in label_leak("scene", classes(texts), FOLDERS)
+    assert "number of the image's folder" in label_leak("scene", regression([float(t) for t in texts]), FOLDERS)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,15 @@ def test_a_folder_number_is_found(first: int) -> None:
     [
         (regression([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]), FLAT),
         (regression([1.0] * 12), FLAT),
-        (regression(list(range(9)) + [float("nan")] * 3), FLAT),  # too few to tell
+        (regression(list(range(9)) + [float("nan")] * 3), FLAT),  # too few labels
         (classes([str(n % 3) for n in range(12)]), FLAT),
         (classes([identity.split("/")[0] for identity in FOLDERS]), FOLDERS),
-        (classes(["0"] * 4 + ["1"] * 4 + ["2"] * 4), [f"{n}/{k}.png" for n in range(3) for k in range(4)]),  # named so
+        (
+            classes(["0"] * 4 + ["1"] * 4 + ["2"] * 4),
+            [f"{n}/{k}.png" for n in range(3) for k in range(4)],
+        ),  # folder names
         (Target("multi_label", ["a"], np.ones((12, 1), np.int8)), FLAT),
     ],
 )
-def test_labels_are_left_alone(target: Target, identities: list[str]) -> None:
-    assert order_warning("x", target, identities) is None
+def test_ordinary_labels_give_no_warning(target: Target, identities: list[str]) -> None:
+    assert label_leak("x", target, identities) is None

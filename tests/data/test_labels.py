@@ -1,4 +1,4 @@
-"""What users write of labels, splits and groups, and what they are told when it does not fit."""
+"""Options `label_from`, `split` and `group`, and error messages for wrong ones."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ DOGS = [Item(f"images/beagle_{i}.jpg", labels={"fold": "validation", "owner": "a
 ITEMS = CATS + DOGS
 
 
-def sides(items: list[Item]) -> list[str | None]:
+def splits(items: list[Item]) -> list[str | None]:
     return [item.split for item in items]
 
 
@@ -34,8 +34,8 @@ def test_bad_patterns(pattern: str, words: str) -> None:
         apply_label_from(ITEMS, pattern)
 
 
-def test_a_column_of_sides_in_any_usual_word() -> None:
-    assert sides(apply_split(ITEMS, "fold", Path())) == ["train"] * 3 + ["test"] + ["val"] * 2
+def test_a_column_of_splits_in_any_usual_word() -> None:
+    assert splits(apply_split(ITEMS, "fold", Path())) == ["train"] * 3 + ["test"] + ["val"] * 2
 
 
 def test_a_column_with_another_word_is_refused() -> None:
@@ -44,7 +44,7 @@ def test_a_column_with_another_word_is_refused() -> None:
 
 
 def test_an_unknown_column_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"'fodl' is no column.*Did you mean 'fold'.*Columns: cat, fold, owner"):
+    with pytest.raises(UserError, match=r"'fodl' is not a column.*Did you mean 'fold'.*Columns: cat, fold, owner"):
         apply_split(ITEMS, "fodl", Path())
 
 
@@ -52,23 +52,23 @@ def test_official_lists_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "trainval.txt").write_text("# comment\nBengal_0 1 1 1\nBengal_1 1 1 1\nbeagle_0 2 2 1\n")
     (tmp_path / "test.txt").write_text("Bengal_2 1 1 1\nBengal_3 1 1 1\n")
     found = apply_split(ITEMS, "trainval.txt, test.txt", tmp_path)
-    assert sides(found) == ["train", "train", "test", "test", "train", None]
+    assert splits(found) == ["train", "train", "test", "test", "train", None]
 
 
 def test_a_list_of_test_images_leaves_the_rest_to_train(tmp_path: Path) -> None:
     (tmp_path / "my_test.txt").write_text("images/Bengal_2.jpg\n")
-    assert sides(apply_split(ITEMS, "my_test.txt", tmp_path)) == ["train", "train", "test"] + ["train"] * 3
+    assert splits(apply_split(ITEMS, "my_test.txt", tmp_path)) == ["train", "train", "test"] + ["train"] * 3
 
 
-def test_a_csv_with_a_side_on_each_line(tmp_path: Path) -> None:
-    (tmp_path / "sides.csv").write_text("image,side\nBengal_0.jpg,train\nBengal_1.jpg,val\nbeagle_1.jpg,test\n")
-    assert sides(apply_split(ITEMS, "sides.csv", tmp_path)) == ["train", "val", None, None, None, "test"]
+def test_a_csv_with_a_split_on_each_line(tmp_path: Path) -> None:
+    (tmp_path / "splits.csv").write_text("image,split\nBengal_0.jpg,train\nBengal_1.jpg,val\nbeagle_1.jpg,test\n")
+    assert splits(apply_split(ITEMS, "splits.csv", tmp_path)) == ["train", "val", None, None, None, "test"]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nobody.jpg\n", "'nobody.jpg' is no image of this source"),
+        ("nobody.jpg\n", "'nobody.jpg' is not an image of this source"),
         ("", "names no image"),
         ("Bengal_0 test\nBengal_0 train\n", "'Bengal_0' is in test and in train"),
     ],
@@ -91,15 +91,15 @@ def test_a_missing_list_among_lists_is_named(tmp_path: Path) -> None:
         apply_split(ITEMS, "train.txt,test.txt", tmp_path)
 
 
-def test_folders_give_sides() -> None:
+def test_folders_give_splits() -> None:
     items = [Item("a/one/1.png"), Item("b/one/2.png"), Item("c/one/3.png"), Item("other/4.png")]
-    assert sides(apply_split(items, "a,b,c", Path())) == ["train", "val", "test", None]
-    assert sides(apply_split(items, "a,c", Path())) == ["train", None, "test", None]
-    with pytest.raises(UserError, match="no image lies in a folder named 'd'"):
+    assert splits(apply_split(items, "a,b,c", Path())) == ["train", "val", "test", None]
+    assert splits(apply_split(items, "a,c", Path())) == ["train", None, "test", None]
+    with pytest.raises(UserError, match="no image is in a folder named 'd'"):
         apply_split(items, "a,b,d", Path())
 
 
 def test_groups() -> None:
     assert [item.group for item in apply_group(ITEMS, "owner")] == [None] * 4 + ["ann"] * 2
-    with pytest.raises(UserError, match="group 'ownr' is no column"):
+    with pytest.raises(UserError, match="group 'ownr' is not a column"):
         apply_group(ITEMS, "ownr")

@@ -1,4 +1,4 @@
-"""Batches of several tasks: every label that an image has, masks with their image, and the same at any time."""
+"""Batches of several tasks: all labels of an image, masks that follow their image, reproducible steps."""
 
 import time
 from pathlib import Path
@@ -20,14 +20,14 @@ COUNT = 30
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> dict[str, Task]:
-    """30 images of bright cells on black, and masks of what is bright; labels of three tasks overlap."""
+    """Return 30 images of bright cells on black, masks of the bright cells and overlapping labels of three tasks."""
     folder = tmp_path / "set"
     (folder / "masks").mkdir(parents=True)
     random = np.random.default_rng(0)
     lines = ["file,letter,mask,size,side"]
     for number in range(COUNT):
         cells = np.kron(random.integers(0, 2, (4, 4), np.uint8), np.ones((8, 8), np.uint8))
-        cells[number % 32, number // 32] ^= 1  # no two alike
+        cells[number % 32, number // 32] ^= 1  # all different
         Image.fromarray(np.stack([cells * 200] * 3, axis=-1)).save(folder / f"{number:02d}.png")
         Image.fromarray(cells).save(folder / "masks" / f"{number:02d}.png")
         letter = "ab"[number % 2] if number < 20 else ""
@@ -61,7 +61,7 @@ def same(first: LabelledBatch, second: LabelledBatch) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_every_label_of_an_image_is_there(pool: Pool, tasks: dict[str, Task]) -> None:
+def test_a_batch_has_all_labels_of_an_image(pool: Pool, tasks: dict[str, Task]) -> None:
     batches = batches_of(pool, tasks)
     with TaskLoader(pool, tasks, batches, seed=0) as loader:
         for step in range(4):
@@ -76,7 +76,7 @@ def test_every_label_of_an_image_is_there(pool: Pool, tasks: dict[str, Task]) ->
             assert batch.targets["seen"][0].tolist() == [row for row, n in enumerate(numbers) if n >= 10]
 
 
-def test_the_policy_is_that_of_the_task_drawn_for_and_masks_follow(pool: Pool, tasks: dict[str, Task]) -> None:
+def test_the_policy_of_the_drawn_task_augments_image_and_masks(pool: Pool, tasks: dict[str, Task]) -> None:
     batches = batches_of(pool, tasks, 64)
     with TaskLoader(pool, tasks, batches, seed=0) as loader:
         batch = loader.at(0)
@@ -93,7 +93,7 @@ def test_the_policy_is_that_of_the_task_drawn_for_and_masks_follow(pool: Pool, t
     assert changed == (drawn_for[rows] != 0).tolist()
 
 
-def test_a_step_is_the_same_whenever_and_by_however_many_threads(pool: Pool, tasks: dict[str, Task]) -> None:
+def test_a_step_does_not_depend_on_order_or_threads(pool: Pool, tasks: dict[str, Task]) -> None:
     batches = batches_of(pool, tasks)
     with TaskLoader(pool, tasks, batches, seed=0, num_workers=1) as first:
         straight = [first.at(step) for step in range(5)]
@@ -104,7 +104,7 @@ def test_a_step_is_the_same_whenever_and_by_however_many_threads(pool: Pool, tas
         assert torch.equal(reseeded.at(0).indices, straight[0].indices)
 
 
-def test_the_pool_is_left_as_it_was(pool: Pool, tasks: dict[str, Task]) -> None:
+def test_the_pool_is_not_changed(pool: Pool, tasks: dict[str, Task]) -> None:
     pixels, masks = pool.blocks[0].copy(), pool.targets["seen"].masks.copy()
     with TaskLoader(pool, tasks, batches_of(pool, tasks), seed=0) as loader:
         loader.at(0), loader.at(1)
@@ -116,7 +116,7 @@ def test_a_task_without_a_label_in_the_batch_is_absent(pool: Pool, tasks: dict[s
     assert list(labelled_rows(pool, tasks, torch.tensor([number]))) == ["letter"]
 
 
-def test_the_next_batch_is_made_meanwhile_and_only_that(pool: Pool, tasks: dict[str, Task]) -> None:
+def test_only_the_next_batch_is_prepared(pool: Pool, tasks: dict[str, Task]) -> None:
     batches = batches_of(pool, tasks)
     asked = []
     at = batches.at

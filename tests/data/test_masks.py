@@ -1,4 +1,4 @@
-"""Mask files: grey values and palette indices, brought to the pool's size without inventing a class."""
+"""Mask files: grey values and palette indices, resized to the pool's size without new classes."""
 
 from pathlib import Path
 
@@ -61,12 +61,12 @@ def test_what_is_ignored_is_an_option(tmp_path: Path) -> None:
     assert other.class_names == ["3", "9", "255"] and (other.masks == 255).sum() == 4
 
 
-def test_classes_are_of_all_masks_and_items_without_one_have_no_label(tmp_path: Path) -> None:
+def test_classes_come_from_all_masks_and_items_without_one_have_no_label(tmp_path: Path) -> None:
     files = [save(tmp_path, np.full((4, 4), value, np.uint8), f"{value}.png") for value in (20, 255, 100, 3)]
     items = [item(tmp_path, f"{n}.jpg") for n in range(5)]
     target = read(items, [*files[:2], None, *files[2:]])
     assert target.class_names == ["3", "20", "100"]
-    assert target.labelled.tolist() == [True, False, False, True, True]  # the second shows nothing but ignored pixels
+    assert target.labelled.tolist() == [True, False, False, True, True]  # the second has only ignored pixels
     assert [int(target.masks[row, 0, 0]) for row in target.values[[0, 3, 4]]] == [1, 2, 0]
 
 
@@ -82,29 +82,29 @@ def test_masks_follow_their_images(fit: str, tmp_path: Path) -> None:
     image = resize(picture, (30, 30), fit)[..., 0]
     inside = target.masks[0] != 255
     assert inside.all() == (fit != "pad")
-    sure = inside & ((image == 0) | (image == 210))  # elsewhere two cells meet in a pixel
+    sure = inside & ((image == 0) | (image == 210))  # other pixels contain two cells
     assert sure.mean() > 0.4
     assert np.array_equal(target.masks[0][sure] == 1, image[sure] == 210)
 
 
-def test_a_mask_of_another_resolution_is_resized_and_of_another_shape_refused(tmp_path: Path) -> None:
+def test_another_resolution_is_resized_and_another_aspect_ratio_refused(tmp_path: Path) -> None:
     wide = item(tmp_path, height=101, width=151)
     assert read([wide], [save(tmp_path, np.zeros((51, 76), np.uint8))]).class_names == ["0"]
     file = save(tmp_path, np.zeros((151, 101), np.uint8))
-    with pytest.raises(UserError, match=r"task 'seg': the mask '.*mask\.png' has 151 x 101 .*'a\.jpg' 101 x 151"):
+    with pytest.raises(UserError, match=r"task 'seg': the mask '.*mask\.png' has 151 x 101 .*'a\.jpg' has 101 x 151"):
         read([wide], [file])
 
 
-def test_masks_are_drawn_over_the_upright_image(tmp_path: Path) -> None:
+def test_masks_match_the_oriented_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = item(tmp_path, height=20, width=60, exif=exif)
     assert read([turned], [save(tmp_path, np.zeros((60, 20), np.uint8))]).labelled.all()
-    with pytest.raises(UserError, match="another shape"):
+    with pytest.raises(UserError, match="another aspect ratio"):
         read([turned], [save(tmp_path, np.zeros((20, 60), np.uint8))])
 
 
-def test_files_that_are_no_masks_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_masks_are_named(tmp_path: Path) -> None:
     image = item(tmp_path)
     colour = save(tmp_path, Image.new("RGB", (4, 4)), "colour.png")
     lossy = save(tmp_path, SQUARE, "lossy.jpg")
@@ -112,15 +112,15 @@ def test_files_that_are_no_masks_are_named(tmp_path: Path) -> None:
     photo = save(tmp_path, np.arange(65536, dtype=np.uint16).reshape(256, 256), "photo.png")
     nothing = save(tmp_path, np.full((4, 4), 255, np.uint8), "nothing.png")
     for file, words in (
-        (colour, r"colour\.png' must be a grey or palette picture.*found PNG, RGB"),
+        (colour, r"colour\.png' must be a grey or palette image.*found PNG, RGB"),
         (lossy, r"lossy\.jpg' must be .*found JPEG, which changes values"),
         (tmp_path / "broken.png", r"broken\.png' of 'a\.jpg': it cannot be read"),
         (tmp_path / "lost.png", r"lost\.png' of 'a\.jpg': there is no such file"),
-        (nothing, "1 masks hold nothing but the ignored value 255"),
+        (nothing, "1 masks contain only the ignored value 255"),
     ):
         with pytest.raises(UserError, match=words):
             read([image], [file])
-    with pytest.raises(UserError, match=r"photo\.png hold more than 254 values"):
+    with pytest.raises(UserError, match=r"photo\.png contain more than 254 values"):
         read([image], [photo], (32, 32))
 
 

@@ -1,4 +1,4 @@
-"""`bundled/` and `rendered/`: stable, labelled, and crops that never cross a side."""
+"""`bundled/` and `rendered/`: stable and labelled, with crops that stay in their split."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_counts_and_balanced_classes(name: str, counts: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("name", ["bundled/digits", "bundled/faces", "bundled/photos", *list(COUNTS)[2:]])
-def test_reading_is_repeatable_and_independent_of_order(name: str) -> None:
+def test_read_is_repeatable_and_independent_of_order(name: str) -> None:
     first, second = open_source(name, Path()), open_source(name, Path())
     items = first.items()
     some = [items[i] for i in (0, len(items) // 2, -1)]
@@ -44,7 +44,7 @@ def test_digits_are_mnist() -> None:
     source = open_source("bundled/digits", Path())
     ones = [source.read(item) for item in source.items() if item.labels["label"] == "1"][:50]
     assert ones[0].shape == (28, 28, 1)
-    assert np.mean([image.mean() for image in ones]) < 30  # a one is the thinnest digit
+    assert np.mean([image.mean() for image in ones]) < 30  # 1 is the thinnest digit
 
 
 def test_regions_are_disjoint_and_cover_the_photograph() -> None:
@@ -55,16 +55,16 @@ def test_regions_are_disjoint_and_cover_the_photograph() -> None:
         assert (covered == 1).all()
 
 
-def test_a_crop_stays_in_its_region_and_a_region_on_its_side() -> None:
+def test_a_crop_stays_in_its_region_and_a_region_in_its_split() -> None:
     source = open_source("bundled/photos", Path())
     items = source.items()
-    sides: dict[str, set] = {}
+    splits: dict[str, set] = {}
     for item in items:
-        sides.setdefault(item.group, set()).add(item.split)
-    assert all(len(side) == 1 for side in sides.values())
-    by_photo = {group.split("/")[0]: set() for group in sides}
-    for group, side in sides.items():
-        by_photo[group.split("/")[0]] |= side
+        splits.setdefault(item.group, set()).add(item.split)
+    assert all(len(names) == 1 for names in splits.values())
+    by_photo = {group.split("/")[0]: set() for group in splits}
+    for group, names in splits.items():
+        by_photo[group.split("/")[0]] |= names
     assert all(found == {"train", "val", "test"} for found in by_photo.values())
     for item in items[:: len(items) // 60]:
         photo, region, _ = item.identity.split("/")
@@ -82,14 +82,14 @@ def test_unknown_sets_name_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", ["rendered/cars", "rendered/faces", "rendered/pets"])
-def test_drawn_pictures_differ_and_use_the_range(name: str) -> None:
+def test_rendered_images_differ_and_use_the_range(name: str) -> None:
     source = open_source(name, Path())
     pictures = [source.read(item) for item in source.items()[::97]]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
     assert all(picture.std() > 10 for picture in pictures)
 
 
-def test_colours_are_as_often_dark_as_light() -> None:
+def test_colours_are_dark_as_often_as_light() -> None:
     random = np.random.default_rng(0)
     for coat in (np.zeros(3), np.full(3, 128.0), np.full(3, 255.0)):
         assert abs(np.dot(contrasting_colour(random, coat) - coat, LUMA)) > CONTRAST

@@ -1,4 +1,4 @@
-"""Many sources, one pool: instances, sides, clusters and labels, and every fault named."""
+"""The pool of several sources: instances, splits, clusters, labels, and error messages."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ def number_of(pool: Pool, ending: str) -> int:
     return found
 
 
-def test_one_file_named_by_two_sources_is_one_image_with_two_labels(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_file_in_two_sources_is_one_image_with_two_labels(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / "owners.csv").write_text(
         "file,owner\ncats/image 00.png,ann\ncats/image 01.png,bob\n"
         + "".join(f"dögs/image {i}.png,{'ann' if i % 2 else 'bob'}\n" for i in range(12, 24))
@@ -50,7 +50,7 @@ def test_a_copy_in_another_tasks_folders_is_the_same_image(tmp_path: Path, pictu
             file.parent.mkdir(parents=True, exist_ok=True)
             if task == "kind" or number < 9:
                 Image.fromarray(picture(number)).save(file)
-    twice = tmp_path / "owner" / "ann" / "again.png"  # two copies of one in a source: unclear which is meant
+    twice = tmp_path / "owner" / "ann" / "again.png"  # two copies in one source: ambiguous
     Image.fromarray(picture(3)).save(twice)
     pool = pool_of(tmp_path, kind=f"folder/{tmp_path}/kind", owner=f"folder/{tmp_path}/owner")
     assert len(pool) == 24 + 2
@@ -76,15 +76,15 @@ def test_numbers_are_classes_in_numeric_order(photo_folder: Path, tmp_path: Path
     assert pool_of(tmp_path, None, n=f"csv/{photo_folder}/n.csv").class_names["n"] == ["0", "5", "10"]
 
 
-def test_sides_do_not_follow_company(photo_folder: Path, tmp_path: Path) -> None:
+def test_splits_do_not_depend_on_other_sources(photo_folder: Path, tmp_path: Path) -> None:
     alone = pool_of(tmp_path, [f"images/{photo_folder}"])
     together = pool_of(tmp_path, ["bundled/faces", f"images/{photo_folder}"])
-    side = dict(zip(together.identities, together.split.tolist(), strict=True))
-    assert [side[identity] for identity in alone.identities] == alone.split.tolist()
+    split = dict(zip(together.identities, together.split.tolist(), strict=True))
+    assert [split[identity] for identity in alone.identities] == alone.split.tolist()
 
 
 @pytest.mark.parametrize("kind", ["folder", "images", "csv"])
-def test_a_moved_folder_keeps_its_sides_labels_and_folds(
+def test_a_moved_folder_keeps_its_splits_labels_and_folds(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     rows = "".join(f"{'cats' if i < 12 else 'dögs'}/image {i:02d}.png,{i % 2}\n" for i in range(24))
@@ -103,7 +103,7 @@ def test_a_moved_folder_keeps_its_sides_labels_and_folds(
     assert len(set(found[0][1])) == 24 and str(tmp_path) not in "".join(found[0][1])
 
 
-def test_exact_duplicates_share_a_side_even_in_other_formats(photo_folder: Path, tmp_path: Path, picture) -> None:
+def test_exact_duplicates_share_a_split_even_in_other_formats(photo_folder: Path, tmp_path: Path, picture) -> None:
     for number in range(24):
         Image.fromarray(picture(number)).save(photo_folder / f"copy {number:02d}.bmp")
     pool = pool_of(tmp_path, [f"images/{photo_folder}"])
@@ -114,10 +114,10 @@ def test_exact_duplicates_share_a_side_even_in_other_formats(photo_folder: Path,
         assert pool.split[original] == pool.split[copy] and pool.cluster[original] == pool.cluster[copy]
 
 
-def test_exact_duplicates_on_two_official_sides_leave_training(photo_folder: Path, tmp_path: Path, picture) -> None:
-    for side, numbers in (("train", range(10)), ("test", range(8, 14))):
+def test_exact_duplicates_in_two_official_splits_leave_training(photo_folder: Path, tmp_path: Path, picture) -> None:
+    for split, numbers in (("train", range(10)), ("test", range(8, 14))):
         for number in numbers:
-            file = tmp_path / "set" / side / "a" / f"{number}.png"
+            file = tmp_path / "set" / split / "a" / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture(number)).save(file)
     pool = pool_of(tmp_path, [f"folder/{tmp_path / 'set'}"])
@@ -133,7 +133,7 @@ def test_near_duplicates_are_reported_and_kept_together_on_request(photo_folder:
         )
     pool = pool_of(tmp_path, [f"images/{photo_folder}"], size=(40, 60))
     assert pool.details["near_duplicates"] == 24
-    (warning,) = (w for w in pool.warnings if "near duplicates lie on two sides" in w)
+    (warning,) = (w for w in pool.warnings if "near duplicates are in different splits" in w)
     assert "--data.keep_near_duplicates_together" in warning
     kept = pool_of(tmp_path, [f"images/{photo_folder}"], size=(40, 60), data={"keep_near_duplicates_together": True})
     for number in range(24):
@@ -143,7 +143,7 @@ def test_near_duplicates_are_reported_and_kept_together_on_request(photo_folder:
 
 
 def test_near_duplicates_are_found_across_sources(photo_folder: Path, tmp_path: Path, picture) -> None:
-    """A pile of unlabelled pictures that holds the task's own, saved again at another quality."""
+    """An unlabelled source contains the task's images, saved at another quality."""
     pile = tmp_path / "pile"
     pile.mkdir()
     for number in range(24):
@@ -151,7 +151,7 @@ def test_near_duplicates_are_found_across_sources(photo_folder: Path, tmp_path: 
         cv2.imwrite(str(file), picture(number)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])
     pool = pool_of(tmp_path, [f"images/{pile}"], size=(40, 60), kind=f"folder/{photo_folder}")
     assert pool.details["near_duplicates"] == 24
-    assert any("near duplicates lie on two sides" in warning for warning in pool.warnings)
+    assert any("near duplicates are in different splits" in warning for warning in pool.warnings)
     together = {"keep_near_duplicates_together": True}
     kept = pool_of(tmp_path, [f"images/{pile}"], size=(40, 60), data=together, kind=f"folder/{photo_folder}")
     assert not any("near duplicates lie" in warning for warning in kept.warnings)
@@ -160,7 +160,9 @@ def test_near_duplicates_are_found_across_sources(photo_folder: Path, tmp_path: 
         assert kept.split[pair[0]] == kept.split[pair[1]]
 
 
-def test_copies_of_test_images_in_the_pile_are_said_and_stay_away(photo_folder: Path, tmp_path: Path, picture) -> None:
+def test_unlabelled_copies_of_test_images_are_reported_and_left_out(
+    photo_folder: Path, tmp_path: Path, picture
+) -> None:
     pile = tmp_path / "pile"
     pile.mkdir()
     for number in range(24):
@@ -174,18 +176,18 @@ def test_copies_of_test_images_in_the_pile_are_said_and_stay_away(photo_folder: 
     assert judged and contents.isdisjoint(pool.content[pool.indices("train").numpy()].tolist())
 
 
-def test_a_folder_named_twice_is_no_copy(photo_folder: Path, tmp_path: Path) -> None:
+def test_the_same_folder_twice_is_not_a_copy(photo_folder: Path, tmp_path: Path) -> None:
     pool = pool_of(tmp_path, [f"images/{photo_folder}"], kind=f"folder/{photo_folder}")
     assert not any("are copies" in warning for warning in pool.warnings)
 
 
-def test_a_label_that_counts_the_files_is_said(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_label_that_counts_the_files_gives_a_warning(photo_folder: Path, tmp_path: Path) -> None:
     rows = "".join(f"{'cats' if i < 12 else 'dögs'}/image {i:02d}.png,{i},{i * 7 % 5}\n" for i in range(24))
     (photo_folder / "g.csv").write_text("file,id,age\n" + rows)
     source = f"csv/{photo_folder}/g.csv"
     tasks = {label: Task(source=source, label=label, kind="regression") for label in ("id", "age")}
     (warning,) = (w for w in pool_of(tmp_path, **tasks).warnings if "its label" in w)
-    assert warning.startswith("task 'id': its label only counts the files in their order")
+    assert warning.startswith("task 'id': its label only counts the files in order")
 
 
 def test_groups_stay_together_and_are_clusters(photo_folder: Path, tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_labels_from_paths_and_a_split_from_a_list(photo_folder: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_folder_of_horrors(photo_folder: Path, tmp_path: Path, picture) -> None:
+def test_a_folder_of_difficult_files(photo_folder: Path, tmp_path: Path, picture) -> None:
     folder = photo_folder / "hörrors"
     folder.mkdir()
     whole = cv2.imencode(".jpg", picture(30, 300, 400))[1].tobytes()
@@ -237,7 +239,7 @@ def test_a_folder_of_horrors(photo_folder: Path, tmp_path: Path, picture) -> Non
     assert any("left out 3 unreadable files" in warning for warning in pool.warnings)
 
 
-def test_faults_of_tasks_are_named(photo_folder: Path, tmp_path: Path) -> None:
+def test_errors_of_tasks_are_named(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / "two.csv").write_text("file,a,b\ncats/image 00.png,1,2\n")
     cases = {
         "no images: give --data.unlabelled": {},
@@ -253,7 +255,7 @@ def test_faults_of_tasks_are_named(photo_folder: Path, tmp_path: Path) -> None:
             pool_of(tmp_path, None, **tasks)
 
 
-def test_indices_name_what_they_do_not_know(photo_folder: Path, tmp_path: Path) -> None:
+def test_indices_name_unknown_splits_sources_and_tasks(photo_folder: Path, tmp_path: Path) -> None:
     pool = pool_of(tmp_path, [f"images/{photo_folder}"])
     for options, words in (
         ({"split": "tst"}, "'test'"),
@@ -272,14 +274,12 @@ def test_grey_pools(photo_folder: Path, tmp_path: Path) -> None:
 
 def test_summary_counts(photo_folder: Path, tmp_path: Path) -> None:
     summary = pool_of(tmp_path, None, kind=f"folder/{photo_folder}").summary()
-    (sides,) = summary["sources"].values()
-    assert sum(sides.values()) == 24 == summary["num_images"] and min(sides.values()) >= 1
-    assert summary["tasks"]["kind"] == {**sides, "classes": 2, "kind": "single_label"}
+    (counts,) = summary["sources"].values()
+    assert sum(counts.values()) == 24 == summary["num_images"] and min(counts.values()) >= 1
+    assert summary["tasks"]["kind"] == {**counts, "classes": 2, "kind": "single_label"}
 
 
-def test_near_duplicates_are_looked_for_once(
-    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_near_duplicates_are_searched_once(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vision_mtl.data import instances
 
     calls, search = [], instances.near_duplicates

@@ -1,4 +1,4 @@
-"""Resizing does not alias, does not shift, and keeps what the fit promises."""
+"""Resizing does not alias or shift, and follows `fit`."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SIDES = st.integers(1, 90)
 
 @settings(max_examples=100, deadline=None)
 @given(SIDES, SIDES, SIDES, SIDES, st.sampled_from([1, 3]), st.sampled_from(["stretch", "crop", "pad"]))
-def test_any_size_becomes_the_asked_one(h: int, w: int, height: int, width: int, channels: int, fit: str) -> None:
+def test_any_size_becomes_the_target_size(h: int, w: int, height: int, width: int, channels: int, fit: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (h, w, channels), dtype=np.uint8)
     before = image.copy()
     found = resize(image, (height, width), fit)
@@ -28,7 +28,7 @@ def test_a_constant_stays_constant(h: int, w: int, fit: str) -> None:
     assert (found == 77).all()
 
 
-def test_the_same_size_is_left_alone() -> None:
+def test_the_same_size_changes_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     for fit in ("stretch", "crop", "pad"):
         assert np.array_equal(resize(image, (32, 48), fit), image)
@@ -44,7 +44,7 @@ def test_fine_stripes_become_grey_not_moire() -> None:
     stripes = np.zeros((200, 200, 1), np.uint8)
     stripes[:, ::2] = 255
     found = resize(stripes, (64, 64))
-    assert np.abs(found.astype(int) - 127).max() < 45  # a sampled (aliased) one would reach 0 and 255
+    assert np.abs(found.astype(int) - 127).max() < 45  # aliasing would give 0 and 255
 
 
 def test_a_panorama_shrinks_one_side_and_grows_the_other() -> None:
@@ -52,7 +52,7 @@ def test_a_panorama_shrinks_one_side_and_grows_the_other() -> None:
     assert found.shape == (64, 64, 1) and (found == 9).all()
 
 
-def test_crop_keeps_the_centre_and_pad_keeps_all() -> None:
+def test_crop_keeps_the_centre_and_pad_the_whole_image() -> None:
     image = np.zeros((20, 60, 1), np.uint8)
     image[:, 20:40] = 200
     assert (resize(image, (20, 20), "crop") == 200).all()
@@ -72,8 +72,8 @@ def test_channels() -> None:
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (16, 16)])
-def test_a_mask_is_brought_back_over_its_image(fit: str, shape: tuple[int, int]) -> None:
-    """Halves of an image stay halves: only what was cut away is lost."""
+def test_a_mask_is_restored_to_its_image(fit: str, shape: tuple[int, int]) -> None:
+    """Halves of an image stay halves, except for the part that was cut away."""
     mask = np.zeros(shape, np.uint8)
     mask[:, shape[1] // 2 :] = 1
     back = restore_mask(resize_mask(mask, (20, 20), fit, 9), shape, fit, 9)

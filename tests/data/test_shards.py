@@ -1,4 +1,4 @@
-"""Shards hold what the source held: the same bytes, labels, groups and sides, in files of bounded size."""
+"""Shards contain the source's bytes, labels, groups and splits, in files of bounded size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = (16, 16)
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sides are drawn from a source's name: a relative one gives the same sides every time."""
+    """Splits are drawn from a source's name: a relative path gives the same splits each time."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -31,19 +31,21 @@ def pack(folder: Path, data: Data, tasks: dict[str, Task], max_bytes: int = 10**
     return pool, write_shards(pool, data, tasks, Settings(SIZE), folder, max_bytes=max_bytes)
 
 
-def test_a_folder_of_classes_comes_back_byte_for_byte_on_the_same_sides(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_classes_returns_byte_for_byte_in_the_same_splits(photo_folder: Path, tmp_path: Path) -> None:
     data, source = Data(root=str(tmp_path / "root")), f"folder/{photo_folder.name}"
     pool, shards = pack(tmp_path / "shards", data, {"pets": Task(source=source)}, max_bytes=30_000)
     assert len(shards) > 3 and all(s.num_bytes == s.path.stat().st_size for s in shards)
     assert all(shard.num_bytes <= 30_000 + 10_240 for shard in shards)  # tar pads a file to 20 blocks
     index = json.loads((tmp_path / "shards" / "index.json").read_text("utf-8"))
-    sides = {i.removeprefix(f"{source}::"): SPLITS[side] for i, side in zip(pool.identities, pool.split, strict=True)}
+    splits = {
+        i.removeprefix(f"{source}::"): SPLITS[split] for i, split in zip(pool.identities, pool.split, strict=True)
+    }
     items = open_source("wds/shards/*.tar", tmp_path).items()
     assert len(items) == 24
     for item in items:
         shard, _, key = item.identity.partition(":")
         original = index[shard][key]
-        assert item.labels == {"cls": Path(original).parent.name} and item.split == sides[original]
+        assert item.labels == {"cls": Path(original).parent.name} and item.split == splits[original]
         with tarfile.open(tmp_path / "shards" / shard) as tar:
             assert tar.extractfile(f"{key}.png").read() == (photo_folder / original).read_bytes()
     again = build_pool(data, {"pets": Task(source="wds/shards/*.tar")}, image_size=SIZE)
@@ -91,7 +93,7 @@ def test_a_source_without_files_keeps_its_pixels(tmp_path: Path, picture) -> Non
     assert found == sorted(np.asarray(picture(n)).tobytes() for n in range(12))
 
 
-def test_what_cannot_be_written_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+def test_invalid_targets_and_sources_are_refused(photo_folder: Path, tmp_path: Path) -> None:
     data, tasks = Data(root=str(tmp_path / "root")), {"pets": Task(source=f"folder/{photo_folder.name}")}
     with pytest.raises(UserError, match=r"must be a new or empty folder"):
         pack(photo_folder, data, tasks)

@@ -1,4 +1,4 @@
-"""Sides are drawn from what an image is: order, company and other images change nothing."""
+"""Splits depend on an image's name: order and other images change nothing."""
 
 import numpy as np
 import pytest
@@ -6,17 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.splits import TEST, TRAIN, UNSET, VAL, assign_sides, return_classes_to_train, units
+from vision_mtl.data.splits import TEST, TRAIN, UNSET, VAL, assign_splits, return_classes_to_train, units
 
 NAMES = st.lists(st.text("abcdefgh0123", min_size=1, max_size=6), min_size=1, max_size=60, unique=True)
 
 
-def draw(
-    names: list[str], unit: np.ndarray | None = None, given_sides: np.ndarray | None = None, **options
-) -> np.ndarray:
+def draw(names: list[str], unit: np.ndarray | None = None, official: np.ndarray | None = None, **options) -> np.ndarray:
     unit = np.arange(len(names)) if unit is None else unit
-    given_sides = np.full(len(names), UNSET, np.int8) if given_sides is None else given_sides
-    return assign_sides(names, unit, given_sides, **{"val_ratio": 0.1, "test_ratio": 0.2, "seed": 0, **options})
+    official = np.full(len(names), UNSET, np.int8) if official is None else official
+    return assign_splits(names, unit, official, **{"val_ratio": 0.1, "test_ratio": 0.2, "seed": 0, **options})
 
 
 @settings(deadline=None)
@@ -38,22 +36,22 @@ def test_other_images_move_nothing(count: int, more: int) -> None:
 @given(NAMES, st.integers(1, 10), st.integers(0, 5))
 def test_units_stay_together(names: list[str], divisor: int, seed: int) -> None:
     unit = np.arange(len(names)) // divisor
-    sides = draw(names, unit, seed=seed)
+    splits = draw(names, unit, seed=seed)
     for one in np.unique(unit):
-        assert len(set(sides[unit == one].tolist())) == 1
+        assert len(set(splits[unit == one].tolist())) == 1
 
 
 @settings(deadline=None)
 @given(st.integers(3, 60), st.integers(0, 50))
-def test_no_side_is_empty_from_three_units_on(count: int, seed: int) -> None:
-    sides = draw([f"{i}" for i in range(count)], seed=seed)
-    assert set(sides.tolist()) == {TRAIN, VAL, TEST}
+def test_no_split_is_empty_from_three_units_on(count: int, seed: int) -> None:
+    splits = draw([f"{i}" for i in range(count)], seed=seed)
+    assert set(splits.tolist()) == {TRAIN, VAL, TEST}
 
 
 def test_shares_are_as_asked() -> None:
-    sides = draw([f"{i}" for i in range(20_000)], val_ratio=0.15, test_ratio=0.25)
-    assert np.mean(sides == TEST) == pytest.approx(0.25, abs=0.01)
-    assert np.mean(sides == VAL) == pytest.approx(0.15, abs=0.01)
+    splits = draw([f"{i}" for i in range(20_000)], val_ratio=0.15, test_ratio=0.25)
+    assert np.mean(splits == TEST) == pytest.approx(0.25, abs=0.01)
+    assert np.mean(splits == VAL) == pytest.approx(0.15, abs=0.01)
 
 
 def test_seeds_differ() -> None:
@@ -61,17 +59,17 @@ def test_seeds_differ() -> None:
     assert 0.2 < np.mean(draw(names) != draw(names, seed=1)) < 0.6
 
 
-def test_an_official_test_side_is_kept_and_val_comes_out_of_train() -> None:
+def test_an_official_test_split_is_kept_and_val_is_drawn_from_train() -> None:
     names = [f"{i}" for i in range(1000)]
     official = np.where(np.arange(1000) < 300, TEST, TRAIN).astype(np.int8)
-    sides = draw(names, given_sides=official)
-    assert np.array_equal(sides == TEST, official == TEST)
-    assert np.mean(sides[300:] == VAL) == pytest.approx(0.1, abs=0.03)
+    splits = draw(names, official=official)
+    assert np.array_equal(splits == TEST, official == TEST)
+    assert np.mean(splits[300:] == VAL) == pytest.approx(0.1, abs=0.03)
 
 
 def test_with_all_three_given_nothing_is_drawn() -> None:
     official = np.array([TRAIN, VAL, TEST] * 20, np.int8)
-    assert np.array_equal(draw([f"{i}" for i in range(60)], given_sides=official), official)
+    assert np.array_equal(draw([f"{i}" for i in range(60)], official=official), official)
 
 
 def test_ratios_out_of_range_are_refused() -> None:
@@ -115,7 +113,7 @@ def returned(classes: list[int], split: np.ndarray, drawn: np.ndarray, unit: np.
 
 @settings(deadline=None)
 @given(CLASSES, st.integers(1, 4), st.integers(0, 20))
-def test_every_class_is_taught(classes: list[int], divisor: int, seed: int) -> None:
+def test_every_class_has_a_training_image(classes: list[int], divisor: int, seed: int) -> None:
     names = [f"image {i}" for i in range(len(classes))]
     unit = np.arange(len(classes)) // divisor
     split = draw(names, unit, seed=seed, test_ratio=0.5, val_ratio=0.3)
@@ -130,7 +128,7 @@ def test_every_class_is_taught(classes: list[int], divisor: int, seed: int) -> N
 
 @settings(deadline=None)
 @given(CLASSES, st.randoms())
-def test_what_comes_back_does_not_follow_the_order(classes: list[int], random) -> None:
+def test_returned_units_do_not_depend_on_the_order(classes: list[int], random) -> None:
     count = len(classes)
     names = [f"image {i}" for i in range(count)]
     split = draw(names, test_ratio=0.5, val_ratio=0.3)
@@ -155,7 +153,7 @@ def test_one_unit_comes_back_from_validation_before_test() -> None:
     assert moved in rare[2:]
 
 
-def test_official_sides_do_not_move() -> None:
+def test_official_splits_do_not_move() -> None:
     split = np.array([TRAIN, TEST, TEST, VAL], np.int8)
     drawn = np.array([True, False, False, False])
     assert np.array_equal(returned([0, 1, 1, 1], split, drawn), split)

@@ -1,4 +1,4 @@
-"""The decoded store: shared, atomic, verified, content-keyed; nothing readable is lost to a bad neighbour."""
+"""The decoded store: shared, atomic, verified, keyed by content, robust against unreadable files."""
 
 import errno
 import multiprocessing
@@ -86,7 +86,7 @@ def test_concurrent_runs_decode_once(photo_folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("part", ["images.npy", "index.npz", "manifest.json"])
 @pytest.mark.parametrize("how", ["flip", "cut", "remove"])
-def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path, part: str, how: str) -> None:
+def test_damage_is_detected_and_repaired(photo_folder: Path, tmp_path: Path, part: str, how: str) -> None:
     whole = np.array(opened(photo_folder, tmp_path).images)
     file = stores(tmp_path)[0] / part
     data = bytearray(file.read_bytes())
@@ -117,14 +117,14 @@ def test_progress_counts_every_image(photo_folder: Path, tmp_path: Path) -> None
     assert [event for event in seen if event[0] == "decoding"] == [("decoding", i, 24) for i in range(1, 25)]
 
 
-def test_the_cap_is_said_with_its_option(photo_folder: Path, tmp_path: Path) -> None:
+def test_the_size_limit_names_its_option(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"would take .* GB \(24 images of \(16, 24, 3\)\), more than --data\.max_store_gb"
     ):
         opened(photo_folder, tmp_path, max_gb=1e-6)
 
 
-def test_a_full_disk_is_said_before_writing(
+def test_a_full_disk_is_reported_before_writing(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 10, 100))
@@ -133,10 +133,10 @@ def test_a_full_disk_is_said_before_writing(
     assert stores(tmp_path) == []
 
 
-def test_room_that_cannot_be_reserved_is_said_before_a_pixel_is_written(
+def test_a_failed_reservation_is_reported_before_writing(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A quota, which the free space of the disk does not show: writing through memory would end the process."""
+    """The free space does not show a quota; writing through a memory map would kill the process."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
@@ -148,12 +148,12 @@ def test_room_that_cannot_be_reserved_is_said_before_a_pixel_is_written(
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.ESTALE, "has vanished while it was read"), (errno.EMFILE, "too many open files")]
+    ("number", "said"), [(errno.ESTALE, "is not available any more"), (errno.EMFILE, "too many open files")]
 )
-def test_a_source_that_vanishes_is_no_unreadable_file(
+def test_a_lost_disk_is_not_an_unreadable_file(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    """Else the rest of its files would be left out of a store that looks whole."""
+    """Otherwise its other files would be missing in a store that looks complete."""
     original = Path.open
 
     def vanish(self: Path, *words: object, **options: object) -> IO[bytes]:
@@ -172,13 +172,13 @@ def test_a_source_that_vanishes_is_no_unreadable_file(
 def test_unreadable_files_are_listed_and_the_rest_is_kept(photo_folder: Path, tmp_path: Path) -> None:
     (photo_folder / "cats" / "image 03.png").write_bytes(b"broken")
     found = opened(photo_folder, tmp_path)
-    assert found.unreadable == [("cats/image 03.png", "not an image, whatever its name says")]
+    assert found.unreadable == [("cats/image 03.png", "not an image in any supported format")]
     assert len(found.kept) == len(found.hashes) == 23 and 3 not in found.kept
     again = opened(photo_folder, tmp_path)
     assert again.unreadable == found.unreadable and np.array_equal(again.kept, found.kept)
 
 
-def test_clean_frees_what_it_says(photo_folder: Path, tmp_path: Path) -> None:
+def test_clean_frees_the_reported_bytes(photo_folder: Path, tmp_path: Path) -> None:
     opened(photo_folder, tmp_path)
     (folder, size), *rest = clean(tmp_path)
     assert not rest and not folder.exists() and size > 24 * 16 * 24 * 3
@@ -186,7 +186,7 @@ def test_clean_frees_what_it_says(photo_folder: Path, tmp_path: Path) -> None:
     assert len(opened(photo_folder, tmp_path).images) == 24
 
 
-def test_clean_leaves_a_store_in_the_making(photo_folder: Path, tmp_path: Path) -> None:
+def test_clean_leaves_a_store_that_is_being_built(photo_folder: Path, tmp_path: Path) -> None:
     opened(photo_folder, tmp_path)
     lock = store_module.FileLock(stores(tmp_path)[0].with_suffix(".lock"))
     with lock:

@@ -1,4 +1,4 @@
-"""Streamed images are the stored ones: the same pixels, contents, sides and labels, one rule for broken files."""
+"""Streamed images equal stored ones: the same pixels, contents, splits and labels; handling of broken files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vision_mtl.data.stream import GREY, StreamedImages
 
 @pytest.fixture
 def mixed_folder(photo_folder: Path, picture) -> Path:
-    """The PNG files, JPEG files that are decoded at a reduced scale, and an exact copy of each kind."""
+    """PNG files, JPEG files that are decoded at a reduced scale, and an exact copy of each kind."""
     for number in range(24, 40):
         Image.fromarray(picture(number, 80, 96)).save(photo_folder / "cats" / f"image {number}.jpg", quality=90)
     Image.fromarray(picture(24, 80, 96)).save(photo_folder / "dögs" / "copy.jpg", quality=90, comment=b"told")
@@ -63,14 +63,14 @@ def test_a_streamed_pool_is_the_stored_one(kind: str, mixed_folder: Path, tmp_pa
     for num_workers in (None, 1, 3):
         assert np.array_equal(streamed.pixels(indices, num_workers), stored.pixels(indices))
     assert torch.equal(streamed.gather(indices[:5]), stored.gather(indices[:5]))
-    assert sum("near duplicates are not looked for" in warning for warning in streamed.warnings) == 1
+    assert sum("no search for near duplicates" in warning for warning in streamed.warnings) == 1
 
 
 def test_a_stored_and_a_streamed_source_are_one_pool(mixed_folder: Path, tmp_path: Path) -> None:
     names = ["bundled/faces", f"images/{mixed_folder}"]
     pool = build_pool(Data(unlabelled=names, root=str(tmp_path), stream=True), {}, image_size=(20, 24))
     alone = build_pool(Data(unlabelled=names, root=str(tmp_path), stream=False), {}, image_size=(20, 24))
-    assert pool.details["streamed"] == names[1:]  # packaged images lie in memory anyway
+    assert pool.details["streamed"] == names[1:]  # packaged images are in memory anyway
     mixed = torch.tensor([len(pool) - 1, 0, 150, len(pool) - 2, 201])
     assert np.array_equal(pool.pixels(mixed), alone.pixels(mixed))
 
@@ -82,12 +82,12 @@ def test_above_the_limit_auto_streams_and_false_refuses(mixed_folder: Path, tmp_
     with pytest.raises(UserError, match=r"more than --data\.max_store_gb .*--data\.stream auto"):
         pool_of(tmp_path, source, False, max_store_gb=limit * 0.99)
     with pytest.raises(
-        UserError, match=r"keep_near_duplicates_together needs stored images, and folder/.* is streamed"
+        UserError, match=r"keep_near_duplicates_together needs stored images, but folder/.* is streamed"
     ):
         pool_of(tmp_path, source, True, keep_near_duplicates_together=True)
 
 
-def test_a_second_run_looks_at_no_file_and_a_changed_one_is_seen(
+def test_a_second_run_reads_no_file_and_detects_a_changed_one(
     mixed_folder: Path, tmp_path: Path, picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
@@ -102,7 +102,7 @@ def test_a_second_run_looks_at_no_file_and_a_changed_one_is_seen(
     changed = pool_of(tmp_path, source, True)
     assert len(looked) == 84 and (changed.content != first.content).sum() == 1
     (kept, *_) = (tmp_path / "store").glob("stream-*.npz")
-    kept.write_bytes(kept.read_bytes()[:50])  # damaged: looked at anew, not believed
+    kept.write_bytes(kept.read_bytes()[:50])  # damaged: examined again
     pool_of(tmp_path, source, True)
     assert len(looked) >= 84
     clean(tmp_path)
@@ -114,7 +114,7 @@ def test_broken_files_are_found_before_training(mixed_folder: Path, tmp_path: Pa
     (mixed_folder / "cats" / "half.jpg").write_bytes(whole[: len(whole) // 2])
     (mixed_folder / "cats" / "text.png").write_text("no image")
     source = f"folder/{mixed_folder}"
-    for _ in range(2):  # found, and remembered
+    for _ in range(2):  # found, and cached
         with pytest.raises(
             UserError, match=r"2 of 44 files of folder/.* cannot be read:\n  cats/half\.jpg: .*truncated"
         ):
@@ -126,7 +126,7 @@ def test_broken_files_are_found_before_training(mixed_folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_a_file_that_breaks_later_is_named_or_shown_as_grey(
+def test_a_file_that_breaks_later_is_named_or_replaced_by_grey(
     num_workers: int, mixed_folder: Path, tmp_path: Path
 ) -> None:
     source, file = f"folder/{mixed_folder}", mixed_folder / "cats" / "image 30.jpg"
@@ -145,7 +145,7 @@ def test_a_file_that_breaks_later_is_named_or_shown_as_grey(
     assert warning.startswith("1 streamed images could not be decoded") and "cats/image 30.jpg: " in warning
 
 
-def test_looking_leaves_no_thread_and_keeps_no_pixel(mixed_folder: Path, tmp_path: Path) -> None:
+def test_reading_leaves_no_thread_and_keeps_no_pixel(mixed_folder: Path, tmp_path: Path) -> None:
     before = threading.active_count()
     pool = pool_of(tmp_path, f"folder/{mixed_folder}", True, num_workers=3)
     pool.pixels(torch.arange(len(pool)))

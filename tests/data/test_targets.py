@@ -1,4 +1,4 @@
-"""Labels of every kind, made by hand: what is a label, what is none, and what is refused."""
+"""Labels of every kind by hand: labels, missing labels, and invalid ones."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_masks() -> None:
     ],
     ids=lambda target: target.kind,
 )
-def test_items_become_images_in_another_order(target: Target) -> None:
+def test_spread_maps_items_to_images(target: Target) -> None:
     wide = target.spread(np.array([4, 1, 0]), 6)
     assert wide.values.dtype == target.values.dtype
     assert wide.labelled.tolist() == [True, False, False, False, True, False]
@@ -82,12 +82,12 @@ def test_items_become_images_in_another_order(target: Target) -> None:
 
 
 @pytest.mark.parametrize("text", ["tall", "nan", "inf", "1,5"])
-def test_a_label_that_is_no_number_is_named(text: str) -> None:
+def test_a_label_that_is_not_a_number_is_named(text: str) -> None:
     with pytest.raises(UserError, match=rf"task 't': the label of 'b\.png' must be a finite number .*found '{text}'"):
         parse(["1", text], kind="regression")
 
 
-def test_sets_of_classes_that_make_no_sense_are_named() -> None:
+def test_invalid_sets_of_classes_are_named() -> None:
     with pytest.raises(UserError, match=r"the label of 'a\.png' must be 'none' or classes; found 'red none'"):
         parse(["red none"], kind="multi_label")
     with pytest.raises(UserError, match=r"task 't': every label is 'none'"):

@@ -1,4 +1,4 @@
-"""Several tasks share each batch in their shares, and each task's images are seen once in each of its epochs."""
+"""Tasks share batches in proportion, and each image of a task occurs once in each epoch of the task."""
 
 from collections import Counter
 
@@ -40,14 +40,14 @@ def test_shares_over_a_cycle(temperature: float, expected: list[float]) -> None:
     assert found == pytest.approx(expected, abs=0.001)
 
 
-def test_every_batch_is_mixed_in_nearly_the_shares() -> None:
+def test_every_batch_has_nearly_the_shares() -> None:
     batches = batches_of(batch=100)
     for step in range(50):
         counts = torch.bincount(batches.at(step)[2], minlength=4).tolist()
         assert counts == pytest.approx([50, 30, 19.5, 0.5], abs=2)
 
 
-def test_a_tiny_task_has_a_slot_a_cycle() -> None:
+def test_a_tiny_task_has_a_slot_per_cycle() -> None:
     batches = batches_of({"big": 1_000_000, "tiny": 1, "other": 2})
     assert batches.counts == [CYCLE - 2, 1, 1]
 
@@ -66,7 +66,7 @@ def test_two_tasks_by_hand() -> None:
     st.integers(0, 3),
     st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_every_image_of_a_task_once_an_epoch(sizes: list[int], batch: int, seed: int, temperature: float) -> None:
+def test_every_image_of_a_task_once_per_epoch(sizes: list[int], batch: int, seed: int, temperature: float) -> None:
     named = {f"task {number}": size for number, size in enumerate(sizes)}
     batches = batches_of(named, batch, seed=seed, temperature=temperature)
     steps = -(-1000 // batch)  # several epochs of the largest tasks
@@ -106,7 +106,7 @@ def test_an_image_of_two_tasks_is_drawn_for_each() -> None:
     assert index[task == 0].tolist() != index[task == 1].tolist()
 
 
-def test_what_cannot_be_mixed_is_refused() -> None:
+def test_invalid_mixtures_are_refused() -> None:
     with pytest.raises(ValueError, match=r"empty: \['b'\]"):
         TaskBatches({"a": torch.arange(3), "b": torch.arange(0)}, 8, seed=0)
     with pytest.raises(ValueError, match="need tasks"):

@@ -1,4 +1,4 @@
-"""Work that is no longer wanted is not begun."""
+"""Pending jobs are cancelled when a block is interrupted."""
 
 import time
 from concurrent.futures import Future
@@ -8,8 +8,8 @@ import pytest
 from vision_mtl.data.threads import threads
 
 
-def test_an_interrupted_block_ends_with_what_had_begun() -> None:
-    """Work that has begun lasts until the queue is dropped: if it never is, ten seconds, and all of it is done."""
+def test_an_interrupted_block_finishes_only_running_jobs() -> None:
+    """Running jobs wait until the queue is dropped; without that, all jobs run after ten seconds."""
     begun: list[int] = []
     futures: list[Future[None]] = []
 
@@ -25,7 +25,7 @@ def test_an_interrupted_block_ends_with_what_had_begun() -> None:
     assert len(begun) <= 2
 
 
-def test_a_block_that_ends_has_done_everything() -> None:
+def test_a_normal_block_runs_all_jobs() -> None:
     with threads(3) as pool:
         found = list(pool.map(lambda number: number**2, range(20)))
     assert found == [number**2 for number in range(20)]

@@ -1,4 +1,4 @@
-"""`torch/NAME` against small files in each publisher's real format, and what a machine without them is told."""
+"""`torch/NAME` with small files in each publisher's real format, and the instructions where they are missing."""
 
 import pickle
 import struct
@@ -119,26 +119,28 @@ SETS = {
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_set_in_its_own_format(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_in_its_real_format(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, counts = SETS[name]
     folder = tmp_path / "torchvision"
     folder.mkdir()
     expected, label = write(folder, monkeypatch) if write.__code__.co_argcount == 2 else write(folder)
     source = open_source(f"torch/{name}", tmp_path)
     items = source.items()
-    assert tuple(sum(item.split == side for item in items) for side in ("train", "test")) == counts
+    assert tuple(sum(item.split == split for item in items) for split in ("train", "test")) == counts
     assert items[0].labels == {"label": label}
     assert np.array_equal(source.read(items[0]), expected)
 
 
-def test_digits_have_digits_for_names(tmp_path: Path) -> None:
+def test_digits_are_named_by_digits(tmp_path: Path) -> None:
     (tmp_path / "torchvision").mkdir()
     write_mnist(tmp_path / "torchvision")
     assert [item.labels["label"] for item in open_source("torch/MNIST", tmp_path).items()] == list("12345")
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_without_network_the_manual_steps_are_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_the_error_lists_the_manual_steps(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise OSError("Network is unreachable")
 
@@ -147,6 +149,6 @@ def test_without_network_the_manual_steps_are_told(name: str, tmp_path: Path, mo
         open_source(f"torch/{name}", tmp_path).items()
 
 
-def test_a_set_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_set_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown torchvision dataset 'MNSIT'\. Did you mean 'MNIST'"):
         open_source("torch/MNSIT", tmp_path)

@@ -103,7 +103,7 @@ def test_a_figure_that_finds_no_room_is_the_users_to_mend(
 
     monkeypatch.setattr(Figure, "savefig", refuse)
     assert train(tmp_path / "run") == 2
-    assert re.search(r"the disk is full: '.*figures.*png' cannot be written", capsys.readouterr().err)
+    assert re.search(r"the disk is full: cannot write '.*figures.*png'", capsys.readouterr().err)
     assert result(tmp_path / "run")["status"] == "failed"
     monkeypatch.undo()
     assert train(tmp_path / "run") == 0 and result(tmp_path / "run")["repeated_steps"] == 0

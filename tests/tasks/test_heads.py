@@ -1,4 +1,4 @@
-"""Heads of tasks: what they say in the labels' own terms, and what travels with their weights."""
+"""Heads of tasks: probabilities or numbers in the labels' unit, and the buffers saved with their weights."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vision_mtl.tasks.regression import ValueHead
 SIZE = (10, 14)
 
 
-def head_of(answer: TaskHeadSpec) -> nn.Module:
+def head_of(spec: TaskHeadSpec) -> nn.Module:
     torch.manual_seed(0)
-    head = label_kind(answer.kind).head(answer, 6, (5, 4), SIZE)
+    head = label_kind(spec.kind).head(spec, 6, (5, 4), SIZE)
     for parameter in head.parameters():
         nn.init.normal_(parameter)
     return head
 
 
-def features(answer: TaskHeadSpec) -> Tensor:
+def features(spec: TaskHeadSpec) -> Tensor:
     random = torch.Generator().manual_seed(1)
-    shape = (3, 5, 3, 4) if answer.is_dense else (3, 6, 2, 3)
+    shape = (3, 5, 3, 4) if spec.is_dense else (3, 6, 2, 3)
     return torch.randn(shape, generator=random)
 
 
 @pytest.mark.parametrize("kind", ["single_label", "dense"])
 def test_probabilities_sum_to_1_and_a_temperature_softens_them(kind: str) -> None:
-    answer = TaskHeadSpec(kind, 4)
-    head = head_of(answer)
-    outputs = head(features(answer)).detach()
+    spec = TaskHeadSpec(kind, 4)
+    head = head_of(spec)
+    outputs = head(features(spec)).detach()
     assert outputs.shape == ((3, 4, *SIZE) if kind == "dense" else (3, 4))
     plain = head.probabilities(outputs)
     torch.testing.assert_close(plain.sum(1), torch.ones_like(plain[:, 0]))
@@ -45,9 +45,9 @@ def test_probabilities_sum_to_1_and_a_temperature_softens_them(kind: str) -> Non
 
 
 def test_labels_are_independent_of_each_other() -> None:
-    answer = TaskHeadSpec("multi_label", 4)
-    head = head_of(answer)
-    outputs = head(features(answer)).detach()
+    spec = TaskHeadSpec("multi_label", 4)
+    head = head_of(spec)
+    outputs = head(features(spec)).detach()
     head.temperature.fill_(2.0)
     np.testing.assert_allclose(head.probabilities(outputs), 1 / (1 + np.exp(-outputs.numpy() / 2)), rtol=1e-5)
     changed = outputs.clone()
@@ -55,22 +55,22 @@ def test_labels_are_independent_of_each_other() -> None:
     assert torch.equal(head.probabilities(changed)[:, [0, 2, 3]], head.probabilities(outputs)[:, [0, 2, 3]])
 
 
-def test_a_number_is_told_in_the_labels_own_unit() -> None:
-    answer = TaskHeadSpec("regression", 1, offset=170.0, scale=12.0)
-    head = head_of(answer)
-    maps = features(answer)
+def test_a_number_is_in_the_labels_unit() -> None:
+    spec = TaskHeadSpec("regression", 1, offset=170.0, scale=12.0)
+    head = head_of(spec)
+    maps = features(spec)
     pooled = F.layer_norm(maps.mean((2, 3)), (6,), head.norm.weight, head.norm.bias)
     expected = (pooled @ head.project.weight.T + head.project.bias) * 12 + 170
     torch.testing.assert_close(head(maps), expected)
     assert torch.equal(head.probabilities(head(maps)), head(maps))
-    fresh = label_kind(answer.kind).head(answer, 6, (5, 4), SIZE)
+    fresh = label_kind(spec.kind).head(spec, 6, (5, 4), SIZE)
     assert fresh(maps).detach().flatten().tolist() == pytest.approx([170] * 3, abs=0.5)  # starts at the labels' mean
 
 
-def test_a_pixels_class_comes_from_where_it_lies() -> None:
-    """A readout that differs in one cell changes that cell's 4 x 4 pixels alone."""
-    answer = TaskHeadSpec("dense", 2)
-    head, maps = head_of(answer), features(answer)
+def test_a_pixels_class_depends_on_its_cell() -> None:
+    """A readout that differs in one cell changes only that cell's 4 x 4 pixels."""
+    spec = TaskHeadSpec("dense", 2)
+    head, maps = head_of(spec), features(spec)
     other = maps.clone()
     other[0, :, 1, 2] += 1
     changed = (head(maps) != head(other)).any(1)
@@ -80,7 +80,7 @@ def test_a_pixels_class_comes_from_where_it_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("spec", "kind"),
     [
         (TaskHeadSpec("single_label", 3), ClassHead),
         (TaskHeadSpec("multi_label", 3), ClassHead),
@@ -89,13 +89,13 @@ def test_a_pixels_class_comes_from_where_it_lies() -> None:
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
-def test_unit_and_temperature_travel_with_the_weights(answer: TaskHeadSpec, kind: type[nn.Module]) -> None:
-    head = head_of(answer)
-    assert type(head) is kind and answer.is_dense == (kind is DenseHead)
+def test_unit_and_temperature_are_saved_with_the_weights(spec: TaskHeadSpec, kind: type[nn.Module]) -> None:
+    head = head_of(spec)
+    assert type(head) is kind and spec.is_dense == (kind is DenseHead)
     for buffer in head.buffers():
         buffer.fill_(3.5)
-    other = label_kind(answer.kind).head(TaskHeadSpec(answer.kind, answer.num_outputs), 6, (5, 4), SIZE)
+    other = label_kind(spec.kind).head(TaskHeadSpec(spec.kind, spec.num_outputs), 6, (5, 4), SIZE)
     other.load_state_dict(head.state_dict())
     assert [float(buffer) for buffer in other.buffers()] == [3.5] * (2 if kind is ValueHead else 1)
-    outputs = head(features(answer))
-    assert torch.equal(other.probabilities(other(features(answer))), head.probabilities(outputs))
+    outputs = head(features(spec))
+    assert torch.equal(other.probabilities(other(features(spec))), head.probabilities(outputs))

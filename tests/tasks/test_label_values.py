@@ -1,4 +1,4 @@
-"""What each kind decides and says, by hand."""
+"""Decisions, image values and displayed predictions of each kind, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_one_class_by_hand() -> None:
     numbers = np.array([[0.2, 0.7, 0.1], [0.5, 0.5, 0.0]])
     assert kind.decide(numbers).tolist() == [1, 0]
     assert kind.image_values(numbers, np.array([1, 1])).tolist() == [1, 0]
-    assert kind.answer(numbers[0], ["a", "b", "c"]) == {
+    assert kind.prediction(numbers[0], ["a", "b", "c"]) == {
         "class": "b",
         "probability": 0.7,
         "probabilities": {"a": 0.2, "b": 0.7, "c": 0.1},
@@ -31,9 +31,9 @@ def test_several_classes_by_hand() -> None:
     numbers = np.array([[0.9, 0.4], [0.5, 0.2]])
     assert kind.decide(numbers).tolist() == [[True, False], [False, False]]
     assert kind.image_values(numbers, np.array([[1, 1], [0, 0]], np.int8)).tolist() == [0.5, 1]
-    answer = kind.answer(numbers[0], ["a", "b"])
-    assert answer == {"classes": ["a"], "probability": 0.6, "probabilities": {"a": 0.9, "b": 0.4}}
-    assert list(answer) == ["classes", "probability", "probabilities"]
+    prediction = kind.prediction(numbers[0], ["a", "b"])
+    assert prediction == {"classes": ["a"], "probability": 0.6, "probabilities": {"a": 0.9, "b": 0.4}}
+    assert list(prediction) == ["classes", "probability", "probabilities"]
     assert kind.constant(np.array([[1, 0], [1, 1]], np.int8), 2).tolist() == [[1, 0.5]]
     assert kind.describe(np.array([0, 1], np.int8), ["a", "b"]) == {"classes": ["b"]}
 
@@ -44,7 +44,7 @@ def test_numbers_by_hand() -> None:
     assert (
         kind.image_values(numbers, values).tolist() == kind.image_values(numbers[:, 0], values).tolist() == [-0.5, -2]
     )
-    assert kind.answer(numbers[0], []) == {"value": 1.5}
+    assert kind.prediction(numbers[0], []) == {"value": 1.5}
     assert kind.statistics(values) == (3.5, 2.5) and kind.statistics(values[:1]) == (1.0, 1.0)
     assert kind.constant(np.array([1.0, 2.0, 9.0]), 1).tolist() == [[2]]
     assert kind.goodness(np.array([-1.0, -1.0, 0.0]), np.array([2, 4, 12])) == pytest.approx(1 - (2 / 3) / (10 / 3))
@@ -54,8 +54,8 @@ def test_numbers_by_hand() -> None:
 def test_masks_by_hand() -> None:
     kind = label_kind("dense")
     numbers = np.array([[[0.9, 0.2], [0.6, 0.5]], [[0.1, 0.8], [0.4, 0.5]]])  # two classes of 2 x 2 pixels
-    answer = kind.answer(numbers, ["0", "7"])
-    assert answer == {"probability": 0.7, "shares": {"0": 0.75, "7": 0.25}}
+    prediction = kind.prediction(numbers, ["0", "7"])
+    assert prediction == {"probability": 0.7, "shares": {"0": 0.75, "7": 0.25}}
     labels = torch.tensor([[[0, 0], [1, -1]]])
     counts = kind.outputs_to_score(torch.from_numpy(numbers)[None], labels)
     assert counts.tolist() == [[[1, 1], [1, 0]]]

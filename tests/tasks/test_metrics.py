@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and torchmetrics, and their intervals against a bootstrap written the slow way."""
+"""Metrics against scikit-learn and torchmetrics, and their intervals against a slow bootstrap."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def scores(kind: str, numbers: np.ndarray, values: np.ndarray, clusters: np.ndar
 
 
 def drawn(n: int, k: int, seed: int = 0, signal: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (n, k) that know something, and the classes (n,)."""
+    """Return informative probabilities (n, k) and the classes (n,)."""
     random = np.random.default_rng(seed)
     true = random.integers(k, size=n)
     scores = random.normal(size=(n, k))
@@ -54,16 +54,16 @@ def test_one_class_agrees_with_torchmetrics(k: int) -> None:
     p, true = drawn(300, k)
     true = np.where(true == 4, 0, true)  # of five classes, the last never occurs
     found = scores("single_label", p, true, np.arange(300))
-    said, truth, size = torch.as_tensor(np.pad(p, ((0, 0), (0, k == 1)))), torch.as_tensor(true), max(k, 2)
-    recall = classification.multiclass_recall(said, truth, size, average="none").numpy()[np.unique(true)]
+    predicted, truth, size = torch.as_tensor(np.pad(p, ((0, 0), (0, k == 1)))), torch.as_tensor(true), max(k, 2)
+    recall = classification.multiclass_recall(predicted, truth, size, average="none").numpy()[np.unique(true)]
     expected = {
-        "accuracy": float(classification.multiclass_accuracy(said, truth, size, average="micro")),
+        "accuracy": float(classification.multiclass_accuracy(predicted, truth, size, average="micro")),
         "balanced_accuracy": float(recall.mean()),
-        "macro_f1": float(classification.multiclass_f1_score(said, truth, size, average="macro")),
-        "calibration_error": float(classification.multiclass_calibration_error(said, truth, size, n_bins=15)),
+        "macro_f1": float(classification.multiclass_f1_score(predicted, truth, size, average="macro")),
+        "calibration_error": float(classification.multiclass_calibration_error(predicted, truth, size, n_bins=15)),
     }
     if k == 2:
-        expected["auroc"] = float(classification.multiclass_auroc(said, truth, size, average="macro"))
+        expected["auroc"] = float(classification.multiclass_auroc(predicted, truth, size, average="macro"))
     assert {name: score.value for name, score in found.items()} == pytest.approx(expected, abs=1e-6)
 
 
@@ -75,13 +75,13 @@ def test_several_labels_agree_with_torchmetrics(k: int) -> None:
     if k == 4:
         p[:, 3] *= 0.5  # the last label neither occurs nor is predicted
     found = scores("multi_label", p, true, np.arange(200))
-    said, truth = (torch.as_tensor(np.concatenate([v, v], 1) if k == 1 else v) for v in (p, true.astype(np.int64)))
-    size = said.shape[1]
-    areas = [float(classification.binary_auroc(said[:, c], truth[:, c])) for c in range(min(k, 2))]
+    predicted, truth = (torch.as_tensor(np.concatenate([v, v], 1) if k == 1 else v) for v in (p, true.astype(np.int64)))
+    size = predicted.shape[1]
+    areas = [float(classification.binary_auroc(predicted[:, c], truth[:, c])) for c in range(min(k, 2))]
     assert {name: score.value for name, score in found.items()} == pytest.approx(
         {
-            "accuracy": float(classification.multilabel_accuracy(said, truth, size, average="macro")),
-            "macro_f1": float(classification.multilabel_f1_score(said, truth, size, average="macro")),
+            "accuracy": float(classification.multilabel_accuracy(predicted, truth, size, average="macro")),
+            "macro_f1": float(classification.multilabel_f1_score(predicted, truth, size, average="macro")),
             "auroc": np.mean(areas),
         },
         abs=1e-6,
@@ -90,7 +90,7 @@ def test_several_labels_agree_with_torchmetrics(k: int) -> None:
 
 @pytest.mark.parametrize("kind", ["single_label", "multi_label"])
 def test_a_vote_that_rounding_puts_above_1_is_still_a_probability(kind: str) -> None:
-    """torchmetrics takes such numbers for logits, of which 0.2 would be a yes."""
+    """torchmetrics takes such numbers for logits, for which 0.2 would be a positive decision."""
     p = np.array([[1.0, 0.0], [0.2, 0.8], [0.9, 0.1], [1.0, 0.0]])
     values = np.array([0, 1, 0, 0])
     true = values if kind == "single_label" else np.eye(2, dtype=np.int8)[values]
@@ -106,9 +106,9 @@ def test_numbers_agree_with_torchmetrics() -> None:
     true = random.normal(170, 12, size=500).astype(np.float32)
     pred = true + random.normal(size=500)
     found = scores("regression", pred, true, np.arange(500))
-    said, truth = (torch.as_tensor(v, dtype=torch.float64) for v in (pred, true))
-    assert found["mae"].value == pytest.approx(float(regression.mean_absolute_error(said, truth)), rel=1e-12)
-    assert found["r2"].value == pytest.approx(float(regression.r2_score(said, truth)), rel=1e-12)
+    predicted, truth = (torch.as_tensor(v, dtype=torch.float64) for v in (pred, true))
+    assert found["mae"].value == pytest.approx(float(regression.mean_absolute_error(predicted, truth)), rel=1e-12)
+    assert found["r2"].value == pytest.approx(float(regression.r2_score(predicted, truth)), rel=1e-12)
 
 
 def test_placements_average_to_the_areas() -> None:
@@ -146,14 +146,14 @@ def test_intervals_are_those_of_a_slow_bootstrap(name: str) -> None:
     p, true = drawn(150, 4)
     clusters = np.repeat(np.arange(75), 2)
     score = scores("single_label", p, true, clusters)[name]
-    judge = {
+    metric = {
         "balanced_accuracy": lambda rows: oracle.balanced_accuracy_score(true[rows], p[rows].argmax(1)),
         "macro_f1": lambda rows: oracle.f1_score(true[rows], p[rows].argmax(1), average="macro"),
         "auroc": lambda rows: oracle.roc_auc_score(true[rows], p[rows], multi_class="ovr"),
     }[name]
     random = np.random.default_rng(1)
     drawn_clusters = random.integers(75, size=(400, 75))
-    values = [judge(np.concatenate([2 * chosen, 2 * chosen + 1])) for chosen in drawn_clusters]
+    values = [metric(np.concatenate([2 * chosen, 2 * chosen + 1])) for chosen in drawn_clusters]
     width = score.high - score.low
     assert np.quantile(values, [0.025, 0.975]) == pytest.approx([score.low, score.high], abs=0.15 * width)
 
@@ -192,7 +192,7 @@ def test_numbers_by_hand() -> None:
 
 
 def test_masks_by_hand() -> None:
-    # two images, three classes, the last one nowhere
+    # two images, three classes, the last one absent
     confusion = np.array([[[4, 1, 0], [0, 5, 0], [0, 0, 0]], [[2, 3, 0], [1, 4, 0], [0, 0, 0]]])
     found = scores("dense", confusion, np.arange(2), np.arange(2))
     assert found["pixel_accuracy"].value == 15 / 20

@@ -6,7 +6,7 @@ import pytest
 from vision_mtl.viz.conflicts import conflicts_figure
 
 
-def test_a_curve_a_pair_and_a_map_of_means() -> None:
+def test_a_curve_per_pair_and_a_map_of_means() -> None:
     cosines = np.full((2, 3, 3), np.nan)
     cosines[:, range(3), range(3)] = 1
     cosines[:, 0, 1] = cosines[:, 1, 0] = [-0.5, 0.25]
@@ -27,7 +27,7 @@ def test_nothing_to_compare_draws_nothing(n: int, names: list[str]) -> None:
     assert conflicts_figure(np.arange(n), np.ones((n, len(names), len(names))), names) is None
 
 
-def test_many_pairs_stay_apart() -> None:
+def test_many_pairs_have_distinct_styles() -> None:
     names = [f"task{i}" for i in range(6)]
     left = conflicts_figure(np.arange(4), np.random.default_rng(0).uniform(-1, 1, (4, 6, 6)), names).axes[0]
     styles = {(line.get_color(), line.get_linestyle()) for line in left.lines[:15]}

@@ -1,9 +1,9 @@
-"""Figures of a discovery show what they are given."""
+"""Figures of discovery show their data."""
 
 import numpy as np
 import pytest
 
-from vision_mtl.viz.discovery import course_figure, scales_figure
+from vision_mtl.viz.discovery import learning_curves_figure, scales_figure
 from vision_mtl.viz.skill_maps import SkillMap, skill_maps_figure
 
 
@@ -25,7 +25,7 @@ def test_a_map_has_a_picture_for_each_grid_and_marks_for_kinds() -> None:
     assert skill_maps_figure([], "title") is None
 
 
-def test_cells_lie_where_they_are_in_the_picture() -> None:
+def test_cells_have_their_position_in_the_picture() -> None:
     figure = skill_maps_figure([SkillMap("a", np.zeros((16, 24, 1)), [np.array([[0.1, 0.2]])], [None])], "")
     left, right = figure.axes[0].patches
     assert left.get_xy() == pytest.approx((-0.5, -0.5)) and right.get_xy() == pytest.approx((11.5, -0.5))
@@ -44,13 +44,13 @@ def test_scales_have_an_interval_each() -> None:
     assert scales_figure({}) is None
 
 
-def test_the_course_is_a_line_a_scale() -> None:
+def test_learning_curves_have_a_line_per_scale() -> None:
     rows = [
         {"pretext": "downsample", "scale": scale, "images_seen": seen, "seconds": 1.0, "skill": seen / 100}
         for seen in (10, 20)
         for scale in ("x2", "x4")
     ]
-    figure = course_figure([*rows, {**rows[0], "pretext": "decolorise", "scale": "grey", "skill": None}])
+    figure = learning_curves_figure([*rows, {**rows[0], "pretext": "decolorise", "scale": "grey", "skill": None}])
     assert [line.get_label() for line in figure.axes[0].lines[:2]] == ["x2", "x4"]
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([0.1, 0.2]) and len(figure.axes) == 2
-    assert course_figure([]) is None
+    assert learning_curves_figure([]) is None

@@ -1,4 +1,4 @@
-"""Figures draw what they are given: counted elements, not pixels, and no window."""
+"""Figures show their data: the tests count elements, not pixels."""
 
 import matplotlib
 import numpy as np
@@ -30,7 +30,7 @@ def test_strips_enlarge_without_smoothing_and_leave_gaps(channels: int) -> None:
     assert (strip[:, 64 : 64 + GAP] == 1).all() and (strip[128:] == 1).all()
 
 
-def test_panels_stand_in_line_with_their_titles_and_captions() -> None:
+def test_panels_are_aligned_with_their_titles_and_captions() -> None:
     images = np.random.default_rng(0).random((4, 8, 8, 3))
     panels = [Panel("first", [("a", images), ("b", images)]), Panel("second", [("c", images)], ["w", "x", "y", "z"])]
     figure = reconstruction_figure(panels)
@@ -50,7 +50,7 @@ def test_panels_stand_in_line_with_their_titles_and_captions() -> None:
         reconstruction_figure([])
 
 
-def test_skill_figure_has_a_dot_a_row_and_a_ring_where_training_began() -> None:
+def test_skill_figure_has_a_dot_per_row_and_a_ring_for_the_untrained_network() -> None:
     scores = {"photos": {"grid_mask": score(0.3, 0.2, 0.4), "blur": score(0.1, None, None)}}
     figure = skill_figure(scores, {"photos": {"grid_mask": score(0.1, 0, 0.2)}})
     lines = figure.axes[0].lines
@@ -61,7 +61,7 @@ def test_skill_figure_has_a_dot_a_row_and_a_ring_where_training_began() -> None:
     assert skill_figure({}) is None
 
 
-def test_curves_hold_every_pretext_and_task() -> None:
+def test_curves_show_every_pretext_and_task() -> None:
     records = [
         {"kind": "train", "step": s, "images_seen": 64 * s, "loss.blur": 1 / s, "loss.grid": None} for s in (1, 2)
     ]

@@ -1,4 +1,4 @@
-"""Figures of probes: counted elements, not pixels."""
+"""Figures of probes: the tests count elements, not pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ def score(value: float, low: float | None, high: float | None) -> dict:
     return {"value": value, "low": low, "high": high}
 
 
-def test_a_dot_a_method_in_one_colour_throughout() -> None:
+def test_a_dot_per_method_with_the_same_colour_in_all_rows() -> None:
     found = {
         "cars": {"linear": score(0.6, 0.5, 0.7), "linear_random_init": score(0.4, None, None)},
         "pets": {"linear": score(0.8, 0.7, 0.9)},
@@ -26,7 +26,7 @@ def test_a_dot_a_method_in_one_colour_throughout() -> None:
 
 
 @pytest.mark.parametrize(("size", "numbers", "names"), [(3, 9, 3), (20, 0, 20), (60, 0, 0)])
-def test_confusion_is_numbered_and_named_where_there_is_room(size: int, numbers: int, names: int) -> None:
+def test_small_confusion_matrices_show_counts_and_names(size: int, numbers: int, names: int) -> None:
     counts = np.arange(size * size).reshape(size, size)
     figure = confusion_figure(counts, [f"class {k}" for k in range(size)], "title")
     axes = figure.axes[0]
@@ -42,7 +42,7 @@ def test_an_empty_row_is_blank() -> None:
     assert figure.axes[0].images[0].get_array().tolist() == [[0.5, 0.5], [0, 0]]
 
 
-def test_maps_tell_twenty_classes_apart_and_no_more() -> None:
+def test_maps_distinguish_up_to_twenty_classes() -> None:
     points = np.random.default_rng(0).normal(size=(40, 2))
     figure = embedding_figure(points, np.arange(40) % 20, [f"c{k}" for k in range(20)], "t")
     lines = figure.axes[0].lines

@@ -1,4 +1,4 @@
-"""Figures of a study show what they are given."""
+"""Figures of a study show their data."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
-def test_a_curve_an_arm_with_its_band_and_chance() -> None:
+def test_a_curve_per_arm_with_its_band_and_chance() -> None:
     rows = [row("b", fraction, value) for fraction, value in ((1.0, 0.7), (0.1, 0.6))]
     rows += [row("a", 0.1, 0.5, None), row("a", 1.0, 0.5)]
     figure = label_curves_figure(rows, ["a", "b", "absent"], factor=100, label="accuracy, %")
@@ -48,12 +48,12 @@ def test_a_curve_an_arm_with_its_band_and_chance() -> None:
 
 
 @pytest.mark.parametrize(("fractions", "scale"), [((0.1, 1.0), "linear"), ((0.05, 1.0), "log")])
-def test_shares_that_lie_far_apart_stand_on_a_logarithmic_axis(fractions: tuple[float, ...], scale: str) -> None:
+def test_distant_fractions_have_a_logarithmic_axis(fractions: tuple[float, ...], scale: str) -> None:
     figure = label_curves_figure([row("a", f, 0.5) for f in fractions], ["a"], factor=1, label="")
     assert figure.axes[0].get_xscale() == scale
 
 
-def test_one_share_is_dots_with_intervals() -> None:
+def test_a_single_fraction_gives_dots_with_intervals() -> None:
     figure = label_curves_figure([row("a", 0.1, 0.5), row("b", 0.1, 0.6, None)], ["a", "b"], factor=100, label="x")
     chance, interval, first, second = figure.axes[0].lines
     assert chance.get_xdata() == [25, 25] and interval.get_xdata() == pytest.approx([40, 60])
@@ -62,7 +62,7 @@ def test_one_share_is_dots_with_intervals() -> None:
     assert label_curves_figure([], ["a"], factor=1, label="") is None
 
 
-def test_differences_tell_the_verdict_by_colour_and_by_shape() -> None:
+def test_verdicts_differ_in_colour_and_shape() -> None:
     rows = [comparison("helps", 0.3), comparison("hurts", -0.3), comparison("undecided", 0.05)]
     figure = differences_figure(rows, ["first", "second", "third"], factor=100, label="points")
     zero, *drawn = figure.axes[0].lines
@@ -78,7 +78,7 @@ def test_differences_tell_the_verdict_by_colour_and_by_shape() -> None:
     assert differences_figure([], [], factor=1, label="") is None
 
 
-def test_names_are_drawn_as_they_are() -> None:
+def test_names_are_drawn_literally() -> None:
     figure = label_curves_figure([row("_$x_1$", f, 0.5) for f in (0.1, 1)], ["_$x_1$"], factor=1, label="$y$")
     figure.canvas.draw()
     assert texts(figure)[0] == r"_\$x_1\$" and figure.axes[0].get_ylabel() == r"\$y\$"

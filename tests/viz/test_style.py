@@ -1,4 +1,4 @@
-"""Names are text, whatever stands in them."""
+"""Names are drawn literally, with any characters."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from vision_mtl.viz.style import new_figure
 
 
 @pytest.mark.parametrize("name", ["$\\bad{", "<script>alert(1)</script>", "a_b^c", "%s {x}", "1 $ and 2 $", "\\frac"])
-def test_a_name_is_drawn_as_it_is(name: str) -> None:
+def test_a_name_is_drawn_literally(name: str) -> None:
     figure = new_figure(3, 2)
     axes = figure.subplots()
     axes.set_title(name)

@@ -41,9 +41,7 @@ class Registry(Generic[Component]):
             return self.folder() / f"{name}.py"
         if name in self._found:
             return Path(inspect.getfile(self._found[name]))  # type: ignore[arg-type]  # a class or a function
-        raise UserError(
-            f"{unknown(self.kind, name, self.names())} If a file of yours defines it, give --plugins FILE."
-        )
+        raise UserError(f"{unknown(self.kind, name, self.names())} If a file of yours defines it, give --plugins FILE.")
 
     def summary(self, name: str) -> str:
         """Return the first line of the docstring of the component's file. Raises `UserError` for an unknown name."""

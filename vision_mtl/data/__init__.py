@@ -1,4 +1,4 @@
-"""Sources of images, the decoded store, splits and batches. The only room where an image is uint8 HWC."""
+"""Sources of images, the decoded store, splits and batches. Only in this package are images uint8 (H, W, C)."""
 
 from vision_mtl.core.callable_package import make_callable
 

@@ -1,7 +1,7 @@
-"""Archives of images: how far one may expand, and how a picture is read out of one where it lies.
+"""Archives of images: limits on their expanded size, and reading an image without unpacking the archive.
 
-An archive of a few kilobytes can say that it holds terabytes. What is unpacked at all (by the `datasets` library, which
-keeps it inside its folder) is measured first, by its headers or by reading it through once, without writing a byte.
+An archive of a few kilobytes can expand to terabytes. Before an archive is unpacked (by the `datasets` library, which
+keeps files inside its folder), its expanded size is computed from headers or by reading it once, without writing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Literal
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.decode import MAX_FILE_BYTES, UnreadableImage
 
-MAX_EXPANSION = 100  # times its own size; photographs do not shrink, plain bitmaps of drawings to a fiftieth
-ALLOWANCE = 1 << 30  # bytes that any archive may expand to, however small it is
-MEMBER_ALLOWANCE = 1 << 26  # bytes that any one picture of a zip file may expand to
+MAX_EXPANSION = 100  # times the archive's size; photographs hardly compress, bitmaps of drawings 50-fold
+ALLOWANCE = 1 << 30  # bytes that any archive may expand to, independent of its size
+MEMBER_ALLOWANCE = 1 << 26  # bytes that any single image of a zip file may expand to
 SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".lzma", ".zst", ".7z", ".rar", ".lz4")
 BLOCK = 1 << 20
 SINGLE: dict[bytes, Callable[[Path], BufferedIOBase]] = {  # one file compressed, by its first bytes
@@ -35,31 +35,31 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 
 def check_expansion(path: Path) -> None:
-    """Raise `UserError` if what is in the archive, zip, tar or one compressed file, is far larger than the archive.
+    """Raise `UserError` if the content of an archive (zip, tar, one compressed file) is far larger than the archive.
 
-    Anything else is no archive that Python can look into: it is refused as well.
+    Also raises it for damaged archives and for kinds that Python cannot read.
     """
     limit = max(ALLOWANCE, MAX_EXPANSION * path.stat().st_size)
     try:
         size = _expanded(path, limit)
     except DAMAGED as error:
-        raise UserError(f"the archive {str(path)!r} is damaged, or of a kind that is not read: {error}.") from error
+        raise UserError(f"the archive {str(path)!r} is damaged or of an unsupported kind: {error}.") from error
     if size > limit:
         raise UserError(
-            f"the archive {str(path)!r} of {path.stat().st_size:,} bytes expands to more than {limit:,}: it is not "
-            "unpacked. If you trust it, unpack it yourself and give the folder."
+            f"the archive {str(path)!r} of {path.stat().st_size:,} bytes expands to more than {limit:,} bytes, so it "
+            "is not unpacked. If you trust it, unpack it yourself and give the folder."
         )
 
 
 def _expanded(path: Path, limit: int) -> int:
-    """Bytes of all members; no more than just above `limit` of them are looked at."""
+    """Return the bytes of all members; counting stops above `limit`."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())  # Python unpacks no more than it says
+            return sum(member.file_size for member in archive.infolist())  # Python unpacks no more
     with path.open("rb") as file:
         start = file.read(8)
     for magic, opener in SINGLE.items():
-        if start.startswith(magic):  # a tar file or not; its members may still be larger than what it holds of them
+        if start.startswith(magic):  # perhaps a tar file, whose sparse members may be larger than it
             length = _length(opener(path), limit)
             return length if length > limit else max(length, _total(path, "r|*", limit) or 0)
     if (total := _total(path, "r:", limit)) is not None:
@@ -68,7 +68,7 @@ def _expanded(path: Path, limit: int) -> int:
 
 
 def _total(path: Path, way: Literal["r:", "r|*"], limit: int) -> int | None:
-    """Bytes that the members of a tar file expand to; None if it is none."""
+    """Return the bytes that the members of a tar file expand to; None if it is not a tar file."""
     with suppress(tarfile.ReadError), tarfile.open(path, way) as tar:
         size = 0
         for member in tar:
@@ -88,9 +88,9 @@ def _length(file: BufferedIOBase, limit: int) -> int:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
-    """One file's bytes out of an open zip archive, which is never unpacked.
+    """Return the bytes of one file in an open zip archive, without unpacking the archive.
 
-    `where` names it in the error: raises `UnreadableImage` if it is not there, is damaged, or expands too far.
+    Raises `UnreadableImage`, with `where` as its name, if the file is missing, damaged, or expands too far.
     """
     try:
         member = archive.getinfo(name)
@@ -98,5 +98,5 @@ def read_member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
         if member.file_size > limit:
             raise UnreadableImage(where, f"{member.compress_size:,} bytes expand to more than {limit:,}")
         return archive.read(member)
-    except (KeyError, RuntimeError, NotImplementedError, *DAMAGED) as error:  # encrypted, or packed in an unknown way
-        raise UnreadableImage(where, f"it cannot be read out of {archive.filename!r}: {error}") from error
+    except (KeyError, RuntimeError, NotImplementedError, *DAMAGED) as error:  # encrypted, or an unknown method
+        raise UnreadableImage(where, f"it cannot be read from {archive.filename!r}: {error}") from error

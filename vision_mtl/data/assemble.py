@@ -1,4 +1,4 @@
-"""From a source's name to its images in the store, its splits, groups and labels as the tasks ask for them."""
+"""Loads a source: its images from the store or a stream, and its splits, groups and labels as the tasks define them."""
 # N images, H W pixels, C channels
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_str
 from vision_mtl.data.targets import Target, parse_labels
 
 SHOWN = 20  # unreadable files named in the error
-LABEL_FROM = "label_from:"  # column that holds what a task's regular expression found
+LABEL_FROM = "label_from:"  # prefix of the column with the labels that a task's regular expression found
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A source with its readable items; `images` (N, H, W, C) uint8 and `hashes` (N,) have a row for each.
+    """A source with its readable items; `images` (N, H, W, C) uint8, stored or streamed, and `hashes` (N,) match them.
 
-    Images are stored, or streamed.
+    `unreadable` are (identity, reason) of the other items.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Loaded:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether images are decoded when they are looked at."""
+        """True if images are decoded when they are read."""
         return isinstance(self.images, StreamedImages)
 
 
 def load_source(
     name: str, data: Data, tasks: Mapping[str, Task], settings: Settings, progress: Progress | None
 ) -> Loaded:
-    """Open the store, or the stream, of source `name`, and apply what the tasks on it say of labels, splits and groups.
+    """Open the store or stream of source `name` and apply the labels, splits and groups of its tasks.
 
     Raises `UserError`.
     """
@@ -55,18 +55,27 @@ def load_source(
     source = open_source(name, root)
     items = _without_masks(source.items(), tasks)
     if not items:
-        raise UserError(f"source {name!r} holds no image.")
-    given, common = (name, source, items, settings, root), {"num_workers": data.num_workers, "progress": progress}
+        raise UserError(f"source {name!r} contains no image.")
     if is_streamed(source, len(items), data, settings):
         _refuse_near(name, data)
-        stream = open_stream(*given, skip_unreadable=data.skip_unreadable, **common)
+        stream = open_stream(
+            name,
+            source,
+            items,
+            settings,
+            root,
+            num_workers=data.num_workers,
+            skip_unreadable=data.skip_unreadable,
+            progress=progress,
+        )
         warnings = _check_readable(name, stream, data.skip_unreadable)
         kept = _apply_tasks(own, [items[i] for i in stream.kept], name)
         return Loaded(name, kept, stream.images, stream.hashes, stream.unreadable, warnings)
-    store = open_store(*given, max_gb=data.max_store_gb, **common)
+    max_gb, workers = data.max_store_gb, data.num_workers
+    store = open_store(name, source, items, settings, root, max_gb=max_gb, num_workers=workers, progress=progress)
     warnings = _check_readable(name, store, data.skip_unreadable)
     if store.rebuilt:
-        warnings.append(f"the store of {name} was damaged ({store.rebuilt}) and has been built anew.")
+        warnings.append(f"the store of {name} was damaged ({store.rebuilt}) and has been rebuilt.")
     kept = _apply_tasks(own, [items[i] for i in store.kept], name)
     return Loaded(name, kept, store.images if len(kept) == len(items) else store.images[store.kept], store.hashes,
                   store.unreadable, warnings)  # fmt: skip
@@ -75,8 +84,8 @@ def load_source(
 def _refuse_near(name: str, data: Data) -> None:
     if data.keep_near_duplicates_together:
         raise UserError(
-            f"data.keep_near_duplicates_together needs stored images, and {name} is streamed. Leave it out, or store "
-            "the images with --data.stream false and a --data.max_store_gb that they fit in."
+            f"data.keep_near_duplicates_together needs stored images, but {name} is streamed. Leave the option out, or "
+            "store the images with --data.stream false and a large enough --data.max_store_gb."
         )
 
 
@@ -90,7 +99,7 @@ def _check_readable(name: str, store: Store | Stream, skip: bool) -> list[str]:
         raise UserError(
             f"{len(store.unreadable)} of {len(store.kept) + len(store.unreadable)} files of {name} cannot be read:\n"
             f"{listed}\n"
-            "Mend or remove them, or leave them out with --data.skip_unreadable (the others are decoded and kept)."
+            "Repair or remove them, or leave them out with --data.skip_unreadable (the store of the others is kept)."
         )
     if not len(store.kept):
         raise UserError(f"none of the {len(store.unreadable)} files of {name} can be read:\n{listed}")
@@ -98,16 +107,19 @@ def _check_readable(name: str, store: Store | Stream, skip: bool) -> list[str]:
 
 
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
-    """A source's folder may hold the tasks' masks as well, which are pictures but no images to learn from."""
-    folders = [mask_folder(task).resolve() for task in tasks.values() if task.masks is not None]
+    """Return the items that are not masks of a task: masks may lie in the source's folder."""
+    folders = [mask_folder(task.masks, task.source).resolve() for task in tasks.values() if task.masks is not None]
     found = [i for i in items if i.path is None or not any(i.path.is_relative_to(folder) for folder in folders)]
     if items and not found:
-        raise UserError(f"masks {str(folders[0])!r} is the images' own folder; masks must lie in one of their own.")
+        raise UserError(f"masks {str(folders[0])!r} is the folder of the images; put the masks into another folder.")
     return found
 
 
 def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> list[Item]:
-    """Labels, sides and groups as a source's tasks have them. Raises `UserError` where two of them disagree."""
+    """Return the items with the labels, splits and groups of the source's tasks.
+
+    Raises `UserError` if two tasks disagree.
+    """
     for name, task in tasks.items():
         if task.label_from is not None:
             items = apply_label_from(items, task.label_from, LABEL_FROM + name)
@@ -116,43 +128,44 @@ def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> l
         raise UserError(f"the tasks on {source} must agree on one group column; found {grouped}.")
     if grouped:
         items = apply_group(items, next(iter(grouped.values())))
-    sides: list[tuple[str, Split] | None] = [None] * len(items)  # the task that says it, and the side
+    assigned: list[tuple[str, Split] | None] = [None] * len(items)  # (task that defines the split, split)
     splits = {name: task.split for name, task in tasks.items() if task.split is not None}
     for name, split in splits.items():
         for row, item in enumerate(apply_split(items, split, base_folder(source))):
-            before = sides[row]
+            before = assigned[row]
             if before is not None and item.split is not None and before[1] != item.split:
                 raise UserError(
                     f"{item.identity!r} of {source} is in {before[1]} by task {before[0]!r} and in {item.split} by "
-                    f"task {name!r}: an image has one side for all tasks."
+                    f"task {name!r}: an image has the same split in all tasks."
                 )
-            sides[row] = before or (None if item.split is None else (name, item.split))
+            assigned[row] = before or (None if item.split is None else (name, item.split))
     if not splits:
         return items
-    return [replace(item, split=None if side is None else side[1]) for item, side in zip(items, sides, strict=True)]
+    pairs = zip(items, assigned, strict=True)
+    return [replace(item, split=None if found is None else found[1]) for item, found in pairs]
 
 
 def base_folder(source: str) -> Path:
-    """The folder that a source's list files and masks are looked for in."""
+    """Return the folder in which a source's list files and masks are searched."""
     path = Path(source.partition("/")[2]).expanduser()
     return path.parent if path.is_file() else path
 
 
-def mask_folder(task: Task) -> Path:
-    """Where a dense task's masks lie: a path from here, or else from the source's folder."""
-    here = Path(task.masks).expanduser()
-    return here if here.is_dir() else base_folder(task.source) / here
+def mask_folder(masks: str, source: str) -> Path:
+    """Return the folder of option `masks`: relative to the working directory, or else to the source's folder."""
+    folder = Path(masks).expanduser()
+    return folder if folder.is_dir() else base_folder(source) / folder
 
 
 def read_target(
     name: str, task: Task, source: Loaded, settings: Settings, num_workers: int, progress: Progress | None
 ) -> Target:
-    """A task's labels, a row for each item of its source. Raises `UserError` naming the task and what is wrong."""
+    """Return a task's labels, one row per item of its source. Raises `UserError` with the task and the fault."""
     identities = [item.identity for item in source.items]
     if not label_kind(task.kind).is_dense:
         return parse_labels(name, task, label_text(name, task, source), identities)
     if task.masks is not None:
-        files = masks_in_folder(name, mask_folder(task), source.items)
+        files = masks_in_folder(name, mask_folder(task.masks, task.source), source.items)
     else:
         base = base_folder(task.source)
         files = [None if text is None else base / text for text in label_text(name, task, source)]
@@ -161,7 +174,7 @@ def read_target(
 
 
 def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | None]:
-    """Each item's label for the task as text, None where it has none. Raises `UserError` if the column is unclear."""
+    """Return each item's label text for the task, or None. Raises `UserError` for a missing or ambiguous column."""
     if task.label_from is not None:
         column = LABEL_FROM + task_name
     else:
@@ -170,7 +183,7 @@ def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | Non
         column = task.label or _only_column(task_name, source.name, [c for c in columns if c not in others])
         if column not in columns:
             error = unknown(f"label column of task {task_name!r}", column, columns)
-            raise UserError(f"{error} A column that is blank in every row counts as none.")
+            raise UserError(f"{error} A column that is blank in every row does not count.")
     return [item.labels.get(column) for item in source.items]
 
 
@@ -179,7 +192,7 @@ def _only_column(task_name: str, source: str, columns: list[str]) -> str:
         return columns[0]
     if not columns:
         raise UserError(
-            f"task {task_name!r}: {source} has no labels. Put the images of each class into a folder of their own, or "
+            f"task {task_name!r}: {source} has no labels. Put the images of each class into a separate folder, or "
             f"give --tasks.{task_name}.label_from REGEX, whose first group is the label in a file's path."
         )
     raise UserError(

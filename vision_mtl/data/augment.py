@@ -1,7 +1,7 @@
-"""Augmentation by albumentations: a task's policy, drawn from what the image is and not from when it came by.
+"""Augmentation by albumentations: a task's policy with draws that depend on the image and epoch, not on the order.
 
-Masks take the image's geometry, each pixel from the nearest one. Where a policy fills a border with a constant, masks
-are ignored there; where it reflects the image, they are reflected with it and stay right.
+Masks get the image's geometric transform with nearest-neighbour sampling. Where a policy fills a border with a
+constant, the mask is ignored; where it reflects the image, the mask is reflected too and stays valid.
 """
 # H W pixels, C channels
 
@@ -27,17 +27,17 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import POLICIES
 from vision_mtl.data.targets import IGNORED
 
-SHIFT = 0.06  # of a side, at most: digits keep their place and faces their chin
+SHIFT = 0.06  # largest shift as a share of height and width: digits and chins stay inside the image
 SCALE = (0.9, 1.1)
-DEGREES = 10.0  # a 6 does not become a 9, nor a 1 a 7
-LIGHT = 0.15  # of brightness and contrast, at most
+DEGREES = 10.0  # largest rotation: a 6 does not become a 9, nor a 1 a 7
+LIGHT = 0.15  # largest relative change of brightness and contrast
 
 
 class Augmenter:
-    """`apply` changes one image of a task's training set as its policy says; safe to share between threads.
+    """Applies a task's augmentation policy to its training images; threads may share it.
 
-    Raises `UserError`, also when constructed, naming the task, its policy and what is wrong with it: images must keep
-    their `shape` (H, W, C) and stay uint8.
+    Raises `UserError`, also at construction, with the task, its policy and the fault: images must keep their `shape`
+    (H, W, C) and stay uint8.
     """
 
     def __init__(self, task: str, augment: str | dict[str, Any], shape: tuple[int, int, int]) -> None:
@@ -51,9 +51,9 @@ class Augmenter:
     def apply(
         self, image: np.ndarray, masks: Sequence[np.ndarray], seed: int, epoch: int, index: int
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """(H, W, C) and masks (H, W), all uint8 -> the same of the same shapes, drawn from (task, seed, epoch, index).
+        """Return the augmented image (H, W, C) and masks (H, W), all uint8; the arguments are not changed.
 
-        `index` is the image's in the pool. The arguments are not changed.
+        The draw depends on (task, seed, epoch, index); `index` is the image's index in the pool.
         """
         if self._pattern is None:
             return image, list(masks)
@@ -69,7 +69,7 @@ class Augmenter:
         if changed.shape != self.shape or changed.dtype != np.uint8:
             raise self._error(
                 f"made {changed.dtype} of shape {changed.shape} from uint8 of shape {self.shape} (height, width, "
-                "channels); images must keep their size and type, which the model's input takes care of"
+                "channels); images must keep their size and type: leave out resizing and normalisation"
             )
         return changed, list(found["masks"]) if masks else []
 
@@ -87,7 +87,7 @@ def _policy_error(task: str, policy: str, problem: str) -> UserError:
 
 
 def _library() -> ModuleType:
-    """albumentations, imported late because it takes seconds, and kept from asking the network for a newer version."""
+    """Return albumentations: imported late because it takes seconds, and without its online check for updates."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
 
@@ -95,7 +95,7 @@ def _library() -> ModuleType:
 
 
 def _pipeline(task: str, policy: str, augment: str | dict[str, Any]) -> Any:
-    """The policy as an `albumentations.Compose`, or None for `none`."""
+    """Return the policy as an `albumentations.Compose`, or None for `none`."""
     if augment == "none":
         return None
     library = _library()
@@ -122,7 +122,7 @@ def _light(library: ModuleType) -> list[Any]:
 
 
 def _read(task: str, file: str) -> Any:
-    """The content of a .yaml or .json file."""
+    """Return the content of a .yaml or .json file."""
     path = Path(file).expanduser()
     try:
         text = path.read_text("utf-8")
@@ -132,7 +132,7 @@ def _read(task: str, file: str) -> Any:
 
 
 def _from_dict(library: ModuleType, task: str, policy: str, written: Any) -> Any:
-    """A transform from its serialised form; an argument that the library would pass over is an error as well."""
+    """Return a transform from its serialised form; an argument that the library only warns about is an error."""
     if not isinstance(written, dict) or "transform" not in written:
         raise _policy_error(task, policy, "must be what albumentations.to_dict gives: a mapping with `transform`")
     try:
@@ -150,7 +150,7 @@ def _from_dict(library: ModuleType, task: str, policy: str, written: Any) -> Any
 
 
 def _with_tuples(value: Any) -> Any:
-    """Ranges are tuples to the library; YAML and JSON know only lists. Lists of transforms stay lists."""
+    """Return the policy with lists of numbers as tuples, which the library expects for ranges; YAML has only lists."""
     if isinstance(value, dict):
         return {key: _with_tuples(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -160,7 +160,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 def _ignore_filled(transform: Any) -> None:
-    """Pixels that a policy fills have no class. The library's default, 0, is one."""
+    """Fill masks with `IGNORED`, in place; the library's default, 0, would be a class."""
     for inner in getattr(transform, "transforms", []):
         _ignore_filled(inner)
     if getattr(transform, "fill_mask", None) is not None:

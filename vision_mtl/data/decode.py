@@ -1,11 +1,11 @@
-"""Image files into uint8 arrays: OpenCV for speed, Pillow wherever OpenCV would guess.
+"""Decodes image files into uint8 arrays: with OpenCV for speed, with Pillow where OpenCV would guess.
 
-OpenCV fills the missing part of a truncated file with grey and says nothing, so a file without its end mark goes to
-Pillow, which refuses it. Alpha is dropped (as torchvision and Pillow's `convert("RGB")` do), 16 bits are rounded to 8,
-palettes are looked up, CMYK is converted, and the EXIF orientation is applied.
+OpenCV silently fills the missing part of a truncated file with grey, so files without an end mark go to Pillow, which
+refuses them. Alpha is dropped (as by torchvision and Pillow's `convert("RGB")`), 16 bits are rounded to 8, palettes
+become colours, CMYK is converted, and the EXIF orientation is applied.
 
-A JPEG file that is to shrink to half its size or less is decoded at 1/2, 1/4 or 1/8 of it, from the low frequencies of
-its blocks (libjpeg's scaled inverse DCT), and the rest of the way is an area average, as it is for every other file.
+A JPEG file that is resized to half its size or less is decoded at 1/2, 1/4 or 1/8 of its size, from the low
+frequencies of its blocks (libjpeg's scaled inverse DCT); area averaging does the rest, as for all other files.
 """
 # H W pixels, C channels: 1 (grey) or 3 (RGB)
 
@@ -46,28 +46,28 @@ SUFFIXES = frozenset(
         ".jp2",
         ".avif",
     }
-)  # files that are meant to be images; any other file is passed over
-# what a file of those names may be, whatever its name says: Pillow would hand an EPS file to Ghostscript, a program
+)  # other files are ignored
+# formats that these files may have, independent of their suffix: Pillow would pass an EPS file to Ghostscript
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-MAX_PIXELS = 250_000_000  # a larger picture is refused from its header alone: it would take a gigabyte to decode
-MAX_FILE_BYTES = 1 << 30  # a larger file is refused by its size: no picture of so many pixels needs it
-GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)  # a disk or server
-DIRECT_FORMATS = frozenset({"WEBP", "BMP", "PPM"})  # 8-bit L or RGB in these: OpenCV reads what Pillow would
-TURNS = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe")  # chunks of PNG files that may turn it
-DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may hold 16 bits, which Pillow truncates
+MAX_PIXELS = 250_000_000  # larger images are refused by their header: decoding would take a gigabyte
+MAX_FILE_BYTES = 1 << 30  # larger files are refused by their size: no image within MAX_PIXELS needs it
+GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENODEV)  # disk or server lost
+DIRECT_FORMATS = frozenset({"WEBP", "BMP", "PPM"})  # for 8-bit L or RGB, OpenCV reads the same as Pillow
+TURNS = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe")  # PNG chunks with an orientation
+DEEP_FORMATS = frozenset({"PNG", "TIFF", "PPM"})  # may have 16 bits, which Pillow truncates
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is our own rule
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit
 REDUCED = {  # flags by scale
     1: 0,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged file is named by us, once
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # UnreadableImage reports damaged files
 
 
 class UnreadableImage(Exception):
-    """A file that is no image, or only part of one. `path` names it (or an item without one), `reason` says why."""
+    """A file that is not an image or is damaged: `path` (or the identity of an item without one) and `reason`."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = path, reason
@@ -75,43 +75,45 @@ class UnreadableImage(Exception):
 
 
 def decode_file(path: Path) -> np.ndarray:
-    """(H, W, C) uint8. Raises `UnreadableImage`."""
+    """Decode an image file to (H, W, C) uint8. Raises `UnreadableImage`."""
     return decode_bytes(file_bytes(path), path)
 
 
 def file_bytes(path: Path) -> bytes:
-    """An image file as it is, cut off where it is too long to be one. Raises `UnreadableImage`, or a `UserError` where
-    not the file but the machine is at fault."""
+    """Return the bytes of an image file, at most `MAX_FILE_BYTES` + 1.
+
+    Raises `UnreadableImage`, or `UserError` where the machine and not the file is at fault.
+    """
     try:
         return read_at_most(path, 0, MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise unless_unreadable(path, error) from error
+        raise read_error(path, error) from error
 
 
 def read_at_most(path: Path, offset: int, count: int) -> bytes:
-    """`count` bytes from `offset` on, fewer at the file's end; what is asked for beyond it takes no memory."""
+    """Return up to `count` bytes from `offset`; a `count` beyond the file's end takes no memory."""
     with path.open("rb") as file:
-        end = min(offset + count, os.fstat(file.fileno()).st_size)  # a device has 0: it is empty, and not endless
+        end = min(offset + count, os.fstat(file.fileno()).st_size)  # 0 for a device, so an endless one reads as empty
         file.seek(offset)
         return file.read(max(end - offset, 0))
 
 
-def unless_unreadable(path: Path | str, error: OSError) -> Exception:
-    """What a failed read means: a fault of this one file, or of the machine, which says nothing of the file."""
+def read_error(path: Path | str, error: OSError) -> Exception:
+    """Return the error for a failed read: `UnreadableImage` for a fault of the file, `UserError` for the machine."""
     if error.errno in TOO_MANY:
         return too_many_files(path)
     if error.errno in GONE:
         return UserError(
-            f"the place of {str(path)!r} has vanished while it was read: {error.strerror}. What was decoded before is "
-            "not lost; run the same command again when it is back."
+            f"the disk or server of {str(path)!r} is not available any more: {error.strerror}. Images decoded so far "
+            "are kept; run the same command again when it is available."
         )
     return UnreadableImage(path, error.strerror or str(error))
 
 
 def decode_bytes(data: bytes, name: Path | str, max_pixels: int | None = None) -> np.ndarray:
-    """An encoded image of at most `max_pixels` (None: `MAX_PIXELS`) -> (H, W, C) uint8; `name` stands in the error.
+    """Decode an image of at most `max_pixels` (None: `MAX_PIXELS`) to (H, W, C) uint8.
 
-    Raises `UnreadableImage`.
+    Raises `UnreadableImage` with `name`.
     """
     return decode_at_scale(data, name, jpeg.read_header(data), 1, max_pixels)
 
@@ -119,7 +121,7 @@ def decode_bytes(data: bytes, name: Path | str, max_pixels: int | None = None) -
 def decode_fitted(
     data: bytes, name: Path | str, size: tuple[int, int], channels: int, fit: Fit
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """An encoded image -> ((*size, channels) uint8, the (height, width) of the whole image).
+    """Decode and resize an image: returns ((*size, channels) uint8, (height, width) of the original image).
 
     Raises `UnreadableImage`, and `UserError` as `to_channels` does.
     """
@@ -133,16 +135,14 @@ def decode_fitted(
 def decode_at_scale(
     data: bytes, name: Path | str, header: jpeg.Header | None, scale: int, max_pixels: int | None = None
 ) -> np.ndarray:
-    """As `decode_bytes`, (H, W, C); with the `header` of a plain JPEG file at 1 / `scale` of its size, rounded up.
+    """Decode an image to (H, W, C) uint8; a plain JPEG file with its `header` at 1 / `scale` of its size, rounded up.
 
-    A scale is 1, 2, 4 or 8.
-
-    Raises `UnreadableImage`.
+    `scale` is 1, 2, 4 or 8. Raises `UnreadableImage`.
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")
     if len(data) > MAX_FILE_BYTES:
-        raise UnreadableImage(name, f"more than {MAX_FILE_BYTES:,} bytes are no picture")
+        raise UnreadableImage(name, f"the file has more than {MAX_FILE_BYTES:,} bytes")
     most = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         if header is not None:
@@ -156,26 +156,26 @@ def decode_at_scale(
     except (UnreadableImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableImage(name, "not an image, whatever its name says") from error
-    except Exception as error:  # damaged bytes find every way out of a decoder: AVIF's is RuntimeError
+        raise UnreadableImage(name, "not an image in any supported format") from error
+    except Exception as error:  # decoders raise many types for damaged bytes: AVIF's raises RuntimeError
         raise UnreadableImage(name, f"damaged: {error}") from error
 
 
 def check_size(name: Path | str, height: int, width: int, most: int) -> None:
-    """Raises `UnreadableImage` for an image of more than `most` pixels."""
+    """Raise `UnreadableImage` for an image of more than `most` pixels."""
     if width * height > most:
         raise UnreadableImage(name, f"{width} x {height} pixels exceed {most:,}")
 
 
 def _decode_jpeg(data: bytes, header: jpeg.Header, scale: int) -> np.ndarray | None:
-    """None if OpenCV cannot read it."""
+    """Decode with OpenCV; None if it cannot read the file."""
     flags = REDUCED[scale] | (cv2.IMREAD_GRAYSCALE if header.channels == 1 else cv2.IMREAD_COLOR_RGB)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # applies the EXIF orientation
     return image[..., None] if image is not None and image.ndim == 2 else image
 
 
 def _decode(data: bytes, header: Image.Image) -> np.ndarray:
-    whole = header.format != "PNG" or data.rfind(b"IEND") != -1  # Pillow decides on a PNG file without its end
+    whole = header.format != "PNG" or data.rfind(b"IEND") != -1  # Pillow decides on a truncated PNG file
     deep = header.mode.startswith("I") or (header.format in DEEP_FORMATS and header.mode in ("RGB", "RGBA", "LA"))
     plain = header.mode in ("L", "RGB") and (
         _is_plain_png(data) and whole if header.format == "PNG" else header.format in DIRECT_FORMATS and not deep
@@ -194,7 +194,7 @@ def _decode(data: bytes, header: Image.Image) -> np.ndarray:
 
 
 def _is_plain_png(data: bytes) -> bool:
-    """Whether a PNG file has 8 bits and says nothing of an orientation, which Pillow decodes all of it to find."""
+    """Return True for a PNG file with 8 bits and no orientation; Pillow would decode the whole file to find one."""
     if data[12:16] != b"IHDR" or data[24] != 8:
         return False
     at = 8
@@ -206,7 +206,7 @@ def _is_plain_png(data: bytes) -> bool:
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
-    """Any mode that Pillow knows -> (H, W, 1 or 3); raises `OSError` for a truncated file."""
+    """Convert a Pillow image of any mode to (H, W, 1 or 3). Raises `OSError` for a truncated file."""
     image.load()
     if image.mode.startswith(("I", "F")):
         return _oriented(_eight_bits(np.asarray(image)), image)
@@ -217,7 +217,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:
-    """Integers of 16 bits -> 8, rounded; floats and 32-bit integers are stretched from their own range."""
+    """Convert to 8 bits: 16-bit integers are rounded; floats and 32-bit integers are scaled from their range."""
     if image.dtype == np.uint8:
         return image
     values = image.astype(np.float64)
@@ -228,7 +228,7 @@ def _eight_bits(image: np.ndarray) -> np.ndarray:
 
 
 def _colour_order(image: np.ndarray, grey: bool) -> np.ndarray:
-    """OpenCV's (H, W), BGR or BGRA -> (H, W, 1) or RGB; it gives grey with alpha as BGRA."""
+    """Convert OpenCV's (H, W), BGR or BGRA to (H, W, 1) or RGB; OpenCV gives grey with alpha as BGRA."""
     if image.ndim == 2:
         return image[..., None]
     if grey:
@@ -237,9 +237,9 @@ def _colour_order(image: np.ndarray, grey: bool) -> np.ndarray:
 
 
 def _oriented(image: np.ndarray, header: Image.Image) -> np.ndarray:
-    """Apply the EXIF orientation, by Pillow's own table of turns."""
+    """Apply the EXIF orientation, with Pillow's table of transpositions."""
     image = image[..., None] if image.ndim == 2 else image
-    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(header.getexif().get(0x0112, 1))  # -> Transpose members
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(header.getexif().get(0x0112, 1))  # Image.Transpose values
     if turn is None:
         return image
     planes = [Image.fromarray(image[..., c]).transpose(Image.Transpose(turn)) for c in range(image.shape[2])]

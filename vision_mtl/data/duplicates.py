@@ -1,9 +1,9 @@
-"""Near duplicates: a perceptual hash proposes pairs, pixels confirm them.
+"""Near duplicates: a perceptual hash proposes pairs, and their pixels confirm them.
 
-The hash is the difference hash (Krawetz, "Kind of like that", 2013): signs of horizontal and vertical steps of a tiny
-grey image. A hash alone joins what merely has one layout (3,649 of 5,000 digits end up in one chain), so a pair counts
-only if its pixels agree after a shift of brightness and contrast; images are joined to a representative, never in
-chains; and images with different labels of one task are never joined.
+The hash is the difference hash (Krawetz, "Kind of like that", 2013): the signs of horizontal and vertical steps in a
+tiny grey image. The hash alone joins images that only share a layout (3,649 of 5,000 digits form one chain). So a pair
+counts only if its pixels agree up to brightness and contrast; images are joined to a representative, never in chains;
+and images with different labels of the same task are never joined.
 """
 # N images, H W pixels, b bits
 
@@ -16,9 +16,9 @@ import numpy as np
 
 HASH_SIDE = 8  # 2 * 8 * 8 = 128 bits
 MAX_DISTANCE = 16  # bits: re-encoding and slight crops of photographs change up to about a dozen
-DETAIL_SIDE = 32  # pixels a side that are compared
-MAX_RESIDUAL = 0.12  # norm of what is left after fitting one image to the other, as a share of the image's own contrast
-FLAT = 4.0  # standard deviation in grey levels below which an image shows nothing to compare
+DETAIL_SIDE = 32  # height and width of the compared images, in pixels
+MAX_RESIDUAL = 0.12  # norm of the residual after fitting one image to the other, relative to the image's contrast
+FLAT = 4.0  # standard deviation in grey levels below which an image has too little detail to compare
 BLOCK = 2048  # images compared at a time
 
 Images = Sequence[np.ndarray] | np.ndarray  # N of (H, W, C) uint8
@@ -29,9 +29,10 @@ def near_duplicates(
     labels: Mapping[str, np.ndarray],
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """N images (H, W, C) uint8, task -> (N,) int64, -1 for none -> (N,) int64: each image's representative, or itself.
+    """Return (N,) int64: the representative of each of N images (H, W, C) uint8; an image without one is its own.
 
-    A representative represents itself; every image's pixels are confirmed against its representative's.
+    `labels` maps a task to (N,) int64 labels, -1 for none. The pixels of an image are compared with those of its
+    representative.
     """
     if len(images) == 0:
         return np.arange(0)
@@ -51,7 +52,7 @@ def near_duplicates(
 
 
 def _small_greys(images: Images) -> np.ndarray:
-    """(N, DETAIL_SIDE, DETAIL_SIDE) float32 in grey levels."""
+    """Return (N, DETAIL_SIDE, DETAIL_SIDE) float32 in grey levels."""
     found = np.empty((len(images), DETAIL_SIDE, DETAIL_SIDE), np.float32)
     for number, image in enumerate(images):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image.mean(2)
@@ -60,7 +61,7 @@ def _small_greys(images: Images) -> np.ndarray:
 
 
 def _hashes(grey: np.ndarray) -> np.ndarray:
-    """(N, 16) uint8: 128 bits an image."""
+    """Return (N, 16) uint8: the 128-bit hash of each image."""
     side = HASH_SIDE + 1
     tiny = np.stack([cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA) for g in grey])
     across = tiny[:, :-1, 1:] > tiny[:, :-1, :-1]
@@ -69,7 +70,7 @@ def _hashes(grey: np.ndarray) -> np.ndarray:
 
 
 def _details(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """((N, n) float32 of mean 0 and norm 1, (N,) contrast in grey levels)."""
+    """Return ((N, n) float32 with mean 0 and norm 1, (N,) contrast in grey levels)."""
     flat = grey.reshape(len(grey), DETAIL_SIDE**2)
     centred = flat - flat.mean(1, keepdims=True)
     norm = np.linalg.norm(centred, axis=1)
@@ -77,7 +78,7 @@ def _details(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(n,) bool. With both of norm 1, the residual of the best fit is sqrt(1 - correlation^2)."""
+    """Return (n,) bool: pairs that agree. For vectors of norm 1 the residual is sqrt(1 - correlation^2)."""
     correlation = np.einsum("nd,nd->n", first, second)
     return (correlation > 0) & (1 - correlation**2 <= MAX_RESIDUAL**2)
 
@@ -85,7 +86,7 @@ def _agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _proposals(
     bits: np.ndarray, progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs within MAX_DISTANCE bits, block by block: Hamming distances by one matrix product of +-1 bits."""
+    """Yield pairs within MAX_DISTANCE bits, block by block; the Hamming distance is a matrix product of +-1 bits."""
     signs = np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1  # (N, b)
     count = len(signs)
     for start in range(0, count, BLOCK):
@@ -101,11 +102,11 @@ def _proposals(
 
 
 def _pairs(rows: np.ndarray, columns: np.ndarray, start: int, other: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of `rows` (n, b) with `columns` (m, b), numbered from `start` and `other` on; the second is the later.
+    """Return the pairs of `rows` (n, b) and `columns` (m, b) with first < second, numbered from `start` and `other`.
 
-    Tile by tile, so that the memory does not grow with the number of images.
+    Working in tiles keeps the memory independent of the number of images.
     """
-    agreeing = rows @ columns.T  # (n, m): b less twice the distance
+    agreeing = rows @ columns.T  # (n, m): b minus twice the distance
     first, second = np.nonzero(agreeing >= rows.shape[1] - 2 * MAX_DISTANCE)
     later = second + other > first + start
     return first[later] + start, second[later] + other

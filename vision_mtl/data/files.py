@@ -1,4 +1,4 @@
-"""Finding image files below a path: recursive, sorted, other files passed over."""
+"""Finds image files below a path, recursively and sorted; ignores other files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vision_mtl.data.decode import SUFFIXES
 
 
 def find_images(text: str) -> tuple[Path, list[Path]]:
-    """A folder, a file or a glob -> (the folder that identities are relative to, the image files in sorted order).
+    """Return (base folder, sorted image files) of a folder, a file or a glob; identities are relative to the base.
 
-    Hidden files and folders are passed over, and so are files that are no images by suffix. Raises `UserError` for a
-    path that is not there (naming the nearest) and for one without an image.
+    Ignores hidden files and folders, and files without an image suffix. Raises `UserError` for a missing path (with the
+    nearest name) and for one without images.
     """
     path = Path(text).expanduser()
     if path.is_dir():
@@ -33,13 +33,13 @@ def find_images(text: str) -> tuple[Path, list[Path]]:
     found = {f for f in files if f.suffix.lower() in SUFFIXES and f.is_file() and not _hidden(f.relative_to(base))}
     if not found:
         raise UserError(
-            f"no image in {text!r}: looked at {len(files)} files for {', '.join(sorted(SUFFIXES)[:8])}, ..."
+            f"no image in {text!r}: none of its {len(files)} files ends in {', '.join(sorted(SUFFIXES)[:8])}, ..."
         )
     return base, sorted(found, key=lambda f: f.relative_to(base).as_posix())
 
 
 def missing_path(path: Path) -> UserError:
-    """The error for a path that is not there: says where it ends, and what stands there instead."""
+    """Return the error for a missing path: it suggests the nearest name, or lists the existing parent folder."""
     parent = next((p for p in path.parents if p.is_dir()), Path())
     entries = sorted(entry.name for entry in parent.iterdir())
     part = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name

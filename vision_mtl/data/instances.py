@@ -1,4 +1,4 @@
-"""Loaded sources as one numbering: an image that several of them hold is one instance with all its labels."""
+"""Merges loaded sources: an image that several sources hold is one instance with all its labels."""
 # N instances, S sources
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target
 
 RESIDENT_BYTES = 4 << 30  # smaller pools are read into memory: gathering is then several times faster
-NEAR_LIMIT = 60_000  # images that near duplicates are looked for among: the search is quadratic
-NEAR_FORMAT = 1  # raise when `duplicates.py` finds others
+NEAR_LIMIT = 60_000  # largest number of images for the search for near duplicates, which takes quadratic time
+NEAR_FORMAT = 1  # raise when the results of `duplicates.py` change
 
 
 @dataclass(frozen=True)
 class Instances:
-    """`rows[s][i]` is the instance of source s's item i; `first[n]` the (source, item) that named instance n first."""
+    """The instances of S sources.
+
+    `rows[s][i]` is the instance of item i of source s; `first[n]` is the first (source, item) of instance n.
+    """
 
     loaded: list[Loaded]
     rows: list[np.ndarray]
@@ -38,23 +41,23 @@ class Instances:
         return len(self.first)
 
     def item(self, number: int) -> Item:
-        """The first item of instance `number`."""
+        """Return the first item of instance `number`."""
         source, item = self.first[number]
         return self.loaded[source].items[item]
 
     def members(self) -> np.ndarray:
-        """(N, S) bool: which sources name an instance."""
+        """Return (N, S) bool: which sources hold an instance."""
         found = np.zeros((len(self), len(self.loaded)), bool)
         for column, row in enumerate(self.rows):
             found[row, column] = True
         return found
 
     def contents(self) -> np.ndarray:
-        """(N,) uint64: equal for exact duplicates."""
+        """Return (N,) uint64 that are equal for exact duplicates."""
         return np.array([self.loaded[s].hashes[i] for s, i in self.first], np.uint64)
 
     def groups(self) -> np.ndarray:
-        """(N,) int64: equal for instances of one group of one source."""
+        """Return (N,) int64 that are equal for instances in the same group of a source."""
         found = np.arange(len(self))
         numbers: dict[tuple[int, str], int] = {}
         for s, (source, row) in enumerate(zip(self.loaded, self.rows, strict=True)):
@@ -64,14 +67,14 @@ class Instances:
         return found
 
     def names(self) -> list[list[str]]:
-        """For each source, what its items' sides are drawn from: a group's name, or else the item's own."""
+        """Return, for each source, the names that its items' splits are drawn from: the group's or else the item's."""
         return [
             [f"{movable_name(source.name)}\0{item.group or item.identity}" for item in source.items]
             for source in self.loaded
         ]
 
     def blocks(self) -> list[np.ndarray | StreamedImages]:
-        """The pixels; instances are numbered source by source, so each block is part of one store or stream."""
+        """Return the pixels in blocks; instances are numbered source by source, so a block is one store or stream."""
         chosen = [np.array([i for s, i in self.first if s == number], np.int64) for number in range(len(self.loaded))]
         parts = list(zip(chosen, self.loaded, strict=True))
         stored = [(rows, source.images) for rows, source in parts if isinstance(source.images, np.ndarray)]
@@ -79,14 +82,14 @@ class Instances:
         if in_memory and len(stored) == len(parts):
             whole = np.empty((sum(map(len, chosen)), *stored[0][1].shape[1:]), np.uint8)
             ends = np.cumsum([len(rows) for rows in chosen])
-            for end, (rows, images) in zip(ends, stored, strict=True):  # straight to their place: copied once
+            for end, (rows, images) in zip(ends, stored, strict=True):  # into their place: copied once
                 np.take(images, rows, axis=0, out=whole[end - len(rows) : end], mode="clip")
             return [whole]
         return [_rows(source, rows, in_memory) for rows, source in parts]
 
 
 def _rows(source: Loaded, rows: np.ndarray, in_memory: bool) -> np.ndarray | StreamedImages:
-    """The images of some rows (n,) of a source."""
+    """Return the images at `rows` (n,) of a source."""
     images = source.images
     if isinstance(images, StreamedImages):
         return images.part(rows)
@@ -94,10 +97,10 @@ def _rows(source: Loaded, rows: np.ndarray, in_memory: bool) -> np.ndarray | Str
 
 
 def unite(loaded: list[Loaded]) -> Instances:
-    """Number the sources' items: one instance for each file, and for each picture that two sources hold a copy of.
+    """Return the instances of the sources: items with the same file, or copies of the same image, are one instance.
 
-    A copy is told by its content, and only if it is the only one in each of the sources: of two in one source
-    (which may have different labels there) it would be unclear which is meant.
+    Copies are recognised by their content, and only if each source holds the image once: with two copies in one source
+    (which may have different labels) it would be unclear which one is meant.
     """
     known: dict[object, int] = {}
     copies: dict[int, int] = {}  # content -> instance, from the sources before
@@ -123,7 +126,7 @@ def unite(loaded: list[Loaded]) -> Instances:
 def read_targets(
     tasks: Mapping[str, Task], instances: Instances, settings: Settings, num_workers: int, progress: Progress | None
 ) -> dict[str, Target]:
-    """Every task's labels, a row for each instance. Raises `UserError`."""
+    """Return each task's labels, one row per instance. Raises `UserError`."""
     numbers = {source.name: number for number, source in enumerate(instances.loaded)}
     targets = {}
     for name, task in tasks.items():
@@ -141,11 +144,11 @@ def near_representatives(
     root: Path,
     progress: Progress | None,
 ) -> np.ndarray:
-    """(N,) int64: each instance's representative among its near duplicates, of whatever source; `contents` are (N,).
+    """Return (N,) int64: each instance's representative among its near duplicates in all sources.
 
-    Of more than `NEAR_LIMIT` instances, or where some are streamed, those within one stored source are looked for, in
-    sources below that limit. What was found is kept beside the store, for every run on the same images and labels asks
-    again.
+    With more than `NEAR_LIMIT` instances, or with streamed ones, the search covers each stored source below that limit
+    separately. `contents` are (N,). Results are cached next to the store, because each run on the same images and
+    labels needs them.
     """
     stored = [source.images for source in instances.loaded if isinstance(source.images, np.ndarray)]
     if len(instances) <= NEAR_LIMIT and len(stored) == len(instances.loaded):
@@ -175,9 +178,9 @@ def _near(
     where: str,
     progress: Progress | None,
 ) -> np.ndarray:
-    """Near duplicates among n images with `contents` (n,), from the file of an earlier search or by a new one.
+    """Return the representatives (n,) of images with `contents` (n,), from the cache or by a new search.
 
-    `images` are asked for by a new one only.
+    Only a new search calls `images`.
     """
     file = root / "store" / f"{NEAR_FILES}{_near_key(contents, labels, settings)}.npy"
     found = _recall(file, len(contents))
@@ -191,7 +194,7 @@ def _near(
 
 
 def _near_key(contents: np.ndarray, labels: Mapping[str, np.ndarray], settings: Settings) -> str:
-    """A hash of all that near duplicates depend on."""
+    """Return a hash of everything that the near duplicates depend on."""
     digest = hashlib.blake2b(f"{NEAR_FORMAT} {settings}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(contents).tobytes())
     for values in sorted(np.ascontiguousarray(own, np.int64).tobytes() for own in labels.values()):
@@ -200,7 +203,7 @@ def _near_key(contents: np.ndarray, labels: Mapping[str, np.ndarray], settings: 
 
 
 def _recall(file: Path, count: int) -> np.ndarray | None:
-    """(count,) int64 from a file; None if it is not there or is damaged."""
+    """Return (count,) int64 from a file, or None if it is missing or damaged."""
     try:
         found = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -1,8 +1,8 @@
-"""What the headers of a JPEG file say, read without a decoder: size, channels, orientation, where the scan begins.
+"""Parses the headers of JPEG files without a decoder: size, channels, orientation, offset of the first scan.
 
-Most images are plain JPEG files, and a pass over their headers costs a hundredth of what Pillow takes to open one. With
-it they are decoded at a reduced scale straight away, and told apart without being decoded. Any file that is not plain
-(damaged, CMYK, 12 bits, arithmetic coding) is left to Pillow.
+Most images are plain JPEG files, and reading their headers takes a hundredth of the time in which Pillow opens one. The
+header allows decoding at a reduced scale and comparing files without decoding. Files that are not plain (damaged, CMYK,
+12 bits, arithmetic coding) are left to Pillow.
 """
 # H W pixels
 
@@ -15,16 +15,16 @@ from PIL import Image
 
 SIZES = frozenset({0xC0, 0xC1, 0xC2})  # start of frame: baseline, extended, progressive; OpenCV reads no other
 OTHER_SIZES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}  # lossless, hierarchical, arithmetic
-EXIF, ABOUT = 0xE1, frozenset({0xFE, *range(0xE1, 0xEE), 0xEF})  # of no influence on pixels, but for the orientation
+EXIF, METADATA = 0xE1, frozenset({0xFE, *range(0xE1, 0xEE), 0xEF})  # no influence on pixels except the orientation
 SCAN, END = 0xDA, b"\xff\xd9"
 SIDEWAYS = range(5, 9)  # EXIF orientations that exchange height and width
 
 
 @dataclass(frozen=True)
 class Header:
-    """A plain and whole JPEG file: `shape` (H, W) as it is looked at, 1 or 3 channels, `scan` its first scan's offset.
+    """The header of a plain, complete JPEG file: `shape` (H, W) after the orientation is applied, 1 or 3 channels.
 
-    `marks` are the (offset, end) of the headers that pixels depend on.
+    `scan` is the offset of the first scan; `marks` are the (offset, end) of the segments that pixels depend on.
     """
 
     shape: tuple[int, int]
@@ -35,7 +35,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The file's header; None unless it is a JPEG of 8 bits, grey or in three colours, that has its end."""
+    """Return the file's header; None unless it is a complete 8-bit JPEG file, grey or with three channels."""
     if data[:2] != b"\xff\xd8":
         return None
     at, frame, orientation, marks = 2, None, 1, []
@@ -45,20 +45,20 @@ def read_header(data: bytes) -> Header | None:
             return None
         if marker in SIZES:
             if frame is not None or end < at + 10:
-                return None  # whose size would hold is a matter of the decoder
+                return None  # two sizes, or a short segment: left to the decoder
             frame = data[at + 4 : end]
         elif marker == EXIF and data.startswith(b"Exif\0", at + 4):
             orientation = _orientation(data[at + 4 : end])
-        if marker not in ABOUT:
+        if marker not in METADATA:
             marks.append((at, end))
         at = end
         if marker == SCAN:
             break
     else:
-        return None  # something between the headers that is none: a decoder may know better
+        return None  # other bytes between the segments: left to the decoder
     if frame is None or frame[0] != 8 or frame[5] not in (1, 3):
         return None
-    if data.rfind(END, at) == -1:  # looked for from behind, where it is
+    if data.rfind(END, at) == -1:  # searched from the end of the file, where it is
         return None
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     if not height or not width:
@@ -68,10 +68,9 @@ def read_header(data: bytes) -> Header | None:
 
 
 def content(data: bytes, header: Header) -> int:
-    """64 bits of all in the file that its pixels depend on: equal for copies that differ in what is said about them.
+    """Return a 64-bit hash of the parts that the pixels depend on: equal for copies that differ only in metadata.
 
-    The coded picture stands for the decoded one: to decode takes twenty times as long, and gives other pixels at each
-    scale.
+    It hashes the encoded image, because decoding takes twenty times as long and gives different pixels at each scale.
     """
     digest = hashlib.blake2b(f"JPEG {header.orientation}".encode(), digest_size=8)
     view = memoryview(data)
@@ -86,6 +85,6 @@ def _orientation(segment: bytes) -> int:
     try:
         exif.load(segment)
         found = exif.get(0x0112, 1)
-    except Exception:  # damaged EXIF data finds every way out of the parser; the picture is not turned then
+    except Exception:  # the parser raises many types for damaged EXIF data; the image is then not rotated
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1

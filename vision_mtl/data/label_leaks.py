@@ -1,4 +1,4 @@
-"""Labels that are only the images' order: a row number, or the number of the folder, taken for something to learn."""
+"""Label leaks: labels that only number the files or folders, such as an index column taken for the label."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ import numpy as np
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.targets import Target
 
-FEWEST = 10  # labelled images; fewer may stand in order by chance
+MIN_LABELLED = 10  # fewer labels may be in order by chance
 
 
-def order_warning(name: str, target: Target, identities: Sequence[str]) -> str | None:
-    """What to say of a task whose labels follow the files' or the folders' order; `identities` are in the source's."""
+def label_leak(name: str, target: Target, identities: Sequence[str]) -> str | None:
+    """Return a warning if the labels of task `name` number its files or folders, else None.
+
+    `identities` are the items' names in the order of the source.
+    """
     numbers = _numbers(target)
     if numbers is None:
         return None
     rows = np.flatnonzero(np.isfinite(numbers)).tolist()
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_LABELLED:
         return None
     names, values = [identities[row] for row in rows], numbers[rows]
     listed = list(range(len(rows)))
     orders = [listed, sorted(listed, key=lambda i: names[i]), sorted(listed, key=lambda i: _natural(names[i]))]
     if any(_is_count(values[order]) for order in orders):
         return (
-            f"task {name!r}: its label only counts the files in their order, which no picture shows. "
-            f"Was another column meant? (--tasks.{name}.label)"
+            f"task {name!r}: its label only counts the files in order, which a model cannot see in an image. "
+            f"Did you mean another column (--tasks.{name}.label)?"
         )
     folders = [str(PurePath(identity).parent) for identity in names]
     known = {folder: number for number, folder in enumerate(sorted(set(folders)))}
@@ -37,13 +40,13 @@ def order_warning(name: str, target: Target, identities: Sequence[str]) -> str |
     if len(known) > 1 and not named and len(set(values - ranks)) == 1:
         return (
             f"task {name!r}: its label is the number of the image's folder in alphabetical order. If the folders are "
-            f"not its classes, another column was meant (--tasks.{name}.label)."
+            f"not its classes, choose another column (--tasks.{name}.label)."
         )
     return None
 
 
 def _numbers(target: Target) -> np.ndarray | None:
-    """(n,) float, NaN where there is no label; None unless labels are numbers."""
+    """Return the labels as (n,) float, NaN for no label; None if they are not numbers."""
     kind = label_kind(target.kind)
     if not kind.has_classes:
         return target.values.astype(float)
@@ -62,5 +65,5 @@ def _is_count(values: np.ndarray) -> bool:
 
 
 def _natural(text: str) -> list[str | int]:
-    """Sorts `2.png` before `10.png`."""
+    """Return a sort key that puts `2.png` before `10.png`."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]

@@ -1,4 +1,4 @@
-"""Labels, splits and groups that a user names in a task: read from paths, columns, lists or folders."""
+"""Applies a task's `label_from`, `split` and `group`: from paths, columns, list files or folders."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SPLIT_WORDS: dict[str, Split] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name", "filepath")  # of CSV files and lists
+IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name", "filepath")  # in CSV and list files
 
 
 def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") -> list[Item]:
-    """Give each item the first group that `pattern` finds in its path (/ between folders), as column `label`.
+    """Return the items with a column `label`: the first group of `pattern` in the item's path (with / separators).
 
     Raises `UserError` for a pattern without a group, and for files that it does not match.
     """
@@ -29,54 +29,62 @@ def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") 
     except re.error as error:
         raise UserError(f"label_from {pattern!r} is not a regular expression: {error}.") from error
     if compiled.groups < 1:
-        raise UserError(f"label_from {pattern!r} has no group: put what is the label in parentheses.")
-    found = [(item, compiled.search(_path_of(item))) for item in items]
-    missed = [_path_of(item) for item, match in found if match is None or match.group(1) is None]
+        raise UserError(f"label_from {pattern!r} has no group: put the part that is the label in parentheses.")
+    found, missed = [], []
+    for item in items:
+        match = compiled.search(_path_of(item))
+        if match is None or match.group(1) is None:
+            missed.append(_path_of(item))
+        else:
+            found.append(replace(item, labels={**item.labels, label: match.group(1)}))
     if missed:
         raise UserError(
             f"label_from {pattern!r} matches {len(items) - len(missed)} of {len(items)} files; "
-            f"not, for example, {missed[0]!r}."
+            f"it does not match, for example, {missed[0]!r}."
         )
-    return [replace(item, labels={**item.labels, label: match.group(1)}) for item, match in found]
+    return found
 
 
 def apply_group(items: Sequence[Item], column: str) -> list[Item]:
-    """Make a column's values the groups: equal ones stay on one side. An item without a value is its own group."""
+    """Return the items with a column's values as groups; an item without a value forms its own group."""
     require_column(items, column, "group")
     return [replace(item, group=item.labels.get(column, item.group)) for item in items]
 
 
 def apply_split(items: Sequence[Item], split: str, base: Path) -> list[Item]:
-    """Set the items' sides from what the user wrote: a column, list files, or a comma list of folders.
+    """Return the items with the splits of option `split`: a column, list files, or folders separated by commas.
 
-    A list file names images, one a line, by path, name or name without suffix; further words on the line are passed
-    over, unless the last is a side. A file without such words gives all its images the side in its own name
-    (`test.txt`, `trainval.csv`). Items that no list names are left to the other sides: train if a list gave test.
-    Raises `UserError` for what is neither, and for names that the source does not have.
+    A list file names one image per line by path, name or name without suffix. If the last word of a line is a split, it
+    is the image's; other words are ignored. Without it, the file's own name gives the split (`test.txt`,
+    `trainval.csv`). Items that are in no list are train, unless a list gives train; then their split is drawn.
+    Raises `UserError` for a split that is none of these, and for names that are not in the source.
     """
     parts = [part.strip() for part in split.split(",") if part.strip()]
     files = [_find_file(part, base) for part in parts]
     if any(files):
         missing = [part for part, file in zip(parts, files, strict=True) if file is None]
         if missing:
-            raise UserError(f"split {split!r}: there is no file {missing[0]!r} (looked here and in {str(base)!r}).")
+            raise UserError(
+                f"split {split!r}: there is no file {missing[0]!r} in the working directory or in {str(base)!r}."
+            )
         return _from_lists(items, [file for file in files if file is not None])
     if len(parts) > 1:
         return _from_folders(items, parts)
     require_column(items, split, "split")
     return [
-        replace(item, split=_side(item.labels[split], split) if split in item.labels else item.split) for item in items
+        replace(item, split=_parse_split(item.labels[split], split) if split in item.labels else item.split)
+        for item in items
     ]
 
 
 def require_column(items: Sequence[Item], column: str, option: str) -> None:
-    """Raise `UserError` naming the nearest if no item has `column`."""
+    """Raise `UserError`, with the nearest name, if no item has `column`."""
     columns = sorted({name for item in items for name in item.labels})
     if column not in columns:
         guess = nearest(column, columns)
         hint = f" Did you mean {guess!r}?" if guess else ""
         raise UserError(
-            f"{option} {column!r} is no column of this source.{hint} Columns: {', '.join(columns) or 'none'}."
+            f"{option} {column!r} is not a column of this source.{hint} Columns: {', '.join(columns) or 'none'}."
         )
 
 
@@ -84,9 +92,9 @@ def _path_of(item: Item) -> str:
     return item.path.as_posix() if item.path is not None else item.identity
 
 
-def _side(word: str, where: str) -> Split:
+def _parse_split(word: str, column: str) -> Split:
     if word.strip().lower() not in SPLIT_WORDS:
-        raise UserError(f"split {where!r} must say train, val or test; found {word!r}.")
+        raise UserError(f"split {column!r} must hold train, val or test; found {word!r}.")
     return SPLIT_WORDS[word.strip().lower()]
 
 
@@ -100,24 +108,24 @@ def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
         path = PurePath(item.identity)
         for key in {item.identity, path.name, path.stem, path.with_suffix("").as_posix()}:
             by_name.setdefault(key, []).append(number)
-    sides: dict[int, Split] = {}
+    splits: dict[int, Split] = {}
     for file in files:
-        for line, name, side in _read_list(file, by_name.keys()):
+        for line, name, split in _read_list(file, by_name.keys()):
             known = by_name.get(name, [])
             where = f"split file {str(file)!r}, line {line}"
             if not known:
-                raise UserError(f"{where}: {name!r} is no image of this source.")
+                raise UserError(f"{where}: {name!r} is not an image of this source.")
             if len(known) > 1:
                 raise UserError(f"{where}: {name!r} names {len(known)} images; give its folder.")
-            if sides.get(known[0], side) != side:
-                raise UserError(f"{where}: {name!r} is in {sides[known[0]]} and in {side}.")
-            sides[known[0]] = side
-    rest = None if "train" in sides.values() else "train"
-    return [replace(item, split=sides.get(number, rest)) for number, item in enumerate(items)]
+            if splits.get(known[0], split) != split:
+                raise UserError(f"{where}: {name!r} is in {splits[known[0]]} and in {split}.")
+            splits[known[0]] = split
+    rest: Split | None = None if "train" in splits.values() else "train"
+    return [replace(item, split=splits.get(number, rest)) for number, item in enumerate(items)]
 
 
 def _read_list(file: Path, names: Container[str]) -> list[tuple[int, str, Split]]:
-    """(line number, image's name, side) of each image listed; comments, blank lines and a header are passed over."""
+    """Return (line number, image name, split) for each listed image; skips comments, blank lines and a header."""
     lines = file.read_text("utf-8-sig").splitlines()
     own = SPLIT_WORDS.get(file.stem.lower().rpartition("_")[2])
     found = []
@@ -125,20 +133,20 @@ def _read_list(file: Path, names: Container[str]) -> list[tuple[int, str, Split]
         words = _words(line, names)
         if not words or words[0].startswith("#") or (number == 1 and words[0].lower() in IMAGE_COLUMNS):
             continue
-        side = SPLIT_WORDS.get(words[-1].lower()) if len(words) > 1 else None
-        if side is None and own is None:
+        split = (SPLIT_WORDS.get(words[-1].lower()) if len(words) > 1 else None) or own
+        if split is None:
             raise UserError(
-                f"split file {str(file)!r}, line {number}: {line.strip()!r} says neither train, val nor test, "
-                "nor does the file's name."
+                f"split file {str(file)!r}, line {number}: neither {line.strip()!r} nor the file's name gives train, "
+                "val or test."
             )
-        found.append((number, words[0], side or own))
+        found.append((number, words[0], split))
     if not found:
         raise UserError(f"split file {str(file)!r} names no image.")
     return found
 
 
 def _words(line: str, names: Container[str]) -> list[str]:
-    """The parts of a line, at commas or else at spaces; a line that is an image's whole name is one part."""
+    """Split a line at commas, or else at spaces; a line that is the name of an image stays whole."""
     line = line.strip().replace("\\", "/")
     if line in names:
         return [line]
@@ -147,16 +155,16 @@ def _words(line: str, names: Container[str]) -> list[str]:
 
 
 def _from_folders(items: Sequence[Item], folders: Sequence[str]) -> list[Item]:
-    """Three (train, val, test) or two (train, test) folder names: an item's side is the one its path passes through."""
+    """Return the items with the split of a folder on their path; `folders` are (train, val, test) or (train, test)."""
     if len(folders) not in (2, 3):
         raise UserError(f"split must name two (train,test) or three (train,val,test) folders; found {folders!r}.")
-    sides: list[Split] = ["train", "val", "test"] if len(folders) == 3 else ["train", "test"]
-    names = dict(zip(folders, sides, strict=True))
+    splits: list[Split] = ["train", "val", "test"] if len(folders) == 3 else ["train", "test"]
+    names = dict(zip(folders, splits, strict=True))
     found = []
     for item in items:
-        passed = [part for part in PurePath(item.identity).parts[:-1] if part in names]
-        found.append(replace(item, split=names[passed[0]] if passed else item.split))
-    for folder, side in names.items():
-        if not any(item.split == side for item in found):
-            raise UserError(f"split {','.join(folders)!r}: no image lies in a folder named {folder!r}.")
+        on_path = [part for part in PurePath(item.identity).parts[:-1] if part in names]
+        found.append(replace(item, split=names[on_path[0]] if on_path else item.split))
+    for folder, split in names.items():
+        if not any(item.split == split for item in found):
+            raise UserError(f"split {','.join(folders)!r}: no image is in a folder named {folder!r}.")
     return found

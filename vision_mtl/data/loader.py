@@ -1,4 +1,4 @@
-"""Labelled batches of several tasks at once: augmented by threads, one batch ahead of the step that trains on it."""
+"""Labelled batches of several tasks: threads augment them one step before the training needs them."""
 # B images, b of them labelled for a task, C channels, H W pixels
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ from vision_mtl.data.task_batches import TaskBatches
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Images and what is known of each.
+    """A batch of images with their labels for all tasks.
 
-    `targets` maps a task to ((b,) int64 rows of the batch, their labels as `Target.gather` gives them): every task that
-    a row is labelled for, not only the one that it was drawn for. A task of which no row has a label is absent.
+    `targets` maps a task to ((b,) int64 rows of the batch, their labels as from `Target.gather`). A row has labels for
+    all tasks that know it, not only for the task it was drawn for. A task without a labelled row is absent.
     """
 
     indices: Tensor  # (B,) int64 in the pool
     epochs: Tensor  # (B,) int64, of the task that the row was drawn for; 0 in a clean batch
-    drawn_for: Tensor  # (B,) int64, that task's number; -1 in a clean batch
+    drawn_for: Tensor  # (B,) int64, the number of that task; -1 in a clean batch
     images: Tensor  # (B, C, H, W) float32 in [0, 1]
     targets: dict[str, tuple[Tensor, Tensor]]
 
 
 class TaskLoader:
-    """`at(step)` is a pure function: the batch of any step, whatever was asked for before and with any `num_workers`.
+    """Loads the batch of a step; `at(step)` is a pure function, independent of earlier calls and of `num_workers`.
 
-    Each image is augmented by the policy of the task that its slot was drawn for; its masks, of any task, go with it.
-    The batch of the step after the last one asked for is made meanwhile, in pinned memory where it is to be sent to a
-    GPU (`pin`). Threads, 0: one a core. `UserError` and any other exception of a thread are raised by the `at` that
-    asks for the batch.
+    The policy of the task that an image was drawn for augments the image and its masks of all tasks. The next batch is
+    prepared in the background, in pinned memory for a GPU (`pin`). `num_workers` 0: one thread per core. Exceptions of
+    a thread, such as `UserError`, are raised by the `at` of its batch.
     """
 
     def __init__(
@@ -64,11 +63,11 @@ class TaskLoader:
         self._pin = pin
 
     def at(self, step: int) -> LabelledBatch:
-        """The batch of `step`, and the next one begun."""
+        """Return the batch of `step` and start the next one."""
         return self._ahead.at(step)
 
     def close(self) -> None:
-        """End the threads; a batch that is being made is dropped."""
+        """Stop the threads and drop an unfinished batch."""
         self._ahead.close()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
@@ -99,7 +98,7 @@ class TaskLoader:
                 for mask, values in zip(own[row], changed, strict=True):
                     mask[:] = values
 
-        list(self._workers.map(augment, range(self._num_workers)))  # raises what a thread raised
+        list(self._workers.map(augment, range(self._num_workers)))  # list() raises the exceptions of the threads
         labels = {
             task: mask_tensor(masks[task]) if task in masks else self.pool.targets[task].gather(indices[found])
             for task, found in rows.items()
@@ -110,6 +109,6 @@ class TaskLoader:
 
 
 def labelled_rows(pool: Pool, tasks: Iterable[str], indices: Tensor) -> dict[str, Tensor]:
-    """task -> (b,) int64 rows of `indices` (B,) that carry a label for it; tasks without one are absent."""
+    """Return task -> (b,) int64 rows of `indices` (B,) with a label for it; tasks without labels are absent."""
     found = {task: torch.from_numpy(np.flatnonzero(pool.targets[task].labelled[indices.numpy()])) for task in tasks}
     return {task: rows for task, rows in found.items() if len(rows)}

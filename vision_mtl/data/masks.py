@@ -1,7 +1,7 @@
-"""Mask files: the class of each pixel as a grey value or a palette's index, brought to the pool's size.
+"""Mask files: the class of each pixel as a grey value or palette index, resized to the pool's size.
 
-A mask follows its image's `fit` and is resized by the nearest pixel, so no value appears that the file does not hold.
-Orientation tags are not looked at: a mask is drawn over the image as it is shown.
+A mask is resized like its image (`fit`) by the nearest pixel, so that no new values appear. Orientation tags of masks
+are ignored: a mask matches the image after its orientation is applied.
 """
 # n items, M masks, H W pixels, V values
 
@@ -23,16 +23,16 @@ from vision_mtl.data.store import Settings
 from vision_mtl.data.targets import IGNORED, Target, class_names_of
 from vision_mtl.data.threads import threads
 
-MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's names for one number a pixel
-OUTSIDE = -1  # of a padded border, before classes are numbered
-MAX_CLASSES = 254  # a byte a pixel, less `IGNORED` and `OUTSIDE`
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes with one number per pixel
+OUTSIDE = -1  # value of a padded border, before classes are numbered
+MAX_CLASSES = 254  # the values of a byte, minus `IGNORED` and `OUTSIDE`
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 def masks_in_folder(name: str, folder: Path, items: Sequence[Item]) -> list[Path | None]:
-    """Each item's mask: the file of its relative path below `folder`, or else of its stem. None where there is none.
+    """Return each item's mask file: with its relative path below `folder`, or else with its stem; None if missing.
 
-    Raises `UserError` if the folder is missing, if no item has a mask, or if a stem does not tell which file is meant.
+    Raises `UserError` if the folder is missing, if no item has a mask, or if a stem is ambiguous.
     """
     try:
         base, files = find_images(str(folder))
@@ -54,7 +54,7 @@ def masks_in_folder(name: str, folder: Path, items: Sequence[Item]) -> list[Path
         if choice and users.setdefault(choice[0], item.identity) != item.identity:
             raise UserError(f"task {name!r}: {choice[0]} is the mask of {users[choice[0]]!r} and {item.identity!r}.")
     if not users:
-        raise UserError(f"task {name!r}: none of the {len(files)} masks in {str(folder)!r} is named as an image is.")
+        raise UserError(f"task {name!r}: none of the {len(files)} masks in {str(folder)!r} has the name of an image.")
     return found
 
 
@@ -67,10 +67,10 @@ def read_masks(
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Target:
-    """The items' mask files -> a dense target, a row for each item. Classes are the values found, in order.
+    """Return the dense target of the items' mask files, one row per item. Classes are the values found, sorted.
 
-    A mask that holds nothing but ignored pixels is no label. Raises `UserError` naming the file that is missing, is no
-    mask, or does not have its image's shape.
+    A mask with only ignored pixels is no label. Raises `UserError` with the file that is missing, is not a mask, or
+    does not have its image's aspect ratio.
     """
     pairs = [(item, file) for item, file in zip(items, files, strict=True) if file is not None]
     masks = np.empty((len(pairs), *settings.image_size), np.uint8)
@@ -85,7 +85,7 @@ def read_masks(
             table = [codes.setdefault(int(value), len(codes)) for value in values]
             if len(codes) > MAX_CLASSES + 2:
                 raise UserError(
-                    f"task {name!r}: the masks up to {pairs[row][1]} hold more than {MAX_CLASSES} values. "
+                    f"task {name!r}: the masks up to {pairs[row][1]} contain more than {MAX_CLASSES} values. "
                     "A mask has one number for each class; is this a photograph?"
                 )
             masks[row] = np.array(table, np.uint8)[numbers].reshape(masks.shape[1:])
@@ -95,10 +95,10 @@ def read_masks(
 
 
 def _number_classes(name: str, task: Task, masks: np.ndarray, codes: dict[int, int], has_mask: np.ndarray) -> Target:
-    """Provisional numbers -> classes in order of their value, `IGNORED` for the others."""
+    """Return the target with provisional numbers replaced by classes, sorted by value, or by `IGNORED`."""
     class_names = class_names_of([str(value) for value in codes if value not in (OUTSIDE, task.ignore)])
     if not class_names:
-        raise UserError(f"task {name!r}: its {len(masks)} masks hold nothing but the ignored value {task.ignore}.")
+        raise UserError(f"task {name!r}: its {len(masks)} masks contain only the ignored value {task.ignore}.")
     table = np.full(len(codes), IGNORED, np.uint8)
     for k, class_name in enumerate(class_names):
         table[codes[int(class_name)]] = k
@@ -109,7 +109,7 @@ def _number_classes(name: str, task: Task, masks: np.ndarray, codes: dict[int, i
 
 
 def _decode(name: str, item: Item, file: Path) -> np.ndarray:
-    """(H, W) int32: the file's own values."""
+    """Return the values of a mask file as (H, W) int32."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -117,8 +117,8 @@ def _decode(name: str, item: Item, file: Path) -> np.ndarray:
             if image.mode not in MODES or image.format == "JPEG":
                 kind = "JPEG, which changes values" if image.format == "JPEG" else f"{image.format}, {image.mode}"
                 raise UserError(
-                    f"task {name!r}: the mask {str(file)!r} must be a grey or palette picture, one number for each "
-                    f"class, kept without loss (PNG); found {kind}."
+                    f"task {name!r}: the mask {str(file)!r} must be a grey or palette image with one number for each "
+                    f"class, in a lossless format (PNG); found {kind}."
                 )
             mask = np.asarray(image).astype(np.int32)
     except (UserError, MemoryError):
@@ -131,7 +131,7 @@ def _decode(name: str, item: Item, file: Path) -> np.ndarray:
 
 
 def _check_shape(name: str, item: Item, file: Path, found: tuple[int, int]) -> None:
-    """A mask may be smaller or larger than its image, but not of another shape: rounding to a pixel is let through."""
+    """Raise `UserError` if a mask's aspect ratio differs from its image's by more than rounding to a pixel."""
     if item.path is None:
         return
     with Image.open(item.path, formats=FORMATS) as image:
@@ -139,5 +139,5 @@ def _check_shape(name: str, item: Item, file: Path, found: tuple[int, int]) -> N
     if abs(found[0] * width - found[1] * height) > max(height, width):
         raise UserError(
             f"task {name!r}: the mask {str(file)!r} has {found[0]} x {found[1]} pixels (height x width), "
-            f"but its image {item.identity!r} {height} x {width}: another shape."
+            f"but its image {item.identity!r} has {height} x {width}, another aspect ratio."
         )

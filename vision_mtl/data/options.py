@@ -1,4 +1,4 @@
-"""The options of `data` and of one task: read by the command line without importing anything heavy."""
+"""The options of section `data` and of one task. Imports nothing heavy, so that `--help` stays fast."""
 
 from __future__ import annotations
 
@@ -9,79 +9,81 @@ from typing import Any, Literal
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.label_kinds import LABEL_KINDS, label_kind
 
-POLICIES = ("none", "light", "mirror")  # augmentation by name
-POLICY_FILES = (".yaml", ".yml", ".json")  # or in a file of these
+POLICIES = ("none", "light", "mirror")  # named augmentation policies
+POLICY_FILES = (".yaml", ".yml", ".json")  # suffixes of policy files
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where images come from and how they are kept."""
+    """The sources of images, their splits, and how decoded images are kept."""
 
     unlabelled: list[str] | None = None
-    """Sources of images without labels; given alone, there are no tasks."""
+    """Sources of images without labels, each written KIND/REST; without --tasks, the run has no tasks."""
     root: str = "data"
     """Folder for downloads and the decoded store."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
-    """How an image meets image_size: stretch keeps all of it, crop keeps its shape and the centre, pad keeps both and
-    adds borders."""
+    """Resizing to image_size. stretch: the whole image, its aspect ratio may change; crop: the centre at the original
+    aspect ratio; pad: the whole image at its original aspect ratio, with borders."""
     val_ratio: float = 0.1
-    """Share of a source held out for choices, where it brings no split of its own."""
+    """Share of a source's images in the validation split, in [0, 1); only for sources without one."""
     test_ratio: float = 0.2
-    """Share of a source held out for the final scores, likewise."""
+    """Share of a source's images in the test split, in [0, 1); only for sources without one."""
     split_seed: int = 0
-    """Splits do not follow --seed, so that runs with other seeds are judged on the same images."""
+    """Seed of the drawn splits. It differs from --seed, so that runs with different seeds are tested on the same
+    images."""
     keep_near_duplicates_together: bool = False
-    """Near-identical images on one side; exact ones always are."""
+    """Put near duplicates into the same split. Exact duplicates always are."""
     skip_unreadable: bool = False
-    """Leave out files that cannot be decoded instead of stopping with their list."""
+    """Leave out files that cannot be decoded. By default the run stops with a list of them."""
     include_test: bool = False
-    """Let test images into pretraining: their scores are then no longer held out."""
+    """Pretrain on test images as well. Their scores are then no longer held out."""
     num_workers: int = 0
-    """Threads that decode, once for the store or ahead of each step; 0: one a core."""
+    """Number of decoding threads, for the store or for streaming. 0: one per core."""
     max_store_gb: float = 50.0
     """Largest decoded store of a source, in GB of 1e9 bytes."""
     stream: bool | Literal["auto"] = "auto"
-    """True: image files are decoded while they are trained on, and not kept; false: stored, or refused above
-    max_store_gb; auto: stored, or streamed above max_store_gb."""
+    """Decoding during training instead of once into a store. true: always stream image files; false: always store, and
+    stop above max_store_gb; auto: store, or stream above max_store_gb."""
     clean: bool = False
-    """Stage data only: delete every decoded store below root, then end."""
+    """Delete all decoded stores below root and end (stage data only)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One labelled set: a source, which of its columns is the label, how it is read, and how it is trained on.
+    """One supervised task: its source, label column, kind of label, splits, augmentation and loss weight.
 
-    Raises `UserError` for a value out of range, and for an option that the task's kind has no use for.
+    Raises `UserError` for a value out of range, and for an option that does not apply to the task's kind.
     """
 
     source: str
-    """For example folder/my/cars, csv/labels.csv or bundled/digits."""
+    """Labelled images, written KIND/REST, for example folder/my/cars, csv/labels.csv or bundled/digits."""
     kind: str = "single_label"
-    """What a label is: single_label, one class; multi_label, any number of classes; regression, a number; dense, a mask
-    with a class for each pixel. A blank label is always no label."""
+    """Kind of label. single_label: one class; multi_label: any number of classes; regression: a number; dense: a mask
+    with a class for each pixel. A blank cell is no label in every kind."""
     label: str | None = None
-    """Label column; default: the source's only one. Of a dense task it names mask files, relative to the CSV file."""
+    """Label column; by default the source's only one. For kind dense it names mask files, relative to the CSV file."""
     label_from: str | None = None
-    """Regular expression on the file's path; its first group is the label."""
+    """Regular expression on the file's path, whose first group is the label."""
     separator: str = " "
-    """Multi_label: what stands between the classes of a label; the label `none` has no class."""
+    """Text between the classes of a label (kind multi_label). The label `none` means no class."""
     masks: str | None = None
-    """Dense: folder of masks named as the images are; an image without one has no label."""
+    """Folder of masks with the images' names (kind dense). An image without a mask has no label."""
     ignore: int | None = 255
-    """Dense: the mask's value that means no class; null: every value is a class."""
+    """Mask value of pixels without a class (kind dense), 0 or more. null: every value is a class."""
     split: str | None = None
-    """Column with train, val or test; a file or a comma list of files; or three folders."""
+    """Official split: a column with train, val or test; a list file or several, separated by commas; or the names of
+    two folders (train,test) or three (train,val,test)."""
     group: str | None = None
-    """Column whose equal values stay on one side (a person, a video, a session)."""
+    """Column whose equal values stay in the same split (a person, a video, a session)."""
     augment: str | dict[str, Any] = "light"
-    """None; light: small shifts, turns, zooms, brightness; mirror: flips too; or an albumentations policy as its
-    to_dict gives it, in YAML or in a .yaml or .json file."""
+    """Augmentation. none: no change; light: small shifts, rotations, scaling, brightness and contrast; mirror: light
+    and horizontal flips; or an albumentations policy, as its to_dict gives it, in YAML or in a .yaml or .json file."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Balanced: rare classes weigh more, by inverse frequency."""
+    """Weights of the classes in the loss. none: all equal; balanced: by inverse frequency."""
     label_smoothing: float = 0.0
-    """Share of a label's mass that is spread over all classes, in [0, 1)."""
+    """Share of a label's probability that is spread over all classes, in [0, 1)."""
     weight: float = 1.0
-    """Of the task's loss among the others, above 0."""
+    """Weight of the task's loss relative to the other tasks, above 0."""
 
     def __post_init__(self) -> None:
         if self.kind not in LABEL_KINDS.names():

@@ -1,4 +1,4 @@
-"""The pool: every image of a run, decoded once, with its side, its labels and its cluster."""
+"""The pool: all images of a run, with their splits, labels and clusters."""
 # N images, S sources, B images of a batch, C channels, H W pixels
 
 from __future__ import annotations
@@ -17,23 +17,30 @@ from vision_mtl.data.assemble import load_source
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.sides import check_tasks, draw_sides, drop_leaks, report_copies, report_near, report_order
 from vision_mtl.data.source import SPLITS, movable_name
+from vision_mtl.data.split_assignment import (
+    check_tasks,
+    copy_warnings,
+    count_near_duplicates,
+    draw_splits,
+    drop_leaks,
+    label_leak_warnings,
+)
 from vision_mtl.data.splits import units
 from vision_mtl.data.store import Progress, Settings
 from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target
 
-FAILURES = 5  # named in a warning
+FAILURES = 5  # unreadable images named in a warning
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images are numbered 0 to N - 1; every array has a row for each.
+    """The N images of a run, numbered 0 to N - 1; every array has one row per image.
 
-    `member` says which sources name an image (one file named by two is one image); `split` is 0 train, 1 val, 2 test,
-    -1 left out; `cluster` is the unit of every interval (a photograph's region, a person, a set of duplicates, or the
-    image itself); `targets[task]` are a task's labels, most of them of no image but some.
+    `member` tells which sources hold an image (a file in two sources is one image); `split` is 0 train, 1 val, 2 test,
+    -1 left out; `cluster` is the unit of resampling for intervals (a photograph's region, a person, a set of
+    duplicates, or the image itself); `targets[task]` are a task's labels, which may cover only some images.
     """
 
     blocks: list[np.ndarray | StreamedImages]  # uint8 (n, H, W, C), one or several, together N images
@@ -53,24 +60,25 @@ class Pool:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
+        """The shape (C, H, W) of an image."""
         height, width, channels = self.blocks[0].shape[1:]
         return channels, height, width
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The classes of the tasks with one class an image: (N,) int64, -1 = none."""
+        """The class numbers of the tasks with one class per image: (N,) int64, -1 = no label."""
         return _class_labels(self.targets)
 
     @property
     def class_names(self) -> dict[str, list[str]]:
-        """Every task's classes in the order of their numbers; none for numbers."""
+        """Each task's class names in the order of their numbers; [] for regression."""
         return {task: target.class_names for task, target in self.targets.items()}
 
     def indices(self, split: str, *, source: str | None = None, task: str | None = None) -> Tensor:
-        """(n,) int64 in order: the images of `train`, `val` or `test`; of one source, or labelled for one task.
+        """Return (n,) int64 sorted indices of the images of split `train`, `val` or `test`.
 
-        Raises `UserError` for an unknown split, source or task, naming the nearest.
+        `source` keeps only the images of one source, `task` only those with a label for the task. Raises `UserError`
+        for an unknown split, source or task, with the nearest name.
         """
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
@@ -86,7 +94,7 @@ class Pool:
         return torch.from_numpy(np.flatnonzero(rows))
 
     def draw_names(self, indices: Tensor) -> list[str]:
-        """(n,) -> what random choices among these images go by: their identities, wherever their source's folder is."""
+        """Return the names (n,) that random draws use: identities that do not depend on the folder's location."""
         rows = indices.numpy()
         firsts = [self.sources[number] for number in self.member[rows].argmax(1)]
         found = zip(firsts, (self.identities[row] for row in rows.tolist()), strict=True)
@@ -94,13 +102,14 @@ class Pool:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether some images are decoded only when they are looked at."""
+        """True if some images are decoded only when they are read."""
         return any(isinstance(block, StreamedImages) for block in self.blocks)
 
     def pixels(self, indices: Tensor, num_workers: int | None = None) -> np.ndarray:
-        """(B,) -> (B, H, W, C) uint8, a copy. `num_workers` threads decode streamed images; None: as the options say.
+        """Return the images `indices` (B,) as (B, H, W, C) uint8, a copy.
 
-        Raises `UserError` naming a streamed image that cannot be decoded.
+        `num_workers` threads decode streamed images; None takes the number from the options. Raises `UserError` for a
+        streamed image that cannot be decoded.
         """
         chosen = indices.numpy()
         if len(self.blocks) == 1:
@@ -114,23 +123,26 @@ class Pool:
         return pixels
 
     def gather(self, indices: Tensor, device: torch.device | None = None) -> Tensor:
-        """(B,) -> (B, C, H, W) float32 in [0, 1], on the CPU or on `device`, where bytes are sent and floats made."""
+        """Return the images `indices` (B,) as (B, C, H, W) float32 in [0, 1].
+
+        They are on the CPU or on `device`; bytes are copied to the device and become floats there.
+        """
         return image_tensor(self.pixels(indices), device)
 
     def failures(self) -> list[str]:
-        """What to warn of: streamed images that could not be decoded, and were shown as plain grey."""
+        """Return a warning, if any, about streamed images that could not be decoded and became plain grey."""
         failed = {name: why for b in self.blocks if isinstance(b, StreamedImages) for name, why in b.failed.items()}
         if not failed:
             return []
         shown = "\n".join(f"  {identity}: {reason}" for identity, reason in list(failed.items())[:FAILURES])
-        return [f"{len(failed)} streamed images could not be decoded and were shown as plain grey, first:\n{shown}"]
+        return [f"{len(failed)} streamed images could not be decoded and became plain grey, for example:\n{shown}"]
 
     def summary(self) -> dict[str, Any]:
-        """What `result.json` says of the data: images by source and side, labels by task, duplicates, bytes."""
-        sources = {name: {side: len(self.indices(side, source=name)) for side in SPLITS} for name in self.sources}
+        """Return the entry `data` of `result.json`: images by source and split, labels by task, duplicates, bytes."""
+        sources = {name: {split: len(self.indices(split, source=name)) for split in SPLITS} for name in self.sources}
         tasks = {
             task: {
-                **{side: len(self.indices(side, task=task)) for side in SPLITS},
+                **{split: len(self.indices(split, task=task)) for split in SPLITS},
                 "classes": len(target.class_names),
                 "kind": target.kind,
             }
@@ -147,11 +159,11 @@ def _read(block: np.ndarray | StreamedImages, rows: np.ndarray, num_workers: int
 
 
 def image_tensor(pixels: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [0, 1], on the CPU or on `device`, where it may be already."""
+    """Convert (B, H, W, C) uint8 to (B, C, H, W) float32 in [0, 1], on the CPU or on `device`."""
     stored = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
     if device is not None and device.type == "cuda" and not stored.is_cuda:
-        stored = stored.pin_memory().to(device, non_blocking=True)  # a quarter of the bytes, and the CPU goes on
-    # the division, not a product with 1/255, so that 255 becomes exactly 1
+        stored = stored.pin_memory().to(device, non_blocking=True)  # uint8 is a quarter of the bytes; asynchronous
+    # a division, not a product with 1/255, so that 255 becomes exactly 1
     images = stored.permute(0, 3, 1, 2).to(device, torch.float32, memory_format=torch.contiguous_format)
     return images.div_(255)
 
@@ -164,7 +176,7 @@ def build_pool(
     channels: int = 3,
     progress: Progress | None = None,
 ) -> Pool:
-    """Open every source that `data` and `tasks` name, unite them, and draw the sides. Raises `UserError`."""
+    """Open all sources of `data` and `tasks`, merge their images and draw the splits. Raises `UserError`."""
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
@@ -172,18 +184,18 @@ def build_pool(
     instances = unite([load_source(name, data, tasks, settings, progress) for name in names])
     warnings = [warning for source in instances.loaded for warning in source.warnings]
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
-    warnings += report_order(tasks, targets, instances)
+    warnings += label_leak_warnings(tasks, targets, instances)
     exact, groups = instances.contents(), instances.groups()
     warnings += _near_warning(instances)
     near = near_representatives(
         instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
     )
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
-    split = drop_leaks(draw_sides(data, instances, unit, targets), exact, instances, warnings)
-    warnings += report_copies(data.unlabelled or [], split, targets, instances)
+    split = drop_leaks(draw_splits(data, instances, unit, targets), exact, instances, warnings)
+    warnings += copy_warnings(data.unlabelled or [], split, targets, instances)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
-        "near_duplicates": report_near(near, exact, groups, split, instances, warnings),
+        "near_duplicates": count_near_duplicates(near, exact, groups, split, instances, warnings),
         "unreadable": sum(len(source.unreadable) for source in instances.loaded),
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
         "streamed": [source.name for source in instances.loaded if source.is_streamed],
@@ -219,7 +231,7 @@ def _pool(
 
 def _near_warning(instances: Instances) -> list[str]:
     names = ", ".join(source.name for source in instances.loaded if source.is_streamed)
-    return [f"near duplicates are not looked for among streamed images ({names})."] if names else []
+    return [f"no search for near duplicates among streamed images ({names})."] if names else []
 
 
 def _class_labels(targets: Mapping[str, Target]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""An item of a source as the pool keeps it, and what tells it from other pictures."""
+"""Reads an item of a source at the pool's size, with a hash of its content."""
 # H W pixels, C channels
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from vision_mtl.data.source import EncodedSource, Item, Source, holds_files
 
 
 def read_item(source: Source, item: Item, size: tuple[int, int], channels: int, fit: Fit) -> tuple[np.ndarray, int]:
-    """((*size, channels) uint8, its content). Raises `data.decode.UnreadableImage`.
+    """Return ((*size, channels) uint8, content hash). Raises `data.decode.UnreadableImage`.
 
-    The content is 64 bits, equal for exact duplicates whatever the size: of a plain JPEG file its coded picture, of any
-    other image its decoded pixels.
+    The 64-bit content hash is equal for exact duplicates and independent of `size`. For a plain JPEG file it covers the
+    encoded image, for any other image the decoded pixels.
     """
     if not holds_files(source):
         image = source.read(item)
@@ -32,9 +32,9 @@ def read_item(source: Source, item: Item, size: tuple[int, int], channels: int, 
 
 
 def examine_item(source: EncodedSource, item: Item) -> int:
-    """The same content; pixels are decoded only where there is no telling without. Raises as `read_item` does.
+    """Return the content hash of `read_item`; only images other than plain JPEG files are decoded.
 
-    What a plain JPEG file hides behind a sound header and before its end comes out when it is decoded.
+    Raises `UnreadableImage`. Damage inside a plain JPEG file is found only later, when it is decoded.
     """
     data = source.encoded(item)
     header = jpeg.read_header(data)
@@ -45,12 +45,12 @@ def examine_item(source: EncodedSource, item: Item) -> int:
 
 
 def name_of(item: Item) -> Path | str:
-    """What an error calls it."""
+    """Return the item's name in error messages."""
     return item.path or item.identity
 
 
 def pixel_hash(image: np.ndarray) -> int:
-    """64 bits of the decoded pixels (H, W, C) and their shape."""
+    """Return a 64-bit hash of the decoded pixels (H, W, C) and their shape."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little")

@@ -1,4 +1,4 @@
-"""To the pool's size and channels, without aliasing: area averages where a side shrinks, linear where it grows."""
+"""Resizes images and masks to the pool's size without aliasing: area average to shrink, linear to enlarge."""
 # H W pixels, C channels
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 
 Fit = Literal["stretch", "crop", "pad"]
-MISFIT = 0.2  # of a pixel of the resized image, at an edge
+MISFIT = 0.2  # largest shift of an edge by a reduced decode, in pixels of the resized image
 
 
 def resize(
     image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch", of: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """(H, W, C) uint8 -> (*size, C) uint8.
+    """Resize (H, W, C) uint8 to (*size, C) uint8.
 
-    `stretch` scales each side on its own; `crop` scales so that the image covers `size` and keeps the centre; `pad`
-    scales so that it fits inside and surrounds it with its own mean colour. `of` is the (height, width) of the image
-    that this one is a copy of, made smaller by `reduction`: it is cut and placed as that one would be.
+    `stretch` scales height and width independently; `crop` scales the image to cover `size` and keeps the centre; `pad`
+    scales it to fit inside and fills the border with its mean colour. `of` is the (height, width) of the original if
+    `image` was decoded at a reduced scale (`reduction`): it is cut and placed as the original would be.
     """
     if fit == "stretch":
         return _scale(image, size)
@@ -39,10 +39,10 @@ def resize(
 
 
 def reduction(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> int:
-    """By how much a decoder may shrink an image of `shape` that `resize` brings to `size` afterwards: 1, 2, 4 or 8.
+    """Return the scale, 1, 2, 4 or 8, at which a decoder may shrink an image of `shape` before `resize` to `size`.
 
-    Both sides stay at least as long as they are to be. Edges then lie between two pixels of the smaller copy, or within
-    a last one that is half filling: where that would move the picture by more than `MISFIT`, it is not worth it.
+    Height and width stay at least as large as in `size`. Reduced pixels may not align with the crop or the image's
+    edge; scales that would shift the image by more than `MISFIT` are not used.
     """
     asked = _inner(shape, size)[0] if fit == "pad" else size
     parts = _centre(shape, size) if fit == "crop" else tuple(slice(0, side) for side in shape)
@@ -53,20 +53,20 @@ def reduction(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> int:
 
 
 def _may_shrink(part: slice, side: int, length: int, scale: int) -> bool:
-    """Of one side, whose `part` is to become `length` pixels."""
+    """Return True if one side may be reduced by `scale`, when its `part` becomes `length` pixels."""
     smaller, kept = _shrunk(part, side, scale), part.stop - part.start
     off = max(abs(smaller.start * scale - part.start), abs(smaller.stop * scale - part.stop))
     return kept >= scale * length <= (smaller.stop - smaller.start) * scale and off * length <= MISFIT * kept
 
 
 def _shrunk(part: slice, side: int, scale: int) -> slice:
-    """Where a part of a side lies in its smaller copy, which has one more pixel for what is left of a whole one."""
+    """Return the position of a part of a side after a reduction by `scale`, which rounds the side up."""
     last = -(-side // scale)
     return slice(round(part.start / scale), last if part.stop == side else round(part.stop / scale))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int], fit: Fit, outside: int) -> np.ndarray:
-    """(H, W) of any integers -> (*size), each the value of the nearest pixel; `outside` is the border of `pad`."""
+    """Resize (H, W) integers to (*size) by the nearest pixel; `outside` fills the border of `pad`."""
     if fit == "stretch":
         return _nearest(mask, size)
     if fit == "crop":
@@ -78,9 +78,9 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], fit: Fit, outside: int)
 
 
 def restore_mask(mask: np.ndarray, shape: tuple[int, int], fit: Fit, outside: int) -> np.ndarray:
-    """Undo `fit`: a mask (H, W) of a resized image -> (*shape) over the image as it was, by the nearest pixel.
+    """Undo `fit` by the nearest pixel: a mask (H, W) of a resized image -> a mask (*shape) of the original image.
 
-    `outside` is what `crop` has cut away.
+    `outside` fills the part that `crop` cut away.
     """
     if fit == "stretch":
         return _nearest(mask, shape)
@@ -93,7 +93,7 @@ def restore_mask(mask: np.ndarray, shape: tuple[int, int], fit: Fit, outside: in
 
 
 def _centre(shape: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
-    """The part of an image that covers `size` once it is scaled."""
+    """Return the central part of an image that has the aspect ratio of `size`."""
     scale = max(asked / side for side, asked in zip(shape, size, strict=True))
     kept = [min(side, max(1, round(asked / scale))) for side, asked in zip(shape, size, strict=True)]
     rows, columns = (slice((side - k) // 2, (side - k) // 2 + k) for side, k in zip(shape, kept, strict=True))
@@ -101,7 +101,7 @@ def _centre(shape: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice
 
 
 def _inner(shape: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[slice, slice]]:
-    """The size of a whole image inside `size`, and its place there."""
+    """Return the size of a whole image scaled to fit inside `size`, and its position there."""
     scale = min(asked / side for side, asked in zip(shape, size, strict=True))
     height, width = (max(1, round(side * scale)) for side in shape)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
@@ -116,7 +116,7 @@ def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Shrinking sides first, then growing ones: OpenCV's area method averages only if no side grows."""
+    """Shrink first, then enlarge: OpenCV's area method averages only if neither height nor width grows."""
     height, width = image.shape[:2]
     shrunk = min(height, size[0]), min(width, size[1])
     image = np.ascontiguousarray(image)
@@ -128,7 +128,7 @@ def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """(H, W, C) uint8 with `channels` channels: grey is repeated, colour becomes Rec. 601 luma. Raises `UserError`."""
+    """Convert (H, W, C) uint8 to `channels`: grey is repeated, colour becomes Rec. 601 luma. Raises `UserError`."""
     found = image.shape[2]
     if found == channels:
         return image

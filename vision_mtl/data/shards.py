@@ -1,9 +1,9 @@
-"""Writing WebDataset shards: a source's images and labels as tar files that `wds/PATTERN` and other readers stream.
+"""Writes WebDataset shards: tar files with a source's images and labels, for `wds/PATTERN` and other readers.
 
-A sample is `KEY.EXT`, the image file's own bytes (PNG where the source has no file), with its label columns in
-`KEY.json`, or in `KEY.cls` where there is one only; `KEY.group` names its group. `index.json` says which KEY was which
-file. Aizman et al., 2020, https://arxiv.org/abs/2001.01252. Shards are named by side, so whoever reads them holds the
-same images out. The same images and labels give the same bytes.
+A sample is `KEY.EXT`, the bytes of the image file (PNG for a source without files), with its label columns in
+`KEY.json`, or in `KEY.cls` if there is only one; `KEY.group` names its group. `index.json` maps each KEY to its file.
+Aizman et al., 2020, https://arxiv.org/abs/2001.01252. Shards are named by split, so that readers get the same splits.
+The same images and labels give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.assemble import LABEL_FROM, load_source
-from vision_mtl.data.decode import unless_unreadable
+from vision_mtl.data.decode import read_error
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool
@@ -28,13 +28,13 @@ from vision_mtl.data.source import SPLITS, Item, Source, open_source
 from vision_mtl.data.store import Settings
 
 INDEX = "index.json"
-BLOCK = 512  # bytes that tar rounds every member up to, and that its header takes
-Report = Callable[[str, int, int], None]  # (what, done, of how many)
+BLOCK = 512  # bytes of a tar header, and the multiple that members are padded to
+Report = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that was written: its file, how many samples it holds, and its size in bytes."""
+    """A written shard: its file, number of samples and size in bytes."""
 
     path: Path
     num_samples: int
@@ -51,22 +51,22 @@ def write_shards(
     max_bytes: int,
     report: Report | None = None,
 ) -> list[Shard]:
-    """Write the pool's one source to `folder/SIDE-NUMBER.tar`; a shard exceeds `max_bytes` only by a single sample.
+    """Write the pool's only source to `folder/SPLIT-NUMBER.tar`; a shard exceeds `max_bytes` only by a single sample.
 
-    Raises `UserError` if there are several sources, masks (which shards of ours do not hold), files in `folder`, or no
-    room on the disk.
+    Raises `UserError` for several sources, a dense task (shards hold no masks), a `folder` that is not empty, or a full
+    disk.
     """
     name = _only_source(pool, tasks, folder)
     source = open_source(name, Path(data.root).expanduser())
     items = load_source(name, data, tasks, settings, None).items
-    side_of = {identity: int(side) for identity, side in zip(pool.identities, pool.split, strict=True)}
-    sided = {side: [i for i in items if side_of.get(f"{name}::{i.identity}") == n] for n, side in enumerate(SPLITS)}
-    total, done, shards, index = sum(len(found) for found in sided.values()), 0, [], {}
+    split_of = {identity: int(split) for identity, split in zip(pool.identities, pool.split, strict=True)}
+    by_split = {s: [i for i in items if split_of.get(f"{name}::{i.identity}") == n] for n, s in enumerate(SPLITS)}
+    total, done, shards, index = sum(len(found) for found in by_split.values()), 0, [], {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for side, own in sided.items():
+        for split, own in by_split.items():
             for number, samples in enumerate(_in_shards(source, own, max_bytes)):
-                path = folder / f"{side}-{number:06d}.tar"
+                path = folder / f"{split}-{number:06d}.tar"
                 index[path.name] = {key: item.identity for key, item, _ in samples}
                 shards.append(_write(path, [member for *_, members in samples for member in members], len(samples)))
                 done += len(samples)
@@ -82,7 +82,7 @@ def _only_source(pool: Pool, tasks: Mapping[str, Task], folder: Path) -> str:
     if len(pool.sources) > 1:
         raise UserError(
             f"data.to_shards writes one source at a time; found {len(pool.sources)}: {', '.join(pool.sources)}. "
-            "Give one with --data.unlabelled or --tasks.NAME.source, and each a folder of its own."
+            "Give one with --data.unlabelled or --tasks.NAME.source, and a separate folder for each."
         )
     if dense := [name for name, task in tasks.items() if label_kind(task.kind).is_dense]:
         raise UserError(f"data.to_shards: shards hold no masks; found task {dense[0]!r} of kind dense. Leave it out.")
@@ -95,11 +95,11 @@ Member = tuple[str, bytes]  # name in the tar file, content
 
 
 def _in_shards(source: Source, items: Sequence[Item], max_bytes: int) -> Iterator[list[tuple[str, Item, list[Member]]]]:
-    """Samples (key, item, members) shard by shard; one shard is in memory."""
+    """Yield the samples (key, item, members) of one shard after the other; only one shard is in memory."""
     shard: list[tuple[str, Item, list[Member]]] = []
     size = 0
     for number, item in enumerate(items):
-        key = f"{number:08d}"  # not the file's name: a reader takes all after its first dot for the suffix
+        key = f"{number:08d}"  # not the file's name: readers take everything after the first dot as the suffix
         members = _members(key, source, item)
         own = sum(_tar_bytes(content) for _, content in members)
         if shard and size + own > max_bytes:
@@ -116,7 +116,7 @@ def _members(key: str, source: Source, item: Item) -> list[Member]:
     found = [(f"{key}{suffix}", content)]
     labels = {column.removeprefix(LABEL_FROM): value for column, value in item.labels.items()}
     alone = next(iter(labels.values())) if len(labels) == 1 else ""
-    if alone and alone == alone.strip():  # readers strip a text file
+    if alone and alone == alone.strip():  # readers strip text files
         found.append((f"{key}.cls", alone.encode()))
     elif labels:
         found.append((f"{key}.json", json.dumps(labels, ensure_ascii=False).encode()))
@@ -126,12 +126,12 @@ def _members(key: str, source: Source, item: Item) -> list[Member]:
 
 
 def _image(source: Source, item: Item) -> tuple[str, bytes]:
-    """(suffix, bytes): the file's own, or the pixels as PNG, which loses none."""
+    """Return (suffix, bytes) of the image file, or of the pixels as PNG, which is lossless."""
     if item.path is not None:
         try:
             return item.path.suffix.lower(), item.path.read_bytes()
         except OSError as error:
-            raise unless_unreadable(item.path, error) from error
+            raise read_error(item.path, error) from error
     pixels = source.read(item)
     encoded = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
@@ -143,12 +143,12 @@ def _tar_bytes(content: bytes) -> int:
 
 
 def _write(path: Path, members: Sequence[Member], num_samples: int) -> Shard:
-    """One whole tar file, beside its name first."""
+    """Write a tar file under a temporary name, then rename it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
             for name, content in members:
-                about = tarfile.TarInfo(name)  # no time, no owner: they would make equal shards differ
+                about = tarfile.TarInfo(name)  # without time and owner, so that equal content gives equal bytes
                 about.size = len(content)
                 tar.addfile(about, io.BytesIO(content))
         temporary.replace(path)

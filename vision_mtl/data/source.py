@@ -1,8 +1,8 @@
-"""What a source is: a list of items, and a way to read one as an image.
+"""The source protocol: a source lists items and reads an item as an image.
 
-A source is written `KIND/REST`, for example `folder/my/cars`, `bundled/digits` or `torch/MNIST`. KIND names the file in
-`vision_mtl/data/sources/` that registers it. Listing the items must not decode images, so that `--stage data` can show
-a plan of a large set at once.
+A source is written `KIND/REST`, for example `folder/my/cars`, `bundled/digits` or `torch/MNIST`. KIND is the name of
+the file in `vision_mtl/data/sources/` that registers it. Listing the items must not decode images, so that
+`--stage data` shows the plan of a large set at once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Item:
     """One image of a source, not decoded.
 
-    `identity` is unique within the source and stable between runs and machines (a relative path, an index): splits are
-    drawn from it. `path` is the file's resolved absolute path, if it is a file: two sources that name one path name one
+    `identity` is unique within the source and stable across runs and machines (a relative path, an index); splits are
+    drawn from it. `path` is the resolved absolute path of an image file: the same path in two sources is the same
     instance. `labels` maps a column to its value as text; a missing or blank label is absent. `split` is the official
-    or user-given side. Items of one `group` stay on one side and are one cluster in every interval.
+    or user-given split. Items of the same `group` are in the same split and form one cluster in every interval.
     """
 
     identity: str
@@ -39,40 +39,40 @@ class Item:
 
     @property
     def file(self) -> Path:
-        """`path` of an item that is a file; raises `ValueError` for one that is not."""
+        """The path of an item that is a file. Raises `ValueError` for other items."""
         if self.path is None:
             raise ValueError(f"{self.identity} is not a file")
         return self.path
 
 
 class Source(Protocol):
-    """Constructed as `cls(rest, root)`: the text after the first slash, and the folder for downloads."""
+    """A set of images, constructed as `cls(rest, root)`: the text after the first slash, the folder for downloads."""
 
     def __init__(self, rest: str, root: Path) -> None: ...
 
     @property
     def version(self) -> str:
-        """Part of the store's key: changes when the same items would decode to other pixels."""
+        """A part of the store's key that changes when the same items decode to different pixels."""
 
     def items(self) -> list[Item]:
-        """Every image, in a stable order. Raises `UserError` for a missing path, an empty source, a bad label file."""
+        """Return all images in a stable order. Raises `UserError` for a missing path, no image, a bad label file."""
 
     def read(self, item: Item) -> np.ndarray:
-        """(H, W, C) uint8, C = 1 (grey) or 3 (RGB). Raises `data.decode.UnreadableImage` naming the file and why."""
+        """Return (H, W, C) uint8, C = 1 (grey) or 3 (RGB). Raises `UnreadableImage` with the file and the reason."""
 
 
 class EncodedSource(Source, Protocol):
-    """A source of image files, wherever they lie: `read` is `decode_bytes` of `encoded`.
+    """A source of encoded image files, on disk or in an archive: `read` is `decode_bytes` of `encoded`.
 
-    Its images are decoded at the scale that is needed, and may be streamed. Both methods are called by several threads.
+    Its images can be decoded at a reduced scale and streamed. Several threads call both methods at once.
     """
 
     def encoded(self, item: Item) -> bytes:
-        """The file's bytes. Raises `data.decode.UnreadableImage`."""
+        """Return the bytes of the image file. Raises `data.decode.UnreadableImage`."""
 
 
 def holds_files(source: Source) -> TypeGuard[EncodedSource]:
-    """Whether it gives image files, not just pixels."""
+    """Return True if the source gives encoded image files, not only pixels."""
     return hasattr(source, "encoded")
 
 
@@ -80,18 +80,27 @@ SOURCES: Registry[type[Source]] = Registry("source", "vision_mtl.data.sources")
 
 
 def movable_name(name: str) -> str:
-    """A source's kind and the last part of where it lies: `csv//home/ann/cars.csv` -> `csv/cars.csv`.
+    """Return a source's kind and the last part of its path: `csv//home/ann/cars.csv` -> `csv/cars.csv`.
 
-    What is drawn for images goes by it, so a folder that is moved, copied to another machine or written relative to
-    another place keeps its sides. Two sources of one such name draw alike, image by image, which does no harm.
+    Random draws depend on this name, so a folder that is moved, copied to another machine or given by a relative path
+    keeps its splits. Two sources with the same name draw alike, which does no harm.
     """
     kind, _, rest = name.partition("/")
     return f"{kind}/{PurePath(rest).name or rest}"
 
 
 def open_source(name: str, root: Path) -> Source:
-    """The source written `KIND/REST`; raises `UserError` for an unknown kind, naming the nearest."""
-    kind, slash, rest = name.partition("/")
-    if not slash or not rest:
-        raise UserError(f"a source is written KIND/REST, for example folder/my/cars; found {name!r}.")
+    """Return the source written `KIND/REST`.
+
+    Raises `UserError` for a plain path, with the ways to write it as a source, and for an unknown kind, with the
+    nearest.
+    """
+    kind, _, rest = name.partition("/")
+    known = kind in SOURCES.names()
+    if not rest or kind in ("", ".", "..") or kind.startswith("~") or (not known and Path(name).exists()):
+        path = "PATH" if not name or known else name
+        raise UserError(
+            f"a source is written KIND/REST; found {name!r}. For a folder with one folder per class write "
+            f"folder/{path}, for images without labels images/{path}. Kinds: {', '.join(SOURCES.names())}."
+        )
     return SOURCES.get(kind)(rest, root)

@@ -1,8 +1,9 @@
-"""Which side an image is on: drawn from what the image is, never from its place in a list.
+"""Random splits that depend on an image's name, not on its position in a list.
 
-A unit of images that must stay together (one group, exact duplicates, near ones on request) is put on one side by a
-keyed hash of its smallest name and the seed, so adding or removing other images moves nothing. The one exception: a
-class that this leaves without a training image gets a unit back, as nobody can be tested on what none was taught.
+Images that must stay together (a group, exact duplicates, near duplicates on request) form a unit. A keyed hash of the
+unit's smallest name and the seed chooses its split, so adding or removing other images moves nothing. The one
+exception: a class without a training image gets a unit back from validation or test, because a model cannot be tested
+on a class that it was never trained on.
 """
 # N images, n of them with a class
 
@@ -21,7 +22,7 @@ TRAIN, VAL, TEST, DROPPED, UNSET = 0, 1, 2, -1, -2
 
 
 def units(links: Sequence[np.ndarray]) -> np.ndarray:
-    """Several labellings of N images (equal values belong together) -> (N,) int64, the units that satisfy all."""
+    """Return (N,) int64 unit numbers: images that are equal in any of the `links` (N,) share a unit."""
     count = len(links[0])
     rows, columns = [], []
     for link in links:
@@ -33,15 +34,14 @@ def units(links: Sequence[np.ndarray]) -> np.ndarray:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def assign_sides(
+def assign_splits(
     names: Sequence[str], unit: np.ndarray, given: np.ndarray, *, val_ratio: float, test_ratio: float, seed: int
 ) -> np.ndarray:
-    """(N,) int8 sides of one source's images.
+    """Return the (N,) int8 splits of one source's images.
 
-    `given` (N,) holds official sides, or `UNSET`. What is not given is drawn: where the source says nothing of test,
-    val and test are taken; where it brings a test side but none for validation, val alone is taken out of train; where
-    it brings both, nothing. Of three units or more, no side that is asked for stays empty.
-    Raises `UserError` for ratios that leave nothing.
+    `given` (N,) holds official splits, or `UNSET`. A source without an official test split gets a drawn test and val
+    split; one with test but no val gets val drawn from train; with both, nothing is drawn. With three or more units, no
+    split with a ratio above 0 stays empty. Raises `UserError` for ratios out of range or that leave no training image.
     """
     for name, ratio in (("val_ratio", val_ratio), ("test_ratio", test_ratio)):
         if not 0 <= ratio < 1:
@@ -50,17 +50,17 @@ def assign_sides(
         raise UserError(f"data.val_ratio {val_ratio} and data.test_ratio {test_ratio} leave nothing to train on.")
     has_test, has_val = bool((given == TEST).any()), bool((given == VAL).any())
     shares = {TEST: 0.0 if has_test else test_ratio, VAL: 0.0 if has_val else val_ratio}
-    side = given.copy().astype(np.int8)
+    split = given.copy().astype(np.int8)
     free = (given == UNSET) | ((given == TRAIN) & (not has_val or not has_test))
-    taken = np.isin(unit, unit[(given == TEST) | (given == VAL)])  # a unit with an official side is not drawn
-    ids, draws = _draw_units(names, unit, free & ~taken, seed)
+    official = np.isin(unit, unit[(given == TEST) | (given == VAL)])  # units with an official split are not drawn
+    ids, draws = _draw_units(names, unit, free & ~official, seed)
     drawn = np.where(draws < shares[TEST], TEST, np.where(draws < shares[TEST] + shares[VAL], VAL, TRAIN))
     drawn = _fill_empty(drawn, draws, [s for s in (TEST, VAL) if shares[s] > 0])
     table = dict(zip(ids.tolist(), drawn.tolist(), strict=True))
-    for i in np.flatnonzero(free & ~taken):
-        side[i] = table[int(unit[i])]
-    side[side == UNSET] = TRAIN
-    return side
+    for i in np.flatnonzero(free & ~official):
+        split[i] = table[int(unit[i])]
+    split[split == UNSET] = TRAIN
+    return split
 
 
 def return_classes_to_train(
@@ -71,11 +71,12 @@ def return_classes_to_train(
     occurrences: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int,
 ) -> np.ndarray:
-    """(N,) int8 sides on which every class has a training image, as far as drawn sides allow.
+    """Return (N,) int8 splits in which every class has a training image, as far as drawn splits allow.
 
-    `drawn` (N,) bool: the image's side was drawn, not given; a unit moves whole, and only if all its images are such.
-    `occurrences` has, for each task in an order that does not follow the user's, ((n,) image, (n,) class). The rarest
-    class goes first; of its units the one of largest draw moves, which is on validation if any is.
+    `drawn` (N,) bool: the image's split was drawn, not given; a unit moves as a whole, and only if all of its images
+    were drawn. `occurrences` has ((n,) image, (n,) class) for each task, in an order that does not depend on the
+    user's. The rarest class is served first; of its units the one with the largest draw moves, which is in validation
+    if any is.
     """
     split = split.copy()
     fixed = np.zeros(unit.max() + 1, bool)
@@ -87,14 +88,14 @@ def return_classes_to_train(
             lacking.append((len(np.unique(unit[shown])), task, int(k), shown))
     for *_, shown in sorted(lacking, key=lambda entry: entry[:3]):
         members = np.isin(unit, unit[shown]) & ~fixed[unit]
-        if members.any() and not (split[shown] == TRAIN).any():  # it may have come with a rarer class
+        if members.any() and not (split[shown] == TRAIN).any():  # a unit moved for a rarer class may contain it
             ids, draws = _draw_units(names, unit, members, seed)
             split[unit == ids[np.argmax(draws)]] = TRAIN
     return split
 
 
 def _draw_units(names: Sequence[str], unit: np.ndarray, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(units, a number in [0, 1) for each), from the smallest name in the unit and the seed."""
+    """Return (unit numbers, a draw in [0, 1) for each), from the unit's smallest name and the seed."""
     smallest: dict[int, str] = {}
     for i in np.flatnonzero(rows).tolist():
         key = int(unit[i])
@@ -109,11 +110,11 @@ def _uniform(name: str, seed: int) -> float:
 
 
 def _fill_empty(drawn: np.ndarray, draws: np.ndarray, wanted: list[int]) -> np.ndarray:
-    """Give each wanted side that came out empty the unit of smallest draw that the other sides can spare."""
+    """Move the unit with the smallest draw that other splits can spare into each wanted split that is empty."""
     if len(drawn) >= 3:
-        for side in [*wanted, TRAIN]:
-            if not (drawn == side).any():
+        for split in [*wanted, TRAIN]:
+            if not (drawn == split).any():
                 counts = np.bincount(drawn, minlength=3)
                 spare = np.flatnonzero(counts[drawn] > 1)
-                drawn[spare[np.argmin(draws[spare])]] = side
+                drawn[spare[np.argmin(draws[spare])]] = split
     return drawn

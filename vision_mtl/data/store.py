@@ -1,8 +1,8 @@
-"""The decoded store: one source's images, resized, as uint8 in a memory-mapped file that every run shares.
+"""The decoded store: the resized images of a source as uint8 in a memory-mapped file that all runs share.
 
-A store's folder is named by a hash of what its pixels depend on: the source's version, each image's content, the size,
-channels and fit. It is filled by threads into a temporary folder and renamed when whole, under a lock, so that
-concurrent runs decode once; it is verified on open, and rebuilt if damaged.
+The name of a store's folder is a hash of everything its pixels depend on: the source's version, each image's content,
+the size, channels and fit. Threads decode into a temporary folder, which is renamed when it is complete. A lock lets
+concurrent runs decode only once. The store is verified when it is opened, and rebuilt if it is damaged.
 """
 # N images, H W pixels, C channels
 
@@ -31,17 +31,17 @@ from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source
 from vision_mtl.data.threads import in_order, threads
 
-NEAR_FILES = "near-"  # beside the stores: which of a source's images are near duplicates
-STREAM_FILES = "stream-"  # beside the stores: what a look at every file of a streamed source found
-FORMAT = 2  # raise when the store's files change meaning
-BLOCK = 1 << 24  # bytes a checksum
-VERIFIED_BYTES = 1 << 32  # larger stores are verified in blocks spread evenly, as many as make up this
-Progress = Callable[[str, int, int], None]  # (what, done, of how many)
+NEAR_FILES = "near-"  # prefix of files with cached near duplicates, in the folder of the stores
+STREAM_FILES = "stream-"  # prefix of files with the cached examination of a streamed source, in the same folder
+FORMAT = 2  # raise when the meaning of the store's files changes
+BLOCK = 1 << 24  # bytes per checksum
+VERIFIED_BYTES = 1 << 32  # larger stores are verified in evenly spread blocks of this total size
+Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What an image becomes: (height, width), channels and fit."""
+    """The form of stored images: (height, width), channels and fit."""
 
     image_size: tuple[int, int]
     channels: int = 3
@@ -49,25 +49,20 @@ class Settings:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a stored image."""
+        """The shape (H, W, C) of a stored image."""
         return (*self.image_size, self.channels)
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store. `kept[i]` is image i's number among the items; `unreadable` the others' (identity, reason)."""
+    """An open store. `kept[i]` is the item number of image i; `unreadable` are (identity, reason) of other items."""
 
     folder: Path
     images: np.ndarray  # (N, H, W, C) uint8, memory-mapped
-    hashes: np.ndarray  # (N,) uint64, whatever the size: equal for exact duplicates
+    hashes: np.ndarray  # (N,) uint64, equal for exact duplicates, independent of the size
     kept: np.ndarray  # (N,) int64
     unreadable: list[tuple[str, str]]
-    rebuilt: str | None = None  # what was wrong with the store found, if it had to be built anew
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all its pixels."""
-        return self.images.nbytes
+    rebuilt: str | None = None  # the damage of the existing store, if it was rebuilt
 
 
 def open_store(
@@ -81,9 +76,9 @@ def open_store(
     num_workers: int = 0,
     progress: Progress | None = None,
 ) -> Store:
-    """The store of `items`, built if it is not there. Raises `UserError` if it would exceed `max_gb`, or a full disk.
+    """Open the store of `items`; build it if it is missing. Raises `UserError` above `max_gb` and for a full disk.
 
-    `name` is the source's, for messages; `progress` is called from this thread.
+    `name` is the source's name for messages; `progress` is called from this thread.
     """
     report = progress or (lambda what, done, total: None)
     needed = len(items) * int(np.prod(settings.shape))
@@ -91,7 +86,7 @@ def open_store(
         raise UserError(
             f"the decoded store of {name} would take {needed / 1e9:.1f} GB ({len(items):,} images of "
             f"{settings.shape}), more than --data.max_store_gb {max_gb:g}. Raise it, lower --image_size, or let "
-            "--data.stream auto decode the images while they are trained on, where they are image files."
+            "--data.stream auto decode image files during training."
         )
     parent = root / "store"
     try:
@@ -106,14 +101,12 @@ def open_store(
         _build(folder, name, source, items, settings, num_workers, report)
         opened, problem = _try_open(folder, settings)
         if opened is None:
-            raise UserError(
-                f"the store {str(folder)!r} cannot be read back after writing it: {problem}. Is the disk sound?"
-            )
+            raise UserError(f"the store {str(folder)!r} cannot be read after writing it: {problem}. Check the disk.")
         return Store(**{**vars(opened), "rebuilt": damage})
 
 
 def clean(root: Path) -> list[tuple[Path, int]]:
-    """Delete every store below `root`; returns what was deleted, with bytes. Stores in use by a builder are left."""
+    """Delete all stores below `root` that no process is building; return (folder, bytes) of each deleted one."""
     deleted = []
     parent = root / "store"
     for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
@@ -142,7 +135,7 @@ def store_key(
     num_workers: int,
     report: Progress,
 ) -> str:
-    """The store's folder name: a readable word and a hash of all that its pixels depend on."""
+    """Return the name of the store's folder: a readable word and a hash of everything that its pixels depend on."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(repr((FORMAT, type(source).__name__, source.version, settings.shape, settings.fit)).encode())
     if not any(item.path for item in items):
@@ -155,7 +148,7 @@ def store_key(
 
 
 def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Progress, name: str) -> dict[Path, str]:
-    """A hash of each file's bytes; remembered by (path, size, time of change), so that a warm start reads no file."""
+    """Return a hash of each file's bytes, cached by (path, size, modification time): a warm start reads no file."""
     if not paths:
         return {}
     stats = {}
@@ -173,7 +166,7 @@ def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Pro
         with threads(num_workers) as pool:
             for done, (path, value) in enumerate(zip(fresh, pool.map(_content, fresh), strict=True), start=1):
                 found[path] = value
-                report(f"looking at {name}", done, len(fresh))
+                report(f"reading {name}", done, len(fresh))
         rows = [(str(path), stats[path], found[path]) for path in fresh]
         memory.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
     return found
@@ -188,17 +181,20 @@ def _content(path: Path) -> str:
 
 
 def locked(folder: Path, name: str, report: Progress) -> AbstractContextManager[None]:
-    """The store's lock, held; says so if another process has it. The system frees it when its holder dies."""
+    """Acquire the store's lock, reporting if another process holds it; returns the context that releases it.
+
+    The system releases the lock when its process ends.
+    """
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         report(f"waiting for another process that decodes {name}", 0, 0)
         lock.acquire()
-    return _Held(lock)
+    return _AcquiredLock(lock)
 
 
-class _Held:
+class _AcquiredLock:
     """Releases an acquired lock at the end of a `with` block."""
 
     def __init__(self, lock: FileLock) -> None:
@@ -219,11 +215,11 @@ def _build(
     num_workers: int,
     report: Progress,
 ) -> None:
-    """Decode every item into a temporary folder, then give it its name."""
+    """Decode all items into a temporary folder, then rename it."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     needed = len(items) * int(np.prod(settings.shape))
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(stale, ignore_errors=True)  # of a process that died: the lock is ours
+        shutil.rmtree(stale, ignore_errors=True)  # of a process that ended: this one holds the lock
     try:
         temporary.mkdir(parents=True)
         _require_space(temporary, needed)
@@ -254,7 +250,7 @@ def _decode_into(
     num_workers: int,
     report: Progress,
 ) -> tuple[np.ndarray, list[str | None]]:
-    """Write every item's pixels to `file`; returns ((N,) uint64 contents, why each could not be read or None)."""
+    """Write the pixels of all items to `file`; return ((N,) uint64 contents, reason or None for each item)."""
     images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
     _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
@@ -278,7 +274,7 @@ def _decode_into(
 
 
 def _require_space(folder: Path, needed: int) -> None:
-    """Writing through a memory map into a full disk kills the process, so the room is checked before."""
+    """Raise `UserError` if the disk is too small: writing to a full disk through a memory map kills the process."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(f"the disk is full: {str(folder.parent)!r} has {free:,} bytes free and needs {needed:,}. "
@@ -286,18 +282,18 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def _reserve(file: Path) -> None:
-    """Take the file's room on the disk now, so that another process cannot while it is written through memory."""
+    """Reserve the file's bytes on the disk, so that no other process fills it while this one writes."""
     if hasattr(os, "posix_fallocate"):
         with file.open("r+b") as opened:
             try:
                 os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported by the file system
                     raise
 
 
 def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | None]:
-    """(the store, None), or (None, what is wrong with it; None if there is none)."""
+    """Return (store, None), or (None, damage) for a damaged store, or (None, None) if there is none."""
     if not folder.is_dir():
         return None, None
     try:
@@ -307,7 +303,7 @@ def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | Non
         if zlib.crc32(index_bytes) != manifest["index"] or images.shape[1:] != settings.shape:
             return None, "its index does not match"
         if _checksums(folder / "images.npy", expected=manifest["checksums"]) != manifest["checksums"]:
-            return None, "its pixels are not those that were written"
+            return None, "its pixels have changed since they were written"
         with np.load(folder / "index.npz") as index:
             hashes, kept = index["hashes"], index["kept"]
     except (OSError, ValueError, KeyError) as error:
@@ -317,7 +313,7 @@ def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | Non
 
 
 def _checksums(file: Path, expected: Sequence[int] | None = None) -> list[int]:
-    """CRC-32 of each block; blocks that a large store is not verified in keep their `expected` value."""
+    """Return the CRC-32 of each block; in a large store, blocks that are not verified get their `expected` value."""
     blocks = -(-file.stat().st_size // BLOCK)
     chosen: Sequence[int] = range(blocks)
     if expected is not None:

@@ -1,8 +1,8 @@
-"""Images that are decoded when they are looked at, for sources that are larger than a store may be.
+"""Streamed images: decoded during training, for sources that are too large for a store.
 
-One pass looks at every file before: it finds the unreadable ones, and duplicates by content, so sides are drawn as they
-are for stored images. What it found is kept, a few bytes an image, until a file or a shard changes. After that nothing
-grows, neither on the disk nor in memory.
+A first pass examines every file: it finds unreadable files and, by content, duplicates, so that splits are drawn as for
+stored images. Its result, a few bytes per image, is cached until a file or shard changes. Streaming then needs no
+further memory or disk.
 """
 # N images, H W pixels, C channels
 
@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -27,22 +28,22 @@ from vision_mtl.data.source import EncodedSource, Item, Source, holds_files
 from vision_mtl.data.store import STREAM_FILES, Progress, Settings, locked
 from vision_mtl.data.threads import in_order, threads
 
-FORMAT = 1  # raise when what is kept of a stream changes meaning
-GREY = 128  # what an unreadable image is shown as, where such are to be left out and it is too late for that
+FORMAT = 1  # raise when the meaning of the cached examination changes
+GREY = 128  # replaces an image that becomes unreadable during training, with `skip_unreadable`
 
 
 @dataclass(frozen=True)
 class StreamedImages:
-    """As an array (N, H, W, C) of uint8 that is indexed by rows, which are decoded then, by threads.
+    """An array-like (N, H, W, C) of uint8 images that threads decode when rows are indexed.
 
-    `failed` maps an item's identity to why it could not be decoded, of those that were shown as plain grey.
+    `failed` maps the identity of an item that could not be decoded, and became plain grey, to the reason.
     """
 
     name: str
     source: EncodedSource
     items: Sequence[Item]
     settings: Settings
-    num_workers: int = 0  # threads of one look, 0: one a core
+    num_workers: int = 0  # threads that decode; 0: one per core
     skip_unreadable: bool = False
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -51,21 +52,22 @@ class StreamedImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, C)."""
+        """The shape (N, H, W, C)."""
         return (len(self.items), *self.settings.shape)
 
     @property
     def nbytes(self) -> int:
-        """Of decoded images that are kept: none."""
+        """0: no decoded image is kept."""
         return 0
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         return self.read(rows, self.num_workers)
 
     def read(self, rows: np.ndarray, num_workers: int) -> np.ndarray:
-        """(n,) -> (n, H, W, C), decoded by so many threads, 0: one a core; by the caller's own if it is 1.
+        """Decode the images `rows` (n,) to (n, H, W, C).
 
-        Raises `UserError` naming a file that cannot be decoded, unless `skip_unreadable`.
+        `num_workers` 0 uses one thread per core, 1 the caller's thread. Raises `UserError` for a file that cannot be
+        decoded, unless `skip_unreadable`.
         """
         pixels = np.empty((len(rows), *self.settings.shape), np.uint8)
         workers = max(1, min(num_workers or os.cpu_count() or 1, len(rows)))
@@ -78,11 +80,11 @@ class StreamedImages:
             fill(0)
         else:
             with threads(workers) as pool:
-                list(pool.map(fill, range(workers)))  # raises what a thread raised
+                list(pool.map(fill, range(workers)))  # list() raises the exceptions of the threads
         return pixels
 
     def part(self, rows: np.ndarray) -> StreamedImages:
-        """The images of some rows (n,)."""
+        """Return the images at `rows` (n,), still streamed."""
         return StreamedImages(**{**vars(self), "items": [self.items[row] for row in rows]})
 
     def _decode(self, item: Item) -> np.ndarray:
@@ -92,9 +94,9 @@ class StreamedImages:
         except UnreadableImage as error:
             if not self.skip_unreadable:
                 raise UserError(
-                    f"{item.identity!r} of {self.name} cannot be decoded: {error.reason}. Mend it and run the same "
-                    "command again, which goes on from the last checkpoint; or begin a new run (--init_from this one "
-                    "keeps what it has learned) with --data.skip_unreadable, which shows such images as plain grey."
+                    f"{item.identity!r} of {self.name} cannot be decoded: {error.reason}. Repair it and run the same "
+                    "command again, which resumes from the last checkpoint; or start a new run (with --init_from this "
+                    "one to keep its weights) with --data.skip_unreadable, which replaces such images by plain grey."
                 ) from error
             self.failed[item.identity] = error.reason
             return np.full(self.settings.shape, GREY, np.uint8)
@@ -102,9 +104,9 @@ class StreamedImages:
 
 @dataclass(frozen=True)
 class Stream:
-    """An opened stream: `kept[i]` is image i's number among the items, `hashes` (n,) uint64 their contents.
+    """An open stream: `kept[i]` is the item number of image i, `hashes` (n,) uint64 are the images' contents.
 
-    `unreadable` are the others' (identity, reason).
+    `unreadable` are (identity, reason) of the other items.
     """
 
     images: StreamedImages
@@ -113,10 +115,10 @@ class Stream:
     unreadable: list[tuple[str, str]]
 
 
-def is_streamed(source: Source, num_items: int, data: Data, settings: Settings) -> bool:
-    """Whether the source is streamed: it can be, and either the options say so, or its store would be too large.
+def is_streamed(source: Source, num_items: int, data: Data, settings: Settings) -> TypeGuard[EncodedSource]:
+    """Return True if a source of image files is streamed: by option, or because its store would be too large.
 
-    Sources that are no image files (packaged, drawn or torchvision's sets) lie in memory anyway: they are stored.
+    Other sources (packaged, drawn or torchvision's sets) are in memory anyway, so they are stored.
     """
     needed = num_items * int(np.prod(settings.shape))
     return holds_files(source) and (data.stream is True or (data.stream == "auto" and needed > data.max_store_gb * 1e9))
@@ -133,9 +135,9 @@ def open_stream(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Stream:
-    """The stream of `items`, each looked at once if they have changed since. Raises `UserError`, also for a full disk.
+    """Open the stream of `items`; examine them if there is no cached result. Raises `UserError`, e.g. for a full disk.
 
-    `name` is the source's, for messages; `progress` is called from this thread.
+    `name` is the source's name for messages; `progress` is called from this thread.
     """
     report = progress or (lambda what, done, total: None)
     file = root / "store" / f"{STREAM_FILES}{_key(name, source, items)}.npz"
@@ -155,7 +157,7 @@ def open_stream(
 
 
 def _key(name: str, source: Source, items: Sequence[Item]) -> str:
-    """A hash of the items and of their files' sizes and times: no file is read for it."""
+    """Return a hash of the items and of their files' sizes and times, without reading the files."""
     digest = hashlib.blake2b(repr((FORMAT, type(source).__name__, source.version, name)).encode(), digest_size=12)
     for item in items:
         digest.update(f"\0{item.identity}\0{_status(item.path)}".encode("utf-8", "surrogatepass"))
@@ -164,7 +166,7 @@ def _key(name: str, source: Source, items: Sequence[Item]) -> str:
 
 def _status(path: Path | None) -> str:
     if path is None:
-        return ""  # the source's version speaks for what is inside of it
+        return ""  # inside an archive: the source's version changes with it
     try:
         status = path.stat()
     except OSError:
@@ -175,9 +177,9 @@ def _status(path: Path | None) -> str:
 def _examine(
     name: str, source: EncodedSource, items: Sequence[Item], num_workers: int, report: Progress
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """((N,) uint64 contents, row -> why it cannot be read)."""
+    """Return ((N,) uint64 contents, row -> reason why it cannot be read)."""
 
-    def look(item: Item) -> int | str:
+    def examine(item: Item) -> int | str:
         try:
             return examine_item(source, item)
         except UnreadableImage as error:
@@ -185,12 +187,12 @@ def _examine(
 
     hashes, reasons = np.zeros(len(items), np.uint64), {}
     with threads(num_workers) as pool:
-        for row, found in enumerate(in_order(pool, look, items)):
+        for row, found in enumerate(in_order(pool, examine, items)):
             if isinstance(found, str):
                 reasons[row] = found
             else:
                 hashes[row] = found
-            report(f"looking at {name}", row + 1, len(items))
+            report(f"reading {name}", row + 1, len(items))
     return hashes, reasons
 
 
@@ -201,7 +203,7 @@ def _remember(file: Path, hashes: np.ndarray, reasons: dict[int, str]) -> None:
 
 
 def _recall(file: Path, count: int) -> tuple[np.ndarray, dict[int, str]] | None:
-    """What an earlier pass found; None if there is none, or it is damaged."""
+    """Return the cached result of an earlier pass, or None if it is missing or damaged."""
     try:
         with np.load(file, allow_pickle=False) as kept:
             hashes, broken, reasons = kept["hashes"], kept["broken"].tolist(), kept["reasons"].tolist()

@@ -1,7 +1,7 @@
-"""Which images a step of several tasks sees: their slots interleaved in a fixed cycle, each task with its own epochs.
+"""Batches of image indices for several tasks: a fixed cycle of slots, with separate epochs for each task.
 
 The cycle is smooth weighted round-robin: each slot goes to the task furthest behind its share, so that every batch
-holds the tasks in nearly their shares. From nginx, 2012,
+contains the tasks in nearly their shares. From nginx, 2012,
 https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1
 """
 # T tasks, n labelled images of a task, L slots of a cycle, B images of a step
@@ -17,15 +17,15 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 
-CYCLE = 1024  # slots: shares are right to a thousandth
+CYCLE = 1024  # slots: shares are accurate to a thousandth
 
 
 class TaskBatches:
-    """`at(step)` is a pure function, so a resumed run sees what an uninterrupted one would.
+    """The batches of several tasks: `at(step)` is a pure function, so a resumed run sees the same batches.
 
-    `indices` maps a task to the images (n,) that are labelled for it; an image may be in several. The share of a task's
-    slots is proportional to n ** `temperature`: 1 follows the sizes, 0 treats all tasks alike. Every image of a task is
-    seen once in each of the task's epochs. `batch_size` is this process's share; process `rank` of `world_size` takes
+    `indices` maps a task to its labelled images (n,); an image may be in several. A task's share of the slots is
+    proportional to n ** `temperature`: 1 is proportional to the sizes, 0 equal for all tasks. Each image of a task
+    occurs once in each epoch of the task. `batch_size` is this process's share; process `rank` of `world_size` takes
     its slice of the global batch. Raises `UserError` for a temperature outside [0, 1], `ValueError` without an image.
     """
 
@@ -50,16 +50,16 @@ class TaskBatches:
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.counts = _slots([len(rows) ** temperature for rows in indices.values()])  # (T,) slots of a cycle
         self.cycle = _interleave(self.counts)  # (L,) the task of each slot
-        taken = torch.nn.functional.one_hot(self.cycle, len(self.tasks)).cumsum(0)  # (L, T)
-        self._before = torch.cat((torch.zeros(1, len(self.tasks), dtype=torch.int64), taken))  # (L + 1, T)
+        used = torch.nn.functional.one_hot(self.cycle, len(self.tasks)).cumsum(0)  # (L, T)
+        self._before = torch.cat((torch.zeros(1, len(self.tasks), dtype=torch.int64), used))  # (L + 1, T)
         self._order = lru_cache(maxsize=4 * len(self.tasks))(self._draw_order)
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """((B,) indices in the pool, (B,) epoch of its task for each, (B,) number of that task), all int64."""
+        """Return ((B,) indices in the pool, (B,) epoch of the image's task, (B,) number of that task), all int64."""
         start = (step * self.world_size + self.rank) * self.batch_size
         slots = torch.arange(start, start + self.batch_size)
         tasks = self.cycle[slots % len(self.cycle)]
-        occurrence = self._taken(slots)[torch.arange(len(slots)), tasks]  # earlier slots of the same task
+        occurrence = self._used_before(slots)[torch.arange(len(slots)), tasks]  # earlier slots of the same task
         size = torch.tensor([len(self.indices[task]) for task in self.tasks])[tasks]
         epochs, within = occurrence // size, occurrence % size
         found = torch.empty_like(slots)
@@ -68,8 +68,8 @@ class TaskBatches:
             found[rows] = self._order(number, epoch)[within[rows]]
         return found, epochs, tasks
 
-    def _taken(self, slots: Tensor) -> Tensor:
-        """(n,) slots -> (n, T): how many slots each task has before that one."""
+    def _used_before(self, slots: Tensor) -> Tensor:
+        """Return (n, T): the number of slots of each task before each of the `slots` (n,)."""
         length = len(self.cycle)
         return (slots // length)[:, None] * torch.tensor(self.counts) + self._before[slots % length]
 
@@ -80,7 +80,7 @@ class TaskBatches:
 
 
 def _slots(sizes: list[float]) -> list[int]:
-    """Slots of a cycle in proportion to `sizes`, by largest remainder, at least one for each."""
+    """Return the slots of each task in a cycle, in proportion to `sizes` by largest remainder, at least one each."""
     length = max(CYCLE, len(sizes))
     exact = [size / sum(sizes) * length for size in sizes]
     counts = [max(1, int(share)) for share in exact]
@@ -92,7 +92,7 @@ def _slots(sizes: list[float]) -> list[int]:
 
 
 def _interleave(counts: list[int]) -> Tensor:
-    """(L,) int64: task t stands `counts[t]` times, spread as evenly as the others allow."""
+    """Return (L,) int64 in which task t occurs `counts[t]` times, spread as evenly as possible."""
     weight = torch.tensor(counts)
     behind, cycle = torch.zeros_like(weight), torch.empty(sum(counts), dtype=torch.int64)
     for slot in range(len(cycle)):

@@ -1,4 +1,4 @@
-"""Threads for many small pieces of work, whose rest is dropped as soon as it is not wanted."""
+"""Thread pools for many small jobs, which cancel pending jobs on an error or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-BEGUN = 1024  # pieces of work that wait or are done and not yet looked at
+MAX_SUBMITTED = 1024  # jobs submitted at a time
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 @contextmanager
 def threads(num_workers: int) -> Iterator[ThreadPoolExecutor]:
-    """`num_workers` threads, 0: one a core. An error or Ctrl-C waits for what has begun, and drops what has not."""
+    """Open a pool of `num_workers` threads (0: one per core); its end waits for running jobs and drops the others."""
     pool = ThreadPoolExecutor(num_workers or os.cpu_count())
     try:
         yield pool
@@ -24,6 +24,6 @@ def threads(num_workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
-    """`work` of each item, in their order, with `BEGUN` at most begun: a million of them take no memory."""
-    for start in range(0, len(items), BEGUN):
-        yield from pool.map(work, items[start : start + BEGUN])
+    """Yield `work(item)` in the order of the items; at most `MAX_SUBMITTED` are submitted, which bounds the memory."""
+    for start in range(0, len(items), MAX_SUBMITTED):
+        yield from pool.map(work, items[start : start + MAX_SUBMITTED])

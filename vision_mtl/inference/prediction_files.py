@@ -70,7 +70,7 @@ def _mask_values(class_names: list[str]) -> np.ndarray:
 
 def read_prediction(output: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
     """Return the entry of `predictions.json` for one image's (K,) or (K, H, W) probabilities, or (1,) value."""
-    return label_kind(output.kind).answer(numbers, output.class_names)
+    return label_kind(output.kind).prediction(numbers, output.class_names)
 
 
 def read_mask(output: TaskOutput, numbers: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""One file per kind of label: reading, head, loss, metrics, display. `data/label_kinds.py` is the contract."""
+"""One file per kind of label: parsing, head, loss, metrics, display. `data/label_kinds.py` defines the interface."""

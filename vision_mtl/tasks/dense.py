@@ -22,10 +22,10 @@ NO_LABEL = -1  # a pixel without a class
 
 @LABEL_KINDS.register("dense")
 class Dense(LabelKind):
-    """`values` (N,) int64 point to the image's row of `masks` (M, H, W) uint8, -1 where there is no label.
+    """A class for each pixel: `values` (N,) int64 are rows of `masks` (M, H, W) uint8, -1 for no label.
 
-    For scores, outputs are kept as (n, K, K) int64 pixel counts, rows true and columns predicted: logits of all images
-    would fill the memory.
+    For scores, outputs are kept as (n, K, K) int64 pixel counts, rows true and columns predicted, because the logits of
+    all images would fill the memory.
     """
 
     meaning = "a class for each pixel"
@@ -37,43 +37,43 @@ class Dense(LabelKind):
     has_probe = False
 
     def gather(self, values: np.ndarray, masks: np.ndarray | None) -> Tensor:
-        """(B, H, W) int64, -1 where a pixel has no class."""
+        """Return (B, H, W) int64, -1 for pixels without a class."""
         assert masks is not None
-        chosen = masks[values]  # -1 takes the last one, which is then hidden
+        chosen = masks[values]  # -1 selects the last mask, which is then ignored
         return mask_tensor(np.where((values < 0)[:, None, None], np.uint8(IGNORED), chosen))
 
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How many pixels of an image have a class."""
+        """Count the pixels of each class in each image."""
         assert masks is not None
         pixels = np.stack([np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED] for mask in masks])[values]
         images, classes = np.nonzero(pixels)
         return images, classes, pixels[images, classes]
 
     def strata(self, values: np.ndarray) -> np.ndarray:
-        """(N,): one stratum, since an image shows several classes."""
+        """Return one stratum (N,), because an image shows several classes."""
         return np.zeros(len(values), np.int64)
 
     def head(
         self, spec: TaskHeadSpec, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]
     ) -> nn.Module:
-        """K logits at every pixel."""
+        """Return a head with K logits at every pixel."""
         return DenseHead(self, readout[0], spec.num_outputs, readout[1], image_size)
 
     def loss(
         self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
     ) -> Tensor:
-        """(B, K, H, W) logits and (B, H, W) classes -> (B,): the mean cross-entropy of the pixels that have a class."""
+        """Return the (B,) mean cross-entropy of pixels with a class; logits (B, K, H, W), classes (B, H, W)."""
         losses = F.cross_entropy(
             outputs, labels, weight=weights, label_smoothing=smoothing, ignore_index=NO_LABEL, reduction="none"
         )
         return losses.sum((1, 2)) / (labels != NO_LABEL).sum((1, 2)).clamp(min=1)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K, H, W) logits -> (B, K, H, W), summing to 1 at every pixel."""
+        """Return (B, K, H, W) probabilities that sum to 1 at every pixel."""
         return torch.softmax(outputs, dim=1)
 
     def outputs_to_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """(B, K, H, W) and (B, H, W), -1 = no class -> (B, K, K) int64 pixel counts."""
+        """Return (B, K, K) int64 pixel counts; outputs (B, K, H, W), labels (B, H, W), -1 = no class."""
         size, predicted = outputs.shape[1], self.decide(outputs)
         cells = (labels * size + predicted).masked_fill(labels < 0, size * size).flatten(1)  # (B, H * W)
         counts = torch.zeros(len(cells), size * size + 1, dtype=torch.int64)
@@ -81,16 +81,16 @@ class Dense(LabelKind):
         return counts[:, :-1].view(-1, size, size)
 
     def decide(self, numbers: Array) -> Array:
-        """(B, K, H, W) -> (B, H, W): the most probable class."""
+        """Return the most probable class (B, H, W)."""
         return numbers.argmax(1)
 
     def image_values(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """(n, K, K) pixel counts -> (n,): the share of right pixels."""
+        """Return the share of correct pixels (n,), from (n, K, K) pixel counts."""
         right = np.trace(numbers, axis1=1, axis2=2)
         return right / np.maximum(numbers.sum((1, 2)), 1)
 
     def measures(self, numbers: np.ndarray, values: np.ndarray) -> dict[str, Measure]:
-        """Of (n, K, K) pixel counts: `mean_iou` and `pixel_accuracy`, of pixels summed over all images.
+        """Return `mean_iou` and `pixel_accuracy` of the pixels of all images, from (n, K, K) pixel counts.
 
         `mean_iou` is the mean over the classes that occur or are predicted.
         """
@@ -99,11 +99,11 @@ class Dense(LabelKind):
         return {"mean_iou": Measure(sums, _mean_iou), "pixel_accuracy": Measure(sums, _pixel_accuracy)}
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
-        """Nothing: a mask is shown as a picture."""
+        """Return {}: a mask is shown as a picture."""
         return {}
 
-    def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-        """`probability`, the mean over pixels of their class's, and `shares` of the pixels by class."""
+    def prediction(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return `probability`, the mean probability of the pixels' classes, and `shares` of the pixels by class."""
         shares = np.bincount(self.decide(numbers[None]).ravel(), minlength=len(numbers)) / numbers[0].size
         return {"probability": rounded(numbers.max(0).mean()), "shares": by_class(class_names, shares)}
 

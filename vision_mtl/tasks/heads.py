@@ -1,7 +1,7 @@
-"""Heads whose probabilities a temperature calibrates.
+"""Heads with probabilities that are calibrated by a temperature.
 
 Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599, sec. 4.2. The
-temperature is a buffer, so it travels with the weights; `evaluation.calibration` fits it.
+temperature is a buffer, so it is saved with the weights; `evaluation.calibration` fits it.
 """
 # B images, D feature width, K outputs, H W pixels
 
@@ -15,7 +15,7 @@ from vision_mtl.models.decoder import LogitHead, PixelHead
 
 
 class ClassHead(LogitHead):
-    """K logits an image, from the last map."""
+    """K logits per image, from the last feature map."""
 
     temperature: Tensor
 
@@ -25,12 +25,12 @@ class ClassHead(LogitHead):
         self.register_buffer("temperature", torch.ones(()))
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K) logits -> the kind's probabilities, calibrated if a temperature was fitted; float64 logits stay so."""
+        """Return the kind's probabilities (B, K), divided by the temperature; float64 logits give float64."""
         return self.kind.probabilities(tempered(outputs, self.temperature))
 
 
 class DenseHead(PixelHead):
-    """(B, K, H, W) logits from the decoder's readout."""
+    """K logits per pixel, (B, K, H, W), from the decoder's readout."""
 
     temperature: Tensor
 
@@ -40,11 +40,11 @@ class DenseHead(PixelHead):
         self.register_buffer("temperature", torch.ones(()))
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K, H, W) logits -> the kind's probabilities of the same shape; float64 logits stay so."""
+        """Return the kind's probabilities (B, K, H, W), divided by the temperature; float64 logits give float64."""
         return self.kind.probabilities(tempered(outputs, self.temperature))
 
 
 def tempered(outputs: Tensor, temperature: Tensor) -> Tensor:
-    """Logits of any shape over the temperature, in float32 or wider, on the device of the logits."""
+    """Return logits of any shape divided by the temperature, in float32 or wider, on the device of the logits."""
     wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     return wide / temperature.to(wide)

@@ -1,6 +1,6 @@
-"""Linear fits to frozen features, along a path of strengths: what a linear probe does for a kind of label.
+"""Linear fits to frozen features for a sequence of strengths: the linear probe of each kind of label.
 
-Solved by scikit-learn to the optimum; `evaluation.linear_probe` chooses the strength.
+scikit-learn solves them to the optimum; `evaluation.linear_probe` chooses the strength.
 """
 # n training images, D feature width, K classes or labels, C strength: the inverse of regularisation
 
@@ -15,12 +15,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from vision_mtl.data.label_kinds import ProbePath
 
-TOLERANCE = 1e-5  # largest gradient of the mean loss at the end; scikit-learn's 1e-4 leaves 1 % of the weights' norm
-MAX_STEPS = 1000  # of L-BFGS; the weakest regularisation takes 350 on 3,500 x 512
+TOLERANCE = 1e-5  # largest final gradient of the mean loss; scikit-learn's 1e-4 leaves an error of 1 % in the weights
+MAX_STEPS = 1000  # of L-BFGS; the weakest regularisation needs 350 on 3,500 x 512
 
 
 def class_path(x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
-    """Multinomial logistic regression on (n, D) and classes (n,); a class without an image gets the bias -inf."""
+    """Yield multinomial logistic regressions on (n, D) and classes (n,); a class without an image has bias -inf."""
     present = np.unique(y)
     weight, bias = np.zeros((x.shape[1], num_outputs)), np.full(num_outputs, -np.inf)
     if len(present) == 1:
@@ -30,19 +30,19 @@ def class_path(x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequen
     for strength, coefficients, intercept, converged in _logistic_path(x, y, strengths):
         weight, bias = weight.copy(), bias.copy()
         bias[present], weight[:, present] = 0.0, 0.0
-        # of two classes scikit-learn fits only the second one's score
+        # with two classes scikit-learn fits only the score of the second
         columns = present[1:] if len(present) == 2 else present
         weight[:, columns], bias[columns] = coefficients.T, intercept
         yield strength, weight, bias, converged
 
 
 def label_path(x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
-    """A logistic regression for each of the labels (n, K)."""
+    """Yield logistic regressions for each of the labels (n, K)."""
     varying = [k for k in range(num_outputs) if np.ptp(y[:, k]) > 0]
     paths = [_logistic_path(x, y[:, k], strengths) for k in varying]
     for strength in strengths:
         weight = np.zeros((x.shape[1], num_outputs))
-        bias = np.where(y[0] > 0, np.inf, -np.inf)  # a label that is always or never there
+        bias = np.where(y[0] > 0, np.inf, -np.inf)  # a label that is always or never present
         done = True
         for k, path in zip(varying, paths, strict=True):
             _, coefficients, intercept, converged = next(path)
@@ -51,14 +51,14 @@ def label_path(x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequen
 
 
 def value_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> ProbePath:
-    """Ridge regression on numbers (n,)."""
+    """Yield ridge regressions on numbers (n,)."""
     for strength in strengths:
         model = Ridge(alpha=1 / strength).fit(x, np.asarray(y, np.float64))
         yield strength, model.coef_[:, None], np.array([model.intercept_]), True
 
 
 def _logistic_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> ProbePath:
-    """scikit-learn's (C, coefficients, intercept, converged) along the strengths, each fit starting from the last."""
+    """Yield scikit-learn's (C, coefficients, intercept, converged) for each strength, each fit starting at the last."""
     model = LogisticRegression(warm_start=True, tol=TOLERANCE, max_iter=MAX_STEPS)
     for strength in strengths:
         with warnings.catch_warnings(record=True) as caught:

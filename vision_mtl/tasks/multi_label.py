@@ -1,4 +1,4 @@
-"""Any number of classes an image: an independent yes or no for each, binary cross-entropy."""
+"""Any number of classes per image: independent probabilities, binary cross-entropy."""
 # B images, n scored, K classes
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vision_mtl.tasks.heads import ClassHead
 if TYPE_CHECKING:
     from vision_mtl.data.options import Task
 
-SURE = 0.5  # a class is predicted if its probability is above
+THRESHOLD = 0.5  # a class with a higher probability is predicted
 
 
 @LABEL_KINDS.register("multi_label")
 class MultiLabel(LabelKind):
-    """`values` (N, K) int8 are 0 or 1 for each class; a row of -1 where there is no label."""
+    """Any number of classes: `values` (N, K) int8 are 0 or 1 for each class, or a row of -1 for no label."""
 
     meaning = "any number of classes"
     form = "(N, K) probabilities, each its own"
@@ -36,7 +36,7 @@ class MultiLabel(LabelKind):
     def parse(
         self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
     ) -> tuple[list[str], np.ndarray]:
-        """Parts of the text are the classes; `none` has no class, a text of blank parts is no label."""
+        """Split the text into classes; `none` means no class, a text with only blank parts is no label."""
         pairs = zip(texts, identities, strict=True)
         sets = [None if text is None else _classes(name, task.separator, text, identity) for text, identity in pairs]
         class_names = class_names_of([found for parts in sets if parts is not None for found in parts])
@@ -51,48 +51,49 @@ class MultiLabel(LabelKind):
         return class_names, values
 
     def gather(self, values: np.ndarray, masks: np.ndarray | None) -> Tensor:
-        """(B, K) float32."""
+        """Return (B, K) float32."""
         return torch.from_numpy(values.astype(np.float32))
 
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each image shows each of its classes once."""
+        """Count each class of an image once."""
         images, classes = np.nonzero(values > 0)
         return images, classes, np.ones_like(classes)
 
     def strata(self, values: np.ndarray) -> np.ndarray:
-        """(N,): an image's rarest class; images without a class are a stratum of their own."""
+        """Return an image's rarest class (N,); images without a class form another stratum."""
         frequency = np.where(values > 0, values.sum(0), len(values) + 1)  # (N, K)
         return np.where((values > 0).any(1), frequency.argmin(1), values.shape[1])
 
     def head(
         self, spec: TaskHeadSpec, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]
     ) -> nn.Module:
-        """K logits."""
+        """Return a head with K logits."""
         return ClassHead(self, num_features, spec.num_outputs)
 
     def loss(
         self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
     ) -> Tensor:
-        """(B, K) logits and {0, 1} labels -> (B,) binary cross-entropy in nats, averaged over classes."""
+        """Return the (B,) binary cross-entropy in nats, averaged over classes; logits and {0, 1} labels (B, K)."""
         smooth = labels.to(outputs.dtype) * (1 - smoothing) + 0.5 * smoothing
         return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K), each in [0, 1]."""
+        """Return (B, K) independent probabilities."""
         return torch.sigmoid(outputs)
 
     def decide(self, numbers: Array) -> Array:
-        """(B, K) -> (B, K) bool."""
-        return numbers > SURE
+        """Return (B, K) bool: the predicted classes."""
+        return numbers > THRESHOLD
 
     def image_values(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """(n,): the share of the classes that are told rightly."""
+        """Return the share of classes that are predicted correctly (n,)."""
         return (self.decide(numbers) == (values > 0)).mean(1)
 
     def measures(self, numbers: np.ndarray, values: np.ndarray) -> dict[str, Measure]:
-        """`accuracy`, `macro_f1`, `auroc`, all averaged over classes.
+        """Return `accuracy`, `macro_f1` and `auroc`, all averaged over classes.
 
-        `auroc` takes the classes that are both there and not there in some image, and is absent if no class is.
+        `auroc` covers the classes that are present in some images and absent in others; it is left out if there is no
+        such class.
         """
         true, predicted = values.astype(bool), self.decide(numbers)
         counts = np.concatenate([class_counts(predicted, true), np.ones((len(true), 1))], axis=1)
@@ -103,13 +104,13 @@ class MultiLabel(LabelKind):
         return found | ({"auroc": macro_auroc(numbers[:, both], true[:, both])} if both.any() else {})
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
-        """A logistic regression for each class."""
+        """Yield logistic regressions for each class."""
         from vision_mtl.tasks.linear_fits import label_path  # late: only a probe needs scikit-learn
 
         return label_path(x, y, num_outputs, strengths)
 
     def validation_score(self, numbers: np.ndarray, values: np.ndarray) -> float:
-        """Macro AUROC of the classes that are there in some images only; mean accuracy if no class is."""
+        """Return the macro AUROC of the classes that only some images have, or else the mean accuracy."""
         from sklearn.metrics import roc_auc_score  # late: only a probe needs scikit-learn
 
         both = (values > 0).any(0) & (values == 0).any(0)
@@ -118,15 +119,15 @@ class MultiLabel(LabelKind):
         return float(roc_auc_score(values[:, both], numbers[:, both], average="macro"))
 
     def constant(self, values: np.ndarray, num_outputs: int) -> np.ndarray:
-        """(1, K): each class's frequency."""
+        """Return the frequency of each class (1, K)."""
         return values.mean(0, keepdims=True)
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
-        """`classes`."""
-        return {"classes": [name for name, is_there in zip(class_names, value, strict=True) if is_there > 0]}
+        """Return `classes`."""
+        return {"classes": [name for name, is_present in zip(class_names, value, strict=True) if is_present > 0]}
 
-    def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-        """`classes`, the `probability` of the least sure yes or no, and all `probabilities` by class name."""
+    def prediction(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return `classes`, the `probability` of the least certain decision, and all `probabilities` by class name."""
         least = rounded(np.maximum(numbers, 1 - numbers).min())
         probabilities = {"probability": least, "probabilities": by_class(class_names, numbers)}
         return self.describe(self.decide(numbers[None])[0], class_names) | probabilities
@@ -143,7 +144,7 @@ def _macro_f1(sums: np.ndarray) -> np.ndarray:
 
 
 def _classes(name: str, separator: str, text: str, identity: str) -> list[str] | None:
-    """The classes that a label names; None if all parts are blank."""
+    """Return the classes of a label text, or None if all parts are blank."""
     if text == NO_CLASS:
         return []
     parts = [part.strip() for part in text.split(separator) if part.strip()]

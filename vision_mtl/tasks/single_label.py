@@ -1,4 +1,4 @@
-"""One class an image: softmax cross-entropy."""
+"""One class per image: softmax cross-entropy."""
 # B images, n scored, K classes
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @LABEL_KINDS.register("single_label")
 class SingleLabel(LabelKind):
-    """`values` (N,) int64 are class numbers, -1 where there is no label."""
+    """One class: `values` (N,) int64 are class numbers, -1 for no label."""
 
     meaning = "one class"
     form = "(N, K) probabilities that sum to 1"
@@ -41,51 +41,54 @@ class SingleLabel(LabelKind):
     def parse(
         self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
     ) -> tuple[list[str], np.ndarray]:
-        """The whole text is the class."""
+        """Parse labels: the whole text is the class."""
         class_names = class_names_of([text for text in texts if text is not None])
         numbers = {found: k for k, found in enumerate(class_names)}
         return class_names, np.array([-1 if text is None else numbers[text] for text in texts], np.int64)
 
     def gather(self, values: np.ndarray, masks: np.ndarray | None) -> Tensor:
-        """(B,) int64."""
+        """Return (B,) int64."""
         return torch.from_numpy(values)
 
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each image shows its class once."""
+        """Count the class of each image once."""
         return np.arange(len(values)), values, np.ones_like(values)
 
     def strata(self, values: np.ndarray) -> np.ndarray:
-        """(N,): the class."""
+        """Return the classes (N,)."""
         return values
 
     def head(
         self, spec: TaskHeadSpec, num_features: int, readout: tuple[int, int], image_size: tuple[int, int]
     ) -> nn.Module:
-        """K logits."""
+        """Return a head with K logits."""
         return ClassHead(self, num_features, spec.num_outputs)
 
     def loss(
         self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
     ) -> Tensor:
-        """(B, K) logits and (B,) classes -> (B,) cross-entropy in nats."""
+        """Return the (B,) cross-entropy in nats; logits (B, K), classes (B,)."""
         return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """(B, K) logits -> (B, K), rows of sum 1."""
+        """Return (B, K) probabilities that sum to 1."""
         return torch.softmax(outputs, dim=1)
 
     def decide(self, numbers: Array) -> Array:
-        """(B, K) -> (B,): the most probable class."""
+        """Return the most probable class (B,)."""
         return numbers.argmax(1)
 
     def image_values(self, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """(n,): 1 where the class is right, else 0."""
+        """Return 1 for a correct class, else 0 (n,)."""
         return (self.decide(numbers) == values).astype(np.float64)
 
     def measures(self, numbers: np.ndarray, values: np.ndarray) -> dict[str, Measure]:
-        """`accuracy`; `balanced_accuracy`, the mean recall of the classes that occur; `macro_f1`, the mean over those
-        that occur or are predicted; `auroc`, each class against the rest, averaged, absent where a class does not occur
-        or nothing else does; `calibration_error`, by 15 bins of the winning probability."""
+        """Return `accuracy`, `balanced_accuracy`, `macro_f1`, `auroc` and `calibration_error`.
+
+        `balanced_accuracy` is the mean recall of the classes that occur, `macro_f1` the mean over those that occur or
+        are predicted, `auroc` the mean of each class against the rest (absent if a class does not occur or is the only
+        one), `calibration_error` uses 15 bins of the highest probability.
+        """
         predicted, num_classes = self.decide(numbers), numbers.shape[1]
         is_true = one_hot(values, num_classes)
         counts = class_counts(one_hot(predicted, num_classes), is_true)
@@ -99,25 +102,25 @@ class SingleLabel(LabelKind):
         return found | {"calibration_error": calibration_error(numbers.max(1), predicted == values)}
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
-        """Multinomial logistic regression."""
+        """Yield multinomial logistic regressions."""
         from vision_mtl.tasks.linear_fits import class_path  # late: only a probe needs scikit-learn
 
         return class_path(x, y, num_outputs, strengths)
 
     def neighbour_votes(self, values: np.ndarray, num_outputs: int) -> np.ndarray:
-        """(n, K): one vote, for the class."""
+        """Return one vote for the class (n, K)."""
         return one_hot(values, num_outputs)
 
     def constant(self, values: np.ndarray, num_outputs: int) -> np.ndarray:
-        """(1, K): the commonest class."""
+        """Return the most frequent class, one-hot (1, K)."""
         return np.eye(num_outputs)[[np.bincount(values, minlength=num_outputs).argmax()]]
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
-        """`class`."""
+        """Return `class`."""
         return {"class": class_names[int(value)]}
 
-    def answer(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-        """`class`, its `probability`, and all `probabilities` by class name."""
+    def prediction(self, numbers: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return `class`, its `probability`, and all `probabilities` by class name."""
         decided = self.decide(numbers[None])[0]
         probabilities = {"probability": rounded(numbers[decided]), "probabilities": by_class(class_names, numbers)}
         return self.describe(decided, class_names) | probabilities

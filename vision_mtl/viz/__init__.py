@@ -1,1 +1,1 @@
-"""Arrays or records in, matplotlib figures out. Nothing here computes a result or opens a window."""
+"""Matplotlib figures from arrays or records, without a window. Results are computed elsewhere."""

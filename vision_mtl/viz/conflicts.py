@@ -1,4 +1,4 @@
-"""Do the tasks pull the shared layers apart? Cosines between their gradients over training, and their means."""
+"""Gradient conflicts: cosines between the tasks' gradients on the shared layers over training, and their means."""
 # n measurements, T objectives
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
-LINES = ("-", "--", ":", "-.")  # a pair beyond the last colour takes the first again, in the next style
+LINES = ("-", "--", ":", "-.")  # after the last colour, colours repeat in the next line style
 
 
 def conflicts_figure(steps: np.ndarray, cosines: np.ndarray, names: Sequence[str]) -> Figure | None:
-    """Steps (n,) and cosines (n, T, T), NaN where a pair was not measured -> curves by pair, and a map of the means.
+    """Draw a curve for each pair of tasks and a heat map of the means; None without a measurement or a pair.
 
-    None if there is no measurement or no pair.
+    `steps` (n,); `cosines` (n, T, T), NaN where a pair was not measured.
     """
     if len(steps) == 0 or len(names) < 2:
         return None
@@ -34,12 +34,12 @@ def conflicts_figure(steps: np.ndarray, cosines: np.ndarray, names: Sequence[str
 
 def _curves(axes: Axes, steps: np.ndarray, cosines: np.ndarray, names: Sequence[str]) -> None:
     for number, (i, j) in enumerate(itertools.combinations(range(len(names)), 2)):
-        there = np.isfinite(cosines[:, i, j])
+        measured = np.isfinite(cosines[:, i, j])
         style: dict[str, Any] = {
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": LINES[number // len(COLOURS) % len(LINES)],
         }
-        axes.plot(steps[there], cosines[there, i, j], linewidth=1.2, label=f"{names[i]}, {names[j]}", **style)
+        axes.plot(steps[measured], cosines[measured, i, j], linewidth=1.2, label=f"{names[i]}, {names[j]}", **style)
     axes.axhline(0, color="0.4", linewidth=1, linestyle="--")
     axes.set_ylim(-1, 1)
     axes.set_xlabel("step", fontsize=8)

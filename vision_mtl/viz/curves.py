@@ -1,4 +1,4 @@
-"""Curves of a run and its skills with their intervals."""
+"""Training curves of a run, and its skills with their intervals."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> s
 
 
 def curves_figure(records: Sequence[Record]) -> Figure | None:
-    """Losses against images seen, beside the online probe and the validation scores if there were any.
+    """Draw losses against images seen, next to online probe and validation scores if there are any.
 
-    None without a training record.
+    `records` are the lines of `metrics.jsonl`. None without a training record.
     """
     train = [r for r in records if r.get("kind") == "train"]
     if not train:
         return None
-    told = [r for r in records if r.get("tasks")]  # without labels a probe has nothing to say
-    panels = {kind: found for kind in ("probe", "validation") if (found := [r for r in told if r["kind"] == kind])}
+    scored = [r for r in records if r.get("tasks")]  # a probe without labels has no scores
+    panels = {kind: found for kind in ("probe", "validation") if (found := [r for r in scored if r["kind"] == kind])}
     figure = new_figure(5 + 4 * len(panels), 3.4)
     axes = figure.subplots(1, 1 + len(panels), squeeze=False)[0]
     _losses(quiet(axes[0]), train, of_tasks="validation" in panels)
@@ -34,7 +34,7 @@ def curves_figure(records: Sequence[Record]) -> Figure | None:
 
 
 def skill_figure(by_source: Scores, untrained: Scores | None = None) -> Figure | None:
-    """A dot with its interval for each source and pretext, a ring where it stood untrained; None without a score."""
+    """Draw a dot with its interval for each source and pretext, and a ring for the untrained network; None if empty."""
     rows = [(source, pretext, score) for source, scores in by_source.items() for pretext, score in scores.items()]
     if not rows:
         return None
@@ -67,13 +67,13 @@ def _losses(axes: Axes, train: Sequence[Record], of_tasks: bool) -> None:
     if not of_tasks:
         axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
     axes.set_xlabel("images seen", fontsize=8)
-    axes.set_ylabel("loss (a pretext's: in units of chance)" if of_tasks else "loss / chance loss", fontsize=8)
+    axes.set_ylabel("loss (of pretexts: loss / chance loss)" if of_tasks else "loss / chance loss", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, frameon=False)
 
 
 def _scores(axes: Axes, kind: str, found: Sequence[Record], seen: Mapping[int, int]) -> None:
-    """The online probe's accuracies with their chance, or how good the tasks' answers are."""
+    """Draw the online probe's accuracies with chance level, or the tasks' validation scores."""
     tasks = sorted({task for r in found for task in r["tasks"]})
     for number, task in enumerate(tasks):
         rows = [(seen.get(r["step"], r["step"]), r["tasks"][task]) for r in found if task in r["tasks"]]
@@ -82,9 +82,9 @@ def _scores(axes: Axes, kind: str, found: Sequence[Record], seen: Mapping[int, i
         axes.plot([place for place, _ in rows], values, "o-", color=colour, markersize=3, label=task)
         if kind == "probe":
             axes.axhline(rows[-1][1]["chance"], color=colour, linewidth=0.8, linestyle=":")
-    said = "kNN accuracy on validation images (dotted: chance)" if kind == "probe" else "score on validation images"
+    label = "kNN accuracy on validation images (dotted: chance)" if kind == "probe" else "score on validation images"
     axes.set_xlabel("images seen", fontsize=8)
-    axes.set_ylabel(said, fontsize=8)
+    axes.set_ylabel(label, fontsize=8)
     axes.set_xlim(left=0)
     axes.set_ylim(top=1)
     axes.tick_params(labelsize=8)

@@ -1,4 +1,4 @@
-"""What discovery found in numbers: skill against the size of the damage, and against training."""
+"""Results of discovery: skill against the scale of the damage, and learning curves."""
 # rows are mappings of plain values
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # name of the images -> 
 
 
 def scales_figure(by_pretext: Mapping[str, Scores]) -> Figure | None:
-    """A panel a pretext: skill with its interval at each scale (grid, factor), a line for each set of images.
+    """Draw skill with its interval at each scale (grid, factor): a panel per pretext, a line per set of images.
 
     None without a pretext.
     """
@@ -34,8 +34,8 @@ def scales_figure(by_pretext: Mapping[str, Scores]) -> Figure | None:
     return figure
 
 
-def course_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Skill against images seen, a panel a pretext and a line a scale; None without a row."""
+def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Draw skill against images seen: a panel per pretext, a line per scale; None without a row."""
     pretexts = list(dict.fromkeys(row["pretext"] for row in rows))
     if not pretexts:
         return None
@@ -60,7 +60,7 @@ def _scales(axes: Axes, pretext: str, scores: Scores, names: Sequence[str]) -> N
     scales = list(dict.fromkeys(scale for found in scores.values() for scale in found))
     for name, found in scores.items():
         number = names.index(name)
-        shift = 0.5 * ((number + 0.5) / len(names) - 0.5)  # beside one another, so that intervals can be told apart
+        shift = 0.5 * ((number + 0.5) / len(names) - 0.5)  # horizontal shift, so that intervals do not overlap
         places = [scales.index(scale) + shift for scale in found]
         colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
         axes.plot(

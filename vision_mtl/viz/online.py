@@ -1,4 +1,4 @@
-"""What a bandit over damages did: how often each was drawn, and how well it was repaired, over training."""
+"""A bandit over damages: each damage's share of the images and its skill over training."""
 # rows are mappings of plain values
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from matplotlib.ticker import MaxNLocator
 from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
 LINES = ("-", "--", ":", "-.")
-LOWEST = -1.0  # skill that is still shown: a network may start far below, which would flatten all that follows
-HIGHEST = 1.05  # a perfect skill, and its margin
-COLUMNS, LONG = (5, 3), 4  # of a legend: for scales, and for names of more letters than these
+LOWEST = -1.0  # smallest skill shown: an early network may be far below, which would flatten the rest
+HIGHEST = 1.05  # perfect skill and a margin
+COLUMNS, LONG = (5, 3), 4  # legend columns for short names (scales), and for names longer than LONG
 
 
 def online_figure(rows: Sequence[Mapping[str, Any]], base: Mapping[tuple[str, str], float]) -> Figure:
-    """A column for each pretext, a line for each damage: above its share of the images, in per cent, below its skill.
+    """Draw each damage's share of the images in per cent (above) and its skill (below), a column per pretext.
 
     `base` maps (pretext, damage) to its share in the mixture, drawn dashed.
     """
@@ -30,7 +30,7 @@ def online_figure(rows: Sequence[Mapping[str, Any]], base: Mapping[tuple[str, st
         own = [row for row in rows if row["pretext"] == pretext]
         names = list(dict.fromkeys(row["damage"] for row in own))
         for number, name in enumerate(names):
-            _course(quiet(above), quiet(below), [row for row in own if row["damage"] == name], number)
+            _curves(quiet(above), quiet(below), [row for row in own if row["damage"] == name], number)
         for share in {round(100 * base[pretext, name], 6) for name in names}:
             above.axhline(share, color="0.4", linewidth=1, linestyle="--")
         below.axhline(0, color="0.4", linewidth=1, linestyle="--")
@@ -40,14 +40,14 @@ def online_figure(rows: Sequence[Mapping[str, Any]], base: Mapping[tuple[str, st
     return figure
 
 
-def _course(above: Axes, below: Axes, rows: Sequence[Mapping[str, Any]], number: int) -> None:
+def _curves(above: Axes, below: Axes, rows: Sequence[Mapping[str, Any]], number: int) -> None:
     style: dict[str, Any] = {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": LINES[number // len(COLOURS) % len(LINES)],
         "linewidth": 1.2,
     }
     seen = [row["images_seen"] for row in rows]
-    # a share holds until the next update; the last one is drawn for no image
+    # a share is valid until the next update; no image used the last one
     above.plot(seen, [100 * row["share"] for row in rows], drawstyle="steps-post", label=rows[0]["damage"], **style)
     below.plot(seen, [row["skill"] for row in rows], **style)
 
@@ -64,7 +64,7 @@ def _dress(above: Axes, below: Axes, pretext: str, columns: int) -> None:
         "loc": "lower left",
         "bbox_to_anchor": (0, 1),
         "alignment": "left",
-    }  # beside the lines, not over them
+    }  # above the axes, not over the lines
     above.legend(title=pretext, title_fontsize=9, fontsize=7, frameon=False, ncols=columns, **where, **spacing)
     for axes in (above, below):
         axes.tick_params(labelsize=8)

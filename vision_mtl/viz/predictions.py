@@ -1,4 +1,4 @@
-"""Contact sheet of answers: every image, masks over it where pixels were asked about, and what each head says below."""
+"""Contact sheet of predictions: each image, its masks for dense tasks, and the prediction of each head."""
 # n images, H W pixels, C channels, K classes
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from vision_mtl.viz.reconstruction import picture_strip
 from vision_mtl.viz.style import new_figure
 
-COLUMNS = 5  # cells a row; fewer where a cell holds several pictures
+COLUMNS = 5  # cells per row; fewer if cells have several pictures
 PICTURE, LINE, GAP, MARGIN = 1.3, 0.15, 0.14, 0.12  # inches
-LONGEST = 24  # characters of a line that fit below a picture at the caption's size
+LONGEST = 24  # characters per line below one picture
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One image: pictures (H, W, C) float in [0, 1] side by side, and below them a title and (text, colour) lines."""
+    """One image: pictures (H, W, C) float in [0, 1] in a row, with a title and (text, colour) lines below."""
 
     pictures: Sequence[np.ndarray]
     title: str
@@ -28,7 +28,7 @@ class Cell:
 
 
 def mask_palette() -> np.ndarray:
-    """(256, 3) uint8: the PASCAL VOC colours, in which close numbers look unlike; 0 is black."""
+    """Return (256, 3) uint8: the PASCAL VOC colours, in which close numbers differ clearly; 0 is black."""
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(3):  # bits 3b, 3b+1, 3b+2 of a number are bit 7-b of its red, green and blue
@@ -38,15 +38,15 @@ def mask_palette() -> np.ndarray:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An image (H, W, C) float in [0, 1] with the palette's colours of `mask` (H, W) uint8 laid over it: (H, W, 3)."""
+    """Return an image (H, W, C) float in [0, 1] blended with the palette's colours of `mask` (H, W): (H, W, 3)."""
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
     return 0.45 * rgb + 0.55 * mask_palette()[mask] / 255
 
 
 def predictions_figure(cells: Sequence[Cell]) -> Figure:
-    """The cells in rows, from left to right. Raises `ValueError` for none."""
+    """Draw the cells in rows, from left to right. Raises `ValueError` for none."""
     if not cells:
-        raise ValueError("no answer to show")
+        raise ValueError("no prediction to show")
     width = PICTURE * len(cells[0].pictures)
     columns = min(len(cells), max(1, COLUMNS // len(cells[0].pictures)))
     rows = math.ceil(len(cells) / columns)
@@ -69,5 +69,5 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
 
 
 def _end_of(path: str, longest: int) -> str:
-    """A long path's end, which tells files of one folder apart."""
+    """Return the end of a long path, where files of one folder differ."""
     return path if len(path) <= longest else "…" + path[1 - longest :]

@@ -1,4 +1,4 @@
-"""What a probe found: scores beside their references, which classes are confused, and where the images lie."""
+"""Results of a probe: scores with their references, confusion matrices, and maps of the embeddings."""
 # n images, K classes
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from matplotlib.lines import Line2D
 
 from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
-MARKERS = ("o", "s", "^")  # with the seven colours, 21 classes that can be told apart
-LEGEND_CLASSES = 20  # more have no legend
-NUMBERED_CLASSES = 12  # more have colours only in their confusion matrix
-NAMED_CLASSES = 40  # more have no names beside it
-LETTER = 0.08  # inches, of a name at 7 points: names stand upright where they would touch
+MARKERS = ("o", "s", "^")  # with seven colours, 21 distinct classes
+LEGEND_CLASSES = 20  # largest number of classes with a legend
+NUMBERED_CLASSES = 12  # largest confusion matrix with counts in its cells
+NAMED_CLASSES = 40  # largest confusion matrix with class names
+LETTER = 0.08  # inches per letter of a name at 7 points: names that would touch are vertical
 MAP_WIDTH, MAP_MARGIN = 4.8, 0.5  # inches
 Score = Mapping[str, Any]
 
 
 def scores_figure(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Figure | None:
-    """A row a task, a dot with its interval for each of its methods; None without a score.
+    """Draw a row per task with a dot and interval for each method; None without a score.
 
-    `scores` is task -> method -> {"value", "low", "high"}. Methods have one colour throughout, in the order of their
-    first appearance; the last of the row lies lowest.
+    `scores` is task -> method -> {"value", "low", "high"}. A method has the same colour in all rows; methods are in the
+    order of their first appearance, from top to bottom.
     """
     methods = list(dict.fromkeys(method for found in scores.values() for method in found))
     if not methods:
@@ -54,7 +54,7 @@ def scores_figure(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Fig
 
 
 def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """(K, K) counts, rows true and columns named, as shares of each row; with the counts where there is room."""
+    """Draw (K, K) counts, rows true and columns predicted, as shares of each row; small matrices show the counts."""
     size = len(class_names)
     side = min(9.0, 2.8 + (0.42 if size <= NUMBERED_CLASSES else 0.16) * size)
     figure = new_figure(side + 1.0, side)
@@ -70,7 +70,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
         upright = max(map(len, names)) * LETTER > 0.6 * side / size
         axes.set_xticks(range(size), names, fontsize=7, rotation=90 if upright else 0)
         axes.set_yticks(range(size), names, fontsize=7)
-    axes.set_xlabel("named", fontsize=8)
+    axes.set_xlabel("predicted", fontsize=8)
     axes.set_ylabel("true", fontsize=8)
     axes.set_title(title, fontsize=9, loc="left")
     axes.tick_params(length=0)
@@ -81,7 +81,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
 
 
 def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """(n, 2) places of images of (n,) int64 classes; a legend for up to 20 of them."""
+    """Draw a map of images at `points` (n, 2) coloured by class (n,) int64, with a legend for up to 20 classes."""
     named = len(class_names) <= LEGEND_CLASSES
     figure = new_figure(MAP_WIDTH + (1.6 if named else 0.2), _map_height(points))
     axes = _bare(figure.subplots(), title)
@@ -95,7 +95,7 @@ def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Seque
 
 
 def values_figure(points: np.ndarray, values: np.ndarray, title: str) -> Figure:
-    """(n, 2) places of images, coloured by their (n,) numbers."""
+    """Draw a map of images at `points` (n, 2) coloured by their number (n,)."""
     figure = new_figure(MAP_WIDTH + 0.8, _map_height(points))
     axes = _bare(figure.subplots(), title)
     cloud = axes.scatter(points[:, 0], points[:, 1], c=values, s=10, cmap="cividis", linewidths=0)
@@ -111,13 +111,13 @@ def _class_style(number: int) -> dict[str, Any]:
 
 
 def _map_height(points: np.ndarray) -> float:
-    """Inches that show the map without bars of white above and below."""
+    """Return the height in inches at which the map has no white bars above and below."""
     width, height = np.ptp(points, axis=0)
     return MAP_MARGIN + MAP_WIDTH * float(np.clip(height / max(width, 1e-9), 0.4, 1.4))
 
 
 def _bare(axes: Axes, title: str) -> Axes:
-    """Axes without numbers: places on the map have no unit."""
+    """Return axes without ticks: positions on the map have no unit."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="box")

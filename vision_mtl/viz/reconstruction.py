@@ -1,4 +1,4 @@
-"""Pictures of repairs: one panel a pretext, one column an image, one row a step from original to error."""
+"""Pictures of repairs: one panel per pretext, one column per image, one row per step from original to error."""
 # n images, H W pixels, C channels
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from vision_mtl.viz.style import new_figure
 
 GAP = 3  # white pixels between pictures, after enlarging
-CELL = 128  # pixels a side that small pictures are enlarged to, without smoothing
+CELL = 128  # pixels to which small pictures are enlarged, without smoothing
 PICTURE, LABELS, TITLE, CAPTION, MARGIN = 0.9, 1.35, 0.32, 0.32, 0.08  # inches
-LETTER = 0.082  # inches, a letter of a title
-BRIGHTEST_ERROR = 0.3  # mean absolute difference drawn in the map's last colour
+LETTER = 0.082  # inches per letter of a title
+BRIGHTEST_ERROR = 0.3  # mean absolute difference of the brightest colour
 
 
 @dataclass(frozen=True)
 class Panel:
-    """`rows` are (label, images (n, H, W, C) float in [0, 1]); `captions` stand under the columns."""
+    """One panel: `rows` are (label, images (n, H, W, C) float in [0, 1]), `captions` are below the columns."""
 
     title: str
     rows: Sequence[tuple[str, np.ndarray]]
@@ -30,13 +30,16 @@ class Panel:
 
 
 def error_map(repaired: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """(n, H, W, C) twice -> (n, H, W, 3): mean absolute difference over channels, black 0 to yellow 0.3 and more."""
+    """Return (n, H, W, 3): the mean absolute difference over channels, from black (0) to yellow (0.3 and more).
+
+    `repaired` and `original` are (n, H, W, C) in [0, 1].
+    """
     difference = np.abs(repaired - original).mean(-1) / BRIGHTEST_ERROR
     return matplotlib.colormaps["inferno"](np.clip(difference, 0, 1))[..., :3]
 
 
 def reconstruction_figure(panels: Sequence[Panel]) -> Figure:
-    """The panels below each other, their columns in line. Raises `ValueError` for none."""
+    """Draw the panels below each other with aligned columns. Raises `ValueError` for none."""
     if not panels:
         raise ValueError("no panel to draw")
     columns = max(len(panel.rows[0][1]) for panel in panels)
@@ -45,13 +48,13 @@ def reconstruction_figure(panels: Sequence[Panel]) -> Figure:
     width, height = LABELS + max(columns * PICTURE, longest) + MARGIN, sum(heights) + MARGIN
     figure = new_figure(width, height, layout="none")
     top = height
-    for panel, room in zip(panels, heights, strict=True):
+    for panel, panel_height in zip(panels, heights, strict=True):
         drawn = PICTURE * len(panel.rows[0][1]), _picture_height(panel) * len(panel.rows)
         bottom = top - TITLE - drawn[1]
         place = (LABELS / width, bottom / height, drawn[0] / width, drawn[1] / height)
         _draw_panel(figure.add_axes(place), panel)
         figure.text(LABELS / width, (top - 0.8 * TITLE) / height, panel.title, fontsize=9, weight="bold", va="bottom")
-        top -= room
+        top -= panel_height
     return figure
 
 
@@ -75,7 +78,7 @@ def _caption_height(panel: Panel) -> float:
 
 
 def picture_strip(images: np.ndarray) -> np.ndarray:
-    """(n, H, W, C) -> one row of pictures, RGB, with white gaps to the right and below."""
+    """Return images (n, H, W, C) as one row of RGB pictures, with white gaps to the right and below."""
     times = max(1, round(CELL / max(images.shape[1:3])))
     rgb = np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images[..., :3]
     large = rgb.repeat(times, axis=1).repeat(times, axis=2)

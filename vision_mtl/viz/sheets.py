@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures on one page."""
+"""Contact sheets: many small images in one figure."""
 # n images, H W pixels, C channels
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COLUMNS = 10
 
 
 def sheet_figure(images: np.ndarray, title: str) -> Figure:
-    """(n, H, W, C) float in [0, 1] -> rows of ten. Raises `ValueError` for no image."""
+    """Draw images (n, H, W, C) float in [0, 1] in rows of ten. Raises `ValueError` for no image."""
     if len(images) == 0:
         raise ValueError("no picture to show")
     rows = math.ceil(len(images) / COLUMNS)

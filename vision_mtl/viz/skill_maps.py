@@ -1,4 +1,4 @@
-"""Where in the picture damage can be repaired: the skill of every cell of every grid, laid over pictures."""
+"""Skill maps: the skill of every cell of every grid, drawn over example images."""
 # H W pixels, C channels, r c rows and columns of a grid
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from vision_mtl.viz.style import new_figure
 
 PALETTE = "RdBu"  # red: worse than the best rule; blue: better
 OPACITY = 0.6  # of the colours over the picture
-SIDE, LABELS = 1.45, 1.5  # inches of a picture, and of the names at the left
-NUMBERED = 16  # cells; a grid of more has colours only
-DARK = 0.35  # of the palette's half: colours beyond it carry white figures
-LIMITS = 0.1, 0.6  # skills that the palette's ends may stand for, whatever was found
+PICTURE, LABELS = 1.45, 1.5  # width in inches of a picture, and of the names at the left
+NUMBERED = 16  # largest number of cells of a grid with numbers; larger grids have only colours
+DARK = 0.35  # distance from the palette's middle beyond which numbers are white
+LIMITS = 0.1, 0.6  # smallest and largest skill at the palette's ends
 MARKS = {"learnable": "o", "trivial": "x"}  # hopeless cells have none
 
 
 @dataclass(frozen=True)
 class SkillMap:
-    """`picture` (H, W, C) in [0, 1]; for each grid skills (r, c), NaN where there is none, and kinds (r, c) or None."""
+    """A picture (H, W, C) in [0, 1] and, for each grid, skills (r, c), NaN for none, and kinds (r, c) or None."""
 
     label: str
     picture: np.ndarray
@@ -37,12 +37,12 @@ class SkillMap:
 
 
 def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
-    """A row for each picture, a column for each grid; None without a map."""
+    """Draw a row per picture and a column per grid; None without a map."""
     if not maps or not maps[0].skills:
         return None
     grids = [f"{len(skill)} x {skill.shape[1]}" for skill in maps[0].skills]
     height, width = maps[0].picture.shape[:2]
-    figure = new_figure(LABELS + SIDE * len(grids) + 0.9, 0.7 + SIDE * height / width * len(maps) + 0.3)
+    figure = new_figure(LABELS + PICTURE * len(grids) + 0.9, 0.7 + PICTURE * height / width * len(maps) + 0.3)
     axes = figure.subplots(len(maps), len(grids), squeeze=False)
     found = np.concatenate([skill.ravel() for one in maps for skill in one.skills])
     limit = float(np.clip(np.nanquantile(np.abs(found), 0.95) if np.isfinite(found).any() else 0, *LIMITS))
@@ -54,8 +54,8 @@ def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
     for place, grid in zip(axes[0], grids, strict=True):
         place.set_title(grid, fontsize=8)
     bar = figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.02, extend="both")
-    broken = "\n" if len(maps) == 1 else " "  # beside one row there is no room for one line
-    bar.set_label(f"skill (0: best rule{broken}without a network,{broken}1: perfect)", fontsize=8)
+    separator = "\n" if len(maps) == 1 else " "  # a single row is not high enough for the label in one line
+    bar.set_label(f"skill (0: best rule{separator}without a network,{separator}1: perfect)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=9)
     if any(kind is not None for one in maps for kind in one.kinds):
@@ -86,7 +86,7 @@ def _draw_map(
 
 
 def _mark(axes: Axes, middle: tuple[float, float], skill: float, kind: str, cells: int, height: int, ink: str) -> None:
-    """The skill in figures where there is room, and under it the kind's mark; `height` in pixels of the picture."""
+    """Draw the skill as a number in large cells, and the kind's mark below; `height` is the picture's in pixels."""
     x, y = middle
     numbered = cells <= NUMBERED and np.isfinite(skill)
     if numbered:

@@ -1,8 +1,8 @@
-"""What a study found, one task at a time: scores against labels, and the differences of arms that were run in pairs.
+"""Results of a study for one task: scores against the number of labels, and paired differences between arms.
 
-Narrow enough for a phone: names stand above what they name, not beside it.
+Figures fit a phone's screen, so names are above their rows.
 """
-# records are mappings of plain values, as a study's result holds them
+# records are mappings of plain values, as in a study's `result.json`
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from matplotlib.lines import Line2D
 
 from vision_mtl.viz.style import COLOURS, new_figure, quiet
 
-WIDTH = 4.6  # inches: 440 pixels of a page
+WIDTH = 4.6  # inches, 440 pixels of a web page
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
-LOG_SPAN = 10  # shares of labels that lie further apart stand on a logarithmic axis
-NAME = 34  # letters of a name that are shown
+LOG_SPAN = 10  # ratio of label fractions above which the axis is logarithmic
+NAME = 34  # letters of a name in a legend
 GREY = "0.45"
 VERDICTS = {"helps": (COLOURS[0], ">"), "hurts": (COLOURS[1], "<"), "undecided": ("0.35", "o")}
 Score = Mapping[str, Any]
@@ -30,10 +30,11 @@ Score = Mapping[str, Any]
 def label_curves_figure(
     scores: Sequence[Mapping[str, Any]], arms: Sequence[str], *, factor: float, label: str
 ) -> Figure | None:
-    """Scores of one task against the share of its labels, a line an arm with its 95 % band; dots for a single share.
+    """Draw the scores of one task against the label fraction, a line per arm with its 95 % band; None without a score.
 
-    A row of `scores` has `fraction`, `arm`, `num_labelled`, `score` and `chance` (or None). `arms` are all of the
-    study's, so that one has the same colour in each figure. Values are drawn times `factor`. None without a score.
+    A single fraction gives dots. A row of `scores` has `fraction`, `arm`, `num_labelled`, `score` and `chance` (or
+    None). `arms` are all arms of the study, so that an arm has the same colour in all figures. Values are multiplied by
+    `factor`.
     """
     fractions = sorted({row["fraction"] for row in scores})
     if not fractions:
@@ -61,10 +62,10 @@ def label_curves_figure(
 def differences_figure(
     comparisons: Sequence[Mapping[str, Any]], titles: Sequence[str], *, factor: float, label: str
 ) -> Figure | None:
-    """A row for each comparison of one task: the difference, its 95 % interval thick and the deciding one thin.
+    """Draw a row per comparison of one task: the difference, its 95 % interval (thick) and corrected interval (thin).
 
-    `comparisons` have `difference`, `difference_holm` (scores) and `verdict`, which colour and marker tell; `titles`
-    stand above the rows. Values are drawn times `factor`. None without a comparison.
+    `comparisons` have `difference`, `difference_holm` (scores) and `verdict`, shown by colour and marker; `titles` are
+    above the rows. Values are multiplied by `factor`. None without a comparison.
     """
     if not comparisons:
         return None
@@ -117,7 +118,7 @@ def _band(axes: Axes, rows: Sequence[Mapping[str, Any]], style: Mapping[str, Any
     fractions = [row["fraction"] for row in rows]
     lows, highs = ([_known(row["score"][end]) * factor for row in rows] for end in ("low", "high"))
     axes.fill_between(fractions, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
-    for fraction, low, high in zip(fractions, lows, highs, strict=True):  # the ends are seen where bands overlap
+    for fraction, low, high in zip(fractions, lows, highs, strict=True):  # ends stay visible where bands overlap
         axes.plot([fraction] * 2, [low, high], color=style["color"], linewidth=0.9, alpha=0.7)
     axes.plot(fractions, [row["score"]["value"] * factor for row in rows], linewidth=1.6, markersize=5, **style)
 
@@ -133,7 +134,7 @@ def _share_axis(axes: Axes, scores: Sequence[Mapping[str, Any]], fractions: Sequ
 
 
 def _chance(scores: Sequence[Mapping[str, Any]], fractions: Sequence[float]) -> dict[float, float]:
-    """Fraction -> the mean over arms of what shuffled answers score; without those that have none."""
+    """Return fraction -> mean over arms of the score of shuffled predictions, for fractions that have one."""
     found = {f: [r["chance"]["value"] for r in scores if r["fraction"] == f and r["chance"]] for f in fractions}
     return {fraction: float(np.mean(values)) for fraction, values in found.items() if values}
 
@@ -144,7 +145,7 @@ def _interval(axes: Axes, score: Score, row: int, factor: float, **style: Any) -
 
 
 def _name_row(axes: Axes, row: int, name: str) -> None:
-    """The name above the row, on white, for a vertical line may pass behind it."""
+    """Write the name above the row on white, because a vertical line may be behind it."""
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     place = axes.get_yaxis_transform()
     axes.text(0, row - 0.3, _plain(name, 80), fontsize=7.5, va="bottom", transform=place, zorder=5, bbox=paper)
@@ -185,7 +186,7 @@ def _verdict_legend(figure: Figure) -> None:
 
 
 def _plain(text: str, letters: int) -> str:
-    """The text as it is, on one line: matplotlib would set what stands between dollars as mathematics."""
+    """Return the text on one line, shortened, with dollars escaped, which matplotlib reads as mathematics."""
     line = " ".join(text.split())
     cut = line if len(line) <= letters else f"{line[: letters - 1]}…"
     return cut.replace("$", r"\$")

@@ -1,1 +1,1 @@
-"""Procedural pictures, for tasks that no package brings photographs of. Never to be mistaken for photographs."""
+"""Procedurally drawn images, for tasks without photographs in an installed package. They are not photographs."""

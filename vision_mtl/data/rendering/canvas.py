@@ -1,8 +1,8 @@
-"""A canvas in the object's own coordinates, on a busy background, under uneven light.
+"""A canvas in the object's coordinates, with a random background and uneven light.
 
-Everything that a linear model on pixels could use is random and independent of the class: colours, place, size, tilt,
-side, background, light. Colours are as often dark as light, so that every class has nearly the same mean picture. Only
-shape tells.
+Everything that a linear model on pixels could use is random and independent of the class: colours, position, size,
+tilt, mirroring, background and light. Colours are dark as often as light, so that all classes have nearly the same mean
+image. Only the shape depends on the class.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Point = tuple[float, float]  # x to the right, y down; the object spans about [-
 
 
 class Canvas:
-    """A picture being drawn. `random` gives its pose: scale in `scales` of half the side, tilt in `tilt` degrees."""
+    """An image to draw on, with a random pose: scale in `scales` of half the image, tilt up to `tilt` degrees."""
 
     def __init__(
         self, random: np.random.Generator, scales: tuple[float, float] = (0.62, 0.95), tilt: float = 12.0
@@ -39,21 +39,21 @@ class Canvas:
         self.centre = side / 2 + random.uniform(-slack, slack, 2)
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         cv2.fillPoly(self.pixels, [self._place(points)], tuple(float(c) for c in colour), cv2.LINE_AA, shift=4)
 
     def ellipse(self, centre: Point, radii: Point, colour: Colour, degrees: float = 0.0) -> None:
-        """A filled ellipse; `degrees` turns it clockwise."""
+        """Draw a filled ellipse, rotated clockwise by `degrees`."""
         self.polygon(ellipse_points(centre, radii, degrees), colour)
 
     def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
-        """An open line; `width` in the object's coordinates."""
+        """Draw an open line; `width` is in the object's coordinates."""
         thickness = max(1, round(width * float(np.sqrt(abs(np.linalg.det(self.matrix))))))
         placed, rgb = [self._place(points)], tuple(float(c) for c in colour)
         cv2.polylines(self.pixels, placed, False, rgb, thickness, cv2.LINE_AA, shift=4)
 
     def finish(self) -> np.ndarray:
-        """(SIDE, SIDE, 3) uint8: light, grain, reduced to size."""
+        """Return the image as (SIDE, SIDE, 3) uint8, with light and grain."""
         small = cv2.resize(self.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         light = smooth_field(self.random, SIDE, 2, 1) * 0.7 + 0.65  # 0.65 to 1.35
         grain = self.random.normal(0, 4, small.shape)
@@ -65,7 +65,7 @@ class Canvas:
 
 
 def background(random: np.random.Generator, side: int) -> np.ndarray:
-    """(side, side, 3) uint8: soft colours with a few shapes thrown in."""
+    """Return (side, side, 3) uint8: soft colours with a few random shapes."""
     cells, contrast = int(random.integers(2, 7)), random.uniform(0.3, 0.9)
     soft = (smooth_field(random, side, cells, 3) - 0.5) * contrast
     pixels = np.ascontiguousarray((soft * 255 + 128).astype(np.uint8))
@@ -83,14 +83,14 @@ def background(random: np.random.Generator, side: int) -> np.ndarray:
 
 
 def smooth_field(random: np.random.Generator, side: int, cells: int, channels: int) -> np.ndarray:
-    """(side, side, channels) float32 in [0, 1]: random values on a coarse grid, interpolated."""
+    """Return (side, side, channels) float32 in [0, 1]: random values on a coarse grid, interpolated."""
     coarse = random.random((cells, cells, channels), np.float32)
     field = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
     return field.reshape(side, side, channels)
 
 
 def random_colour(random: np.random.Generator) -> np.ndarray:
-    """(3,) RGB: any hue, from pale to saturated; as often dark as light, the mean is mid-grey."""
+    """Return (3,) RGB of any hue and saturation, dark as often as light, so that the mean is mid-grey."""
     hue, saturation, value = random.uniform(0, 180), random.uniform(20, 200), random.uniform(60, 250)
     pixel = np.array([[[hue, saturation, value]]]).astype(np.uint8)  # (1, 1, 3)
     colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
@@ -98,7 +98,7 @@ def random_colour(random: np.random.Generator) -> np.ndarray:
 
 
 def contrasting_colour(random: np.random.Generator, colour: Colour) -> np.ndarray:
-    """(3,) RGB: a random colour that is clearly darker or clearly lighter than `colour`."""
+    """Return (3,) RGB: a random colour that is clearly darker or lighter than `colour`."""
     while True:
         other = random_colour(random)
         if abs(float(np.dot(other - np.asarray(colour), LUMA))) > CONTRAST:
@@ -106,12 +106,12 @@ def contrasting_colour(random: np.random.Generator, colour: Colour) -> np.ndarra
 
 
 def shade(colour: Colour, factor: float) -> np.ndarray:
-    """A darker (below 1) or lighter colour, (3,) in [0, 1]."""
+    """Return the colour (3,) darker (factor below 1) or lighter, in [0, 255]."""
     return np.clip(np.asarray(colour) * factor, 0, 255)
 
 
 def ellipse_points(centre: Point, radii: Point, degrees: float = 0.0, arc: Point = (0.0, 360.0)) -> list[Point]:
-    """Points along an ellipse, or along an arc of it (degrees, clockwise from the right)."""
+    """Return points along an ellipse, or along an arc of it (degrees, clockwise from the right)."""
     t = np.deg2rad(np.linspace(*arc, 33))
     x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
     a = np.deg2rad(degrees)

@@ -1,4 +1,4 @@
-"""Cars from the side, in eight body types that differ in outline alone."""
+"""Cars from the side, in eight body types that differ only in outline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JITTER = 0.012  # of each outline point: no two cars of a type are quite alike
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
-    """(96, 96, 3) uint8: one car of the body type `label`."""
+    """Return (96, 96, 3) uint8: a car of body type `label`."""
     canvas = Canvas(random, scales=(0.75, 0.98), tilt=9.0)
     outline, roof = OUTLINES[label]
     top = [

@@ -1,4 +1,4 @@
-"""Faces of twelve invented people: hair, glasses, beard, proportions are the person's; colour, pose and mood vary."""
+"""Faces of twelve invented people: hair, glasses, beard and proportions are fixed; colour, pose and mood vary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HAIRLINES = {  # where hair ends above the face, by style
 
 
 class Person(NamedTuple):
-    """What stays with one person; lengths in units of the head's half height."""
+    """The fixed features of one person; lengths are in units of half the head's height."""
 
     width: float
     jaw: float  # how square the lower face is
@@ -54,7 +54,7 @@ class Person(NamedTuple):
 
 @cache
 def person(label: str) -> Person:
-    """The person of a class, drawn from the class's number."""
+    """Return the person of a class, drawn with the class number as seed."""
     number = CLASSES.index(label)
     random = np.random.default_rng([PERSON_SEED, number])
     hair, glasses, beard = LOOKS[number]
@@ -74,7 +74,7 @@ def person(label: str) -> Person:
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
-    """(96, 96, 3) uint8: the person `label` at one moment."""
+    """Return (96, 96, 3) uint8: a picture of the person `label`."""
     who = person(label)
     canvas = Canvas(random, scales=(0.6, 0.85), tilt=14.0)
     turn = random.uniform(-0.1, 0.1)  # looking left or right
@@ -97,7 +97,7 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
 
 
 def _head(width: float, jaw: float) -> list[tuple[float, float]]:
-    """An ellipse above, a more or less square jaw below."""
+    """Return the outline of the head: an ellipse above, a more or less square jaw below."""
     points = ellipse_points((0, 0), (1, 1))
     return [(width * np.sign(x) * abs(x) ** (jaw if y > 0 else 1.0), y * 0.9) for x, y in points]
 

@@ -1,4 +1,4 @@
-"""Heads of cats, dogs and rabbits: ears, muzzle and cheeks differ; coat, markings and everything else is random."""
+"""Heads of cats, dogs and rabbits: ears, muzzle and cheeks differ; coat, markings and the rest are random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CLASSES = ("cat", "dog", "rabbit")
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
-    """(96, 96, 3) uint8: the head of one animal."""
+    """Return (96, 96, 3) uint8: the head of an animal."""
     canvas = Canvas(random, scales=(0.58, 0.88), tilt=16.0)
     coat = random_colour(random)
     patch = contrasting_colour(random, coat)

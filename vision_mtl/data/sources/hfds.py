@@ -1,9 +1,9 @@
 """`hfds/NAME`: a Hugging Face dataset, from the hub or from a folder on disk.
 
-NAME is what `datasets.load_dataset` takes (`user/set`, or `user/set@config`), a folder of image, zip or parquet files,
-or a folder written by `save_to_disk`. Zip files are read where they lie, other archives are unpacked below `data.root`
-once they are measured. The official splits are kept; every class, text, whole-number and yes/no column is a label
-column.
+NAME is a name for `datasets.load_dataset` (`user/set` or `user/set@config`), a folder of image, zip or parquet files,
+or a folder written by `save_to_disk`. Zip files are read without unpacking; other archives are unpacked below
+`data.root` after a check of their expanded size. Official splits are kept; all class, text, integer and boolean columns
+are label columns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABEL_TYPES = ("string", "large_string", "bool", "int8", "int16", "int32", "int6
 
 @SOURCES.register("hfds")
 class Hfds:
-    """Every row of every split; the image column is the first of image type."""
+    """All rows of all splits of a dataset; the image column is the first one of image type."""
 
     def __init__(self, rest: str, root: Path) -> None:
         self.rest, self.cache = rest, root / "huggingface"
@@ -37,7 +37,7 @@ class Hfds:
 
     @property
     def version(self) -> str:
-        """Changes with the data: `datasets` keeps a fingerprint of what it loaded."""
+        """The fingerprints that `datasets` computes for the loaded data."""
         return "1 " + " ".join(f"{name}:{split._fingerprint}" for name, split in self._splits.items())
 
     def items(self) -> list[Item]:
@@ -54,7 +54,7 @@ class Hfds:
         name, row = item.identity.split("/")
         value = self._images[name][int(row)][self._column]
         if not value or not (value.get("bytes") or value.get("path")):
-            raise UnreadableImage(item.identity, "the row holds no image")
+            raise UnreadableImage(item.identity, "the row contains no image")
         if value.get("bytes") is not None:
             return value["bytes"]
         inside, _, archive = value["path"].partition(ARCHIVED)
@@ -66,7 +66,7 @@ class Hfds:
         return file_bytes(path)
 
     def _archive(self, path: str) -> ZipFile:
-        """The zip archive at `path`, opened once; several threads may read from it."""
+        """Return the zip archive at `path`, opened once; several threads may read from it."""
         with self._opening:
             if path not in self._archives:
                 self._archives[path] = ZipFile(path)
@@ -105,7 +105,7 @@ class Hfds:
 
     @cached_property
     def _images(self) -> dict[str, Any]:
-        """The splits' image column alone, not decoded: decoding is ours."""
+        """The image column of each split, without decoding by `datasets`."""
         import datasets
 
         plain = datasets.Image(decode=False)
@@ -116,15 +116,15 @@ class Hfds:
 
 
 def _load(name: str, config: str | None, cache: str) -> Any:
-    """As `datasets.load_dataset`, which has no look at an archive before it unpacks it or reads it through."""
+    """Load a dataset as `datasets.load_dataset` does, with a check of each archive before it is unpacked or read."""
     import datasets
 
-    class Careful(datasets.DownloadManager):
+    class CheckingDownloads(datasets.DownloadManager):
         def _download_single(self, url_or_filename: str, download_config: datasets.DownloadConfig) -> str:
             packed = download_config.copy()
             packed.extract_compressed_file = False
             fetched = super()._download_single(url_or_filename, packed)
-            if str(url_or_filename).lower().endswith(SUFFIXES):  # unpacked, or read through, by what asked for it
+            if str(url_or_filename).lower().endswith(SUFFIXES):  # the caller unpacks or reads it
                 check_expansion(Path(fetched))
             return super()._download_single(url_or_filename, download_config)
 
@@ -136,13 +136,13 @@ def _load(name: str, config: str | None, cache: str) -> Any:
         storage_options=builder.storage_options,
     )
     place = {"data_dir": builder.config.data_dir, "base_path": builder.base_path, "record_checksums": False}
-    manager = Careful(dataset_name=builder.dataset_name, download_config=settings, **place)
+    manager = CheckingDownloads(dataset_name=builder.dataset_name, download_config=settings, **place)
     builder.download_and_prepare(dl_manager=manager)
     return builder.as_dataset()
 
 
 def _labels(split: Any) -> list[dict[str, str]]:
-    """Each row's labels as text; a class number of -1 and an empty cell are no label."""
+    """Return each row's labels as text; a class number of -1 and an empty cell are no label."""
     import datasets
 
     rows: list[dict[str, str]] = [{} for _ in range(len(split))]

@@ -13,7 +13,7 @@ from vision_mtl.data.source import SOURCES, Item
 
 @SOURCES.register("images")
 class Images:
-    """Every image file below a folder, or that a glob (with `**`) matches. Identities are relative paths."""
+    """All image files below a folder, or that a glob (with `**`) matches; identities are relative paths."""
 
     version = "1"
 

@@ -1,7 +1,7 @@
-"""`rendered/cars|faces|pets`: procedural pictures, drawn with OpenCV from a seed. They are not photographs.
+"""`rendered/cars|faces|pets`: procedural images, drawn with OpenCV from a seed. They are not photographs.
 
-Eight body types, twelve people, three animals. What a linear model on pixels could use is random and independent of the
-class, so that only shape tells (`benchmarks/rendered.py` measures it).
+Eight body types of cars, twelve people, three animals. Everything that a linear model on pixels could use is random and
+independent of the class, so that only the shape shows the class (`benchmarks/rendered.py` measures this).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from vision_mtl.core.errors import unknown
 from vision_mtl.data.source import SOURCES, Item
 
-IMAGES_PER_CLASS = {"cars": 600, "faces": 500, "pets": 600}  # cars and faces of 200 and 100 were learnt by heart
+IMAGES_PER_CLASS = {"cars": 600, "faces": 500, "pets": 600}  # networks memorised 200 cars and 100 faces
 DRAWING_SEED = 1
 
 
 @SOURCES.register("rendered")
 class Rendered:
-    """One of the drawn sets; an item's picture depends on its class and number alone.
+    """One of the drawn sets; an image depends only on its class and number.
 
-    Raises `UserError` for another name.
+    Raises `UserError` for an unknown name.
     """
 
     version = "2"

@@ -1,7 +1,7 @@
 """`torch/NAME`: a torchvision dataset (MNIST, SVHN, CIFAR10, OxfordIIITPet, StanfordCars, LFWPeople, ...).
 
-Downloaded to `data.root`/torchvision where the network allows; where not, or where the publisher has withdrawn the
-files, an error says which files to put where. Official train and test sides are kept.
+Downloaded to `data.root`/torchvision. Without a network, or if the publisher has removed the files, an error lists the
+files and where to put them. Official train and test splits are kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.source import SOURCES, Item, Split
 
-# the names that torchvision's constructors have for the sides; the first that a dataset takes is used
+# torchvision's names for the splits; the first one that a dataset accepts is used
 TRAIN_WORDS, TEST_WORDS, VAL_WORDS = ("train", "trainval"), ("test",), ("val", "valid")
 MANUAL = {
     "MNIST": "MNIST/raw/ with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
@@ -37,7 +37,7 @@ MANUAL = {
 
 @SOURCES.register("torch")
 class Torch:
-    """Every image of a torchvision classification dataset; the label's column is called `label`.
+    """All images of a torchvision classification dataset, with label column `label`.
 
     Raises `UserError` for an unknown dataset.
     """
@@ -54,37 +54,37 @@ class Torch:
 
     def items(self) -> list[Item]:
         found = []
-        for side, dataset in self._sides.items():
+        for split, dataset in self._splits.items():
             names = _class_names(dataset)
             for number, target in enumerate(_targets(dataset)):
-                found.append(Item(f"{side}/{number:06d}", labels={"label": _label(target, names)}, split=side))
+                found.append(Item(f"{split}/{number:06d}", labels={"label": _label(target, names)}, split=split))
         return found
 
     def read(self, item: Item) -> np.ndarray:
-        side, number = item.identity.split("/")
+        split, number = item.identity.split("/")
         try:
-            image = self._sides[cast(Split, side)][int(number)][0]  # as items() wrote it
+            image = self._splits[cast(Split, split)][int(number)][0]  # as items() wrote it
         except (OSError, ValueError) as error:
             raise UnreadableImage(item.identity, str(error)) from error
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
     @cached_property
-    def _sides(self) -> dict[Split, Any]:
-        """The dataset's sides, downloaded if they are not there."""
+    def _splits(self) -> dict[Split, Any]:
+        """The dataset's splits, downloaded if they are missing."""
         parameters = inspect.signature(self.kind.__init__).parameters
         if "train" in parameters:
-            asked: dict[Split, list[dict[str, Any]]] = {"train": [{"train": True}], "test": [{"train": False}]}
+            attempts: dict[Split, list[dict[str, Any]]] = {"train": [{"train": True}], "test": [{"train": False}]}
         elif "split" in parameters:
             words: dict[Split, Sequence[str]] = {"train": TRAIN_WORDS, "val": VAL_WORDS, "test": TEST_WORDS}
-            asked = {side: [{"split": word} for word in tried] for side, tried in words.items()}
+            attempts = {split: [{"split": word} for word in tried] for split, tried in words.items()}
         else:
-            raise UserError(f"torch/{self.rest} has no train and test sides that this project knows how to ask for.")
-        opened = {side: self._open(attempts, "download" in parameters) for side, attempts in asked.items()}
-        return {side: dataset for side, dataset in opened.items() if dataset is not None}
+            raise UserError(f"torch/{self.rest} is not supported: its constructor has neither `train` nor `split`.")
+        opened = {split: self._open(options, "download" in parameters) for split, options in attempts.items()}
+        return {split: dataset for split, dataset in opened.items() if dataset is not None}
 
     def _open(self, attempts: list[dict[str, Any]], downloads: bool) -> Any | None:
-        """The first of `attempts` that the dataset knows; None if it knows none (it has no such side)."""
+        """Open the dataset with the first of `attempts` that it accepts; None if it has no such split."""
         for arguments in attempts:
             try:
                 return self.kind(str(self.folder), **arguments)
@@ -115,7 +115,7 @@ class Torch:
 
 
 def _targets(dataset: Any) -> list[Any]:
-    """Every label, from the attribute that the dataset keeps them in; decoding all images is the last resort."""
+    """Return all labels, from an attribute of the dataset; decoding all images is the last resort."""
     for name in ("targets", "_labels", "labels", "y"):
         values = getattr(dataset, name, None)
         if values is not None and len(values) == len(dataset):
@@ -127,7 +127,7 @@ def _targets(dataset: Any) -> list[Any]:
 
 
 def _class_names(dataset: Any) -> list[str] | None:
-    """The classes in order, from whichever attribute the dataset keeps them in."""
+    """Return the class names in order, from an attribute of the dataset, or None."""
     if isinstance(names := getattr(dataset, "classes", None), list | tuple):
         return list(names)
     numbers = getattr(dataset, "class_to_idx", None)
@@ -135,7 +135,7 @@ def _class_names(dataset: Any) -> list[str] | None:
 
 
 def _label(target: int, names: list[str] | None) -> str:
-    """A class's name, or its number where the dataset names classes by numbers (`3 - three`)."""
+    """Return the class's name, or its number if the name begins with it (`3 - three`)."""
     if names is None or not 0 <= target < len(names):
         return str(target)
     name = names[target]

@@ -1,10 +1,9 @@
 """`wds/PATTERN`: WebDataset shards, tar files whose members share a stem: `0001.jpg`, `0001.cls`, `0001.json`.
 
-PATTERN may hold braces (`train-{000..099}.tar`) and wildcards. `.cls` holds a class, `.txt` a text (column `txt`),
-`.json` a mapping whose text, number and yes/no entries are label columns, `.group` what stays on one side. Aizman et
-al., 2020, https://arxiv.org/abs/2001.01252. Shards are indexed by their headers and then read at random: into a decoded
-store that serves every run, or, streamed, while they are trained on. `--stage data --data.to_shards FOLDER` writes such
-shards.
+PATTERN may contain braces (`train-{000..099}.tar`) and wildcards. `.cls` is a class, `.txt` a text (column `txt`),
+`.json` a mapping whose text, number and boolean entries are label columns, `.group` the group. Aizman et al., 2020,
+https://arxiv.org/abs/2001.01252. Shards are indexed by their headers and then read at random: once into a decoded
+store, or during training if they are streamed. `--stage data --data.to_shards FOLDER` writes such shards.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ import numpy as np
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # not in its stub
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_bytes, read_at_most, unless_unreadable
+from vision_mtl.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_bytes, read_at_most, read_error
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import SPLIT_WORDS
 from vision_mtl.data.source import SOURCES, Item
 
 Place = tuple[Path, int, int]  # shard, offset, bytes
-LABEL_BYTES = 1 << 20  # of a label file; a larger one is no label
+LABEL_BYTES = 1 << 20  # largest label file
 LABEL_SUFFIXES = (".cls", ".txt", ".json")
 
 
 @SOURCES.register("wds")
 class Wds:
-    """Every sample of every shard. A shard whose name begins with train, val or test gives that side."""
+    """All samples of all shards; a shard whose name begins with train, val or test gives the split."""
 
     def __init__(self, rest: str, root: Path) -> None:
         self.rest = rest
 
     @cached_property
     def version(self) -> str:
-        """Changes with the shards' names, sizes and times."""
+        """A hash of the shards' names, sizes and times."""
         stats = [(shard.name, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in self._shards]
         return "1 " + hashlib.blake2b(repr(stats).encode(), digest_size=8).hexdigest()
 
@@ -53,10 +52,10 @@ class Wds:
                 if _image(members) is not None:
                     labels = _labels(members, f"{shard}:{stem}")
                     group = _text(members[".group"], f"{shard}:{stem}.group") if ".group" in members else None
-                    side = SPLIT_WORDS.get(word)
-                    found.append(Item(f"{shard.name}:{stem}", labels=labels, split=side, group=group))
+                    split = SPLIT_WORDS.get(word)
+                    found.append(Item(f"{shard.name}:{stem}", labels=labels, split=split, group=group))
         if not found:
-            raise UserError(f"wds/{self.rest}: {len(self._shards)} shards hold no image.")
+            raise UserError(f"wds/{self.rest}: {len(self._shards)} shards contain no image.")
         return found
 
     def encoded(self, item: Item) -> bytes:
@@ -64,11 +63,11 @@ class Wds:
         path = self._by_name[shard]
         place = _image(self._index[path][stem])
         if place is None:
-            raise ValueError(f"{item.identity} has no image")  # items() lists none of these
+            raise ValueError(f"{item.identity} has no image")  # items() does not list these
         try:
             return _bytes(place)
         except OSError as error:
-            raise unless_unreadable(path, error) from error
+            raise read_error(path, error) from error
 
     def read(self, item: Item) -> np.ndarray:
         return decode_bytes(self.encoded(item), item.identity)
@@ -90,12 +89,12 @@ class Wds:
                 raise missing_path(Path(pattern).expanduser())
             found += [Path(match) for match in matches]
         if len({shard.name for shard in found}) < len(found):
-            raise UserError(f"wds/{self.rest}: two shards have the same file name; images are known by it.")
+            raise UserError(f"wds/{self.rest}: two shards have the same file name, which must be unique.")
         return found
 
     @cached_property
     def _index(self) -> dict[Path, dict[str, dict[str, Place]]]:
-        """shard -> sample's stem -> member's suffix -> where its bytes lie."""
+        """Shard -> sample's stem -> member's suffix -> position of its bytes."""
         return {shard: _index_shard(shard) for shard in self._shards}
 
 
@@ -107,7 +106,7 @@ def _index_shard(shard: Path) -> dict[str, dict[str, Place]]:
         raise UserError(f"{str(shard)!r} is not an uncompressed tar file, or is damaged: {error}.") from error
     samples: dict[str, dict[str, Place]] = {}
     for member in members:
-        if member.issparse():  # stored without its zeros: no tool of WebDataset writes it, and it may claim terabytes
+        if member.issparse():  # stored without zeros: WebDataset never writes it, and it may expand to terabytes
             raise UserError(f"{str(shard)!r}: {member.name!r} is sparse, it expands to {member.size:,} bytes.")
         path = PurePosixPath(member.name)
         stem, _, suffix = path.name.partition(".")  # WebDataset: the suffix begins at the first dot

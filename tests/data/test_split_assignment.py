@@ -1,4 +1,4 @@
-"""Several tasks on one image: sides that agree, labels that overlap, masks beside classes, and classes never taught."""
+"""Several tasks on the same images: one split for all tasks, overlapping labels, masks, classes missing in train."""
 
 from pathlib import Path
 
@@ -45,13 +45,13 @@ def test_labels_overlap_as_the_columns_say(photo_folder: Path, tmp_path: Path) -
     assert pool.targets["size"].gather(torch.tensor([8, 23])).tolist() == [4.0, 11.5]
     assert list(pool.labels) == ["letter"] and pool.class_names["marks"] == ["u", "v"]
     for task, labelled in (("letter", letter), ("size", size)):
-        sides = [pool.indices(side, task=task) for side in ("train", "val", "test")]
-        assert torch.cat(sides).sort().values.tolist() == np.flatnonzero(labelled).tolist()
+        splits = [pool.indices(split, task=task) for split in ("train", "val", "test")]
+        assert torch.cat(splits).sort().values.tolist() == np.flatnonzero(labelled).tolist()
     kinds = {task: row["kind"] for task, row in pool.summary()["tasks"].items()}
     assert kinds == {"letter": "single_label", "size": "regression", "marks": "multi_label"}
 
 
-def test_a_blank_column_and_a_number_that_is_none_are_named(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_blank_column_and_a_label_that_is_not_a_number_are_named(photo_folder: Path, tmp_path: Path) -> None:
     source = write_csv(photo_folder, [f"{file_name(i)},{'tall' if i == 5 else i},," for i in range(24)])
     with pytest.raises(UserError, match=r"label column of task 't' 'b'.* blank in every row"):
         pool_of(tmp_path, {"t": Task(source=source, label="b")})
@@ -59,23 +59,23 @@ def test_a_blank_column_and_a_number_that_is_none_are_named(photo_folder: Path, 
         pool_of(tmp_path, {"t": Task(source=source, label="a", kind="regression")})
 
 
-def test_a_drawn_split_teaches_every_class(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_drawn_split_has_every_class_in_train(photo_folder: Path, tmp_path: Path) -> None:
     source = write_csv(photo_folder, [f"{file_name(i)},class {i // 2},{i % 2}," for i in range(24)])
     tasks = {"fine": Task(source=source, label="a"), "coarse": Task(source=source, label="b")}
     for seed in range(5):
         pool = pool_of(tmp_path, tasks, split_seed=seed, test_ratio=0.4)
-        taught = pool.targets["fine"].values[pool.indices("train", task="fine")]
-        assert len(set(taught.tolist())) == 12 and len(pool.indices("test")) > 0
+        trained_on = pool.targets["fine"].values[pool.indices("train", task="fine")]
+        assert len(set(trained_on.tolist())) == 12 and len(pool.indices("test")) > 0
 
 
-def test_a_class_of_the_official_test_side_alone_is_an_error(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_class_only_in_the_official_test_split_is_an_error(photo_folder: Path, tmp_path: Path) -> None:
     rows = [f"{file_name(i)},{'test' if i % 3 == 0 else 'train'},{'rare' if i in (3, 9) else 'x'}," for i in range(24)]
     source = write_csv(photo_folder, rows)
     with pytest.raises(UserError, match=r"task 't': 1 of 2 classes are in the test .*training ones: rare\."):
         pool_of(tmp_path, {"t": Task(source=source, label="b", split="a")})
 
 
-def test_an_official_side_stands_against_what_another_source_would_draw(photo_folder: Path, tmp_path: Path) -> None:
+def test_an_official_split_takes_precedence_over_a_draw_of_another_source(photo_folder: Path, tmp_path: Path) -> None:
     source = write_csv(
         photo_folder, [f"{file_name(i)},{'test' if i % 4 == 0 else 'train'},{i % 2}," for i in range(24)]
     )
@@ -86,7 +86,7 @@ def test_an_official_side_stands_against_what_another_source_would_draw(photo_fo
     assert test == {f"image {i:02d}.png" for i in range(0, 24, 4)}
 
 
-def test_tasks_on_one_source_agree_on_sides_and_groups(photo_folder: Path, tmp_path: Path) -> None:
+def test_tasks_on_one_source_must_agree_on_splits_and_groups(photo_folder: Path, tmp_path: Path) -> None:
     rows = [f"{file_name(i)},{'test' if i % 4 == 0 else 'train'},{i % 2},{'test' if i == 7 else ''}" for i in range(24)]
     source = write_csv(photo_folder, rows)
     first = Task(source=source, label="b", split="a")
@@ -121,11 +121,11 @@ def test_masks_and_classes_of_the_same_images(photo_folder: Path, tmp_path: Path
     number = next(i for i, identity in enumerate(pool.identities) if identity.endswith("image 05.png"))
     (mask,) = parts.gather(torch.tensor([number]))
     assert mask[:8].unique().tolist() == [2] and mask[8:].unique().tolist() == [1]
-    with pytest.raises(UserError, match="images' own folder"):
+    with pytest.raises(UserError, match="is the folder of the images"):
         pool_of(tmp_path, {"parts": Task(source=source, kind="dense", masks=str(photo_folder))})
 
 
-def test_a_column_may_hold_mask_files(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_column_may_name_mask_files(photo_folder: Path, tmp_path: Path) -> None:
     save_masks(photo_folder / "masks", range(24))
     rows = [f"{file_name(i)},{f'masks/image {i:02d}.png' if i > 2 else ''},{i % 2}," for i in range(24)]
     source = write_csv(photo_folder, rows)
@@ -144,8 +144,8 @@ def test_cars_with_body_and_model(tmp_path: Path) -> None:
     body, model = (pool.targets[name] for name in tasks)
     assert len(pool) == 1600 and body.labelled.all() and model.labelled.all()
     assert (body.num_outputs, model.num_outputs) == (8, 180)
-    taught = model.values[pool.indices("train")]
-    assert len(np.unique(taught)) == 180
+    trained_on = model.values[pool.indices("train")]
+    assert len(np.unique(trained_on)) == 180
     assert 0.15 < len(pool.indices("test")) / 1600 < 0.25
 
 

@@ -1,4 +1,4 @@
-"""The side of every instance: official ones, drawn ones, and what must leave because it would leak or teach nothing."""
+"""The split of every instance: official and drawn splits, and checks for leaks, duplicates and missing classes."""
 # N instances
 
 from __future__ import annotations
@@ -9,41 +9,42 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.instances import Instances
-from vision_mtl.data.label_leaks import order_warning
+from vision_mtl.data.label_leaks import label_leak
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SPLITS
-from vision_mtl.data.splits import DROPPED, TEST, TRAIN, UNSET, VAL, assign_sides, return_classes_to_train
+from vision_mtl.data.splits import DROPPED, TEST, TRAIN, UNSET, VAL, assign_splits, return_classes_to_train
 from vision_mtl.data.targets import Target
 
 SHOWN = 5  # names given in a message
 
 
-def draw_sides(data: Data, instances: Instances, unit: np.ndarray, targets: Mapping[str, Target]) -> np.ndarray:
-    """(N,) int8. A unit that any source puts on the test side is on it everywhere, then validation, then training.
+def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Mapping[str, Target]) -> np.ndarray:
+    """Return the (N,) int8 splits of all instances; `unit` (N,) numbers those that must stay together.
 
-    A side that a source gives an image stands against the ones that other sources would draw for it.
+    A unit that is test in one source is test in all of them; next comes val, then train. A split that a source gives an
+    image takes precedence over the splits that are drawn for it in other sources.
     """
     count = len(instances)
     given, free = np.full(count, UNSET, np.int8), np.full(count, UNSET, np.int8)
     held_out = np.zeros(count, bool)  # by a source, not by a draw
     for source, row, names in zip(instances.loaded, instances.rows, instances.names(), strict=True):
         official = np.array([UNSET if i.split is None else SPLITS.index(i.split) for i in source.items], np.int8)
-        side = assign_sides(
+        split = assign_splits(
             names, unit[row], official, val_ratio=data.val_ratio, test_ratio=data.test_ratio, seed=data.split_seed
         )
-        np.maximum.at(given, row, np.where(official == UNSET, UNSET, side).astype(np.int8))
-        np.maximum.at(free, row, np.where(official == UNSET, side, UNSET).astype(np.int8))
+        np.maximum.at(given, row, np.where(official == UNSET, UNSET, split).astype(np.int8))
+        np.maximum.at(free, row, np.where(official == UNSET, split, UNSET).astype(np.int8))
         held_out[row[(official == TEST) | (official == VAL)]] = True
-    split = np.where(given == UNSET, free, given)
+    splits = np.where(given == UNSET, free, given)
     of_unit = np.full(unit.max() + 1, UNSET, np.int8)
-    np.maximum.at(of_unit, unit, split)
-    split = np.where(given == UNSET, of_unit[unit], split).astype(np.int8)
+    np.maximum.at(of_unit, unit, splits)
+    splits = np.where(given == UNSET, of_unit[unit], splits).astype(np.int8)
     occurrences = [targets[name].occurrences() for name in sorted(targets)]
-    return return_classes_to_train(split, unit, ~held_out, _smallest_names(instances), occurrences, data.split_seed)
+    return return_classes_to_train(splits, unit, ~held_out, _smallest_names(instances), occurrences, data.split_seed)
 
 
 def _smallest_names(instances: Instances) -> list[str]:
-    """Of an instance that several sources name, the name that comes first in the alphabet."""
+    """Return each instance's name; of an instance in several sources, the alphabetically first one."""
     found = [""] * len(instances)
     for row, names in zip(instances.rows, instances.names(), strict=True):
         for instance, name in zip(row, names, strict=True):
@@ -52,9 +53,10 @@ def _smallest_names(instances: Instances) -> list[str]:
 
 
 def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, warnings: list[str]) -> np.ndarray:
-    """Official splits may hold one picture on two sides: it stays where it is judged, and leaves the others.
+    """Return the (N,) splits without copies across splits: test keeps an image over val, val over train.
 
-    `split` and `exact` are (N,); returns the new (N,) sides.
+    Official splits may hold exact duplicates in several splits. The lower copies become `DROPPED`, and a warning is
+    added. `split` (N,) are the splits, `exact` (N,) numbers that are equal for exact duplicates.
     """
     _, content = np.unique(exact, return_inverse=True)
     highest = np.full(content.max() + 1, TRAIN, np.int8)
@@ -63,12 +65,12 @@ def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, warni
     if leaks.any():
         shown = ", ".join(instances.item(n).identity for n in np.flatnonzero(leaks)[:SHOWN])
         warnings.append(
-            f"{int(leaks.sum())} images have an exact duplicate on a side that is held out and were left out: {shown}."
+            f"{int(leaks.sum())} images have an exact duplicate in a held-out split and were left out: {shown}."
         )
     return np.where(leaks, DROPPED, split).astype(np.int8)
 
 
-def report_near(
+def count_near_duplicates(
     near: np.ndarray,
     exact: np.ndarray,
     groups: np.ndarray,
@@ -76,33 +78,35 @@ def report_near(
     instances: Instances,
     warnings: list[str],
 ) -> int:
-    """The number of near duplicates that are neither exact nor of one group; a warning if they lie on two sides.
+    """Return the number of near duplicates that are neither exact duplicates nor in the same group.
 
-    All arrays are (N,): representatives, contents, groups and sides.
+    Adds a warning if some are in different splits. All arrays are (N,): representatives, contents, groups and splits.
     """
     pairs = np.flatnonzero((near != np.arange(len(near))) & (exact != exact[near]) & (groups != groups[near]))
-    split_up = pairs[(split[pairs] != split[near[pairs]]) & (split[pairs] != DROPPED)]
-    if len(split_up):
-        shown = ", ".join(f"{instances.item(n).identity} and {instances.item(near[n]).identity}" for n in split_up[:3])
+    across = pairs[(split[pairs] != split[near[pairs]]) & (split[pairs] != DROPPED)]
+    if len(across):
+        shown = ", ".join(f"{instances.item(n).identity} and {instances.item(near[n]).identity}" for n in across[:3])
         warnings.append(
-            f"{len(split_up)} near duplicates lie on two sides ({shown}); "
-            "--data.keep_near_duplicates_together keeps them on one."
+            f"{len(across)} near duplicates are in different splits ({shown}); "
+            "--data.keep_near_duplicates_together puts them in the same one."
         )
     return len(pairs)
 
 
-def report_copies(
+def copy_warnings(
     unlabelled: Sequence[str], split: np.ndarray, targets: Mapping[str, Target], instances: Instances
 ) -> list[str]:
-    """Say which sources without labels hold copies, in other files, of images that tasks are judged by; `split` is
-    (N,)."""
+    """Return a warning for each unlabelled source that holds copies of validation or test images of a task.
+
+    A copy is another file with the same content. `split` holds the (N,) splits.
+    """
     labelled = np.zeros(len(split), bool)
     for target in targets.values():
         labelled |= target.labelled
-    judged = labelled & ((split == TEST) | (split == VAL))
-    files: dict[int, set[object]] = {}  # content -> the files that a task's source calls it by
+    evaluated = labelled & ((split == TEST) | (split == VAL))
+    files: dict[int, set[object]] = {}  # content -> its files in the sources of tasks
     for source, row in zip(instances.loaded, instances.rows, strict=True):
-        for i in np.flatnonzero(judged[row]) if source.name not in unlabelled else ():
+        for i in np.flatnonzero(evaluated[row]) if source.name not in unlabelled else ():
             files.setdefault(int(source.hashes[i]), set()).add(source.items[i].path)
     found = []
     for source in (s for s in instances.loaded if s.name in unlabelled):
@@ -116,8 +120,8 @@ def report_copies(
     return found
 
 
-def report_order(tasks: Mapping[str, Task], targets: Mapping[str, Target], instances: Instances) -> list[str]:
-    """Say which tasks' labels are only the order of their files or folders."""
+def label_leak_warnings(tasks: Mapping[str, Task], targets: Mapping[str, Target], instances: Instances) -> list[str]:
+    """Return a warning for each task whose labels only count its files or folders."""
     numbers = {source.name: number for number, source in enumerate(instances.loaded)}
     found = []
     for name, task in tasks.items():
@@ -125,22 +129,22 @@ def report_order(tasks: Mapping[str, Task], targets: Mapping[str, Target], insta
         target, row = targets[name], instances.rows[number]
         identities = [item.identity for item in instances.loaded[number].items]
         own = Target(target.kind, target.class_names, target.values[row], target.masks)
-        found.append(order_warning(name, own, identities))
+        found.append(label_leak(name, own, identities))
     return [warning for warning in found if warning is not None]
 
 
 def check_tasks(targets: Mapping[str, Target], split: np.ndarray) -> None:
-    """Raise `UserError` naming a task with nothing to learn from or to be tested on, or with classes never taught.
+    """Raise `UserError` for a task without labelled train or test images, or with test classes missing in train.
 
-    `split` holds the (N,) sides.
+    `split` holds the (N,) splits.
     """
     for task, target in targets.items():
-        for side in (TRAIN, TEST):
-            if not (target.labelled & (split == side)).any():
+        for needed in (TRAIN, TEST):
+            if not (target.labelled & (split == needed)).any():
                 raise UserError(
-                    f"task {task!r} has no labelled image for {SPLITS[side]} "
+                    f"task {task!r} has no labelled image for {SPLITS[needed]} "
                     f"(of {int(target.labelled.sum())} labelled ones). Give it more images, "
-                    "another --data.split_seed, or a split of its own."
+                    f"another --data.split_seed, or its own split (--tasks.{task}.split)."
                 )
         rows, classes = target.occurrences()
         unseen = np.setdiff1d(classes[split[rows] == TEST], classes[split[rows] == TRAIN])
