@@ -52,7 +52,7 @@ def test_steps_draw_what_they_would_draw_alone(images: Tensor) -> None:
     ("steps", "words"),
     [
         ({"chain": {}}, "must not name chain itself"),
-        ({"rotation": {}}, "must repair pixels; rotation asks a question"),
+        ({"rotation": {}}, "must repair pixels; rotation does not"),
         ({"grid_mask": {"fill": "noise"}}, r"chain\.steps\.grid_mask: fill"),
         ({"grid_mask": {"gird": 3}}, r"chain\.steps\.grid_mask: .*gird"),
         ({"gridmask": {}}, r"unknown pretext 'gridmask'\. Did you mean 'grid_mask'"),

@@ -147,7 +147,7 @@ def test_the_reference_is_opencv(images: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"grid": "4by4"}, r"grid must be cells a side.*'4by4'"),
+        ({"grid": "4by4"}, r"grid must be cells per side.*'4by4'"),
         ({"grid": []}, "at least one grid"),
         ({"grid": 1}, "at least two cells"),
         ({"hidden": "ratio", "ratio": 1.0}, r"ratio must lie in \(0, 1\); found 1\.0"),

@@ -1,1 +1,1 @@
-"""One file per pretext task: damage an image, learn to undo it. `contract.py` says what each must give."""
+"""Pretext tasks, one file each: damage an image, learn to undo it. `contract.py` defines the interface."""

@@ -1,8 +1,8 @@
 """Deblurring: predict the sharp image from a blurred one, as the difference to it.
 
-A denoising autoencoder's task with Gaussian blur as the damage (Vincent et al., 2010, sec. 3; Bansal et al., "Cold
-diffusion", 2022, https://arxiv.org/abs/2208.09392, sec. 4.1). Differs from downsampling: every pixel stays, at full
-resolution, with its fine detail weakened and not removed.
+The task of a denoising autoencoder with Gaussian blur as the damage (Vincent et al., 2010, sec. 3; Bansal et al., "Cold
+diffusion", 2022, https://arxiv.org/abs/2208.09392, sec. 4.1). Unlike downsampling, blur keeps the resolution and
+weakens fine detail instead of removing it.
 """
 # B images, C channels, H W pixels, S sigmas
 
@@ -20,20 +20,20 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
-SHARPENING = 1.0  # unsharp mask's usual amount: as much detail again as a second blur takes away
+SHARPENING = 1.0  # the usual amount of an unsharp mask: adds the detail that a second blur removes
 
 
 @PRETEXTS.register("blur")
 @dataclass(frozen=True, kw_only=True)
 class Blur(Pretext):
-    """Blurs by a Gaussian; scored on all pixels by mean squared error."""
+    """Blurs with a Gaussian; scored on all pixels by mean squared error."""
 
     sigma: float | list[float] = 2.0
-    """Standard deviation of the Gaussian in pixels; a list is drawn from per image."""
+    """Standard deviation of the Gaussian, in pixels, above 0; a list: one is drawn for each image."""
 
     def __post_init__(self) -> None:
         if not self._sigmas or min(self._sigmas) <= 0:
-            raise UserError(f"blur.sigma must be above 0, or a list of such; found {self.sigma!r}.")
+            raise UserError(f"blur.sigma must be above 0, or a list of such numbers; found {self.sigma!r}.")
 
     @property
     def _sigmas(self) -> list[float]:
@@ -74,7 +74,7 @@ class Blur(Pretext):
         return (blurred + SHARPENING * (blurred - self._blurred(blurred, draw))).clamp(0, 1)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
-        """The image at every sigma."""
+        """The image blurred with every sigma."""
         sigmas = torch.tensor(self._sigmas, device=images.device)
         return images.expand(len(sigmas), -1, -1, -1), {"sigma": sigmas}
 
@@ -83,7 +83,7 @@ class Blur(Pretext):
         return [f"sigma{sigma:g}" for sigma in self._sigmas]
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """The blurred image as it is, and sharpened."""
+        """The blurred image, unchanged and sharpened."""
         return {"blurred": self.corrupt(images, draw), "unsharp_masking": self.reference(images, draw)}
 
     def _blurred(self, images: Tensor, draw: Draw) -> Tensor:

@@ -1,8 +1,8 @@
-"""Several damages on one image, one target: the undamaged image.
+"""Several damages on one image; the target is the undamaged image.
 
-By default grey, coarse and with a hidden cell at once, as in the composed corruptions of denoising autoencoders
-(Vincent et al., 2010, sec. 3). Masks come first, whatever the order given, so that no later resampling or blur can
-spread what was hidden; what stands in hidden pixels meanwhile is a smooth interpolation of the visible ones.
+By default the image is grey, coarse and has one hidden cell, as in the composed corruptions of denoising autoencoders
+(Vincent et al., 2010, sec. 3). Masks are applied first, whatever the given order, and hidden pixels are filled with a
+smooth interpolation of the visible ones, so that a later resampling or blur cannot spread hidden content.
 """
 # B images, C channels, H W pixels
 
@@ -29,18 +29,18 @@ DEFAULT_STEPS = ("grid_mask", "decolorise", "downsample")
 @PRETEXTS.register("chain")
 @dataclass(frozen=True, kw_only=True)
 class Chain(Pretext):
-    """Applies its steps one after another; scored on all pixels by mean squared error."""
+    """Applies several pretexts one after another; scored on all pixels by mean squared error."""
 
     steps: dict[str, Any] = field(default_factory=dict)
-    """Pretext -> its options ({} for none), in order; default: grid_mask, decolorise, downsample as they are. At most
-    one may hide pixels, and it comes first."""
+    """Mapping from a pretext to its options ({}: its defaults), in order. Default: grid_mask, decolorise, downsample.
+    At most one may hide pixels; it is applied first."""
 
     def __post_init__(self) -> None:
         if "chain" in self.steps:
             raise UserError("chain.steps must not name chain itself.")
-        questions = [name for name, pretext in self._steps.items() if not pretext.repairs]
-        if questions:
-            raise UserError(f"chain.steps must repair pixels; {questions[0]} asks a question.")
+        others = [name for name, pretext in self._steps.items() if not pretext.repairs]
+        if others:
+            raise UserError(f"chain.steps must repair pixels; {others[0]} does not.")
         for name, pretext in self._steps.items():
             if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
                 raise UserError(
@@ -60,7 +60,7 @@ class Chain(Pretext):
         return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))
 
     def step(self, name: str) -> Pretext:
-        """One of the chained pretexts; raises `KeyError` for another name."""
+        """Return the chained pretext `name`; raises `KeyError` for an unknown one."""
         return self._steps[name]
 
     def check(self, shape: Shape) -> None:
@@ -88,7 +88,7 @@ class Chain(Pretext):
         return torch.stack(masks).any(0) if masks else None
 
     def hidden_tokens(self, shape: Shape, grid: tuple[int, int]) -> int | None:
-        """Those of the only step that hides pixels."""
+        """The number of the step that hides pixels; None if that is unknown."""
         counts = [pretext.hidden_tokens(shape, grid) for pretext in self._steps.values()]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
@@ -105,14 +105,14 @@ class Chain(Pretext):
         return torch.where(self.usable(images), value, 0.0)
 
     def scored(self, images: Tensor, draw: Draw) -> Tensor:
-        """All pixels: every one is damaged by some step."""
+        """All pixels, since every pixel is damaged by some step."""
         return torch.ones_like(images[:, :1], dtype=torch.bool)
 
     def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
         return (damaged + prediction).clamp(0, 1)
 
     def reference(self, images: Tensor, draw: Draw) -> Tensor:
-        """OpenCV's inpainting first, then what the other steps leave of it."""
+        """OpenCV's inpainting, damaged by the other steps."""
         return self._damaged(images, draw, inpaint)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
@@ -141,7 +141,7 @@ class Chain(Pretext):
         return shares
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """Inpainted, grey and coarse."""
+        """The reference, named `inpainting`."""
         return {"inpainting": self.reference(images, draw)}
 
     def _damaged(self, images: Tensor, draw: Draw, fill: Any) -> Tensor:
@@ -158,7 +158,7 @@ def _hides(pretext: Pretext) -> bool:
 
 
 def _own(draw: Draw, name: str) -> Draw:
-    """One step's part of the draw."""
+    """The draw of one step."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in draw.items() if key.startswith(prefix)}
 

@@ -1,16 +1,17 @@
-"""Instance discrimination: tell which damaged views show the same image, by embeddings that agree.
+"""Instance discrimination: learn embeddings that tell which damaged views show the same image.
 
 Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), 2020,
-https://arxiv.org/abs/2002.05709, sec. 2: a random crop of random shape, a mirror image, changed and lost colours;
-normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1). Several
-small views of an image teach more in the same time than two large ones (Caron et al., "Unsupervised learning of visual
-features by contrasting cluster assignments", 2020, https://arxiv.org/abs/2006.09882, sec. 3.2, multi-crop).
+https://arxiv.org/abs/2002.05709, sec. 2: a random crop of random aspect ratio, a horizontal flip, colour jitter and
+grey; normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
+Several small views of an image teach more in the same time than two large ones (Caron et al., "Unsupervised learning of
+visual features by contrasting cluster assignments", 2020, https://arxiv.org/abs/2006.09882, sec. 3.2, multi-crop).
 
-Differs from the papers: the loss is in units of its chance value, log(n - V + 1) for n views, V of each image, so that
-it does not change with the batch; of more than two views each pair is told from other images' views alone, and all are
-of one size; a stretched crop may reach beyond the image, whose rim is repeated there; saturation and hue are one
-linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at small sizes only hides detail;
-in a mixture, or with several processes, an image is compared with the views of its own part of the batch.
+Differs from the papers: the loss is divided by its chance value, log(n - V + 1) for n views, V of each image, so that
+its scale does not depend on the batch size; with more than two views the negatives of a pair are only views of other
+images, and all views have one size; a stretched crop may reach beyond the image, whose border is repeated there;
+saturation and hue are one linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at
+small sizes only hides detail; in a mixture, or with several processes, negatives come only from the image's own part of
+the batch.
 """
 # B views, C channels, H W pixels, K embedding width
 
@@ -31,34 +32,34 @@ from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.colour import LUMA
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
-NOBODY = -1e9  # a similarity that no exponential shows; finite, so that a batch without strangers has a gradient
-HUE = 0.1  # of a full turn, at most, at strength 0.5: the paper's ratio of hue to brightness
+EXCLUDED = -1e9  # similarity of excluded pairs: its exponential is 0; finite, so that gradients exist without negatives
+HUE = 0.1  # largest rotation at strength 0.5, as a share of a full turn: the paper's ratio of hue to brightness
 
 
 @PRETEXTS.register("contrast")
 @dataclass(frozen=True, kw_only=True)
 class Contrast(Pretext):
-    """Embeds views of each image so that they are nearest to each other; a step needs two images or more."""
+    """Embeds views so that those of one image are nearest to each other; a step needs two images or more."""
 
     temperature: float = 0.2
-    """Divides cosine similarities, above 0; smaller looks at the hardest strangers only."""
+    """Divisor of cosine similarities, above 0; a smaller one gives the hardest negatives more weight."""
     views: int = 2
-    """Of each image, at least 2."""
+    """Views of each image, at least 2."""
     view_size: int = 0
-    """Pixels of a view's sides, at most the image's; 0: those of the image. Smaller ones are faster."""
+    """Side of a view in pixels, at most the image's; 0: the image's own size. Smaller views are faster."""
     smallest_crop: float = 0.3
-    """Smallest share of the image's area that a view shows, in (0, 1]."""
+    """Smallest share of the image's area in a view, in (0, 1]."""
     stretch: float = 1.78
-    """A crop is at most so many times as wide as high, or as high as wide; 1: square. A stretched one may reach beyond
-    the image, whose rim is repeated there."""
+    """Largest ratio between the sides of a crop, at least 1; 1: square. A stretched crop may reach beyond the image,
+    whose border is repeated there."""
     colour: float = 0.5
-    """Strength of changes in brightness, contrast, saturation and hue, in [0, 1]; 0: none."""
+    """Strength of the jitter of brightness, contrast, saturation and hue, in [0, 1]; 0: none."""
     grey: float = 0.2
     """Share of views without colour, in [0, 1]."""
     mirror: bool = True
-    """Whether half of the views are mirrored; false where left and right mean something."""
+    """true: mirror half of the views; false: none, for images where left and right have a meaning."""
     width: int = 128
-    """Numbers in an embedding."""
+    """Length of an embedding, at least 2."""
 
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "embedding"
 
@@ -96,9 +97,12 @@ class Contrast(Pretext):
         return self.views
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
-        """`image` (B,) int64: equal for views of one image. `window` (B, 4): height and width of the crop as shares of
-        the image's, and its centre's offset from the image's, down and across, in half images. `mirrored` (B,) bool.
-        `light` (B, 4): factors of brightness, contrast and saturation, and the hue's turn in radians."""
+        """`image` (B,) int64, equal for views of one image; `window` (B, 4), `mirrored` (B,) bool, `light` (B, 4).
+
+        `window` is the crop's height and width as shares of the image's, and the offset of its centre from the
+        image's, down and across, in half images. `light` holds the factors of brightness, contrast and saturation, and
+        the rotation of the hue in radians.
+        """
         side = keys.uniform(low=self.smallest_crop).sqrt()
         offset = keys.uniform(2, -1.0, 1.0)
         wider = (keys.fold("stretch").uniform(low=-1.0) * (math.log(self.stretch) / 2)).exp()
@@ -114,25 +118,25 @@ class Contrast(Pretext):
         return self._coloured(self._cropped(images, draw), draw["light"])
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:
-        """(B,) int64: views of one image have one number."""
+        """(B,) int64, equal for views of one image."""
         return draw["image"]
 
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
-        """NT-Xent in units of chance. A view without another of its image carries none."""
+        """NT-Xent divided by its chance value; 0 for a view without another view of its image."""
         image = draw["image"]
-        if len(image) <= self.views:  # nobody to be mistaken for
+        if len(image) <= self.views:  # no negatives
             return prediction.float().sum(1) * 0.0
         unit = F.normalize(prediction.float(), dim=1)
-        similar = unit @ unit.T / self.temperature
-        same = image[:, None] == image
-        strangers = similar.masked_fill(same, NOBODY).logsumexp(1, keepdim=True)
-        others = same ^ torch.eye(len(image), dtype=torch.bool, device=image.device)
-        # of each pair: -log(e^s / (e^s + sum over strangers))
-        surprise = F.softplus(strangers - similar).masked_fill(~others, 0.0).sum(1)
-        return surprise / others.sum(1).clamp(min=1) / math.log(len(image) - self.views + 1)
+        similarity = unit @ unit.T / self.temperature
+        same_image = image[:, None] == image
+        negatives = similarity.masked_fill(same_image, EXCLUDED).logsumexp(1, keepdim=True)
+        positives = same_image ^ torch.eye(len(image), dtype=torch.bool, device=image.device)
+        # of each positive pair: -log(e^s / (e^s + sum over negatives))
+        pair_losses = F.softplus(negatives - similarity).masked_fill(~positives, 0.0).sum(1)
+        return pair_losses / positives.sum(1).clamp(min=1) / math.log(len(image) - self.views + 1)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
-        """One view that stands for all, as there are endlessly many: the middle, half as large, in plain colours."""
+        """One view that represents all: the central half of each side, with unchanged colours."""
         device = images.device
         draw = {
             "image": torch.zeros(1, dtype=torch.int64, device=device),
@@ -143,11 +147,11 @@ class Contrast(Pretext):
         return images[:1], draw
 
     def damages(self, shape: Shape) -> list[str]:
-        """`views`: all of them."""
+        """`views`: the only name, for views of any kind."""
         return ["views"]
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
-        """Each view's window of its image, at the views' size, bilinear; beyond the image its rim is repeated."""
+        """(B, C, *input_size): each view's window, bilinear; beyond the image its border is repeated."""
         size = self.input_size(image_shape(images))
         height, width, down, across = draw["window"].unbind(1)
         width = torch.where(draw["mirrored"], -width, width)
@@ -157,7 +161,7 @@ class Contrast(Pretext):
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _coloured(self, views: Tensor, light: Tensor) -> Tensor:
-        """Brightness, contrast about the view's mean, saturation and hue; of grey views, brightness and contrast."""
+        """Views with changed brightness, contrast about the mean and, for RGB, saturation and hue."""
         brightness, contrast, saturation, turn = light.to(views.dtype)[:, :, None, None].unbind(1)  # (B, 1, 1) each
         views = views * brightness[:, None]
         if views.shape[1] == 3:
@@ -167,8 +171,8 @@ class Contrast(Pretext):
 
 
 def _colour_map(saturation: Tensor, turn: Tensor) -> Tensor:
-    """(B, 3, 3): RGB -> RGB of the same luma, its chroma times `saturation` and turned by `turn` radians, (B, 1, 1)."""
-    # the YIQ space of NTSC television (SMPTE 170M): luma, and two axes of chroma at right angles
+    """(B, 3, 3) maps of RGB that keep luma, scale chroma by `saturation` and rotate it by `turn` radians, (B, 1, 1)."""
+    # the YIQ space of NTSC television (SMPTE 170M): luma and two orthogonal axes of chroma
     to_yiq = constant((LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)), turn.device, turn.dtype)
     cosine, sine = (saturation * wave(turn) for wave in (torch.cos, torch.sin))
     one, zero = torch.ones_like(turn), torch.zeros_like(turn)

@@ -2,8 +2,8 @@
 
 Larsson et al., "Colorization as a proxy task for visual understanding", 2017, https://arxiv.org/abs/1703.04044; the
 classification over quantised colours is Zhang et al., "Colorful image colorization", 2016,
-https://arxiv.org/abs/1603.08511, sec. 2.2. Differs from the papers: chroma is regressed by Huber's loss by default,
-which squared error on pixels (our skill) rewards; bins are assigned hard, and their prior is analytic (`colour.py`).
+https://arxiv.org/abs/1603.08511, sec. 2.2. Differs from the papers: by default chroma is regressed with the Huber loss,
+which fits our skill, a squared error on pixels; bins are assigned hard, and their prior is analytic (`colour.py`).
 """
 # B images, H W pixels, Q colour bins
 
@@ -22,24 +22,22 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.pretext import colour
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
-COLOURED = (
-    0.01  # mean of (largest - smallest channel) above which an image has colour: JPEG noise in grey ones is below
-)
-
-LUMA_STEPS = 12  # damped steps to the lightness whose colour has the luma seen; undamped ones overshoot near the gamut
+# mean of (largest - smallest channel) above which an image has colour: JPEG noise in grey images stays below
+COLOURED = 0.01
+LUMA_STEPS = 12  # damped steps to the lightness that gives the input's luma; undamped ones overshoot near the gamut
 
 
 @PRETEXTS.register("decolorise")
 @dataclass(frozen=True, kw_only=True)
 class Decolorise(Pretext):
-    """Shows the grey image, asks for a and b of Lab at every pixel. Images must be RGB."""
+    """Shows the grey image and predicts a and b of Lab at every pixel. Images must be RGB."""
 
     input: Literal["luma", "lab"] = "luma"
-    """The grey image: Rec. 601 luma, or the grey of equal Lab lightness."""
+    """Grey image shown. luma: Rec. 601 luma; lab: the grey of equal Lab lightness."""
     answer: Literal["regress", "classify"] = "regress"
-    """A and b by Huber's loss, or their bin by cross-entropy."""
+    """Prediction at each pixel. regress: a and b, by the Huber loss; classify: their colour bin, by cross-entropy."""
     delta: float = 1.0
-    """Huber: errors above it, in units of 110 ab, count linearly; 1 is quadratic nearly everywhere."""
+    """Error above which the Huber loss is linear, in units of 110 ab, above 0; 1 is quadratic nearly everywhere."""
 
     meaning: ClassVar[tuple[str, ...]] = ("answer",)
 
@@ -58,7 +56,7 @@ class Decolorise(Pretext):
         return (images.amax(1) - images.amin(1)).mean((1, 2)) > COLOURED
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
-        """Nothing is left to chance."""
+        """An empty draw: nothing is random."""
         return {}
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
@@ -80,7 +78,7 @@ class Decolorise(Pretext):
         return torch.where(self.usable(images), value, 0.0)
 
     def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
-        """The predicted colours at the lightness that was seen; luma input keeps its luma."""
+        """The predicted colours at the input's lightness; with input=luma, at the input's luma."""
         ab = prediction.float() if self.answer == "regress" else colour.annealed_mean(prediction.float())
         light = colour.lightness(damaged.float())
         if self.input == "lab":

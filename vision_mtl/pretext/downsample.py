@@ -1,8 +1,8 @@
 """Downsampling: predict the sharp image from a low-resolution one, as the difference to bicubic interpolation.
 
 Dong et al., "Image super-resolution using deep convolutional networks", 2014, https://arxiv.org/abs/1501.00092; the
-residual is Kim et al., "VDSR", 2016, https://arxiv.org/abs/1511.04587, sec. 3.1. Differs from the papers: reduction is
-by area averages, which cannot alias, and factors may differ within a batch.
+residual is Kim et al., "VDSR", 2016, https://arxiv.org/abs/1511.04587, sec. 3.1. Differs from the papers: images are
+reduced by area averages, which do not alias, and factors may differ within a batch.
 """
 # B images, C channels, H W pixels
 
@@ -21,21 +21,21 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
-SHORT, BAND = 64, 32  # pixels: a side up to which one product is quickest, and of a band of a longer one
-MODES = ("nearest-exact", "bilinear", "bicubic")  # how a small image is enlarged; `exact` as in other libraries
+SHORT, BAND = 64, 32  # pixels: the longest side where one product is fastest, and the band height for longer sides
+MODES = ("nearest-exact", "bilinear", "bicubic")  # of F.interpolate; `exact` agrees with other libraries
 
 
 @PRETEXTS.register("downsample")
 @dataclass(frozen=True, kw_only=True)
 class Downsample(Pretext):
-    """Reduces the image by `factor` along each side and shows it enlarged again; scored on all pixels."""
+    """Reduces the image by `factor` and enlarges it again; scored on all pixels by mean squared error."""
 
     factor: int | list[int] = 4
-    """How many times fewer pixels along each side; a list is drawn from per image."""
+    """Factor of reduction along each side, at least 2; a list: one is drawn for each image."""
 
     def __post_init__(self) -> None:
         if not self._factors or min(self._factors) < 2:
-            raise UserError(f"downsample.factor must be 2 or more, or a list of such; found {self.factor!r}.")
+            raise UserError(f"downsample.factor must be 2 or more, or a list of such numbers; found {self.factor!r}.")
 
     @property
     def _factors(self) -> list[int]:
@@ -71,11 +71,11 @@ class Downsample(Pretext):
         return (damaged + prediction).clamp(0, 1)
 
     def reference(self, images: Tensor, draw: Draw) -> Tensor:
-        """Bicubic interpolation: the damaged image as it is shown."""
+        """Bicubic interpolation, which is the damaged image itself."""
         return self.corrupt(images, draw)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
-        """The image at every factor."""
+        """The image reduced by every factor."""
         factors = torch.tensor(self._factors, device=images.device)
         return images.expand(len(factors), -1, -1, -1), {"factor": factors}
 
@@ -84,7 +84,7 @@ class Downsample(Pretext):
         return [f"x{factor}" for factor in self._factors]
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """The small image enlarged to its nearest pixels, linearly between them, or by cubics."""
+        """The small image enlarged by every mode of `MODES`."""
         found = {mode: torch.empty_like(images) for mode in MODES}
         for factor in self._factors:
             rows = draw["factor"] == factor
@@ -94,9 +94,9 @@ class Downsample(Pretext):
 
 
 def reduce_and_enlarge(images: Tensor, factor: int, mode: str = "bicubic") -> Tensor:
-    """(B, C, H, W) -> the same size, by area averages of `factor` x `factor` pixels and interpolation back.
+    """(B, C, H, W) -> (B, C, H, W): area averages of `factor` x `factor` pixels, interpolated to the original size.
 
-    A side that `factor` does not divide is reduced to the next larger whole number of pixels. `mode` is one of `MODES`.
+    A side that `factor` does not divide is rounded up to whole pixels. `mode` is one of `MODES`.
     """
     height, width = images.shape[-2:]
     divides = height % factor == 0 and width % factor == 0
@@ -109,8 +109,7 @@ def reduce_and_enlarge(images: Tensor, factor: int, mode: str = "bicubic") -> Te
 
 
 def _average(images: Tensor, factor: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H / factor, W / factor): means of squares, by sums along whole lines: a third of the
-    time of `F.avg_pool2d` on a CPU."""
+    """(B, C, H, W) -> (B, C, H / factor, W / factor): block means, three times as fast as `F.avg_pool2d` on a CPU."""
     height, width = images.shape[-2:]
     lines = _sum(images.unflatten(2, (height // factor, factor)), 3)
     return _sum(lines.unflatten(3, (width // factor, factor)), 4).mul_(1 / factor**2)
@@ -125,9 +124,9 @@ def _sum(values: Tensor, dim: int) -> Tensor:
 
 
 def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic interpolation as products with a matrix for each side: eight times as fast on a CPU, equal to 1e-6.
+    """Bicubic interpolation as one matrix product per side; eight times as fast on a CPU, equal to 1e-6.
 
-    A pixel hangs on four of the small image: band after band of the matrix, what is 0 is left out.
+    A pixel depends on four pixels of the small image, so each band of rows multiplies only its non-zero columns.
     """
     rows, columns = (
         _bands(before, after, small.device, small.dtype) for before, after in zip(small.shape[-2:], size, strict=True)
@@ -144,7 +143,7 @@ def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Band:
-    """`weights` (n, m): what pixels `written` of a side are made of, of the small image's pixels `read`."""
+    """Pixels `written` of one side, as `weights` (n, m) of the small image's pixels `read`."""
 
     written: slice
     read: slice
@@ -153,7 +152,7 @@ class _Band:
 
 @lru_cache
 def _bands(before: int, after: int, device: torch.device, dtype: torch.dtype) -> list[_Band]:
-    """The interpolation along one side; in one piece where it is short."""
+    """The interpolation matrix of one side, split into bands; a short side is one band."""
     matrix, length = _bicubic(before, after), after if after <= SHORT else BAND
     found = []
     for start in range(0, after, length):
@@ -166,6 +165,6 @@ def _bands(before: int, after: int, device: torch.device, dtype: torch.dtype) ->
 
 @lru_cache
 def _bicubic(before: int, after: int) -> Tensor:
-    """(after, before): what `F.interpolate` makes of each unit vector."""
+    """(after, before): the matrix of `F.interpolate` along one side, from its result on unit vectors."""
     unit = torch.eye(before)[None, None]
     return F.interpolate(unit, size=(after, before), mode="bicubic", align_corners=False)[0, 0]

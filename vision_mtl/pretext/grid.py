@@ -1,4 +1,4 @@
-"""Grids laid on images: which cell a pixel is in, for a batch whose images may have grids of their own."""
+"""Grids of cells over images: the cell of every pixel, for a batch whose images may have different grids."""
 # B images, G grids to draw from, H W pixels
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GridSpec = int | str | Sequence[int | str]
 
 @dataclass(frozen=True)
 class Rectangles:
-    """Cells of one `size` (h, w) in pixels: `first` (b, 2) is each one's first row and column.
+    """Cells of one `size` (h, w) in pixels; `first` (b, 2) holds the first row and column of each.
 
-    `rows` (b,) are the images that they are in, of the batch that was asked about; None: all, in order. `aligned`:
-    whether they stand at multiples of their size, which divides the image.
+    `rows` (b,) are their images' rows in the batch; None: all rows, in order. `aligned` is True if all cells start at
+    multiples of their size and the size divides the image.
     """
 
     rows: Tensor | None
@@ -31,60 +31,60 @@ class Rectangles:
     aligned: bool
 
     def of(self, images: Tensor) -> Tensor:
-        """(B, ...) of the batch -> (b, ...): those of the images that they are in; the batch itself where all are."""
+        """Select the cells' rows of a batch: (B, ...) -> (b, ...); returns the batch itself where `rows` is None."""
         return images if self.rows is None else images[self.rows]
 
 
 @dataclass(frozen=True)
 class Grids:
-    """G grids on images of one size. `sizes` are (rows, columns)."""
+    """G grids for images of one size; `sizes` are (rows, columns) of cells."""
 
     sizes: tuple[tuple[int, int], ...]
     image_size: tuple[int, int]
 
     @property
     def counts(self) -> list[int]:
-        """Cells of each grid."""
+        """Number of cells of each grid."""
         return [rows * columns for rows, columns in self.sizes]
 
     @property
     def max_cells(self) -> int:
-        """Cells of the finest grid."""
+        """Number of cells of the finest grid."""
         return max(self.counts)
 
     def counts_of(self, which: Tensor) -> Tensor:
-        """(B,) grid of each image -> (B,) int64: its number of cells."""
+        """(B,) grid of each image -> (B,) int64 number of cells."""
         if len(self.sizes) == 1:
             return torch.full_like(which, self.max_cells)
         return _tables(self, which.device)[3][which]
 
     def cells(self, which: Tensor) -> Tensor:
-        """(B,) grid of each image -> (B, H, W) int64: the cell that each pixel is in, in raster order."""
+        """(B,) grid of each image -> (B, H, W) int64: the cell of each pixel, in raster order."""
         rows, columns, widths, _ = _tables(self, which.device)
         return rows[which][:, :, None] * widths[which][:, None, None] + columns[which][:, None, :]
 
     def mask(self, which: Tensor, hidden: Tensor) -> Tensor:
         """(B,) grids and (B, max_cells) hidden cells -> (B, 1, H, W) bool, True = hidden."""
-        if len(self.sizes) == 1:  # one grid: no gather a pixel
+        if len(self.sizes) == 1:  # one grid: copy whole rows instead of gathering pixel by pixel
             rows, columns, *_ = _tables(self, which.device)
             strips = hidden.view(-1, *self.sizes[0]).index_select(2, columns[0])  # (B, R, W)
-            return strips.index_select(1, rows[0])[:, None]  # whole rows of pixels at once
+            return strips.index_select(1, rows[0])[:, None]
         cells = self.cells(which)
         return hidden.gather(1, cells.flatten(1)).view(cells.shape)[:, None]
 
     def tokens_in_a_cell(self, grid: tuple[int, int]) -> int | None:
-        """Tokens of a grid (h, w) that lie wholly in a cell of the only grid here, if in each as many; else None."""
+        """Number of tokens of a grid (h, w) inside a cell of the only grid; None if it differs between cells."""
         (cells,) = self.sizes
         down, across = (_whole_tokens(*sides) for sides in zip(self.image_size, cells, grid, strict=True))
         found = {rows * columns for rows in down for columns in across}
         return found.pop() if len(found) == 1 else None
 
     def rectangles(self, which: Tensor, cell: Tensor) -> list[Rectangles]:
-        """(B,) grids and (B,) a cell of each -> the cells as pixels, those of one size together."""
+        """(B,) grids and (B,) one cell of each -> the cells in pixels, grouped by size."""
         sizes = _cell_sizes(self)
         corners, extents = _corners(self, which.device)
-        if len(sizes) == 1:  # all rows: nothing to look for, so a device need not be waited for
-            first = corners[0].index_select(0, cell)  # (B, 2); grids whose cells have one size are one grid
+        if len(sizes) == 1:  # all rows: no search, hence no GPU synchronisation
+            first = corners[0].index_select(0, cell)  # (B, 2); cells of a single size mean a single grid
             return [Rectangles(None, first, sizes[0], aligned=True)]
         first, size = corners[which, cell], extents[which, cell]
         found = []
@@ -95,7 +95,7 @@ class Grids:
         return found
 
 
-# tables are kept on the device that asked: sending them again would wait for it
+# cached per device: another transfer would synchronise with the GPU
 @lru_cache
 def _tables(grids: Grids, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(G, H) row and (G, W) column of each pixel, (G,) columns and (G,) cells of each grid."""
@@ -121,7 +121,7 @@ def _corners(grids: Grids, device: torch.device) -> tuple[Tensor, Tensor]:
 
 @lru_cache
 def _whole_tokens(length: int, cells: int, tokens: int) -> frozenset[int]:
-    """Along one side: how many tokens lie wholly in a cell, each number that occurs."""
+    """The distinct numbers of tokens that lie inside one cell, along one side of the image."""
     side, edges = length // tokens, cell_edges(length, cells)
     starts = range(0, tokens * side, side)
     return frozenset(sum(a <= t and t + side <= b for t in starts) for a, b in itertools.pairwise(edges))
@@ -129,7 +129,7 @@ def _whole_tokens(length: int, cells: int, tokens: int) -> frozenset[int]:
 
 @lru_cache
 def _cell_sizes(grids: Grids) -> list[tuple[int, int]]:
-    """The sizes that cells have, each once."""
+    """The distinct cell sizes."""
     sizes = _corners(grids, torch.device("cpu"))[1].flatten(0, 1).unique(dim=0).tolist()
     return [(height, width) for height, width in sizes if height]
 
@@ -146,7 +146,7 @@ def parse_grids(spec: GridSpec) -> tuple[tuple[int, int], ...]:
     for one in specs:
         parts = str(one).lower().split("x")
         if len(parts) > 2 or not all(part.strip().isdigit() and int(part) >= 1 for part in parts):
-            raise UserError(f"grid must be cells a side (4) or rows x columns (3x5), or a list of such; found {one!r}.")
+            raise UserError(f"grid must be cells per side (4), rows x columns (3x5) or a list of these; found {one!r}.")
         sizes.append((int(parts[0]), int(parts[-1])))
     if not sizes:
         raise UserError("grid must name at least one grid; found an empty list.")

@@ -1,13 +1,14 @@
-"""Grid masking: lay a grid on the image, hide cells, repair them from the rest.
+"""Grid masking: hide cells of a grid over the image and repair them from the rest.
 
-`hidden: one` hides exactly one cell, so that one image gives as many damaged instances as the grid has cells. `ratio`
-hides any subset (He et al., "Masked autoencoders", 2022, https://arxiv.org/abs/2111.06377); `after` all cells after a
-point in raster order (the image analogue of next-word prediction; Chen et al., "Generative pretraining from pixels",
-2020); `centre` the middle from its context and `all_but_centre` the context from its middle (as CBOW and skip-gram do;
-Pathak et al., "Context encoders", 2016, https://arxiv.org/abs/1604.07379).
+`hidden: one` hides exactly one cell, so that one image gives one damaged instance for each cell of the grid. `ratio`
+hides a random subset (He et al., "Masked autoencoders", 2022, https://arxiv.org/abs/2111.06377); `after` hides all
+cells after a point in raster order (the image analogue of next-word prediction; Chen et al., "Generative pretraining
+from pixels", 2020); `centre` hides the middle, to be predicted from its context, and `all_but_centre` the context, to
+be predicted from the middle (as CBOW and skip-gram do; Pathak et al., "Context encoders", 2016,
+https://arxiv.org/abs/1604.07379).
 
-Differs from the papers: the repair is by default the difference to a smooth interpolation of the visible pixels
-(`smooth.py`; solved exactly for one cell, `membrane.py`), so an untrained network is already level with classic
+Differs from the papers: by default the network predicts the difference to a smooth interpolation of the visible pixels
+(`smooth.py`; solved exactly for one cell by `laplace_fill.py`), so that an untrained network already equals classic
 inpainting.
 """
 # B images, C channels, H W pixels, n cells
@@ -33,7 +34,7 @@ from vision_mtl.pretext.laplace_fill import fill_rectangle
 from vision_mtl.pretext.smooth import fill_smoothly, mean_of_visible, visible_mean
 from vision_mtl.pretext.windows import Windows
 
-HATCH = 6  # pixels between the lines that mark hidden cells in pictures
+HATCH = 6  # pixels from line to line in the hatching of hidden cells
 
 
 @PRETEXTS.register("grid_mask")
@@ -42,17 +43,19 @@ class GridMask(Pretext):
     """Hides cells of a grid; scored on hidden pixels by mean squared error."""
 
     grid: int | str | list[int | str] = 4
-    """Cells a side, or rows x columns as 3x5; a list is drawn from per image."""
+    """Cells per side, or rows x columns as 3x5; a list: one is drawn for each image."""
     hidden: Literal["one", "ratio", "after", "centre", "all_but_centre"] = "one"
-    """Which cells are hidden."""
+    """Hidden cells. one: a single random cell; ratio: a random subset; after: all cells after a random one in raster
+    order; centre: the middle cells; all_but_centre: all others."""
     ratio: float = 0.6
-    """Share of the cells that hidden=ratio hides, at least one and never all."""
+    """Share of hidden cells for hidden=ratio, in (0, 1); at least one cell is hidden and one visible."""
     fill: Literal["mean", "zero", "noise", "learned"] = "mean"
-    """What stands in hidden pixels: mean of the visible ones."""
+    """Colour of hidden pixels in the encoder's input. mean: the mean of the visible pixels; zero: black; noise: uniform
+    noise; learned: one colour that the model learns."""
     instances_per_image: int | Literal["all"] = 1
-    """How many of its one-cell instances an image gives in an epoch."""
+    """Damaged copies of an image in an epoch, each with another hidden cell, for hidden=one. all: one for each cell."""
     residual: bool = True
-    """Predict the difference to a smooth interpolation; else to the mean of the visible pixels."""
+    """true: predict the difference to a smooth interpolation; false: to the mean of the visible pixels."""
 
     meaning: ClassVar[tuple[str, ...]] = ("residual",)
 
@@ -75,7 +78,7 @@ class GridMask(Pretext):
 
     @cached_property
     def learned_fill(self) -> bool:
-        """True if the model, which owns the parameter, must put its learned colour where pixels are hidden."""
+        """True if the model fills hidden pixels with its own learned colour."""
         return self.fill == "learned"
 
     def check(self, shape: Shape) -> None:
@@ -91,7 +94,7 @@ class GridMask(Pretext):
         return min(self._grids(shape).counts) if self.instances_per_image == "all" else self.instances_per_image
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
-        """`grid` (B,) which of the grids, `cells` (B, n) bool hidden cells, and `noise` (B, C, H, W) if that fills."""
+        """`grid` (B,) int64 number of the grid, `cells` (B, n) bool hidden cells, `noise` (B, C, H, W) for noise."""
         grids = self._grids(shape)
         shared = keys.shared_by_instances()
         if len(grids.sizes) == 1:  # nothing to draw
@@ -130,7 +133,7 @@ class GridMask(Pretext):
         if self.fill == "noise":
             return torch.where(mask, draw["noise"].to(images.dtype), images)
         damaged = blank(images, mask)
-        # into the same memory: a second fresh picture would cost as much as all the rest
+        # in place: allocating a second picture would cost as much as all the rest
         return (
             damaged.addcmul_(mask.to(images.dtype), mean_of_visible(damaged, mask)) if self.fill == "mean" else damaged
         )
@@ -153,14 +156,14 @@ class GridMask(Pretext):
         return inpaint(images, self.mask(draw, image_shape(images)))
 
     def picture(self, images: Tensor, draw: Draw) -> Tensor:
-        """Hidden cells hatched, whatever fills them for the encoder: a mean colour would hardly be seen."""
+        """The image with hidden cells hatched, since the fill of the encoder's input is hard to see."""
         height, width = images.shape[-2:]
         stripes = torch.arange(height, device=images.device)[:, None] + torch.arange(width, device=images.device)
         hatch = torch.where(stripes % HATCH < HATCH // 2, 0.45, 0.85).to(images.dtype)
         return torch.where(self.mask(draw, image_shape(images)), hatch, images)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
-        """All one-cell instances of one image, grid after grid, cells in raster order."""
+        """Every one-cell instance of one image, grid by grid, cells in raster order."""
         grids = self._grids(image_shape(images))
         which = torch.arange(len(grids.sizes)).repeat_interleave(torch.tensor(grids.counts))  # (n,)
         cells = torch.cat([torch.eye(count, grids.max_cells, dtype=torch.bool) for count in grids.counts])
@@ -173,67 +176,67 @@ class GridMask(Pretext):
         return [f"{rows}x{cols}/r{r}c{c}" for rows, cols in sizes for r in range(rows) for c in range(cols)]
 
     def damage_shares(self, shape: Shape) -> Tensor:
-        """Every grid alike, and within it every cell."""
+        """Uniform over the grids, and over the cells of each."""
         counts = self._grids(shape).counts
         return torch.cat([torch.full((count,), 1 / (count * len(counts))) for count in counts])
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
-        """The mean of the visible pixels, and OpenCV's inpainting."""
+        """The mean of the visible pixels and OpenCV's inpainting."""
         mask = self.mask(draw, image_shape(images))
         mean = visible_mean(images, mask).expand_as(images)
         return {"visible_mean": mean, "inpainting": inpaint(images, mask)}
 
     def _base(self, images: Tensor, draw: Draw) -> Tensor:
-        """(B, C, H, W): what the prediction is the difference to, from visible pixels alone."""
+        """(B, C, H, W): the image that a prediction is added to, from visible pixels only."""
         if self.hidden == "one" and self.residual:
             return self._fill_cells(images, draw)
         mask = self.mask(draw, image_shape(images))
         return fill_smoothly(images, mask) if self.residual else visible_mean(images, mask).expand_as(images)
 
     def _hide_cells(self, images: Tensor, draw: Draw) -> Tensor:
-        """A copy of the images with each one's only hidden cell filled: the rest is not touched again."""
-        cells_of = self._cells(images, draw)  # first, as then large copies follow one another
+        """A copy of the images with the single hidden cell of each filled, for hidden=one."""
+        cells_of = self._cells(images, draw)  # before the clone, so that large copies follow one another
         damaged = images.clone(memory_format=torch.contiguous_format)
         for windows, cells in cells_of:
-            part = cells.of(damaged)
-            windows.fill_(part, 0.0)
+            selected = cells.of(damaged)
+            windows.fill_(selected, 0.0)
             if self.fill == "mean":
-                count = part[0, 0].numel() - cells.size[0] * cells.size[1]
-                windows.paste_(part, part.flatten(2).sum(2, keepdim=True) / count)
+                count = selected[0, 0].numel() - cells.size[0] * cells.size[1]
+                windows.paste_(selected, selected.flatten(2).sum(2, keepdim=True) / count)
             if cells.rows is not None:
-                damaged.index_copy_(0, cells.rows, part)
+                damaged.index_copy_(0, cells.rows, selected)
         return damaged
 
     def _fill_cells(self, images: Tensor, draw: Draw) -> Tensor:
-        """A copy of the images with each one's only hidden cell interpolated."""
+        """A copy of the images with the single hidden cell of each interpolated, for hidden=one."""
         filled = images.clone(memory_format=torch.contiguous_format)
         for windows, cells in self._cells(images, draw):
-            part = cells.of(filled)
-            windows.paste_(part, fill_rectangle(part, cells.first, cells.size).flatten(2))
+            selected = cells.of(filled)
+            windows.paste_(selected, fill_rectangle(selected, cells.first, cells.size).flatten(2))
             if cells.rows is not None:
-                filled.index_copy_(0, cells.rows, part)
+                filled.index_copy_(0, cells.rows, selected)
         return filled
 
     def _loss_in_cells(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
-        """The loss where each image has one hidden cell: nothing outside of it is looked at."""
-        found = prediction.new_zeros(len(images), dtype=torch.float32)
+        """`loss` for hidden=one, computed from the pixels of the hidden cells only."""
+        losses = prediction.new_zeros(len(images), dtype=torch.float32)
         images = images.contiguous()
         for windows, cells in self._cells(images, draw):
-            part = cells.of(images)
-            true, predicted = windows.cut(part), windows.cut(cells.of(prediction))
-            base = fill_rectangle(part, cells.first, cells.size).flatten(2)
+            selected = cells.of(images)
+            true, predicted = windows.cut(selected), windows.cut(cells.of(prediction))
+            base = fill_rectangle(selected, cells.first, cells.size).flatten(2)
             loss = (predicted.float() + base - true).square().mean((1, 2))
-            found = loss if cells.rows is None else found.index_copy(0, cells.rows, loss)
-        return found
+            losses = loss if cells.rows is None else losses.index_copy(0, cells.rows, loss)
+        return losses
 
     def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Windows, Rectangles]]:
-        """Each image's only hidden cell, those of one size together, and where they are in their images."""
+        """The single hidden cell of each image, grouped by size, with the windows that address their pixels."""
         shape = image_shape(images)
         found = self._grids(shape).rectangles(draw["grid"], draw["cells"].view(torch.uint8).argmax(1))
         return [(Windows(cells.first, cells.size, shape, cells.aligned), cells) for cells in found]
 
     def _hidden_cells(self, keys: Keys, shared: Keys, grids: Grids, which: Tensor, counts: Tensor) -> Tensor:
-        """(B, max_cells) bool; cells past an image's own grid are never hidden."""
+        """(B, max_cells) bool; cells past the end of an image's own grid are never hidden."""
         number = torch.arange(grids.max_cells, device=keys.device)[None]  # (1, n)
         if self.hidden == "after":
             return (number > keys.integers(counts - 1)[:, None]) & (number < counts[:, None])
@@ -241,10 +244,10 @@ class GridMask(Pretext):
             centre = table(_centre_cells, (grids,), keys.device, torch.bool)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
         instance = keys.instance
-        if self.hidden == "one" and instance is None:  # one of each image: no order of its cells is needed
+        if self.hidden == "one" and instance is None:  # a single instance per image needs no permutation of the cells
             return number == shared.integers(counts)[:, None]
-        order = shared.bits(grids.max_cells) * grids.max_cells + number  # (B, n) places in a line, no two the same
-        if self.hidden == "ratio" and len(grids.sizes) == 1:  # as many in every image: no need to sort
+        order = shared.bits(grids.max_cells) * grids.max_cells + number  # (B, n) distinct sort keys: a permutation
+        if self.hidden == "ratio" and len(grids.sizes) == 1:  # the same number in every image: no need to sort
             last = order.kthvalue(int(self._amount(torch.tensor(grids.max_cells))), dim=1, keepdim=True).values
             return order <= last
         if len(grids.sizes) > 1:
@@ -255,7 +258,7 @@ class GridMask(Pretext):
         return order <= line.gather(1, self._amount(counts)[:, None] - 1)
 
     def _amount(self, counts: Tensor) -> Tensor:
-        """How many of so many cells, any shape, hidden=ratio hides; int64."""
+        """Number of cells that hidden=ratio hides out of `counts`, elementwise; int64."""
         return (self.ratio * counts).round().long().clamp(min=1).minimum(counts - 1)
 
     def _grids(self, shape: Shape) -> Grids:
@@ -268,7 +271,7 @@ class GridMask(Pretext):
 
 
 def _centre_cells(grids: Grids) -> Tensor:
-    """(G, max_cells) bool: the middle cell of an odd side, the middle two of an even one."""
+    """(G, max_cells) bool: True for the middle cell of an odd side and the middle two of an even one."""
     table = torch.zeros(len(grids.sizes), grids.max_cells, dtype=torch.bool)
     for row, (rows, columns) in enumerate(grids.sizes):
         cells = table[row, : rows * columns].view(rows, columns)

@@ -1,16 +1,16 @@
-"""Pixels taken away, so that nothing of them is left."""
+"""Setting hidden pixels to 0, so that nothing of them remains."""
 
 import torch
 from torch import Tensor
 
-BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a number -> whole numbers as wide
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes of a float -> the integer type of that width
 
 
 def blank(images: Tensor, mask: Tensor) -> Tensor:
-    """(B, C, H, W) floats, mask (B, 1, H, W) True = hidden -> new images, 0 where hidden; a NaN there is gone too."""
-    if images.device.type != "cpu" or images.requires_grad:  # of bits there is no gradient
+    """(B, C, H, W) floats, mask (B, 1, H, W) True = hidden -> new images with 0 in hidden pixels, NaN included."""
+    if images.device.type != "cpu" or images.requires_grad:  # bit operations have no gradient
         return torch.where(mask, 0.0, images)
-    # the bits of each number "and" all or none: half of the time of torch.where, which does not vectorise here
+    # a bitwise "and" with all ones or zeros takes half the time of torch.where, which is not vectorised here
     kept = mask.to(BITS[images.element_size()])
     kept -= 1
     return (images.view(kept.dtype) & kept).view(images.dtype)

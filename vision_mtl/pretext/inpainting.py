@@ -1,4 +1,4 @@
-"""OpenCV's inpainting: the classic repair of hidden pixels, the reference of every masking pretext."""
+"""OpenCV's inpainting: the classic repair of hidden pixels and the reference of every masking pretext."""
 # B images, C channels, H W pixels
 
 import cv2
@@ -14,8 +14,8 @@ RADIUS = 5  # pixels; the strongest of 1, 3, 5 for Telea and Navier-Stokes on on
 def inpaint(images: Tensor, mask: Tensor) -> Tensor:
     """(B, C, H, W) in [0, 1], mask (B, 1, H, W) True = hidden -> the images with hidden pixels inpainted.
 
-    Telea, "An image inpainting technique based on the fast marching method", 2004, channel by channel in 8 bits. An
-    image without a visible pixel becomes 0.5.
+    Telea, "An image inpainting technique based on the fast marching method", 2004, in 8 bits; RGB at once, other
+    images channel by channel. An image without a visible pixel becomes 0.5.
     """
     visible = blank(images, mask).clamp(0, 1)
     pixels = (visible * 255).round().byte().cpu().numpy()  # (B, C, H, W)

@@ -1,5 +1,5 @@
-"""Several pretexts in one batch, one for each image: one pass of the encoder serves them all."""
-# B images that come in, B' damaged instances that go out, b rows of one pretext
+"""Several pretexts in one batch, one for each image, with a single pass through the encoder."""
+# B input images, B' damaged instances, b rows of one pretext
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vision_mtl.pretext.preference import Preference, count_damages, mixture_sha
 
 @dataclass(frozen=True, kw_only=True)
 class Part(Request):
-    """What one pretext damaged, as the request that its head answers: a contiguous slice of the mixed batch."""
+    """The contiguous slice of a mixed batch that one pretext damaged; also the request to its head."""
 
     rows: slice  # in the mixed batch
     pretext: Pretext
-    source_rows: Tensor  # (b,) int64: each instance's image among those that came in
+    source_rows: Tensor  # (b,) int64: the input image of each instance
     images: Tensor  # (b, C, H, W), undamaged
     draw: Draw
-    num_images: int  # that the b instances were made of, as many of each
+    num_images: int  # distinct input images; each has the same number of instances
 
     def select(self, which: slice | Tensor) -> Part:
-        """Return the instances `which` (n,) as a separate part, its rows counted from 0 and each an image."""
+        """Return the instances `which` (n,) as a part of their own: rows count from 0, each instance is one image."""
         images = self.images[which]
         return replace(
             self,
@@ -45,9 +45,9 @@ class Part(Request):
 
 
 class Mixture:
-    """Gives each image one pretext, drawn in proportion to the pretexts' weights. Raises `UserError` if all are 0.
+    """Assigns one pretext to each image, drawn by the pretexts' weights. Raises `UserError` if all weights are 0.
 
-    A `preference` draws the damage as well, by its weights.
+    With a `preference`, the damage is drawn too, by the preference's weights.
     """
 
     def __init__(self, pretexts: Mapping[str, Pretext], preference: Preference | None = None) -> None:
@@ -60,10 +60,10 @@ class Mixture:
         self.preference = preference
 
     def assign(self, keys: Keys, usable: Tensor | None = None) -> Tensor:
-        """(B,) int64: each image's pretext, by number.
+        """(B,) int64: the pretext of each image, by number.
 
-        `usable` (B, K) bool: an image whose pretext has nothing to learn from it is given another, drawn by weight
-        among those that have; if none has, it keeps its own and carries no loss.
+        Where `usable` (B, K) is False for the drawn pretext, another is drawn by weight among the usable ones. An image
+        that suits no pretext keeps the first draw, and its loss is 0.
         """
         stream = keys.fold("mixture")
         first = stream.choice(self.weights)
@@ -77,19 +77,18 @@ class Mixture:
         return torch.where(keep, first, second)
 
     def hides_pixels(self, name: str) -> bool:
-        """Whether pretext `name` draws a mask."""
+        """Return True if pretext `name` has a mask."""
         return type(self.pretexts[name]).mask is not Pretext.mask
 
     def prepare(self, images: Tensor, keys: Keys, usable: Tensor | None = None) -> tuple[Tensor, list[Part]]:
-        """Damage each of the images (B, C, H, W) by its pretext: (B', C, H, W) sorted by pretext, and whose rows are
-        whose.
+        """Damage images (B, C, H, W), each by its pretext; return (B', C, H, W) sorted by pretext, and the parts.
 
-        Who gets which is settled where the keys are. Keys and `usable` (B, K), if it is known, on the CPU spare a wait
-        for the GPU that has the images.
+        The assignment is computed on the keys' device. With keys and `usable` (B, K; None: computed here) on the CPU
+        there is no GPU synchronisation.
         """
         if usable is None:
             usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)
-        assigned, damage = self._drawn(images, keys, usable.to(keys.device))
+        assigned, damage = self._draw_assignment(images, keys, usable.to(keys.device))
         keys = keys.to(images.device)
         parts: list[Part] = []
         damaged: list[Tensor] = []
@@ -98,7 +97,7 @@ class Mixture:
             rows = (assigned == number).nonzero()[:, 0]
             if len(rows) == 0:
                 continue
-            # a question draws for itself: its preferred answers would give it away
+            # a pretext without a repair draws its own damage: a preference for a class would reveal that class
             fixed = None if damage is None or not self.pretexts[name].repairs else send(damage[rows], images.device)
             rows = send(rows, images.device)
             part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
@@ -109,9 +108,9 @@ class Mixture:
         return torch.cat(damaged), parts
 
     def prepare_all(self, name: str, images: Tensor, keys: Keys, damage: Tensor | None = None) -> tuple[Part, Tensor]:
-        """Pretext `name` for every image: the part and the damaged instances (b, C, H, W), an image's side by side.
+        """Damage every image by pretext `name`; return the part and (b, C, H, W), the instances of an image adjacent.
 
-        `damage` (B,) fixes each image's damage to that number of the pretext's; every image is then one instance.
+        `damage` (B,) fixes the damage of each image by its number in the pretext; every image is then one instance.
         """
         pretext = self.pretexts[name]
         shape, num_images = image_shape(images), len(images)
@@ -125,7 +124,7 @@ class Mixture:
         keys = keys.fold(name)
         draw = pretext.sample(keys, shape) if damage is None else pretext.sample_damage(keys, images, damage)
         mask = pretext.mask(draw, shape)
-        # a damage that is fixed may hide another number of cells than a draw does
+        # a fixed damage may hide another number of cells than a drawn one
         known = partial(pretext.hidden_tokens, shape) if damage is None else None
         part = Part(
             name=name,
@@ -140,8 +139,8 @@ class Mixture:
         )
         return part, pretext.corrupt(images, draw)
 
-    def _drawn(self, images: Tensor, keys: Keys, usable: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B,) each image's pretext, and the number of its damage if a preference draws that; `usable` (B, K) bool."""
+    def _draw_assignment(self, images: Tensor, keys: Keys, usable: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B,) the pretext of each image, and (B,) its damage within that pretext, None without a preference."""
         if self.preference is None:
             return self.assign(keys, usable), None
         shape = image_shape(images)

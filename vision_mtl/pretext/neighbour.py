@@ -1,12 +1,12 @@
-"""Neighbour prediction: of two patches, is the second the true right or lower neighbour of the first?
+"""Neighbour prediction: classify whether the second of two patches is the right or lower neighbour of the first.
 
 The image analogue of next-sentence prediction, a yes/no form of Doersch et al., "Unsupervised visual representation
 learning by context prediction", 2015, https://arxiv.org/abs/1505.05192, sec. 2. As there, a gap between the patches and
-a jitter of each keep edges and lines that run on from giving the answer away.
+a jitter of each prevent a shortcut through edges that continue from patch to patch.
 
-Differs from the paper: both patches stand on one grey canvas, side by side or one above the other, so one encoder pass
-on images of the usual size serves this pretext with all others. Wrong patches come from the same image, or its colours
-would give the answer away.
+Differs from the paper: both patches are pasted on one grey canvas, next to each other or one above the other, so that
+one encoder pass on images of the usual size serves this pretext and all others. Wrong patches come from the same image;
+those of another image would be recognised by their colours.
 """
 # B images, C channels, H W pixels, P patch side (rows and columns may differ)
 
@@ -26,27 +26,27 @@ from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 GREY = 0.5  # the canvas
-SMALLEST_PATCH = 6  # pixels a side: less shows nothing to recognise
+SMALLEST_PATCH = 6  # pixels per side: smaller patches show nothing to recognise
 
 
 @PRETEXTS.register("neighbour")
 @dataclass(frozen=True, kw_only=True)
 class Neighbour(Pretext):
-    """Cuts the image into a grid of places, shows two patches, asks whether the second follows the first."""
+    """Shows two patches from a grid of places and predicts whether the second is a neighbour of the first."""
 
     grid: int = 3
-    """Places along each side of the image, 3 or more."""
+    """Places along each side of the image, at least 3."""
     gap_ratio: float = 0.25
-    """Share of a place's side left out between patches; the paper has about half a patch."""
+    """Gap between patches as a share of a place's side, at least 0; the paper uses about half a patch."""
     jitter_ratio: float = 0.1
-    """Largest shift of a patch within its place, as a share of the place's side."""
+    """Largest shift of a patch within its place, as a share of the place's side, at least 0."""
 
     output: ClassVar[Literal["pixels", "logits"]] = "logits"
     class_names: ClassVar[tuple[str, ...]] = ("stranger", "neighbour")
 
     def __post_init__(self) -> None:
         if self.grid < 3:
-            raise UserError(f"neighbour.grid must be 3 or more, or no place is a stranger; found {self.grid}.")
+            raise UserError(f"neighbour.grid must be 3 or more, so that other places remain; found {self.grid}.")
         if not (self.gap_ratio >= 0 and self.jitter_ratio >= 0 and self.gap_ratio + self.jitter_ratio < 0.8):
             raise UserError(
                 "neighbour.gap_ratio and jitter_ratio must be 0 or more and leave a fifth of the place: their sum must "
@@ -65,13 +65,15 @@ class Neighbour(Pretext):
         return 2
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
-        """`true` (B,) int64 0 or 1; `down` (B,) bool; `first`, `second` (B, 2) int64 places (row, column);
-        `shift` (B, 4) in [-1, 1): jitter of both patches, rows then columns."""
+        """`true` (B,) int64 0 or 1, `down` (B,) bool, `first` and `second` (B, 2) int64 (row, column), `shift` (B, 4).
+
+        `shift` in [-1, 1) is the jitter of both patches, rows then columns.
+        """
         true, down = keys.integers(2), keys.integers(2).bool()
         along, across = keys.integers(self.grid - 1), keys.integers(self.grid)
         first = torch.where(down[:, None], torch.stack((along, across), 1), torch.stack((across, along), 1))
         number = first[:, 0] * self.grid + first[:, 1]  # in raster order
-        follower = number + torch.where(down, self.grid, 1)  # a later place than the first
+        follower = number + torch.where(down, self.grid, 1)  # always later in raster order than the first
         stranger = keys.integers(self.grid**2 - 2)  # a place that is neither of the two
         stranger = stranger + (stranger >= number)
         stranger = stranger + (stranger >= follower)
@@ -90,14 +92,14 @@ class Neighbour(Pretext):
         return canvas
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:
-        """(B,) int64: 1 for a true neighbour."""
+        """(B,) int64: 1 for a neighbour, 0 otherwise."""
         return draw["true"]
 
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
         return F.cross_entropy(prediction.float(), draw["true"], reduction="none")
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
-        """Every ordered pair of a place that has a right neighbour and any other place, without jitter."""
+        """Every pair of a place that has a right neighbour and any other place, without jitter."""
         device = images.device
         table, true = (part.to(device) for part in self._pairs())
         draw = {
@@ -114,7 +116,7 @@ class Neighbour(Pretext):
         return [f"r{a}c{b}-r{c}c{d}" for a, b, c, d in self._pairs()[0].tolist()]
 
     def damage_shares(self, shape: Shape) -> Tensor:
-        """True neighbours half of the time, as `sample` has them."""
+        """Half for the neighbours and half for the other pairs, as in `sample`."""
         true = self._pairs()[1]
         counts = true.bincount(minlength=2)
         return 0.5 / counts[true]
@@ -133,7 +135,7 @@ class Neighbour(Pretext):
         return int(shape[1] / self.grid * keep), int(shape[2] / self.grid * keep)
 
     def _corner(self, place: Tensor, shift: Tensor, shape: Shape) -> Tensor:
-        """(B, 2) int64: a patch's upper left pixel; its place's middle, moved by the jitter."""
+        """(B, 2) int64: the upper left pixel of a patch that is centred in its place and moved by the jitter."""
         side = constant(shape[1:], place.device) / self.grid  # (2,)
         patch = constant(self._patch(shape), place.device)
         corner = (place + 0.5) * side - patch / 2 + shift * self.jitter_ratio * side / 2
@@ -141,7 +143,7 @@ class Neighbour(Pretext):
         return corner.round().long().clamp(min=0).minimum(limit)
 
     def _slot(self, number: int, down: Tensor, shape: Shape) -> Tensor:
-        """(B, 2) int64: where a patch stands on the canvas: the pair is centred, a gap between its two."""
+        """(B, 2) int64: the upper left pixel of a patch on the canvas; the pair is centred, with a gap between."""
         patch = constant(self._patch(shape), down.device)
         size = constant(shape[1:], down.device)
         reach = (size / self.grid).long().maximum(patch + 1)  # from the first patch to the second
@@ -151,7 +153,7 @@ class Neighbour(Pretext):
 
 
 def _cut(images: Tensor, corner: Tensor, patch: tuple[int, int]) -> Tensor:
-    """(B, C, H, W), corners (B, 2) -> (B, C, *patch)."""
+    """(B, C, H, W) and corners (B, 2) -> the patches (B, C, *patch)."""
     rows = corner[:, 0, None] + torch.arange(patch[0], device=images.device)  # (B, p)
     columns = corner[:, 1, None] + torch.arange(patch[1], device=images.device)
     batch = torch.arange(len(images), device=images.device)[:, None, None]
@@ -159,7 +161,7 @@ def _cut(images: Tensor, corner: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def _paste(canvas: Tensor, patch: Tensor, corner: Tensor) -> Tensor:
-    """Put patches (B, C, p, q) at corners (B, 2) of a canvas (B, C, H, W); returns a new canvas."""
+    """Return a copy of a canvas (B, C, H, W) with patches (B, C, p, q) at corners (B, 2)."""
     rows = corner[:, 0, None] + torch.arange(patch.shape[2], device=canvas.device)
     columns = corner[:, 1, None] + torch.arange(patch.shape[3], device=canvas.device)
     batch = torch.arange(len(canvas), device=canvas.device)[:, None, None]

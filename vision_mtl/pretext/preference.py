@@ -1,4 +1,4 @@
-"""Which damages of which images count more than others: what a selection says, in the form a mixture draws by."""
+"""Sampling weights of damages and images: a selection in the form that a mixture draws from."""
 # N images of the pool, R rows that differ, B images of a batch, D damages of all pretexts, one pretext after the other
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from vision_mtl.pretext.contract import Pretext, Shape
 
 @dataclass(frozen=True)
 class Preference:
-    """Damage d of image i is drawn `table[row[i], d]` times as often as without a preference, relative to the others.
+    """Weight `table[row[i], d]` of damage d on image i, relative to how often a mixture without a preference draws it.
 
-    `table` is (R, D) float32, 0 or more; `row` (N,) int64. Damages stand in the order of `Pretext.damages`, pretexts in
-    the mixture's.
+    `table` is (R, D) float32, 0 or more; `row` is (N,) int64. Damages are in the order of `Pretext.damages`, pretexts
+    in the order of the mixture.
     """
 
     table: Tensor
     row: Tensor
 
     def image_weights(self, shares: Tensor) -> Tensor:
-        """(N,) float64: how often each image is drawn, if `shares` (D,) is how often each damage was."""
+        """(N,) float64: each image's relative frequency; `shares` (D,) are the damages' without the preference."""
         return (self.table.double() @ shares.double())[self.row]
 
     def draw(self, keys: Keys, shares: Tensor, usable: Tensor) -> Tensor:
-        """(B,) int64: a damage for each image, by number; `usable` (B, D) bool says which suit it.
+        """(B,) int64: the drawn damage of each image, by number; `usable` (B, D) bool is True where a damage suits it.
 
-        An image that none of its preferred damages suits gets one of them nevertheless: it then carries no loss.
+        An image that suits none of its preferred damages still gets one of them; its loss is then 0.
         """
         table, row = (part.to(keys.device) for part in (self.table, self.row))
         weights = table[row[keys.index]].double() * shares.to(keys.device, torch.float64)  # (B, D)
@@ -43,12 +43,12 @@ class Preference:
 
 
 def count_damages(pretexts: Mapping[str, Pretext], shape: Shape) -> list[int]:
-    """How many damages each pretext has, in order."""
+    """Number of damages of each pretext, in order."""
     return [len(pretext.damages(shape)) for pretext in pretexts.values()]
 
 
 def mixture_shares(pretexts: Mapping[str, Pretext], shape: Shape) -> Tensor:
-    """(D,) of sum 1: how often a mixture without a preference draws each damage."""
+    """(D,) of sum 1: the probability of each damage in a mixture without a preference."""
     weights = torch.tensor([pretext.weight for pretext in pretexts.values()])
     parts = [w * p.damage_shares(shape) for w, p in zip(weights / weights.sum(), pretexts.values(), strict=True)]
     return torch.cat(parts)

@@ -1,8 +1,8 @@
-"""Rotation prediction: tell which quarter-turn an image was given.
+"""Rotation prediction: classify by how many quarter-turns an image was rotated.
 
 Gidaris et al., "Unsupervised representation learning by predicting image rotations", 2018,
-https://arxiv.org/abs/1803.07728, sec. 3. Differs from the paper: one random turn an image, not all four copies, so
-that a step costs one pass.
+https://arxiv.org/abs/1803.07728, sec. 3. Differs from the paper: one random turn per image instead of all four copies,
+so that a step costs one pass.
 """
 # B images, C channels, H W pixels, K classes
 
@@ -28,7 +28,7 @@ class Rotation(Pretext):
     """Predicts how many quarter-turns were applied. Images must be square."""
 
     label_smoothing: float = 0.0
-    """Share of mass given to the other turns; the paper uses none."""
+    """Probability mass spread over all turns, in [0, 1); the paper uses 0."""
 
     output: ClassVar[Literal["pixels", "logits"]] = "logits"
     class_names: ClassVar[tuple[str, ...]] = ("0°", "90°", "180°", "270°")

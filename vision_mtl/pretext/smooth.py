@@ -1,14 +1,14 @@
-"""A smooth interpolation of the visible pixels into the hidden ones, in tensor operations.
+"""Smooth interpolation of hidden pixels from the visible ones.
 
-The membrane that visible pixels hold at the border: Laplace's equation (Perez et al., "Poisson image editing", 2003,
-sec. 2), which is also the mean-square best guess for images with a 1/f^2 power spectrum. Solved from coarse to fine,
-by Chebyshev-accelerated averaging of each hidden pixel's four neighbours (Golub and Varga, 1961; Saad, "Iterative
-methods for sparse linear systems", 2003, sec. 12.3). It is what a network's repair is the difference to. One hidden
-rectangle has an exact and quicker solution: `membrane.py`.
+It solves Laplace's equation with the visible pixels as boundary values (Perez et al., "Poisson image editing", 2003,
+sec. 2), which is also the least-squares estimate for images with a 1/f^2 power spectrum. The solver goes from coarse to
+fine and applies Chebyshev-accelerated averaging of each hidden pixel's four neighbours (Golub and Varga, 1961; Saad,
+"Iterative methods for sparse linear systems", 2003, sec. 12.3). A network predicts the difference to this
+interpolation. For a single hidden rectangle, `laplace_fill.py` is exact and faster.
 
 On test crops of the packaged photographs at 64 pixels, its squared error is 10 % below Telea's inpainting for one
-hidden cell of 4 x 4 (2 x 2: 12 %, 8 x 8: 18 %), so an untrained network starts above the classic repair: `pretrain`
-reports the skill of the untrained prediction beside the trained one's.
+hidden cell of 4 x 4 (2 x 2: 12 %, 8 x 8: 18 %), so an untrained network starts above the classic repair. Therefore
+`pretrain` reports the skill of the untrained prediction as well.
 """
 # B images, C channels, H W pixels
 
@@ -19,16 +19,14 @@ from torch.nn import functional as F
 from vision_mtl.pretext.hiding import blank
 
 ITERATIONS = 10  # at every resolution; 32 lower the error by another 1 % and cost three times as much
-SPECTRAL_RADIUS = (
-    0.99  # of plain averaging in a hole of about 22 pixels, cos(pi / 23): what the acceleration is tuned to
-)
-CHUNK = 64  # images at a time: they stay in the cache
+SPECTRAL_RADIUS = 0.99  # sets the acceleration: plain averaging in a hole of about 22 pixels has cos(pi / 23)
+CHUNK = 64  # images at a time, so that they fit the processor's cache
 
 
 def fill_smoothly(images: Tensor, mask: Tensor) -> Tensor:
     """(B, C, H, W), mask (B, 1, H, W) True = hidden -> the images with hidden pixels interpolated.
 
-    Visible pixels are unchanged; hidden ones, NaN included, have no influence. An image without a visible pixel
+    Visible pixels stay unchanged; hidden values, NaN included, have no influence. An image without a visible pixel
     becomes 0.5, the middle of the range.
     """
     parts = [_fill(part, hidden) for part, hidden in zip(images.split(CHUNK), mask.split(CHUNK), strict=True)]
@@ -36,12 +34,12 @@ def fill_smoothly(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def visible_mean(images: Tensor, mask: Tensor) -> Tensor:
-    """(B, C, 1, 1): the mean of each image's visible pixels; 0.5 where none is visible."""
+    """(B, C, 1, 1): the mean of each image's visible pixels; 0.5 where no pixel is visible."""
     return mean_of_visible(blank(images, mask), mask)
 
 
 def mean_of_visible(visible: Tensor, mask: Tensor) -> Tensor:
-    """The same of images (B, C, H, W) whose hidden pixels are 0 already."""
+    """As `visible_mean`, for images (B, C, H, W) whose hidden pixels are already 0."""
     total = visible.sum((2, 3), keepdim=True)
     count = (~mask).sum((2, 3), keepdim=True)
     return torch.where(count > 0, total / count.clamp(min=1), 0.5)
@@ -63,8 +61,8 @@ def _fill(images: Tensor, mask: Tensor) -> Tensor:
 
 
 def _relax(values: Tensor, hidden: Tensor) -> Tensor:
-    """`ITERATIONS` steps towards each hidden pixel being the mean of its four neighbours."""
-    if values.device.type != "cpu":  # where holes are would make a device wait
+    """Average each hidden pixel's four neighbours for `ITERATIONS` steps; on a CPU only in windows around the holes."""
+    if values.device.type != "cpu":  # locating the holes would synchronise with the GPU
         return _relax_all(values, hidden)
     if not bool(hidden.any()):
         return values
@@ -81,10 +79,10 @@ def _relax(values: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _windows(hidden: Tensor) -> tuple[Tensor, Tensor, int, int] | None:
-    """(B,) first rows and columns, and the size, of windows of one size around each image's hidden pixels.
+    """(B,) first rows and columns, height and width of equally large windows around each image's hidden pixels.
 
-    A window holds the visible pixels that border on the hole, so that the rest of the image is of no account. None
-    where the windows are more than half of the image.
+    A window includes the visible pixels next to the hole; the rest of the image has no influence. None where the
+    windows cover more than half of the image.
     """
     spans = []
     for dim in (2, 3):
@@ -102,6 +100,7 @@ def _windows(hidden: Tensor) -> tuple[Tensor, Tensor, int, int] | None:
 
 
 def _relax_all(values: Tensor, hidden: Tensor) -> Tensor:
+    """`_relax` over the whole image, by Chebyshev iteration."""
     before, omega = values, 1.0
     for step in range(ITERATIONS):
         if step:
