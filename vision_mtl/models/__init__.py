@@ -1,1 +1,1 @@
-"""The timm adapter, the decoders, the heads and the model that shares one backbone among them."""
+"""The timm adapter, the decoders, the heads and the shared model that combines them."""

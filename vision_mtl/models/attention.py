@@ -1,9 +1,13 @@
-"""Which way attention is computed: PyTorch's fused kernel, or written out.
+"""The choice between PyTorch's fused attention kernel and explicit matrix products.
 
-On a CPU the fused kernel's backward pass is far slower than the three products it stands for, while few tokens leave it
-nothing to save. Forward and backward of 3 heads of width 64, batch 128 (EPYC, 1 thread, torch 2.13), fused against
-written out: 21 against 2 ms for 17 tokens in bfloat16, 6 against 3 in float32; 76 against 9 for 65 tokens, 34 against
-26; with batch 16, 34 against 7 for 197 tokens, 25 against 21.
+On a CPU the backward pass of the fused kernel is far slower than explicit products, and with few tokens it saves no
+memory worth having. Forward and backward of 3 heads of width 64 (EPYC, 1 thread, torch 2.13), in ms:
+
+| batch | tokens | fused / explicit, bfloat16 | fused / explicit, float32 |
+|---|---|---|---|
+| 128 | 17 | 21 / 2 | 6 / 3 |
+| 128 | 65 | 76 / 9 | 34 / 26 |
+| 16 | 197 | 34 / 7 | 25 / 21 |
 """
 
 from __future__ import annotations
@@ -11,13 +15,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-MOST_POSITIONS = 256  # of the finest map: beyond, the table of all pairs takes too much memory
+MOST_POSITIONS = 256  # of the finest map: with more, the matrix of all pairs takes too much memory
 
 
 def choose_attention(model: nn.Module, device: torch.device, positions: int) -> None:
-    """Have timm's attention layers in `model`, whose finest map has so many positions, take the faster way.
+    """Set timm's attention layers in `model` to the faster implementation; `positions` are those of the finest map.
 
-    Both give the same numbers up to rounding.
+    Both implementations give the same values up to rounding.
     """
     fused = device.type != "cpu" or positions > MOST_POSITIONS
     for module in model.modules():

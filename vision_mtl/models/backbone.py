@@ -1,8 +1,7 @@
-"""Any timm architecture as one surface: images in [0, 1] in, a short list of feature maps out.
+"""One interface to every timm architecture: images in [0, 1] in, a short list of feature maps out.
 
 `forward_intermediates(output_fmt="NCHW")` is timm's own uniform interface (all 98 architecture modules of timm 1.0.31),
-so there is no code per family. What an architecture gives at the asked size is measured once, by a dry run on a blank
-image, never assumed.
+so there is no code per family. A dry run on a blank image measures the shapes of the maps at the given image size.
 """
 # B images, C channels, H W pixels, h w positions of a map, D feature width
 
@@ -22,17 +21,17 @@ from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
 
-NUM_MAPS = 4  # maps handed to the decoder: the deepest of each resolution, or as many even steps through a plain ViT
-PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel that timm's pretrained_cfg says nothing about
-SIZE_STEPS = (32, 14)  # sizes tried for the nearest allowed one are multiples of these: usual strides and patches
+NUM_MAPS = 4  # maps for the decoder: the deepest of each resolution; for a plain ViT, at even steps
+PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel where timm's pretrained_cfg has none
+SIZE_STEPS = (32, 14)  # the search for an allowed size tries multiples of these, the usual strides and patch sizes
 
 
 class Backbone(nn.Module):
     """A timm model without its classifier.
 
-    `channels[i]` and `map_sizes[i]` (h, w) describe the i-th map, shallow to deep; `num_features` is the last one's D.
-    Raises `UserError` for an unknown name, a keyword that the architecture does not take, or an image size that it does
-    not allow (naming the nearest that works).
+    `channels[i]` and `map_sizes[i]` (h, w) describe the i-th map, shallow to deep; `num_features` is D of the last map.
+    Raises `UserError` for an unknown name, an unknown keyword, or an image size that the architecture does not accept
+    (the message names the nearest one that works).
     """
 
     mean: Tensor  # (C, 1, 1)
@@ -54,8 +53,8 @@ class Backbone(nn.Module):
         mean, std = _pixel_statistics(self.model, in_chans)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
-        self.indices: list[int] | None = None  # of the maps to give; None: all, for the dry run
-        # ViTs pass their maps through their final norm, so that it is trained too; a few architectures refuse
+        self.indices: list[int] | None = None  # of the maps to return; None: all, for the dry run
+        # a ViT applies its final norm to the maps, so that it is trained too; a few architectures do not support that
         self.final_norm = True
         shapes = self._dry_run()
         self.indices = choose_maps([(shape[2], shape[3]) for shape in shapes])
@@ -63,7 +62,7 @@ class Backbone(nn.Module):
         self.map_sizes = [(shapes[i][2], shapes[i][3]) for i in self.indices]
         self.num_features = self.channels[-1]
         self.skips_hidden = takes_visible_tokens(self.model)
-        self.common_counts: CommonCounts | None = None  # set where processes must run its blocks equally often
+        self.common_counts: CommonCounts | None = None  # set where all processes must run the blocks equally often
 
     @classmethod
     def of(cls, options: BackboneOptions, image_size: tuple[int, int]) -> Backbone:
@@ -73,10 +72,10 @@ class Backbone(nn.Module):
     def forward(
         self, images: Tensor, hidden: Tensor | None = None, last_only: bool = False, runs: Runs | None = None
     ) -> list[Tensor]:
-        """(B, C, H, W) in [0, 1] -> maps (B, D_i, h_i, w_i), shallow to deep; or the deepest alone.
+        """(B, C, H, W) in [0, 1] -> maps (B, D_i, h_i, w_i), shallow to deep; with `last_only` the deepest only.
 
-        `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there. `runs`
-        says how many are left in of each row, if that is known: the device is not asked then.
+        `hidden` (B, 1, h, w) bool marks tokens that are not encoded, where `skips_hidden`; the maps are 0 there. `runs`
+        gives the number of visible tokens of each row where it is known, which saves a GPU synchronisation.
         """
         indices = self.indices[-1:] if last_only and self.indices else self.indices
         if hidden is None or indices is None:
@@ -85,22 +84,22 @@ class Backbone(nn.Module):
         return encode_visible(self.model, self.normalise(images), hidden, indices, runs, self.common_counts, encode)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Plain pixels -> what the architecture was published with: (x - mean) / std, channel by channel."""
+        """(x - mean) / std for each channel, with the published statistics of the architecture."""
         return (images - self.mean) / self.std
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D): the last map, averaged over positions."""
         return self(images)[-1].mean(dim=(2, 3))
 
-    def takes(self, size: tuple[int, int]) -> bool:
-        """Whether images of another size (H, W) go through; an architecture with learned positions may refuse."""
+    def accepts(self, size: tuple[int, int]) -> bool:
+        """True if the backbone runs on images of another size (H, W); learned positions may not allow it."""
         try:
             return min(self._blank_maps(size)[-1].shape) > 0
-        except Exception:  # timm's architectures refuse a size with many kinds of error
+        except Exception:  # timm's architectures reject a size with many types of error
             return False
 
     def _blank_maps(self, size: tuple[int, int]) -> list[Tensor]:
-        """The maps of a blank image (H, W), in eval mode and without a gradient."""
+        """The maps of a blank image (H, W), in eval mode and without gradients."""
         training = self.training
         self.eval()
         try:
@@ -110,13 +109,13 @@ class Backbone(nn.Module):
             self.train(training)
 
     def _dry_run(self) -> list[torch.Size]:
-        """The shapes of all maps of a blank image; settles `final_norm` on the way."""
+        """The shapes of all maps of a blank image; also sets `final_norm`."""
         failures, maps = [], []
         for self.final_norm in (True, False):
             try:
                 maps = self._blank_maps(self.image_size)
                 break
-            except Exception as error:  # timm's architectures refuse a size with many kinds of error
+            except Exception as error:  # timm's architectures reject a size with many types of error
                 failures.append((str(error).splitlines() or [type(error).__name__])[0])
         if not maps or any(m.ndim != 4 or min(m.shape) == 0 for m in maps):
             raise _size_error(self.name, self.image_size, failures[-1] if failures else "a feature map came out empty")
@@ -124,7 +123,7 @@ class Backbone(nn.Module):
 
 
 def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -> list[Tensor]:
-    """(B, C, H, W) in [0, 1] -> the maps (B, D, h, w) after some of the stages, in order; None: after all."""
+    """(B, C, H, W) in [0, 1] -> the maps (B, D, h, w) after the stages `indices`, in order; None: after all stages."""
     return backbone.model.forward_intermediates(
         backbone.normalise(images),
         indices=indices,
@@ -137,9 +136,9 @@ def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -
 def create_timm_model(
     name: str, pretrained: bool, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
 ) -> Any:  # timm's models share methods, but no declared type
-    """`timm.create_model` without classifier, told the image size if the architecture asks for it.
+    """Create a timm model without classifier; passes the image size to architectures that need it.
 
-    Raises `UserError`.
+    Raises `UserError` for an unknown name or keyword, an image size that does not work, or weights that do not load.
     """
     if not timm.is_model(name.split(".")[0]) and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
         raise unknown("backbone", name, timm.list_models())
@@ -169,7 +168,7 @@ def create_timm_model(
 
 
 def choose_maps(sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """Which intermediates to decode: the last of each resolution, or even steps where all have one resolution."""
+    """Indices of the maps to decode: the last of each resolution, or even steps if all have the same resolution."""
     last_of_size = {size: i for i, size in enumerate(sizes)}
     if len(last_of_size) > 1:
         return sorted(last_of_size.values())[-NUM_MAPS:]
@@ -178,14 +177,14 @@ def choose_maps(sizes: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """True if most parameters sit in convolutions: then channels_last memory pays."""
+    """True if most parameters are in convolutions, where channels_last memory is faster."""
     total = sum(p.numel() for p in module.parameters())
     kernels = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
     return 2 * kernels > total
 
 
 def allowed_size(name: str, near: tuple[int, int]) -> tuple[int, int] | None:
-    """The square size nearest to `near` that the architecture runs at, or None; tries those nearby and its own."""
+    """The square size nearest to `near` on which the architecture runs, or None; tries nearby sizes and its own."""
     published = timm.get_pretrained_cfg(name.split(".")[0])
     own = published.input_size[-1] if published is not None else 224
     multiples = {side for step in SIZE_STEPS for side in range(step, 2 * own + 1, step)}
@@ -200,7 +199,7 @@ def allowed_size(name: str, near: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _size_error(name: str, image_size: tuple[int, int], reason: str) -> UserError:
-    """An error that names the nearest size that works (found by trying, unless we are trying already)."""
+    """The error for an unsupported image size; it names the nearest one that works, except within that search."""
     searching = any(frame.function == "allowed_size" for frame in inspect.stack(0))
     works = None if searching else allowed_size(name, image_size)
     advice = f" Nearest size that works: --image_size {works[0]}." if works else ""
@@ -209,7 +208,7 @@ def _size_error(name: str, image_size: tuple[int, int], reason: str) -> UserErro
 
 
 def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float]]:
-    """(mean, std) for each channel: the published ones, averaged for grey, repeated for more than three."""
+    """(mean, std) of each channel: the published ones; their average for another number of channels."""
     published = getattr(model, "pretrained_cfg", {})
     values = []
     for key, fallback in zip(("mean", "std"), PIXEL_STATISTICS, strict=True):

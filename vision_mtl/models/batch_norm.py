@@ -1,7 +1,7 @@
-"""BatchNorm in several processes: statistics of the whole step's images while they train, and its way back.
+"""Synchronised BatchNorm for training with several processes, and its conversion back for a single process.
 
-A process sees only its part of a step. On GPUs its statistics are computed over all parts, so that a step is the one
-that a single process would take; PyTorch has no such layer for the CPU, where each process normalises by its own.
+A process sees only some images of a step. On GPUs, synchronised BatchNorm computes statistics over all of them, so that
+a step equals that of a single process. PyTorch has no such layer for the CPU, where each process uses its own images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def synchronise(model: nn.Module) -> None:
-    """Have every BatchNorm below `model`, in place, take its statistics over all processes; parameters stay the same.
+    """Replace every BatchNorm below `model`, in place, by a synchronised one with the same parameters.
 
     `model` itself must not be a BatchNorm.
     """
@@ -25,7 +25,7 @@ def synchronise(model: nn.Module) -> None:
 
 
 class LocalNorm(nn.BatchNorm2d):
-    """A synchronised BatchNorm that waits for nobody, with the activation that timm's may hold."""
+    """BatchNorm over this process's images only; applies dropout and activation as timm's combined layers do."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, ...) -> the same, normalised over this process's images."""
@@ -35,13 +35,14 @@ class LocalNorm(nn.BatchNorm2d):
         return images
 
     def _check_input_dim(self, images: Tensor) -> None:
-        """The layer that it stands for takes any number of dimensions."""
+        """Accept any number of dimensions, as `nn.SyncBatchNorm` does."""
 
 
 def copy_for_one(model: Model) -> Model:
-    """A copy of `model` that one process may train or re-estimate while the others do something else."""
-    alone = copy.deepcopy(model)
-    for module in alone.modules():
+    """Return a copy of `model` that a single process can train or re-estimate on its own."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
         if isinstance(module, nn.SyncBatchNorm):
-            module.__class__ = LocalNorm  # type: ignore[assignment]  # the same parameters, buffers and children; only its forward differs
-    return alone
+            # same parameters, buffers and children; only `forward` differs
+            module.__class__ = LocalNorm  # type: ignore[assignment]
+    return copied

@@ -1,7 +1,8 @@
-"""`torch.compile` for the parts of a step whose shapes do not depend on who got which pretext.
+"""`torch.compile` for the modules whose input shapes do not depend on the assignment of pretexts to images.
 
-A mixture cuts every batch at other rows, and code that sees these cuts is compiled again for each of them. So backbone
-and decoder are compiled one by one: both see whole batches, or in a plain ViT so many images of so many tokens.
+A mixture splits every batch at different rows, and compiled code that sees the split is recompiled for each one. So
+backbone and decoder are compiled separately: their inputs are whole batches or, in a plain ViT, groups of images with
+the same number of visible tokens.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def compile_parts(*parts: nn.Module) -> None:
-    """Have modules that go through `maybe_compiled` be compiled while they are trained."""
-    for part in parts:
-        part.is_compiled = True  # type: ignore[assignment]  # a flag, which nn.Module's stub does not know
+def compile_modules(*modules: nn.Module) -> None:
+    """Turn on compilation in training for modules that call `maybe_compiled`."""
+    for module in modules:
+        module.is_compiled = True  # type: ignore[assignment]  # a flag, which nn.Module's stub does not know
 
 
-def maybe_compiled(part: nn.Module, function: Callable[P, R]) -> Callable[P, R]:
-    """The function of module level that does `part`'s work, compiled where that was asked for.
+def maybe_compiled(module: nn.Module, function: Callable[P, R]) -> Callable[P, R]:
+    """Return the module-level `function` that does the work of `module`, compiled if that is turned on.
 
-    Only in training: scores are of batches of other sizes, each of which would be compiled for a handful of steps.
+    Only training is compiled: each batch size of scoring would need a compilation of its own for a handful of steps.
     """
-    asked = getattr(part, "is_compiled", False) and part.training and torch.is_grad_enabled()
-    return _compiled(function) if asked else function
+    compiled = getattr(module, "is_compiled", False) and module.training and torch.is_grad_enabled()
+    return _compiled(function) if compiled else function
 
 
 @cache

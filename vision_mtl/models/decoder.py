@@ -1,4 +1,4 @@
-"""What a decoder is: feature maps in, one or more readouts out. Which maps it reads decides what a backbone learns."""
+"""The interface of a decoder (feature maps in, one or more readouts out) and the heads on its readouts."""
 # B images, D feature width, h w positions, H W pixels
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from vision_mtl.core.registry import Registry
 
 @dataclass(frozen=True)
 class MapSpec:
-    """The maps that a backbone gives at one image size: channels and (h, w), shallow to deep."""
+    """The maps of a backbone at one image size: channels and sizes (h, w), shallow to deep."""
 
     channels: Sequence[int]
     sizes: Sequence[tuple[int, int]]
@@ -27,12 +27,12 @@ class MapSpec:
 class Decoder(nn.Module):
     """Base of every decoder.
 
-    `readouts` lists (width, stride) of each readout; the first gives the pictures and the skill, all of them are
-    trained. A readout is (B, width, ceil(H / stride), ceil(W / stride)).
+    `readouts` lists (width, stride) of each readout. All are trained; pictures and skill come from the first. A readout
+    is (B, width, ceil(H / stride), ceil(W / stride)).
     """
 
-    reads_last_only: ClassVar[bool] = False  # True: the deepest map is all it is given
-    needs_all_positions: ClassVar[bool] = True  # False: hidden positions may be missing and are filled by mask tokens
+    reads_last_only: ClassVar[bool] = False  # True: it receives only the deepest map
+    needs_all_positions: ClassVar[bool] = True  # False: hidden positions need no encoding; mask tokens replace them
 
     def __init__(self, maps: MapSpec) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         """Maps (B, D_i, h_i, w_i), shallow to deep -> one tensor for each readout.
 
         `hidden` (B, 1, h, w) bool marks positions of the last map that were not encoded. `drop_draw` (B,) in [0, 1) is
-        one number an image for what a decoder leaves out at random in training; None leaves nothing out.
+        one random number per image, for a decoder that drops inputs in training; None drops nothing.
         """
         raise NotImplementedError
 
@@ -56,21 +56,31 @@ class Decoder(nn.Module):
 
 
 def natural_stride(map_size: tuple[int, int], image_size: tuple[int, int]) -> int:
-    """Pixels along one position of a map, rounded up, so that its positions cover the image."""
+    """Pixels per position of a map along a side, rounded up, so that the positions cover the image."""
     return max(math.ceil(side / positions) for side, positions in zip(image_size, map_size, strict=True))
 
 
 def resize_map(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, D, h, w) -> (B, D, *size), bilinear; unchanged if it fits already."""
+    """(B, D, h, w) -> (B, D, *size), bilinear; unchanged if it has that size already."""
     if tuple(features.shape[-2:]) == size:
         return features
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
+class TaskHead(Protocol):
+    """The head of a task, as `LabelKind.head` builds it: also a module."""
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Features, the last map or a readout -> outputs."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Outputs -> calibrated probabilities, or numbers for a task without classes."""
+
+
 class PixelHead(nn.Module):
     """A readout -> K maps at full resolution: 1x1 convolution and pixel shuffle (Shi et al., 2016, sec. 3.2).
 
-    Starts near zero, not at it, so that the first step already moves the backbone.
+    Weights start near zero instead of at zero, so that the first step already trains the backbone.
     """
 
     def __init__(self, width: int, num_outputs: int, stride: int, image_size: tuple[int, int]) -> None:
@@ -102,7 +112,7 @@ class LogitHead(nn.Module):
 class EmbeddingHead(nn.Module):
     """The last map, averaged over positions -> an embedding, by one hidden layer (Chen et al., 2020, sec. 4.2).
 
-    Layer normalisation where the paper has batch normalisation: an embedding does not depend on the rest of the batch.
+    Differs from the paper: layer instead of batch normalisation, so that an embedding does not depend on its batch.
     """
 
     def __init__(self, num_features: int, num_outputs: int) -> None:
@@ -123,7 +133,7 @@ def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:
-    """(1, rows * columns, width): fixed two-dimensional sine-cosine embedding (as in MAE), width divisible by 4."""
+    """(1, rows * columns, width): fixed two-dimensional sine-cosine positions as in MAE; 4 must divide width."""
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequency for axis in (row, column)]
@@ -133,12 +143,12 @@ def sine_positions(rows: int, columns: int, width: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
-    """Base of the options of a decoder: its fields are `decoder.*` in a config, `build` makes the module."""
+    """Base of a decoder's options: the fields are `decoder.*` in a config, `build` creates the module."""
 
     registered_name: ClassVar[str]
 
     def build(self, maps: MapSpec) -> Decoder:
-        """Return the decoder for these maps, freshly initialised; raises `UserError` for options out of range."""
+        """Return a new decoder for these maps; raises `UserError` for options out of range."""
         raise NotImplementedError
 
 
@@ -146,5 +156,5 @@ DECODERS: Registry[type[DecoderOptions]] = Registry("decoder", "vision_mtl.model
 
 
 def decoder_options(values: Mapping[str, Any]) -> DecoderOptions:
-    """Return a checkpoint's options: `name` and the decoder's own. Raises `UserError` for an unknown name."""
+    """Return the options of a decoder from `name` and its fields; raises `UserError` for an unknown name."""
     return DECODERS.get(values["name"])(**{key: value for key, value in values.items() if key != "name"})

@@ -1,4 +1,4 @@
-"""A backbone by depth: its last stage, and freezing what lies before it."""
+"""The last stage of a backbone, and freezing the layers before it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Any
 
 from torch import nn
 
-BEYOND = ("norm", "bn", "pool", "head", "fc", "classifier", "pre_logits")  # beginnings of names after the last stage
+# name prefixes of modules after the last stage
+AFTER = ("norm", "bn", "pool", "head", "fc", "classifier", "pre_logits")
 
 
 def last_stage(model: nn.Module) -> nn.Module:
-    """The module that gives the deepest features.
+    """The module that computes the deepest features.
 
-    The last entry of timm's own `feature_info`, if it holds a matrix; else the last top-level child that does and is no
-    norm, pool or head, or that child's last part if it is most of the model (a VGG's one list of layers).
+    That is the last entry of timm's `feature_info` if it holds a matrix; otherwise the last top-level child that holds
+    one and is no norm, pool or head. If that child is most of the model (the single list of layers of a VGG), it is the
+    child's last part.
     """
     named = dict(model.named_modules())
-    told = named.get(_deepest_feature(model))
-    if told is not None and _has_matrix(told):
-        return told
+    listed = named.get(_deepest_feature(model))
+    if listed is not None and _has_matrix(listed):
+        return listed
     children = _stages(model)
     stage = children[-1]
     most = 2 * _size(stage) > sum(_size(child) for child in children)
@@ -29,12 +31,12 @@ def last_stage(model: nn.Module) -> nn.Module:
 def _deepest_feature(model: nn.Module) -> str:
     info: Any = getattr(model, "feature_info", None)
     last = info[-1] if isinstance(info, list) and info else {}
-    return str(last.get("module", "")) or "none told"
+    return str(last.get("module", "")) or "no module listed"
 
 
 def _stages(module: nn.Module) -> list[nn.Module]:
-    """The children that may be stages; the module itself if none may."""
-    children = [c for name, c in module.named_children() if _has_matrix(c) and not name.lower().startswith(BEYOND)]
+    """The children that can be stages; the module itself if there are none."""
+    children = [c for name, c in module.named_children() if _has_matrix(c) and not name.lower().startswith(AFTER)]
     return children or [module]
 
 
@@ -47,11 +49,11 @@ def _size(module: nn.Module) -> int:
 
 
 def freeze(module: nn.Module, except_for: Sequence[nn.Parameter] = ()) -> list[nn.Module]:
-    """Stop training `module` but for some parameters; returns the modules that must stay in eval mode, each by itself.
+    """Freeze `module` except for some parameters; return the modules to keep in eval mode, without their children.
 
-    Those are all of them if nothing is left to train, else the ones whose own parameters are all frozen: a frozen
-    BatchNorm that went on averaging would change what the frozen layers compute. What such a one holds may be trained
-    (a ViT's own tokens are frozen, its last block is not), so its children are not meant with it.
+    With no exception these are all modules, else those whose own parameters are all frozen: a frozen BatchNorm that
+    kept averaging would change the output of the frozen layers. Children of such a module may still be trained (a ViT's
+    own tokens are frozen, its last block is not), so eval mode must not be applied to them with their parent.
     """
     kept = {id(p) for p in except_for}
     for parameter in module.parameters():

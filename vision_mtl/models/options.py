@@ -1,4 +1,4 @@
-"""The options of a backbone. Imports neither timm nor PyTorch, so that mistakes are answered at once."""
+"""The options of a backbone. Imports neither timm nor PyTorch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneOptions:
-    """Which timm architecture sees the images, and what it starts from."""
+    """The timm architecture and its initial weights."""
 
     name: str = "resnet18"
-    """Any timm architecture, with or without a weight tag: `timm.list_models()`."""
+    """Name of any timm architecture, with or without a weight tag: `timm.list_models()`."""
     pretrained: bool = False
     """Start from timm's published weights (downloads them)."""
     in_chans: int = 3
     """Channels of an image: 3 for colour, 1 for grey."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Passed to timm.create_model, for example output_stride or patch_size."""
+    """Keyword arguments for timm.create_model, for example output_stride or patch_size."""

@@ -1,4 +1,4 @@
-"""What the shared model is asked for: rows of a batch that one head predicts from."""
+"""A request to the shared model: the rows of a batch that one head predicts."""
 # b rows of one request, H W pixels, h w token grid
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-HiddenTokens = Callable[[tuple[int, int]], int | None]  # of a grid (h, w); see `Pretext.hidden_tokens`
+HiddenTokens = Callable[[tuple[int, int]], int | None]  # grid (h, w) -> number; see `Pretext.hidden_tokens`
 
 
 @dataclass(frozen=True)
 class Request:
     """Rows of a batch for the head called `name`.
 
-    A pretext's rows are a slice; `mask` (b, 1, H, W) bool is True where pixels are hidden, None where nothing is.
-    `hidden_tokens` gives the number of tokens of a grid (h, w) that each row hides, where all rows hide as many and
-    that is known. A task's rows are (b,) int64, in any order, and may overlap another task's.
+    A pretext's rows are a slice; `mask` (b, 1, H, W) bool is True where pixels are hidden, None without hidden pixels.
+    `hidden_tokens` returns the number of hidden tokens per row for a grid (h, w), where it is known and the same for
+    all rows. A task's rows are (b,) int64, in any order, and may overlap those of other tasks.
     """
 
     name: str
@@ -28,5 +28,12 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The name of the prediction."""
+        """The key of the prediction in the model's output."""
         return f"task:{self.name}" if self.is_task else self.name
+
+    @property
+    def span(self) -> slice:
+        """The rows of a pretext; raises `TypeError` for the rows of a task, which are no slice."""
+        if not isinstance(self.rows, slice):
+            raise TypeError(f"rows of {self.key} must be a slice; found {type(self.rows).__name__}")
+        return self.rows

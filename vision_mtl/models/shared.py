@@ -1,8 +1,8 @@
 """The shared model: one backbone, one decoder, and a small head for each pretext and each task, over one mixed batch.
 
-The error of an image flows back through the head of its pretext, or of every task that it is labelled for, and then
+The loss of an image passes back through the head of its pretext, or of every task that it is labelled for, and then
 through the shared layers. A head that no image of a batch needs is not run: its gradient stays None, so that neither
-weight decay nor momentum moves it.
+weight decay nor momentum changes it.
 """
 # B images, C channels, H W pixels, K outputs, h w positions, b rows of one request
 
@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,19 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
-from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
+from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead, TaskHead
 from vision_mtl.models.request import Request
-from vision_mtl.models.visible import Runs, hidden_tokens, joined
+from vision_mtl.models.visible import Runs, concat_rows, hidden_tokens
 
 NAME_RULE = "letters, digits, - and _ only"
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What a pretext's head must give: K maps at full resolution, K logits or an embedding of K numbers; and whether
-    its fill is learned."""
+    """The output of a pretext's head: K maps at full resolution, K logits or an embedding of width K.
+
+    With `learned_fill` the model also learns the colour of the pretext's hidden pixels.
+    """
 
     kind: Literal["pixels", "logits", "embedding"]
     num_outputs: int
@@ -39,53 +41,53 @@ class HeadSpec:
 
     @property
     def is_dense(self) -> bool:
-        """Whether the answer is a picture, which needs the decoder."""
+        """True if the output has a value for each pixel, which needs the decoder."""
         return self.kind == "pixels"
 
 
 class SharedModel(nn.Module):
-    """`answers` maps a pretext's name to the head it needs, `tasks` a task's; the two may share names.
+    """One backbone and one decoder with a head for each pretext of `head_specs` and each task of `task_specs`.
 
-    The decoder's readouts each get a head of their own for every pretext; a dense task reads the first. Raises
-    `UserError` for a task's name that cannot name a module.
+    A pretext may have the name of a task. A pretext that repairs pixels has a head on each readout of the decoder; a
+    dense task has one, on the first readout. Raises `UserError` for a task's name that cannot name a module.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         decoder: Decoder,
-        answers: Mapping[str, HeadSpec],
-        tasks: Mapping[str, TaskHeadSpec] | None = None,
+        head_specs: Mapping[str, HeadSpec],
+        task_specs: Mapping[str, TaskHeadSpec] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
-        self.head_specs = dict(answers)
-        self.heads = nn.ModuleDict({name: self._head(answer) for name, answer in answers.items()})
-        learned = [name for name, answer in answers.items() if answer.learned_fill]
-        # 0.5: the middle of the range, as neutral a start as any
+        self.head_specs = dict(head_specs)
+        self.heads = nn.ModuleDict({name: self._build_heads(spec) for name, spec in head_specs.items()})
+        learned = [name for name, spec in head_specs.items() if spec.learned_fill]
+        # 0.5: the middle of the range
         self.fills = nn.ParameterDict(
             {name: nn.Parameter(torch.full((backbone.in_chans, 1, 1), 0.5)) for name in learned}
         )
-        self.frozen: list[nn.Module] = []  # frozen modules, each of which `train` leaves in eval mode
+        self.frozen: list[nn.Module] = []  # modules that `train` keeps in eval mode
         self.task_specs: dict[str, TaskHeadSpec] = {}
         self.task_heads = nn.ModuleDict()
-        for name, answer in (tasks or {}).items():
-            self.add_task(name, answer)
+        for name, spec in (task_specs or {}).items():
+            self.add_task(name, spec)
 
     def train(self, mode: bool = True) -> SharedModel:
-        """Training mode for all but what is frozen."""
+        """Set training mode for all modules except the frozen ones."""
         super().train(mode)
         for module in self.frozen:
-            module.training = False  # not `eval()`, which would still its children too
+            module.training = False  # not `eval()`, which would include its children
         return self
 
-    def add_task(self, name: str, answer: TaskHeadSpec) -> None:
-        """Give the model a freshly initialised head for another task."""
+    def add_task(self, name: str, spec: TaskHeadSpec) -> None:
+        """Add a newly initialised head for another task; raises `UserError` for an invalid or used name."""
         if not re.fullmatch(r"[\w-]+", name) or name in self.task_specs:
             raise UserError(f"a task's name must be new and have {NAME_RULE}; found {name!r}.")
-        self.task_specs[name] = answer
+        self.task_specs[name] = spec
         size, readout = self.backbone.image_size, self.decoder.readouts[0]
-        head = label_kind(answer.kind).head(answer, self.backbone.num_features, readout, size)
+        head = label_kind(spec.kind).head(spec, self.backbone.num_features, readout, size)
         self.task_heads[_module_name(name)] = head
 
     def embed(self, images: Tensor) -> Tensor:
@@ -96,13 +98,17 @@ class SharedModel(nn.Module):
         """The head of task `name`."""
         return self.task_heads[_module_name(name)]
 
+    def probabilities(self, task: str, outputs: Tensor) -> Tensor:
+        """Outputs of a task's head -> calibrated probabilities, or numbers for a task without classes."""
+        return cast(TaskHead, self.task_head(task)).probabilities(outputs)
+
     def forward(
         self, images: Tensor, requests: Sequence[Request], drop_draw: Tensor | None = None
     ) -> dict[str, list[Tensor]]:
-        """Images (B, C, H, W), damaged or not -> for each request, one prediction a readout.
+        """Images (B, C, H, W), damaged or not -> key of each request -> its predictions, (b, K, H, W) or (b, K).
 
-        A prediction is (b, K, H, W) or (b, K); a task's is listed under `task:NAME`, and is one alone. `drop_draw` (B,)
-        in [0, 1] is one number an image for whatever the decoder drops in training.
+        A pretext that repairs pixels has a prediction from each readout, all others have one; the key of a task is
+        `task:NAME`. `drop_draw` (B,) in [0, 1) is one random number per image, for a decoder that drops inputs.
         """
         images = self.fill_hidden(images, requests)
         hidden, runs = self._hidden_tokens(images, requests)
@@ -110,8 +116,8 @@ class SharedModel(nn.Module):
         readouts, places = self._decode(maps, hidden, drop_draw, requests)
         predictions = {}
         for request in requests:
-            answer, heads = self._answerers(request)
-            if answer.is_dense:
+            spec, heads = self._spec_and_heads(request)
+            if spec.is_dense:
                 rows = places[request.key]
                 predictions[request.key] = [head(r[rows]) for head, r in zip(heads, readouts, strict=False)]
             else:
@@ -119,99 +125,117 @@ class SharedModel(nn.Module):
         return predictions
 
     def fill_hidden(self, images: Tensor, requests: Sequence[Request]) -> Tensor:
-        """(B, C, H, W) with the learned colour where a pretext with `fill: learned` hid pixels; else the images
-        themselves."""
+        """(B, C, H, W) with the learned colour in the pixels that pretexts with fill=learned hide."""
         for request in requests:
             if request.name in self.fills and request.mask is not None:
-                filled = torch.where(request.mask, self.fills[request.name].clamp(0, 1), images[request.rows])
-                before, after = images[: request.rows.start], images[request.rows.stop :]
-                images = torch.cat((before, filled.to(images.dtype), after))
+                rows = request.span
+                filled = torch.where(request.mask, self.fills[request.name].clamp(0, 1), images[rows])
+                images = torch.cat((images[: rows.start], filled.to(images.dtype), images[rows.stop :]))
         return images
 
     def _decode(
         self, maps: list[Tensor], hidden: Tensor | None, drop_draw: Tensor | None, requests: Sequence[Request]
     ) -> tuple[list[Tensor], dict[str, slice | Tensor]]:
-        """The readouts of the rows that need them, and where among those the rows of each such request are.
-
-        Questions and classes need no decoder, and in supervised batches nothing else may be asked.
-        """
+        """The readouts of the rows that need the decoder, and each dense request's rows among them."""
         count, decode = len(maps[-1]), maybe_compiled(self.decoder, _readouts)
-        wanted = {r.key: r.rows for r in requests if self._answerers(r)[0].is_dense}
-        if not wanted:
+        dense = {r.key: r.rows for r in requests if self._spec_and_heads(r)[0].is_dense}
+        if not dense:
             return [], {}
-        slices = {key: rows for key, rows in wanted.items() if isinstance(rows, slice)}
+        slices = {key: rows for key, rows in dense.items() if isinstance(rows, slice)}
         if sum(rows.stop - rows.start for rows in slices.values()) == count:
-            return decode(self.decoder, maps, hidden, drop_draw), wanted
-        if len(slices) == len(wanted):  # known here, so nothing is asked of the device
-            slices = dict(sorted(slices.items(), key=lambda item: item[1].start))
-            chosen = (None if x is None else joined(x, [*slices.values()]) for x in (hidden, drop_draw))
-            places, end = {}, 0
-            for key, rows in slices.items():
-                places[key] = slice(end, end + rows.stop - rows.start)
-                end = places[key].stop
-            return decode(self.decoder, [joined(m, [*slices.values()]) for m in maps], *chosen), places
-        needed = maps[-1].new_zeros(count, dtype=torch.bool)
-        for rows in wanted.values():
-            needed[rows] = True
-        kept, places = needed.nonzero()[:, 0], needed.cumsum(0) - 1
-        chosen = (None if x is None else x[kept] for x in (hidden, drop_draw))
-        readouts = decode(self.decoder, [m[kept] for m in maps], *chosen)
-        return readouts, {key: places[rows] for key, rows in wanted.items()}
+            return decode(self.decoder, maps, hidden, drop_draw), dense
+        chosen: list[slice] | Tensor
+        if len(slices) == len(dense):  # the rows are known on the CPU: no GPU synchronisation
+            chosen, places = _place_slices(slices)
+        else:
+            chosen, places = _place_rows(dense, count, maps[-1].device)
+        inputs = (None if x is None else _take(x, chosen) for x in (hidden, drop_draw))
+        return decode(self.decoder, [_take(m, chosen) for m in maps], *inputs), places
 
-    def _answerers(self, request: Request) -> tuple[HeadSpec | TaskHeadSpec, Sequence[nn.Module]]:
-        """What the request asks for, and its heads: one for each readout, or a task's only one."""
+    def _spec_and_heads(self, request: Request) -> tuple[HeadSpec | TaskHeadSpec, Sequence[nn.Module]]:
+        """The request's head spec, and its heads: one for each readout of the decoder, or a single one."""
         if request.is_task:
             return self.task_specs[request.name], [self.task_head(request.name)]
-        return self.head_specs[request.name], self.heads[request.name]
+        return self.head_specs[request.name], list(self.heads[request.name].children())
 
     def _hidden_tokens(self, images: Tensor, requests: Sequence[Request]) -> tuple[Tensor | None, Runs | None]:
-        """(B, 1, h, w) bool tokens that need not be encoded; None where backbone or decoder needs every position, or no
-        process has such a token. And how many each row has visible, if that is known without asking the device."""
+        """(B, 1, h, w) bool tokens to leave out, and the visible tokens of each row where that number is known.
+
+        The tokens are None if backbone or decoder needs every position, or if no token of any process is hidden.
+        """
         if self.decoder.needs_all_positions or not self.backbone.skips_hidden:
             return None, None
-        if tuple(images.shape[-2:]) != tuple(self.backbone.image_size):  # views of another size, which hide nothing
+        if tuple(images.shape[-2:]) != tuple(self.backbone.image_size):  # views of another size have no hidden pixels
             return None, None
         grid, together = self.backbone.map_sizes[-1], self.backbone.common_counts is not None
-        masked = [request for request in requests if request.mask is not None]
-        runs = None if together else _visible_runs(len(images), masked, grid)
+        masked = [(request, request.mask) for request in requests if request.mask is not None]
+        runs = None if together else _visible_runs(len(images), [request for request, _ in masked], grid)
         if runs is not None and all(count == math.prod(grid) for _, count in runs):
             return None, None
         hidden = images.new_zeros(len(images), 1, *grid, dtype=torch.bool)
-        for request in masked:
-            hidden[request.rows] = hidden_tokens(request.mask, grid)
+        for request, mask in masked:
+            hidden[request.rows] = hidden_tokens(mask, grid)
         return (hidden, runs) if together or runs is not None or bool(hidden.any()) else (None, None)
 
-    def _head(self, answer: HeadSpec) -> nn.ModuleList:
-        if not answer.is_dense:
-            head = LogitHead if answer.kind == "logits" else EmbeddingHead
-            return nn.ModuleList([head(self.backbone.num_features, answer.num_outputs)])
+    def _build_heads(self, spec: HeadSpec) -> nn.ModuleList:
+        if not spec.is_dense:
+            head = LogitHead if spec.kind == "logits" else EmbeddingHead
+            return nn.ModuleList([head(self.backbone.num_features, spec.num_outputs)])
         size = self.backbone.image_size
         return nn.ModuleList(
-            PixelHead(width, answer.num_outputs, stride, size) for width, stride in self.decoder.readouts
+            PixelHead(width, spec.num_outputs, stride, size) for width, stride in self.decoder.readouts
         )
 
 
 def _readouts(decoder: Decoder, maps: list[Tensor], hidden: Tensor | None, drop_draw: Tensor | None) -> list[Tensor]:
-    """What a decoder makes of maps (B, D, h, w), see `Decoder.forward`."""
+    """The decoder's readouts, as a module-level function for `maybe_compiled`."""
     return decoder(maps, hidden, drop_draw)
 
 
-def _visible_runs(num_rows: int, masked: Sequence[Request], grid: tuple[int, int]) -> Runs | None:
-    """(rows, tokens of a grid (h, w) that each has visible) of a whole batch, in order; None if a request cannot say.
+def _place_slices(slices: Mapping[str, slice]) -> tuple[list[slice], dict[str, slice | Tensor]]:
+    """The slices in the order of their rows, and the place of each among the chosen rows."""
+    in_order = sorted(slices.items(), key=lambda item: item[1].start)
+    places: dict[str, slice | Tensor] = {}
+    end = 0
+    for key, rows in in_order:
+        start, end = end, end + rows.stop - rows.start
+        places[key] = slice(start, end)
+    return [rows for _, rows in in_order], places
 
-    `masked` are the requests that hide pixels. Rows of none of them are visible.
+
+def _place_rows(
+    rows_of: Mapping[str, slice | Tensor], count: int, device: torch.device
+) -> tuple[Tensor, dict[str, slice | Tensor]]:
+    """The rows (n,) of `count` that any request has, each once, and the places of each request's rows among them."""
+    needed = torch.zeros(count, dtype=torch.bool, device=device)
+    for rows in rows_of.values():
+        needed[rows] = True
+    place = needed.cumsum(0) - 1
+    return needed.nonzero()[:, 0], {key: place[rows] for key, rows in rows_of.items()}
+
+
+def _take(values: Tensor, rows: list[slice] | Tensor) -> Tensor:
+    """The chosen rows of (B, ...)."""
+    return concat_rows(values, rows) if isinstance(rows, list) else values[rows]
+
+
+def _visible_runs(num_rows: int, masked: Sequence[Request], grid: tuple[int, int]) -> Runs | None:
+    """The runs of a whole batch with their visible tokens of a grid (h, w); None if a request does not know them.
+
+    `masked` are the requests that hide pixels. All other rows are visible.
     """
     runs: list[tuple[slice, int]] = []
     start, whole = 0, math.prod(grid)
-    for request in sorted(masked, key=lambda r: r.rows.start):
+    for request in sorted(masked, key=lambda r: r.span.start):
         count = None if request.hidden_tokens is None else request.hidden_tokens(grid)
         if count is None:
             return None
-        runs += [(slice(start, request.rows.start), whole), (request.rows, whole - count)]
-        start = request.rows.stop
+        rows = request.span
+        runs += [(slice(start, rows.start), whole), (rows, whole - count)]
+        start = rows.stop
     return [(rows, count) for rows, count in [*runs, (slice(start, num_rows), whole)] if rows.start < rows.stop]
 
 
 def _module_name(task: str) -> str:
-    """A task's key among modules: no attribute of `nn.ModuleDict` (`keys`, `pop`, ...) can clash with it."""
+    """The key of a task's head; the prefix avoids clashes with attributes of `nn.ModuleDict` (`keys`, `pop`, ...)."""
     return f"task_{task}"

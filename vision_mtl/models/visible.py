@@ -1,8 +1,8 @@
-"""Plain ViTs encode only what is visible: hidden tokens never enter attention, and cost nothing.
+"""Encoding of only the visible tokens in plain ViTs, so that hidden tokens neither enter attention nor cost time.
 
 He et al., "Masked autoencoders are scalable vision learners", 2022, https://arxiv.org/abs/2111.06377, sec. 3.
-Differs from the paper: any mask will do, and images with other numbers of visible tokens may share a batch (one pass
-for each number).
+Differs from the paper: masks may have any form, and the images of a batch may differ in the number of visible tokens
+(one pass for each number).
 """
 # B images, N tokens of a full image, n visible tokens, D width, h w token grid, P patch side
 
@@ -15,14 +15,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# the numbers of visible tokens of this process and the most there may be -> those of all processes, ascending
+# distinct numbers of visible tokens in this process, and their maximum N -> those of all processes, ascending
 CommonCounts = Callable[[list[int], int], list[int]]
 Encode = Callable[[VisionTransformer, Tensor, Tensor, Sequence[int]], list[Tensor]]
-Runs = Sequence[tuple[slice, int]]  # a whole batch in order: consecutive rows, and how many visible tokens each has
+Runs = Sequence[tuple[slice, int]]  # consecutive rows of a whole batch, and the number of visible tokens of each row
 
 
 def takes_visible_tokens(model: nn.Module) -> bool:
     """True for timm's plain VisionTransformer: tokens in raster order, positions added before the blocks."""
+    # subclasses that override these methods may order or embed tokens otherwise
     plain = VisionTransformer
     return isinstance(model, plain) and all(
         getattr(type(model), method) is getattr(plain, method)
@@ -31,9 +32,9 @@ def takes_visible_tokens(model: nn.Module) -> bool:
 
 
 def hidden_tokens(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) bool pixels -> (B, 1, h, w) bool: tokens whose every pixel is hidden.
+    """(B, 1, H, W) bool hidden pixels -> (B, 1, h, w) bool tokens, True where all pixels of a token are hidden.
 
-    A token with any visible pixel stays visible: its hidden pixels hold the pretext's fill.
+    A token with a visible pixel stays visible; its hidden pixels contain the fill of the pretext.
     """
     patch = (mask.shape[-2] // grid[0], mask.shape[-1] // grid[1])
     return F.avg_pool2d(mask.float(), patch) == 1.0
@@ -50,39 +51,40 @@ def encode_visible(
 ) -> list[Tensor]:
     """Normalised images (B, C, H, W) and hidden tokens (B, 1, h, w) -> maps (B, D, h, w), 0 at hidden positions.
 
-    With `runs` nothing is asked of the device, and shapes depend on the runs alone. Where processes must run the blocks
-    equally often, `common_counts` gives the numbers of visible tokens of all. `encode` stands for `encode_tokens`.
+    With `runs` there is no GPU synchronisation, and shapes depend only on the runs. Where all processes must run the
+    blocks equally often, `common_counts` collects the numbers of visible tokens. `encode` replaces `encode_tokens`.
     """
     grid = tuple(hidden.shape[-2:])
     given = (encode or encode_tokens, model, images, hidden.flatten(1), indices)
-    maps = _of_counted(*given, common_counts) if runs is None else _of_runs(*given, runs)
+    maps = _encode_by_count(*given, common_counts) if runs is None else _encode_runs(*given, runs)
     return [m.transpose(1, 2).unflatten(2, grid) for m in maps]  # (B, D, h, w)
 
 
-def _of_runs(
+def _encode_runs(
     encode: Encode, model: VisionTransformer, images: Tensor, hidden: Tensor, indices: Sequence[int], runs: Runs
 ) -> list[Tensor]:
-    """(B, N) hidden tokens, as many in each row as `runs` says -> maps (B, N, D)."""
-    pieces: list[list[Tensor]] = [[] for _ in runs]  # of each run, its maps (b, N, D)
+    """(B, N) hidden tokens, with the numbers of visible ones from `runs` -> maps (B, N, D)."""
+    pieces: list[list[Tensor]] = [[] for _ in runs]  # the maps (b, N, D) of each run
     for count in sorted({count for _, count in runs}):
         numbers = [number for number, (_, own) in enumerate(runs) if own == count]
         rows = [runs[number][0] for number in numbers]
-        # the visible ones first, in order
-        tokens = joined(hidden, rows).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]  # (b, n)
-        found = encode(model, joined(images, rows), tokens, indices)
-        lengths = [part.stop - part.start for part in rows]
-        for m in found:
-            for number, part in zip(numbers, _spread(m, tokens, hidden.shape[1]).split(lengths), strict=True):
-                pieces[number].append(part)
+        # visible tokens first, in order
+        tokens = concat_rows(hidden, rows).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]  # (b, n)
+        encoded = encode(model, concat_rows(images, rows), tokens, indices)
+        lengths = [own.stop - own.start for own in rows]
+        for features in encoded:
+            maps = _scatter_tokens(features, tokens, hidden.shape[1]).split(lengths)
+            for number, own_map in zip(numbers, maps, strict=True):
+                pieces[number].append(own_map)
     return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]
 
 
-def joined(values: Tensor, rows: Sequence[slice]) -> Tensor:
-    """The rows of (B, ...) that some slices name, together."""
-    return torch.cat([values[part] for part in rows]) if len(rows) > 1 else values[rows[0]]
+def concat_rows(values: Tensor, rows: Sequence[slice]) -> Tensor:
+    """Concatenate the given slices of (B, ...)."""
+    return torch.cat([values[own] for own in rows]) if len(rows) > 1 else values[rows[0]]
 
 
-def _of_counted(
+def _encode_by_count(
     encode: Encode,
     model: VisionTransformer,
     images: Tensor,
@@ -90,33 +92,34 @@ def _of_counted(
     indices: Sequence[int],
     common_counts: CommonCounts | None,
 ) -> list[Tensor]:
-    """(B, N) hidden tokens, as many in each row as the device says that there are -> maps (B, N, D)."""
+    """(B, N) hidden tokens, with the numbers of visible ones read from the device -> maps (B, N, D)."""
     visible = ~hidden
     counts = visible.sum(1)
-    found = []  # for each number of visible tokens: the rows that have it, and their maps (b, N, D)
+    found = []  # for each number of visible tokens: its rows, and their maps (b, N, D)
     present = counts.unique().tolist()
     for count in present if common_counts is None else common_counts(present, visible.shape[1]):
         rows = (counts == count).nonzero()[:, 0]
         tokens = visible[rows].nonzero()[:, 1].view(len(rows), count)  # (b, n)
         chosen = images[rows]
-        if len(rows) == 0:  # only others have such images: a blank one stands in, as the last row, and is cut off below
+        if len(rows) == 0:  # only other processes have such images: encode a blank one as an extra row, cut off below
             rows, tokens = rows.new_full((1,), len(images)), torch.arange(count, device=rows.device)[None]
             chosen = torch.zeros_like(images[:1])
-        found.append((rows, [_spread(m, tokens, visible.shape[1]) for m in encode(model, chosen, tokens, indices)]))
+        encoded = encode(model, chosen, tokens, indices)
+        found.append((rows, [_scatter_tokens(features, tokens, visible.shape[1]) for features in encoded]))
     if len(found) == 1:
         return found[0][1]
     order = torch.cat([rows for rows, _ in found]).argsort()[: len(images)]
     return [torch.cat(parts)[order] for parts in zip(*(parts for _, parts in found), strict=True)]
 
 
-def _spread(features: Tensor, tokens: Tensor, count: int) -> Tensor:
-    """(b, n, D) of the tokens numbered `tokens` (b, n) -> (b, count, D), 0 elsewhere."""
+def _scatter_tokens(features: Tensor, tokens: Tensor, count: int) -> Tensor:
+    """(b, n, D) at positions `tokens` (b, n) -> (b, count, D), 0 elsewhere."""
     full = features.new_zeros(len(features), count, features.shape[-1])
     return full.scatter(1, tokens[..., None].expand_as(features), features)
 
 
 def encode_tokens(model: VisionTransformer, images: Tensor, tokens: Tensor, indices: Sequence[int]) -> list[Tensor]:
-    """The tokens numbered `tokens` (b, n) of each image through the blocks -> (b, n, D) after each of `indices`."""
+    """Run the tokens at positions `tokens` (b, n) through the blocks -> (b, n, D) after each block of `indices`."""
     prefix = model.num_prefix_tokens
     x = model._pos_embed(model.patch_embed(images))  # (b, prefix + N, D)
     chosen = x[:, prefix:].gather(1, tokens[..., None].expand(-1, -1, x.shape[-1]))

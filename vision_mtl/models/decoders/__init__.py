@@ -1,1 +1,1 @@
-"""One file per decoder; `decoder.name` in a config is the file's name."""
+"""Decoders, one file each; `decoder.name` in a config is the name of the file."""

@@ -1,7 +1,7 @@
-"""The last map alone: each of its positions repairs its own square of the image through one linear layer.
+"""The last map as the only readout: a linear head repairs the square of the image at each of its positions.
 
 Xie et al., "SimMIM", 2022, https://arxiv.org/abs/2111.09886, sec. 3.3: a one-layer head is enough to learn features.
-Everything must pass the deepest map, which is why its features are good and its pictures are not.
+All information must pass through the deepest map, so features are good and pictures are coarse.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from vision_mtl.models.decoder import DECODERS, Decoder, DecoderOptions, MapSpec
 @DECODERS.register("linear")
 @dataclass(frozen=True, kw_only=True)
 class Linear(DecoderOptions):
-    """Hands the last map to the heads as it is."""
+    """Passes the last map to the heads unchanged."""
 
     def build(self, maps: MapSpec) -> Decoder:
         return LinearDecoder(maps)
 
 
 class LinearDecoder(Decoder):
-    """Hands the last map to the heads as it is."""
+    """Passes the last map to the heads unchanged."""
 
     reads_last_only = True
 

@@ -1,11 +1,13 @@
-"""All stages, summed at one coarse stride, then two convolutions: good pictures for little arithmetic.
+"""The sum of all stages at one coarse stride, followed by convolutions: good pictures at low cost.
 
 The sum of projected stages is Lin et al., "Feature pyramid networks", 2017, https://arxiv.org/abs/1612.03144, sec. 3,
-in one step. Shallow stages let detail bypass the deep ones, which then learn less, so three ways of reading them:
+in one step. Detail that bypasses the deep stages through the shallow ones makes the deep ones learn less, so there are
+three modes for the shallow stages:
 
-- `drop`: for `drop_ratio` of the images in training the shallow stages are left out, so the deepest must do the work;
-- `stop_gradient`: the pictures read all stages but pass no gradient back; a second readout of the last map trains;
-- `all`: every stage, always.
+- `drop`: leaves the shallow stages out for `drop_ratio` of the images in training;
+- `stop_gradient`: reads all stages for the pictures without passing gradients back; a second readout, of the last map,
+  trains the backbone;
+- `all`: reads and trains every stage.
 """
 # B images, D feature width, h w positions
 
@@ -21,18 +23,19 @@ from vision_mtl.models.decoder import DECODERS, Decoder, DecoderOptions, MapSpec
 @DECODERS.register("stages")
 @dataclass(frozen=True, kw_only=True)
 class Stages(DecoderOptions):
-    """Projects each map to `width` channels, sums them at `stride` and mixes neighbours by `depth` 3x3 convolutions."""
+    """Projects each map to `width` channels, sums them at `stride` and applies `depth` 3x3 convolutions."""
 
     width: int = 64
-    """Channels of the sum; 64 keeps the decoder near a tenth of a resnet18's step."""
+    """Channels of the sum; with 64 the decoder takes about a tenth of a resnet18's step."""
     stride: int = 4
-    """Pixels along one position of the sum; the finest map's own stride if that is coarser."""
+    """Pixels per position of the sum; the stride of the finest map if that is coarser."""
     depth: int = 2
-    """3x3 convolutions after the sum."""
+    """Number of 3x3 convolutions after the sum."""
     shallow: Literal["drop", "stop_gradient", "all"] = "drop"
-    """How the stages before the last are read."""
+    """Mode of the stages before the last. drop: left out for some images in training; stop_gradient: read without
+    gradients, while a second readout of the last map trains the backbone; all: always read and trained."""
     drop_ratio: float = 0.25
-    """Share of images whose shallow stages are left out in training, for shallow=drop."""
+    """Share of training images whose shallow stages are left out, in [0, 1], for shallow=drop."""
 
     def build(self, maps: MapSpec) -> Decoder:
         return StagesDecoder(maps, self)
@@ -62,9 +65,9 @@ class StagesDecoder(Decoder):
         keep = None if self.shallow != "drop" or drop_draw is None else drop_draw >= self.drop_ratio  # (B,)
         total = resize_map(self.project[-1](read[-1]), size)
         for features, project in zip(read[:-1], self.project[:-1], strict=True):
-            part = resize_map(project(features), size)
-            total = total + (part if keep is None else part * keep.to(part.dtype)[:, None, None, None])
-        pictures = self.mix(total)
+            stage = resize_map(project(features), size)
+            total = total + (stage if keep is None else stage * keep.to(stage.dtype)[:, None, None, None])
+        mixed = self.mix(total)
         if self.shallow == "stop_gradient":
-            return [pictures, resize_map(maps[-1], self.grid(self.readouts[1][1]))]
-        return [pictures]
+            return [mixed, resize_map(maps[-1], self.grid(self.readouts[1][1]))]
+        return [mixed]

@@ -1,8 +1,8 @@
-"""Tokens of the last map through a few transformer blocks, mask tokens standing in for positions never encoded.
+"""A few transformer blocks over the tokens of the last map, with mask tokens at positions that were not encoded.
 
 He et al., "Masked autoencoders are scalable vision learners", 2022, https://arxiv.org/abs/2111.06377, sec. 3.
-Differs from the paper: 2 blocks of width 192 instead of 8 of 512, for small images and small machines; and any
-architecture may stand before it, since its last map's positions are the tokens.
+Differs from the paper: 2 blocks of width 192 instead of 8 of 512, for small images and small machines; the encoder may
+be any architecture, since the positions of its last map are the tokens.
 """
 # B images, D width, h w positions, N = h * w tokens
 
@@ -30,18 +30,18 @@ class Transformer(DecoderOptions):
     """`depth` pre-norm blocks over the last map's tokens, with fixed sine-cosine positions."""
 
     width: int = 192
-    """Token width; a multiple of 4 and of num_heads."""
+    """Width of a token, a multiple of 4 and of num_heads."""
     depth: int = 2
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     num_heads: int = 6
-    """Attention heads of each block."""
+    """Number of attention heads of each block."""
 
     def build(self, maps: MapSpec) -> Decoder:
         return TransformerDecoder(maps, self)
 
 
 class TransformerDecoder(Decoder):
-    """The blocks over the last map's tokens. Raises `UserError` for a width that the heads do not divide."""
+    """The blocks over the last map's tokens. Raises `UserError` if 4 or num_heads does not divide the width."""
 
     reads_last_only = True
     needs_all_positions = False
