@@ -8,7 +8,7 @@ from vision_mtl.discovery.kinds import (
     FLOOR,
     Verdict,
     best_rules,
-    corrected,
+    correct_verdicts,
     gain_p_values,
     is_trivial,
     judge,
@@ -41,7 +41,7 @@ def errors() -> DamageErrors:
 
 
 def test_the_three_kinds(errors: DamageErrors) -> None:
-    verdicts = corrected(judge(errors, errors.index))
+    verdicts = correct_verdicts(judge(errors, errors.index))
     assert [verdict.kind for verdict in verdicts] == ["learnable", "hopeless", "trivial"]
     assert verdicts[0].skill.value == pytest.approx(0.5) and verdicts[0].reference == "a"
     assert verdicts[0].skill.low > 0 and verdicts[0].skill.num_clusters == N
@@ -88,7 +88,7 @@ def test_p_values_are_students_on_cluster_totals() -> None:
 def test_trivial_damages_do_not_dilute_the_correction() -> None:
     skill = Score(0.5, 0.1, 0.9, 10, 10)
     verdicts = [Verdict("p", str(k), skill, 0.0, "a", trivial=k > 0, gain_p=0.02) for k in range(50)]
-    assert [verdict.kind for verdict in corrected(verdicts)] == ["learnable"] + ["trivial"] * 49
+    assert [verdict.kind for verdict in correct_verdicts(verdicts)] == ["learnable"] + ["trivial"] * 49
 
 
 @pytest.mark.slow
@@ -97,5 +97,5 @@ def test_noise_is_found_learnable_no_more_often_than_promised() -> None:
     for _ in range(200):
         rule = RANDOM.uniform(0.5, 1.5, (N, 10))
         noise = errors_of(rule + RANDOM.normal(0, 0.1, (N, 10)), {"a": rule}, rule + 9, [0.1] * 10)
-        false += any(verdict.kind == "learnable" for verdict in corrected(judge(noise, noise.index)))
+        false += any(verdict.kind == "learnable" for verdict in correct_verdicts(judge(noise, noise.index)))
     assert false <= 11  # 5 expected at 2.5 %; 11 is exceeded once in 180 such tests

@@ -160,7 +160,7 @@ def test_what_does_not_fit_is_named(instances, about, pool, pool_of) -> None:
         (chosen, fewer, OPTIONS, "made from other images: 25 of its 30 are not here.*first 'planted/a::0010'"),
         (chosen, pool, other, r"other damage: pretexts\.grid_mask\.grid was 2 there and is 3 here"),
         (chosen, pool, {"blur": {"weight": 1.0}}, r"other damage: pretexts\.blur"),
-        (_empty(chosen), pool, OPTIONS, "leaves nothing to draw: of its 160 rows none has a weight above 0"),
+        (_empty(chosen), pool, OPTIONS, "leaves nothing to draw: none of its 160 rows has a weight above 0"),
     ]
     for selection, images, options, message in wrong:
         pretexts = {name: PRETEXTS.get(name)(**given) for name, given in options.items()}

@@ -1,1 +1,1 @@
-"""Which damage can be repaired, how well, and against what: measured on images the model was not fitted to."""
+"""Skill of every damage on images that the model was not fitted to, and the selection that follows from it."""

@@ -1,4 +1,4 @@
-"""Two halves of the images for cross-fitting: a network fitted to one is scored on the other."""
+"""Two folds of the images for cross-fitting: a network fitted to one is scored on the other."""
 # n images, S sources
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from vision_mtl.discovery.rules import FoldImages
 from vision_mtl.evaluation.features import spread_evenly
 
 FOLDS = ("A", "B")
-FITTED, FEWEST_FITTED = 300, 40  # images that a linear rule is fitted to: in all, and at least of each source
-CHOOSING = 4  # every fourth cluster of those chooses the rule's strength and fits nothing
+FITTED, FEWEST_FITTED = 300, 40  # images for fitting a linear rule: in total, and the minimum of each source
+CHOOSING = 4  # every fourth cluster of those is kept to choose the strength of the regularisation
 BATCH = 1024
 
 
 def split_folds(pool: Pool, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """The pool's images `indices` (n,) in two folds, whole clusters together, each source halved as nearly as can be.
+    """Split the pool's images `indices` (n,) into two folds of whole clusters, with each source halved if possible.
 
-    Source by source, clusters come in an order drawn from what their images are and `seed`, and each joins the fold
-    that has fewer images of the source so far. Raises `UserError` if all images are one cluster.
+    For each source, clusters are visited in an order that depends on their images' names and `seed`, and each joins the
+    fold with fewer images of the source. Raises `UserError` if all images are one cluster.
     """
     rows = indices.numpy()
     clusters = np.unique(pool.cluster[rows], return_inverse=True)[1]
@@ -33,31 +33,31 @@ def split_folds(pool: Pool, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]
             f"discover needs images of two clusters or more, to fit on some and score others; found {len(indices)} "
             "images of one. Give more images, or groups of them, in data.unlabelled or tasks."
         )
-    order = _drawn_order(pool.draw_names(indices), clusters, seed)
+    order = _shuffled_clusters(pool.draw_names(indices), clusters, seed)
     fold = np.full(clusters.max() + 1, -1)
     for column in range(len(pool.sources)):
         counts = np.bincount(clusters[pool.member[rows, column]], minlength=len(fold))
-        sizes = [int(counts[fold == side].sum()) for side in (0, 1)]
+        sizes = [int(counts[fold == number].sum()) for number in (0, 1)]
         for cluster in order:
             if counts[cluster] and fold[cluster] < 0:
                 fold[cluster] = int(sizes[1] < sizes[0])
                 sizes[fold[cluster]] += int(counts[cluster])
-    side = torch.from_numpy(fold[clusters])
-    return indices[side == 0], indices[side == 1]
+    fold_of_image = torch.from_numpy(fold[clusters])
+    return indices[fold_of_image == 0], indices[fold_of_image == 1]
 
 
 def sample_images(pool: Pool, indices: Tensor, count: int) -> Tensor:
-    """(m,) of `indices` in order: at most `count` of each source, at even steps."""
+    """(m,) of `indices`, in order: at most `count` of each source, at even steps."""
     member = torch.from_numpy(pool.member)[indices]  # (n, S)
     chosen = [spread_evenly(indices[member[:, column]], count) for column in range(len(pool.sources))]
     return torch.cat(chosen).unique()
 
 
 def fold_images(pool: Pool, indices: Tensor, device: torch.device) -> FoldImages:
-    """What rules are fitted to: a sample of the fold's images `indices` (n,), and the mean image of each source.
+    """Return the images for fitting rules: a sample of the fold's images `indices` (n,), and each source's mean image.
 
-    A source without an image in the fold gets the mean of all. On Apple's GPUs, which lack double precision and
-    eigenvectors, rules stay on the CPU.
+    A source without an image in the fold gets the mean of all images. Rules stay on the CPU instead of an Apple GPU,
+    which lacks double precision and eigenvectors.
     """
     device = torch.device("cpu") if device.type == "mps" else device
     chosen = sample_images(pool, indices, max(FEWEST_FITTED, FITTED // len(pool.sources)))
@@ -76,12 +76,12 @@ def fold_images(pool: Pool, indices: Tensor, device: torch.device) -> FoldImages
 
 
 def first_source(pool: Pool, indices: np.ndarray | Tensor) -> np.ndarray:
-    """(n,) int64: the number of the first source that names each image."""
+    """(n,) int64: the number of the first source that contains each image."""
     return pool.member[np.asarray(indices)].argmax(1)
 
 
-def _drawn_order(names: list[str], clusters: np.ndarray, seed: int) -> list[int]:
-    """Clusters in the order of a keyed hash of their images' smallest name."""
+def _shuffled_clusters(names: list[str], clusters: np.ndarray, seed: int) -> list[int]:
+    """The clusters, sorted by a hash of the seed and the smallest name among their images."""
     smallest: dict[int, str] = {}
     for name, cluster in zip(names, clusters.tolist(), strict=True):
         smallest[cluster] = min(smallest.get(cluster, name), name)

@@ -1,13 +1,13 @@
-"""Trivial, learnable or hopeless: the verdict on every damage, over any set of images.
+"""The verdict on every damage over a set of images: trivial, learnable or hopeless.
 
-- trivial: the best rule's error is below 1 % of the target's variance, or below one grey level of 255: nothing is left
-  to learn;
-- learnable: the network's repair is better than the best rule's; the one-sided test at 2.5 %, which is the lower end of
-  a 95 % interval, survives Holm's correction over all verdicts of its table;
+- trivial: the error of the best rule is below 1 % of the target's variance or below one grey level of 255, so nothing
+  is left to learn;
+- learnable: the network repairs better than the best rule. A one-sided test at 2.5 %, which corresponds to the lower
+  end of a 95 % interval, must be significant after Holm's correction over all verdicts of the table;
 - hopeless: neither.
 
-The test is Student's on the clusters' totals of (rule's error - network's error): skill is above 0 where their mean is.
-Its tail is needed because Holm over hundreds of damages asks for p-values that no affordable bootstrap resolves.
+The test is Student's t-test on the clusters' totals of (rule's error - network's error); skill is above 0 where their
+mean is. A bootstrap cannot replace it: Holm over hundreds of damages needs p-values that would take too many resamples.
 """
 # n images, D damages, G clusters, R rules
 
@@ -27,20 +27,20 @@ from vision_mtl.evaluation.families import holm
 from vision_mtl.evaluation.scores import Bootstrap, Score
 
 TRIVIAL_SHARE = 0.01  # of the target's variance
-FLOOR = (1 / 255) ** 2  # mean squared error of one grey level: below it, repairs cannot be told from the truth
-LEVEL = 0.025  # one-sided, so that it matches the lower end of the 95 % interval
+FLOOR = (1 / 255) ** 2  # mean squared error of one grey level, below which a repair equals the truth in 8 bits
+LEVEL = 0.025  # one-sided: the lower end of the 95 % interval
 Kind = Literal["trivial", "learnable", "hopeless"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One damage on one set of images. `gain_p` is the test's p-value, `holm_p` the same after Holm's correction."""
+    """The result for one damage on one set of images; `holm_p` is the p-value `gain_p` after Holm's correction."""
 
     pretext: str
     damage: str
     skill: Score
     untrained: float  # skill of the all-zero prediction
-    reference: str  # the rule of least total error on the set
+    reference: str  # the rule with the smallest total error on the set
     trivial: bool
     gain_p: float
     holm_p: float = 1.0
@@ -58,9 +58,9 @@ class Verdict:
 
 
 def judge(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray | None = None) -> list[Verdict]:
-    """A verdict for each damage on the images `rows` (n,) bool (all by default), before Holm; empty without an image.
+    """Return a verdict for each damage on the images `rows` (n,) bool (default: all), before Holm's correction.
 
-    `clusters` (n,) are those of `errors.index`.
+    `clusters` (n,) are those of `errors.index`. The list is empty if `rows` selects no image.
     """
     rows = np.ones(len(errors.index), bool) if rows is None else rows
     if not rows.any():
@@ -78,9 +78,9 @@ def judge(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray | None = 
 
 
 def judge_whole(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Verdict | None:
-    """One verdict on several damages `columns` (D,) bool at once, each weighed by its share; None without an image.
+    """Return one verdict on the damages `columns` (D,) bool together, weighted by their shares; None without an image.
 
-    Every damage is held against its own best rule; the rule named is that of the most damages.
+    Every damage is compared with its own best rule; `reference` names the most frequent of these.
     """
     if not rows.any():
         return None
@@ -102,12 +102,12 @@ def judge_whole(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray, co
 
 
 def best_rules(errors: DamageErrors, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Each damage's rule of least total error on the images `rows`, and that rule's errors (n, D).
+    """Return for each damage the rule with the smallest total error on the images `rows`, and its errors (n, D).
 
-    Candidates are the rules and the untrained prediction, which is a rule without learning too.
+    The untrained prediction counts as a rule, since it needs no learning.
     """
     candidates = {**errors.rules, "untrained": errors.untrained}
-    if "chance" in errors.rules:  # a question: the untrained answer is chance itself
+    if "chance" in errors.rules:  # without a repair, the untrained prediction is the chance prediction
         candidates = errors.rules
     names = list(candidates)
     totals = np.stack([candidates[name][rows].sum(0) for name in names])  # (R, D)
@@ -119,7 +119,7 @@ def best_rules(errors: DamageErrors, rows: np.ndarray) -> tuple[list[str], np.nd
 def skill_scores(model: np.ndarray, reference: np.ndarray, clusters: np.ndarray) -> list[Score]:
     """`1 - sum(model) / sum(reference)` of each column of (n, D), with intervals over clusters (n,).
 
-    Where the reference makes no error the skill is 0 and has no interval.
+    Where the error of the reference is 0, the skill is 0 and has no interval.
     """
     count = model.shape[1]
     bootstrap = Bootstrap(np.concatenate([model, reference], 1), clusters)
@@ -137,14 +137,14 @@ def _skill(sums: np.ndarray, model: int, reference: int) -> np.ndarray:
 
 
 def is_trivial(reference: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[bool]:
-    """(D,) whether the reference's mean error (n, D) leaves nothing to learn; `first`, `second` (n, D, C) moments."""
+    """(D,) True where the reference's error (n, D) leaves nothing to learn; `first`, `second` (n, D, C) are moments."""
     variance = (second.mean(0) - first.mean(0) ** 2).mean(-1)
     error = reference.mean(0)
     return [bool(e < FLOOR or e < TRIVIAL_SHARE * v) for e, v in zip(error, variance, strict=True)]
 
 
 def gain_p_values(gain: np.ndarray, clusters: np.ndarray) -> list[float]:
-    """One-sided p-values (D,) that the mean of the clusters' total gains (n, D) is not above 0; 1 for one cluster."""
+    """(D,) one-sided p-values for a mean of the clusters' total gains (n, D) above 0; 1 with a single cluster."""
     group = np.unique(clusters, return_inverse=True)[1]
     totals = np.zeros((group.max() + 1, gain.shape[1]))
     np.add.at(totals, group, gain)
@@ -152,13 +152,13 @@ def gain_p_values(gain: np.ndarray, clusters: np.ndarray) -> list[float]:
     if count < 2:
         return [1.0] * gain.shape[1]
     error = totals.std(0, ddof=1) / np.sqrt(count)
-    # totals that do not vary at all: no doubt is left about their sign
+    # totals without any variation have a certain sign
     statistic = np.where(error > 0, divide(totals.mean(0), error), np.where(totals.mean(0) > 0, np.inf, -np.inf))
     return student.sf(statistic, count - 1).tolist()
 
 
-def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts of one table after Holm's correction over those that are not trivial."""
-    open_ones = [i for i, verdict in enumerate(verdicts) if not verdict.trivial]
-    adjusted = dict(zip(open_ones, holm(np.array([verdicts[i].gain_p for i in open_ones])).tolist(), strict=True))
+def correct_verdicts(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts of one table after Holm's correction over those that are not trivial."""
+    tested = [i for i, verdict in enumerate(verdicts) if not verdict.trivial]
+    adjusted = dict(zip(tested, holm(np.array([verdicts[i].gain_p for i in tested])).tolist(), strict=True))
     return [replace(verdict, holm_p=adjusted.get(i, 1.0)) for i, verdict in enumerate(verdicts)]

@@ -1,4 +1,4 @@
-"""Skill over training: is it still rising? Measured a few times on the way, on a few of the images scored later."""
+"""Skill during training, measured a few times on a sample of the images that are scored at the end."""
 # n images, D damages
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, damage_nam
 Scales = dict[str, dict[str, float]]  # pretext -> scale -> error
 
 
-def errors_by_scale(judged: ScoredNetwork, indices: Tensor) -> Scales:
-    """The network's total error on the images `indices` (n,), damages weighed by their shares."""
+def errors_by_scale(network: ScoredNetwork, indices: Tensor) -> Scales:
+    """The network's total error on the images `indices` (n,), with damages weighted by their shares."""
     found = {}
-    for name, pretext in judged.mixture.pretexts.items():
-        names, shares = damage_names(pretext, judged.pool.shape), scored_shares(pretext, judged.pool.shape)
-        totals = model_errors(judged, name, indices).sum(0)  # (D,)
+    for name, pretext in network.mixture.pretexts.items():
+        names, shares = damage_names(pretext, network.pool.shape), scored_shares(pretext, network.pool.shape)
+        totals = model_errors(network, name, indices).sum(0)  # (D,)
         found[name] = _by_scale(totals * shares, [damage.partition("/")[0] for damage in names])
     return found
 
@@ -28,10 +28,10 @@ def errors_by_scale(judged: ScoredNetwork, indices: Tensor) -> Scales:
 def skill_over_time(
     records: Sequence[Sequence[Mapping[str, Any]]], scored: Sequence[Tensor], errors: Sequence[DamageErrors]
 ) -> list[dict[str, Any]]:
-    """Each fold's records (`kind` skill: `images_seen`, `seconds`, `errors`) and the images (n,) that they measured ->
-    rows of pretext, scale, images_seen, seconds, skill, both folds together, in order of time.
+    """Return rows of pretext, scale, images_seen, seconds and skill over both folds, in order of time.
 
-    The reference is the rule that is best for each damage on all scored images.
+    `records` are each fold's records of `kind` skill (`images_seen`, `seconds`, `errors`), `scored` the images (n,)
+    that they measured. The reference is the best rule for each damage on all scored images.
     """
     chosen = np.concatenate([part.numpy() for part in scored])
     reference: Scales = {}

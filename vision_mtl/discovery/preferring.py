@@ -1,4 +1,4 @@
-"""A selection made usable by a run: checked against its images and pretexts, as a preference of its mixture."""
+"""Conversion of a selection to the preference of a run's mixture, with checks against the run's images and pretexts."""
 # N images of the pool, R rows that differ, D damages of all pretexts
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Options = Mapping[str, Mapping[str, Any]]
 
 
 def prefer(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], options: Options) -> Preference:
-    """The selection's weights for the pool's images under all damages of `pretexts`.
+    """Return the selection's weights for the pool's images under all damages of `pretexts`.
 
-    `options` are the run's own of each pretext. Raises `UserError` if the selection was made from other images, another
-    image size or other damages, or if it leaves nothing to draw.
+    `options` are the run's options of each pretext. Raises `UserError` if the selection was made from other images,
+    another image size or other damages, or if it has no weight above 0.
     """
     _check(selection, pool, pretexts, options)
-    columns = _columns(pretexts, pool.shape)
+    columns = _columns_of_damages(pretexts, pool.shape)
     rows = _row_numbers(selection, pool)
     table = np.zeros((rows.max() + 1, sum(count_damages(pretexts, pool.shape))), np.float32)
     pairs = zip(selection.columns["pretext"], selection.columns["damage"], strict=True)
@@ -35,10 +35,10 @@ def prefer(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], op
     table[np.repeat(rows, repeat), np.concatenate(places).astype(int)] = np.repeat(selection.columns["weight"], repeat)
     if not table.any():
         raise UserError(
-            f"the selection leaves nothing to draw: of its {len(rows):,} rows none has a weight above 0 "
+            f"the selection leaves nothing to draw: none of its {len(rows):,} rows has a weight above 0 "
             f"(rule {selection.about['rule']}). Train discover for longer, or choose another --discover.select."
         )
-    return Preference(torch.from_numpy(table), torch.from_numpy(_rows_of_pool(selection, pool, rows)))
+    return Preference(torch.from_numpy(table), torch.from_numpy(_rows_of_images(selection, pool, rows)))
 
 
 def _check(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], options: Options) -> None:
@@ -69,8 +69,10 @@ def _check(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], op
             )
 
 
-def _columns(pretexts: Mapping[str, Pretext], shape: tuple[int, int, int]) -> dict[tuple[str, str], list[int]]:
-    """(pretext, damage) -> its columns; a question's one name stands for all its answers."""
+def _columns_of_damages(
+    pretexts: Mapping[str, Pretext], shape: tuple[int, int, int]
+) -> dict[tuple[str, str], list[int]]:
+    """(pretext, damage) -> its columns; `all` of a pretext without a repair has the columns of all its damages."""
     found: dict[tuple[str, str], list[int]] = {}
     start = 0
     for name, pretext in pretexts.items():
@@ -83,18 +85,18 @@ def _columns(pretexts: Mapping[str, Pretext], shape: tuple[int, int, int]) -> di
 
 
 def _row_numbers(selection: Selection, pool: Pool) -> np.ndarray:
-    """(r,) each row's row in the table: the sources come first, then images in order."""
+    """(r,) the table's row for each row of the selection: first the sources, then the images in order."""
     source = np.array([pool.sources.index(name) for name in selection.columns["source"]])
     images = np.unique(selection.columns["index"], return_inverse=True)[1] - 1 + len(pool.sources)
     return np.where(selection.of_images, images, source)
 
 
-def _rows_of_pool(selection: Selection, pool: Pool, rows: np.ndarray) -> np.ndarray:
-    """(N,) each image's row in the table: its own if it was scored, else its source's."""
-    found = first_source(pool, np.arange(len(pool)))
-    place = dict(zip(pool.identities, range(len(pool)), strict=True))
+def _rows_of_images(selection: Selection, pool: Pool, rows: np.ndarray) -> np.ndarray:
+    """(N,) the table's row for each image of the pool: its own if it was scored, otherwise that of its source."""
+    row = first_source(pool, np.arange(len(pool)))
+    index = dict(zip(pool.identities, range(len(pool)), strict=True))
     scored = selection.of_images
     _, first = np.unique(selection.columns["index"][scored], return_index=True)
-    here = [place[name] for name in selection.columns["identity"][scored][first]]
-    found[here] = rows[scored][first]
-    return found
+    images = [index[name] for name in selection.columns["identity"][scored][first]]
+    row[images] = rows[scored][first]
+    return row

@@ -1,4 +1,4 @@
-"""The skill of each pretext on held-out images, in all and by source, with intervals over clusters of images."""
+"""Skill of each pretext on held-out images, in total and by source, with intervals over clusters of images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vision_mtl.evaluation.scores import ratio_skill
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture
 
-MAX_IMAGES = 1000  # test images scored from each source: the interval is set by clusters, not by more of these
-NUM_DRAWS = 2  # damages of each image where pixels are hidden: where the cell falls matters as much as the image
+MAX_IMAGES = 1000  # scored images of each source: the number of clusters limits the interval, more images do not help
+NUM_DRAWS = 2  # damages of each image for masking pretexts: skill varies with the cell as much as with the image
 
 
 def score_pretexts(
@@ -26,19 +26,19 @@ def score_pretexts(
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     split: str = "test",
 ) -> dict[str, dict[str, Any]]:
-    """Skills on the images of `split`, in the form of `result.json`; a pretext is absent where no image suits it
-    or where the classic repair makes no error at all.
+    """Return the skills on the images of `split`, in the form of `result.json`.
 
-    `skill` is {pretext: score}, `skill_by_source` {source: {pretext: score}}; `skill_untrained` and
-    `skill_untrained_by_source` are the same for an all-zero prediction: what was there before learning.
+    `skill` is {pretext: score}, `skill_by_source` is {source: {pretext: score}}; `skill_untrained` and
+    `skill_untrained_by_source` are those of an all-zero prediction, before learning. A pretext is absent where no image
+    suits it or the error of the classic repair is 0.
     """
     held_out = [spread_evenly(pool.indices(split, source=source), MAX_IMAGES) for source in pool.sources]
-    indices = torch.cat(held_out).unique()  # an image of two sources is scored once
+    indices = torch.cat(held_out).unique()  # an image may be in two sources
     found: dict[str, dict[str, Any]] = {}
     for name in mixture.pretexts:
         draws = NUM_DRAWS if mixture.hides_pixels(name) else 1
         errors = measure_errors(model, pool, indices, mixture, name, num_draws=draws, autocast=autocast)
-        if not errors.reference.any():  # no image suits it, or the classic repair is perfect: nothing to measure
+        if not errors.reference.any():  # no image suits it, or the classic repair is perfect
             continue
         for key, which in (("skill", "model"), ("skill_untrained", "untrained")):
             found.setdefault(key, {})[name] = _skill(errors, pool, which)

@@ -1,8 +1,8 @@
-"""From verdicts to sampling weights: which damage of which image is worth learning, in a file that pretraining reads.
+"""Sampling weights from verdicts: the selection of damages and images worth learning, in a file for pretraining.
 
-A selection is a Parquet file with a row for each scored image under each damage, and below them, without an identity, a
-row for each source under each damage: what holds for the images of that source that were not scored. A weight says how
-often a damage of an image is drawn, relative to a mixture without a selection (1: as often).
+A selection is a Parquet file with a row for each scored image under each damage. Below them, rows without an identity
+give each source under each damage; they apply to images of that source that were not scored. A weight scales the
+frequency of a damage of an image in a mixture without a selection; 1 leaves it as it is.
 """
 # r rows, N images of the pool, D damages of all pretexts
 
@@ -37,23 +37,23 @@ SEED = 0  # of the random control
 
 @dataclass(frozen=True)
 class Selection:
-    """`columns` are arrays (r,) by name; `about` says what the selection was made of (images, size, pretexts, rule)."""
+    """`columns` are arrays (r,) by name; `about` records the images, size, pretexts and rule that it was made from."""
 
     columns: dict[str, np.ndarray]
     about: dict[str, Any]
 
     @property
     def of_images(self) -> np.ndarray:
-        """(r,) bool: rows of an image; the others are of a source."""
+        """(r,) bool: True for the row of an image, False for that of a source."""
         return self.columns["index"] >= 0
 
     def write(self, path: Path) -> None:
-        """Write the Parquet file, whole or not at all."""
+        """Write the Parquet file atomically."""
         write_parquet(path, self.columns, self.about)
 
 
 def write_parquet(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    """Columns (r,) as a Parquet file that says in its metadata what it is `about`; an identity of no text is null."""
+    """Write columns (r,) to a Parquet file atomically, with `about` in its metadata; an empty identity becomes null."""
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays["identity"] = pa.array([name or None for name in columns["identity"]], pa.string())
     buffer = io.BytesIO()
@@ -62,7 +62,7 @@ def write_parquet(path: Path, columns: Mapping[str, np.ndarray], about: Mapping[
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a selection was made of, without its rows. Raises `UserError` if the file is none."""
+    """Return a selection's `about` without reading its rows. Raises `UserError` if the file is no selection."""
     try:
         return json.loads(pq.read_schema(path).metadata[METADATA])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -73,7 +73,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def read_selection(path: Path) -> Selection:
-    """The selection in a Parquet file. Raises `UserError` if the file is none."""
+    """Return the selection in a Parquet file. Raises `UserError` if the file is no selection."""
     about = read_about(path)
     table = pq.read_table(path)
     columns = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
@@ -82,9 +82,9 @@ def read_selection(path: Path) -> Selection:
 
 
 def describe_instances(pool: Pool, errors: Sequence[DamageErrors], tables: SkillTables) -> dict[str, np.ndarray]:
-    """A row for each scored image under each damage, with the best rule and the kind of its first source.
+    """Return columns (r,) of a row for each scored image under each damage, with the best rule and kind of its source.
 
-    Column -> (r,), r = images x damages.
+    r is images x damages; an image of several sources is listed with its first.
     """
     parts = [part for own in errors for part in _instances_by_source(pool, own, tables)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -93,10 +93,11 @@ def describe_instances(pool: Pool, errors: Sequence[DamageErrors], tables: Skill
 def select(
     instances: Mapping[str, np.ndarray], about: Mapping[str, Any], rule: Rule, top_ratio: float = 0.25, by: By = "skill"
 ) -> Selection:
-    """Weights in [0, 1] by `rule`: 1 or 0 (learnable, hopeless, top), or the instance's own skill (soft).
+    """Return a selection with weights by `rule`: 0 or 1 (learnable, hopeless, top), or the skill in [0, 1] (soft).
 
-    `top` takes the share `top_ratio` of all instances that has the most skill, as far as it is above 0. `by` is what
-    `top` and `soft` go by: `progress` is the skill gained in training. Raises `UserError` for a ratio out of range.
+    `top` selects the share `top_ratio` of all instances with the highest skill, except skills of 0 and below. `by` is
+    the measure for `top` and `soft`: `skill`, or `progress`, the skill gained in training. Raises `UserError` for a
+    ratio out of range.
     """
     check_ratio(top_ratio)
     weight = instance_weights(instances, rule, top_ratio, by)
@@ -110,7 +111,7 @@ def check_ratio(top_ratio: float) -> None:
 
 
 def controls(chosen: Selection) -> dict[str, Selection]:
-    """What a selection is to be held against: the hopeless instances, and random ones with the same weights."""
+    """Return the control selections: the hopeless instances, and random instances with the same weights."""
     rows = chosen.of_images
     instances = {name: values[rows] for name, values in chosen.columns.items() if name != "weight"}
     shuffled = np.random.default_rng(SEED).permutation(chosen.columns["weight"][rows])
@@ -121,7 +122,7 @@ def controls(chosen: Selection) -> dict[str, Selection]:
 def instance_weights(
     instances: Mapping[str, np.ndarray], rule: Rule, top_ratio: float = 0.25, by: By = "skill"
 ) -> np.ndarray:
-    """(r,) float32 in [0, 1]. An instance that is trivial by itself (a white corner) never counts."""
+    """(r,) float32 weights in [0, 1]; 0 for an instance that is trivial on its own (a white corner)."""
     kind = instances["kind"]
     if rule in ("learnable", "hopeless"):
         return (kind == rule).astype(np.float32)
@@ -134,11 +135,11 @@ def instance_weights(
     count = math.ceil(top_ratio * len(worth))
     chosen = np.zeros(len(worth), np.float32)
     chosen[np.argsort(-worth, kind="stable")[:count]] = 1
-    return np.where(worth > 0, chosen, 0).astype(np.float32)  # below the rule is no skill, however high it ranks
+    return np.where(worth > 0, chosen, 0).astype(np.float32)
 
 
 def _with_sources(instances: dict[str, np.ndarray], weight: np.ndarray, about: dict[str, Any]) -> Selection:
-    """The images' rows, and each source's mean of them under each damage."""
+    """The selection of the instances' rows and, below them, each source's means under each damage."""
     keys = np.stack([instances[name].astype(str) for name in ("source", "pretext", "damage")], 1)
     _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     group = group.ravel()

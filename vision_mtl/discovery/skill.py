@@ -1,8 +1,8 @@
-"""Errors of the model's repair, of the untrained one and of the classic one, instance by instance.
+"""Errors of the model's repair, the untrained repair and the classic repair, instance by instance.
 
-`skill = 1 - sum(error_model) / sum(error_reference)`, squared error on pixels in [0, 1] over the scored ones. 0 is the
-classic repair (OpenCV inpainting, the grey image, bicubic), 1 a perfect one, below 0 worse than the classic. Questions
-(rotation, neighbour, contrast) are scored by 1 - loss / chance loss in the same way.
+`skill = 1 - sum(error_model) / sum(error_reference)`, with squared errors over the scored pixels in [0, 1]. It is 0 for
+the classic repair (OpenCV inpainting, the grey image, bicubic), 1 for a perfect repair, negative for a worse one.
+Pretexts without a repair (rotation, neighbour, contrast) have the skill 1 - loss / chance loss.
 """
 # n instances, B images in a batch, C channels, H W pixels
 
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
-from vision_mtl.evaluation.features import images_a_pass
+from vision_mtl.evaluation.features import inference_batch_size
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.training.repair import zero_prediction
 
-SCORE_SEED = 20_240_117  # the damage that repairs are judged on: the same for every run, and none that training draws
+SCORE_SEED = 20_240_117  # of the scored damage: the same in every run, different from the draws of training
 
 
 @dataclass(frozen=True)
 class Errors:
-    """For n instances of one pretext: the image's index in the pool, and three errors.
+    """Three errors for each of n instances of one pretext, and the index of its image in the pool.
 
-    An error is the mean squared error over the scored pixels, or a loss. `untrained` is that of an all-zero prediction,
-    which is what a network gives before its first step: what a pretext's formulation earns without learning.
+    An error is the mean squared error over the scored pixels, or a loss. `untrained` is the error of an all-zero
+    prediction, which a network makes before its first step.
     """
 
     index: np.ndarray  # (n,) int64
@@ -41,11 +41,11 @@ class Errors:
 
     @staticmethod
     def joined(parts: Sequence[Errors]) -> Errors:
-        """Several measurements as one."""
+        """Concatenate several measurements."""
         return Errors(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Errors)))
 
     def select(self, rows: np.ndarray) -> Errors:
-        """Some of the instances: `rows` are numbers (m,) or (n,) bool."""
+        """Return the instances `rows`, which are numbers (m,) or (n,) bool."""
         return Errors(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
@@ -60,14 +60,13 @@ def measure_errors(
     batch_size: int | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Errors:
-    """Score pretext `name` on the pool's images `indices` (n,), `num_draws` damages each; unusable ones are left
-    out."""
+    """Return the errors of pretext `name` on `num_draws` damages of each usable image of the pool's `indices` (n,)."""
     device = next(model.parameters()).device
     found = []
     training = model.training
     model.eval()
     for draw in range(num_draws):
-        for batch in indices.split(batch_size or images_a_pass(device)):
+        for batch in indices.split(batch_size or inference_batch_size(device)):
             images = pool.gather(batch).to(device)
             keep = mixture.pretexts[name].usable(images)
             if not bool(keep.any()):
@@ -92,8 +91,7 @@ def predict(
     keys: Keys,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Part, Tensor, Tensor]:
-    """Damage images (B, C, H, W) by pretext `name` and predict: the part, the damaged images, the first readout
-    (float32)."""
+    """Damage images (B, C, H, W) by pretext `name`; return the part, the damaged images and the float32 prediction."""
     part, damaged = mixture.prepare_all(name, images, keys)
     return part, damaged, predict_part(model, part, damaged, autocast)
 
@@ -104,19 +102,19 @@ def predict_part(
     damaged: Tensor,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Tensor:
-    """What the first readout says of a damaged part: (b, K, H, W) or (b, K), float32, without a gradient."""
+    """The first readout's prediction for a damaged part: (b, K, H, W) or (b, K), float32, without gradients."""
     with torch.no_grad(), autocast():
         return model(damaged, [part])[part.name][0].float()
 
 
 def squared_error(repaired: Tensor, images: Tensor, scored: Tensor) -> Tensor:
-    """(B,) mean squared error over scored pixels (B, 1, H, W) and channels; 0 where no pixel is scored."""
+    """(B,) mean squared error over the scored pixels (B, 1, H, W) and channels; 0 without a scored pixel."""
     squares = torch.where(scored, (repaired - images).square(), 0.0)
     return squares.sum((1, 2, 3)) / (scored.sum((1, 2, 3)) * images.shape[1]).clamp(min=1)
 
 
 def _errors(part: Part, damaged: Tensor, prediction: Tensor) -> Iterable[Tensor]:
-    """(model's, untrained, reference's) error of each image."""
+    """The errors (B,) of the model, of the zero prediction and of the reference."""
     pretext, images, draw = part.pretext, part.images, part.draw
     zeros = zero_prediction(pretext, images)
     if not pretext.repairs:

@@ -1,4 +1,4 @@
-"""Verdicts in tables: all images together, by source, by class; by damage, by scale, by pretext."""
+"""Tables of verdicts by group of images (all, source, class) and by level (damage, scale, pretext)."""
 # n images
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.kinds import Verdict, corrected, judge, judge_whole
+from vision_mtl.discovery.kinds import Verdict, correct_verdicts, judge, judge_whole
 from vision_mtl.discovery.measure import DamageErrors
 
-CLASSES = 60  # classes of a task beyond this many, the rarest, are left out of the tables by class
-Group = tuple[str, str]  # (all, source or task, its name or task/class)
+CLASSES = 60  # tables by class have at most this many classes of a task, the most frequent ones
+Group = tuple[str, str]  # ("all", "all"), ("source", NAME) or ("class", TASK/CLASS)
 
 
 @dataclass(frozen=True)
 class SkillTables:
-    """Verdicts by group of images. Holm's correction is over the groups of one kind together.
+    """Verdicts by group of images, after Holm's correction over all groups of one kind.
 
     `damages` has a verdict for each damage, `scales` one for each (pretext, scale), `pretexts` one for each pretext.
     """
@@ -29,7 +29,7 @@ class SkillTables:
     pretexts: dict[Group, list[Verdict]]
 
     def metrics(self) -> dict[str, Any]:
-        """The form of `result.json`."""
+        """The verdicts in the form of `result.json`."""
         (whole,) = [group for group in self.damages if group[0] == "all"]
         of = {kind: [g for g in self.damages if g[0] == kind] for kind in ("source", "class")}
         found: dict[str, Any] = {
@@ -49,7 +49,7 @@ class SkillTables:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each verdict on a damage, a scale or a pretext, for a CSV file."""
+        """One row for each verdict on a damage, a scale or a pretext, for a CSV file."""
         found = []
         for level, table in (("pretext", self.pretexts), ("scale", self.scales), ("damage", self.damages)):
             for (kind, name), verdicts in table.items():
@@ -58,17 +58,17 @@ class SkillTables:
 
 
 def build_tables(pool: Pool, errors: Sequence[DamageErrors]) -> SkillTables:
-    """Every verdict on every group of images."""
+    """Return every verdict on every group of images."""
     tables: tuple[dict[Group, list[Verdict]], ...] = ({}, {}, {})
     for group, members in groups(pool).items():
-        for table, found in zip(tables, _judged(pool, errors, members), strict=True):
-            if found:
-                table[group] = found
-    return SkillTables(*(_corrected(table) for table in tables))
+        for table, verdicts in zip(tables, _judge_members(pool, errors, members), strict=True):
+            if verdicts:
+                table[group] = verdicts
+    return SkillTables(*(_correct_table(table) for table in tables))
 
 
 def groups(pool: Pool) -> dict[Group, np.ndarray]:
-    """(N,) bool for all images, those of each source, and those of each class of the single-label tasks."""
+    """Group -> (N,) bool: all images, those of each source, and those of each class of the single-label tasks."""
     found: dict[Group, np.ndarray] = {("all", "all"): np.ones(len(pool), bool)}
     found |= {("source", name): pool.member[:, column] for column, name in enumerate(pool.sources)}
     for task, labels in pool.labels.items():
@@ -79,9 +79,10 @@ def groups(pool: Pool) -> dict[Group, np.ndarray]:
     return found
 
 
-def _judged(
+def _judge_members(
     pool: Pool, errors: Sequence[DamageErrors], members: np.ndarray
 ) -> tuple[list[Verdict], list[Verdict], list[Verdict]]:
+    """Verdicts on each damage, scale and pretext, for the images `members` (N,) bool, before Holm's correction."""
     damages, scales, pretexts = [], [], []
     for own in errors:
         rows, clusters = members[own.index], pool.cluster[own.index]
@@ -96,12 +97,12 @@ def _judged(
     return damages, scales, pretexts
 
 
-def _corrected(table: Mapping[Group, list[Verdict]]) -> dict[Group, list[Verdict]]:
-    """Holm over the groups of one kind: all, the sources together, the classes together."""
+def _correct_table(table: Mapping[Group, list[Verdict]]) -> dict[Group, list[Verdict]]:
+    """Apply Holm's correction over the groups of each kind: all images, the sources, the classes."""
     found: dict[Group, list[Verdict]] = {}
     for kind in ("all", "source", "class"):
         own = {group: verdicts for group, verdicts in table.items() if group[0] == kind}
-        adjusted = iter(corrected([verdict for verdicts in own.values() for verdict in verdicts]))
+        adjusted = iter(correct_verdicts([verdict for verdicts in own.values() for verdict in verdicts]))
         found |= {group: [next(adjusted) for _ in verdicts] for group, verdicts in own.items()}
     return found
 
