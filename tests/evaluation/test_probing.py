@@ -8,8 +8,8 @@ from vision_mtl.evaluation.linear_probe import standardise
 from vision_mtl.evaluation.probing import (
     ProbeTask,
     choose_features,
-    constant_answer,
-    knn_answer,
+    predict_constant,
+    predict_knn,
     predict_linear,
     score_task,
 )
@@ -36,9 +36,9 @@ def answers_of(x: torch.Tensor, task: ProbeTask) -> dict:
     noise = np.random.default_rng(1).normal(size=scaled.shape)
     return {
         "linear": predict_linear(scaled, task, task.train),
-        "knn": knn_answer(x, task, task.train),
+        "knn": predict_knn(x, task, task.train),
         "linear_random_init": predict_linear(noise, task, task.train),
-        "majority": constant_answer(task, task.train),
+        "majority": predict_constant(task, task.train),
     }
 
 
@@ -94,13 +94,13 @@ def test_the_layer_is_chosen_by_validation_and_ties_go_deeper() -> None:
 
 def test_neighbours_are_chosen_by_validation_within_what_there_is() -> None:
     x, task = task_of("single_label")
-    few = knn_answer(x, task, task.train[:7])
+    few = predict_knn(x, task, task.train[:7])
     assert few.chosen["k"] in (1, 5)
     blind = ProbeTask(task.kind, 3, task.values, task.train, task.val[:0], task.test)
-    assert knn_answer(x, blind, task.train).chosen == {"k": 1, "val_score": None}
+    assert predict_knn(x, blind, task.train).chosen == {"k": 1, "val_score": None}
 
 
 def test_constant_answers() -> None:
     values = np.array([0, 1, 1, 2])
     task = ProbeTask("single_label", 3, values, np.arange(3), np.arange(0), np.array([3]))
-    assert constant_answer(task, task.train).prediction.tolist() == [[0, 1, 0]]
+    assert predict_constant(task, task.train).prediction.tolist() == [[0, 1, 0]]

@@ -1,1 +1,1 @@
-"""Judges every method alike: features, probes, scores with intervals. Knows no pretext and no trainer."""
+"""Evaluation of any method in the same way: features, probes, scores with intervals. Knows no pretext or trainer."""

@@ -1,7 +1,7 @@
-"""Temperature scaling: one number a task, fitted on validation images, makes probabilities mean what they say.
+"""Temperature scaling: calibrated probabilities by one number per task, fitted on validation images.
 
-Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599, sec. 4.2. It changes no
-decision, only how sure the answers are.
+Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599, sec. 4.2. It changes
+probabilities but no decision.
 """
 # n images, K classes
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from vision_mtl.data.label_kinds import LabelKind
 
-RANGE = (0.05, 20.0)  # temperatures looked at: beyond them, answers are certain or all alike
-FEWEST = 10  # validation images; fewer fit noise, and the temperature stays 1
+RANGE = (0.05, 20.0)  # of the search: beyond it, probabilities are 0 and 1, or uniform
+FEWEST = 10  # validation images; with fewer the fit would follow noise, so the temperature stays 1
 
 
 def fit_temperature(kind: LabelKind, logits: Tensor, true: Tensor) -> float:
-    """Logits (n, K) and labels as the kind's loss takes them -> the temperature of least loss.
+    """Return the temperature of least loss for logits (n, K) and labels in the form of the kind's loss.
 
-    1.0 where there are fewer than `FEWEST` images.
+    It is 1.0 for fewer than `FEWEST` images.
     """
     if len(logits) < FEWEST:
         return 1.0

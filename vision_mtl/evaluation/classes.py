@@ -1,4 +1,4 @@
-"""Class by class: the confusion matrix, and for each class its precision, its recall and what it is taken for."""
+"""The confusion matrix, and for each class its precision, its recall and its most frequent mistake."""
 # n instances, K classes
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from vision_mtl.core.csv_escape import escape_cell
 
 
 def confusion_matrix(pred: np.ndarray, true: np.ndarray, num_classes: int) -> np.ndarray:
-    """(K, K) int64 counts of (n,) classes: rows true, columns named."""
+    """(K, K) int64 counts of (n,) classes: rows true, columns predicted."""
     return np.bincount(true * num_classes + pred, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """(K, K) counts -> a row a class: `n` true instances, precision and recall (None where undefined), and the
-    commonest mistake.
+    """(K, K) counts -> one row per class: `n` true instances, precision and recall (None where undefined), mistakes.
 
-    `most_confused_with` is the class that most of its instances are wrongly taken for, `times` how many; both None
-    where none is.
+    `most_confused_with` is the most frequent wrong prediction for the class, `times` its count; both are None without
+    a mistake.
     """
     rows = []
     for k, name in enumerate(class_names):
-        hits, occur, named = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
+        hits, actual, predicted = int(confusion[k, k]), int(confusion[k].sum()), int(confusion[:, k].sum())
         mistakes = confusion[k].copy()
         mistakes[k] = 0
         worst = int(mistakes.argmax())
@@ -35,9 +34,9 @@ def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[s
         rows.append(
             {
                 "class": name,
-                "precision": hits / named if named else None,
-                "recall": hits / occur if occur else None,
-                "n": occur,
+                "precision": hits / predicted if predicted else None,
+                "recall": hits / actual if actual else None,
+                "n": actual,
                 "most_confused_with": class_names[worst] if times else None,
                 "times": times or None,
             }
@@ -46,10 +45,10 @@ def class_rows(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[s
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], digits: int | None = 6) -> str:
-    """Rows of equal keys as CSV with a header, or nothing without a row; None is an empty cell.
+    """Return rows with equal keys as CSV with a header, or "" without rows; None becomes an empty cell.
 
-    Numbers have so many significant `digits`, or with None all that they need to be read back as they are. A text that
-    a spreadsheet would compute gets an apostrophe before it.
+    Floats are rounded to `digits` significant digits; None keeps enough to read the same value back. A text that a
+    spreadsheet would take for a formula gets an apostrophe before it.
     """
     if not rows:
         return ""

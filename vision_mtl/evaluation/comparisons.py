@@ -1,8 +1,8 @@
-"""Does one arm score higher than another? Both were run with the same seeds and judged on the same test images.
+"""Paired comparison of two arms that were run with the same seeds and scored on the same test images.
 
-The difference is taken instance by instance, seed by seed, so what both find hard cancels. Its interval (`crossed.py`)
-speaks of other seeds *and* other test images; the exact sign-flip p-value (`sign_flip.py`) of other seeds only, and
-asks for no distribution. The interval decides, for 5 seeds cannot give a p-value below .0625.
+Differences are computed for each instance and seed, so the difficulty that both arms share cancels. The interval
+(`crossed.py`) generalises to other seeds *and* other test images. The exact sign-flip p-value (`sign_flip.py`) covers
+other seeds only and assumes no distribution. The interval decides, because 5 seeds cannot give a p-value below .0625.
 """
 # S seeds, n instances, m comparisons of a family
 
@@ -26,9 +26,9 @@ Verdict = Literal["helps", "hurts", "undecided"]
 class Comparison:
     """An arm minus its baseline, on one task at one label fraction.
 
-    `p_value` is that of the exact sign-flip test over seeds. `interval_p_value` is the alpha at which the interval just
-    leaves out 0; a family ranks by it. `level` is that of the interval which gives `verdict` and `minimum_detectable`:
-    95 % for a comparison alone.
+    `p_value` comes from the exact sign-flip test over seeds. `interval_p_value` is the largest alpha at which the
+    interval excludes 0; a family is ranked by it. `level` is the level of the interval behind `verdict` and
+    `minimum_detectable`: 95 % for a single comparison.
     """
 
     task: str
@@ -46,24 +46,24 @@ class Comparison:
 
     @property
     def num_seeds(self) -> int:
-        """S, the seeds that both arms were run with."""
+        """The number S of seeds that both arms were run with."""
         return self.spread.num_seeds
 
     @property
     def std(self) -> float | None:
-        """Standard deviation over seeds of the mean difference, as `required_seeds` takes it; None for one seed."""
+        """Standard deviation over seeds of the mean difference, the input of `required_seeds`; None for one seed."""
         return float(self.spread.seed_error * np.sqrt(self.num_seeds)) if self.num_seeds > 1 else None
 
     @property
     def image_error(self) -> float | None:
-        """The standard error that only more test images lower; None where one seed or one cluster does not tell it."""
+        """The standard error that only more test images lower; None for one seed or one cluster."""
         return float(self.spread.image_error) if np.isfinite(self.spread.image_error) else None
 
     @cached_property
     def minimum_detectable(self) -> float | None:
-        """The smallest true difference that this design shows at `level` with 80 % power.
+        """The smallest true difference that this design detects at `level` with 80 % power.
 
-        None where the spread is unknown (one seed, one cluster) or 0: arms that never differ tell nothing about it.
+        None where the spread is unknown (one seed or cluster) or 0 (arms that never differ).
         """
         if self.std is None or self.image_error is None or self.std == self.image_error == 0:
             return None
@@ -82,7 +82,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the interval of `level` leaves out 0, and on which side."""
+        """helps or hurts if the interval of `level` lies above or below 0, otherwise undecided."""
         low, high = self.deciding.low, self.deciding.high
         if low is None or high is None or low <= 0 <= high:
             return "undecided"
@@ -90,7 +90,7 @@ class Comparison:
 
     @property
     def reason(self) -> str:
-        """Why the verdict is what it is, in words."""
+        """The reason for the verdict, in words."""
         score = self.deciding
         if self.num_seeds < 2:
             return "one seed: no interval, for the spread over seeds is unknown"
@@ -99,9 +99,9 @@ class Comparison:
         interval = f"the {100 * self.level:.4g} % interval [{score.low:.4g}, {score.high:.4g}]"
         if self.verdict != "undecided":
             return f"{interval} leaves out 0"
-        seen = self.minimum_detectable
-        shows = "all seeds and images agree" if seen is None else f"this design shows {seen:.3g} with 80 % power"
-        return f"{interval} holds 0; {shows}"
+        shown = self.minimum_detectable
+        power = "all seeds and images agree" if shown is None else f"this design shows {shown:.3g} with 80 % power"
+        return f"{interval} holds 0; {power}"
 
 
 def compare(
@@ -115,11 +115,11 @@ def compare(
     baseline: str = "b",
     guard_skew: bool = False,
 ) -> Comparison:
-    """`mean(a) - mean(b)` of values (S, n), row s of both from the same seed, column i the same test instance.
+    """Compare two arms by values (S, n): row s of both has the same seed, column i the same test instance.
 
     Instances of one cluster (n,), such as the crops of one photograph, count as one draw. `guard_skew` widens the
     interval where the seeds' differences are skewed. Raises `ValueError` for shapes that differ or are not (S, n), no
-    seed or instance, or a value that is not finite.
+    seed or instance, or a non-finite value.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 2:
@@ -142,9 +142,9 @@ def compare(
 
 
 def arm_score(values: np.ndarray, clusters: np.ndarray, *, guard_skew: bool = False) -> Score:
-    """The mean of one arm's values (S, n) and its 95 % interval, over other seeds and other test images.
+    """The mean of one arm's values (S, n) with its 95 % interval for other seeds and other test images.
 
-    None for one seed or one cluster (n,). Raises `ValueError` as `compare` does.
+    The interval is None for one seed or one cluster (n,). Raises `ValueError` as `compare` does.
     """
     values = np.asarray(values, np.float64)
     return _score(spread(values, clusters), values.shape[1], LEVEL, guard_skew)

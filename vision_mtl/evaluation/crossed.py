@@ -1,13 +1,13 @@
-"""The mean of values that were measured over seeds × the same test images, and an interval for it.
+"""The mean of values measured over seeds × the same test images, and an interval for it.
 
-A value is `mean + seed + image + rest`; seeds and images are both samples, and an interval that forgets one of them is
-too short. The variance of the mean falls into a part that more seeds lower and a part that only more images lower
-(Owen, "The pigeonhole bootstrap", 2007, https://arxiv.org/abs/0712.1111, sec. 2: the two-way random-effects model).
-Each part is estimated from its own mean squares and has its own t-interval; what these reach below and above the mean
-is joined as the root of the sum of squares, so that no degrees of freedom are guessed (Zou and Donner, "Construction of
+A value is `mean + seed + image + rest`; seeds and images are both samples, and an interval that ignores one of them is
+too short. The variance of the mean has a component that more seeds lower and one that only more images lower (Owen,
+"The pigeonhole bootstrap", 2007, https://arxiv.org/abs/0712.1111, sec. 2: the two-way random-effects model). Each
+component is estimated from its own mean squares and has its own t-interval; their distances from the mean are combined
+as the root of the sum of squares, which needs no approximate degrees of freedom (Zou and Donner, "Construction of
 confidence limits about effect measures", 2008, https://doi.org/10.1002/sim.3095, sec. 2).
-Differs from the papers: clusters of unequal size weigh as their images do, through the residuals of each seed's mean.
-`benchmarks/statistics.py` measures what the interval covers.
+Differs from the papers: clusters of unequal size are weighted by their images, through the residuals of each seed's
+mean. `benchmarks/statistics.py` measures the coverage of the interval.
 """
 # S seeds, n instances, G clusters
 
@@ -22,15 +22,15 @@ from scipy.stats import t
 
 from vision_mtl.evaluation.scores import LEVEL
 
-SMALLEST = 1e-15  # levels of error below this are called 0
+SMALLEST = 1e-15  # p-values below this are returned as 0
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Means (...,) and what they are uncertain by, in the values' unit; NaN where one seed or cluster tells nothing.
+    """Means (...,) and their standard errors, in the unit of the values; NaN for a single seed or cluster.
 
     `seed_error` is the standard error that more seeds lower, `image_error` the one that only more test images lower.
-    `skewness` is that of the means of each seed, for the guarded interval; 0 below 3 seeds.
+    `skewness` is the skewness over the seeds' means, for the guarded interval; 0 below 3 seeds.
     """
 
     mean: np.ndarray
@@ -41,11 +41,11 @@ class Spread:
     num_clusters: int
 
     def interval(self, level: float = LEVEL, *, guard_skew: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Ends (...,) of the interval; NaN where there is none.
+        """The ends (...,) of the interval; NaN where there is none.
 
-        `guard_skew` lets each end reach at least as far as the skewness of the seeds asks for (Hall, "On the removal
-        of skewness by transformation", JRSS B 54, 1992, pp. 221-228). It covers skewed values better, and costs power
-        on others. Raises `ValueError` for a level outside (0, 1).
+        `guard_skew` extends each end at least as far as the skewness of the seeds requires (Hall, "On the removal of
+        skewness by transformation", JRSS B 54, 1992, pp. 221-228). It improves coverage for skewed values and costs
+        power for others. Raises `ValueError` for a level outside (0, 1).
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1); found {level}")
@@ -53,7 +53,7 @@ class Spread:
         return self.mean - below, self.mean + above
 
     def p_value(self, *, guard_skew: bool = False) -> float:
-        """The smallest alpha whose interval of level 1 - alpha leaves out 0; for one mean. 1 where there is none."""
+        """The smallest alpha whose interval of level 1 - alpha excludes 0, for one mean; 1 if there is none."""
         mean, found = float(self.mean), np.isfinite(self.seed_error) & np.isfinite(self.image_error)
         if mean == 0 or not found:
             return 1.0
@@ -62,12 +62,12 @@ class Spread:
             below, above = self._reach(alpha / 2, guard_skew)
             return abs(mean) - float(below if mean > 0 else above)
 
-        if margin(1.0) <= 0:  # a guarded interval of no level still has a width, and it holds 0
+        if margin(1.0) <= 0:  # a guarded interval has a width even at level 0, and contains 0
             return 1.0
         return 0.0 if margin(SMALLEST) >= 0 else float(brentq(margin, SMALLEST, 1.0, xtol=1e-16, rtol=1e-10))
 
     def _reach(self, tail: float, guard_skew: bool) -> tuple[np.ndarray, np.ndarray]:
-        """How far the interval reaches below and above the mean, both (...,), with `tail` left out on either side."""
+        """The interval's extent below and above the mean, both (...,), with probability `tail` beyond either end."""
         quantile = t.isf(tail, max(self.num_seeds - 1, 1))
         image = t.isf(tail, max(self.num_clusters - 1, 1)) * self.image_error
         below = above = np.full_like(self.skewness, quantile)
@@ -78,10 +78,9 @@ class Spread:
 
 
 def spread(values: np.ndarray, clusters: np.ndarray) -> Spread:
-    """The mean and its errors of values (..., S, n) over seeds and the instances' clusters (n,).
+    """Return the mean and standard errors of values (..., S, n) over seeds and the instances' clusters (n,).
 
-    Raises `ValueError` for fewer than two dimensions, no seed or instance, unequal lengths, or a value that is not
-    finite.
+    Raises `ValueError` for fewer than two dimensions, no seed or instance, unequal lengths, or a non-finite value.
     """
     values = np.asarray(values, np.float64)
     if values.ndim < 2 or 0 in values.shape or values.shape[-1] != len(clusters):
@@ -91,20 +90,20 @@ def spread(values: np.ndarray, clusters: np.ndarray) -> Spread:
     by_seed = values.mean(-1)  # (..., S)
     residual = _cluster_residuals(values, by_seed, clusters)  # (..., S, G)
     num_seeds, num_clusters = residual.shape[-2:]
-    with np.errstate(invalid="ignore", divide="ignore"):  # one seed or cluster: 0 / 0 is the NaN that is promised
+    with np.errstate(invalid="ignore", divide="ignore"):  # for one seed or cluster, 0 / 0 gives the documented NaN
         correction = np.float64(num_clusters) / (num_clusters - 1)
-        both = residual.mean(-2, keepdims=True)  # (..., 1, G) images, and their share of the rest
+        both = residual.mean(-2, keepdims=True)  # (..., 1, G): the images' effect and their share of the rest
         images = correction * (both**2).sum((-2, -1))
         rest = correction * ((residual - both) ** 2).sum((-2, -1)) / (num_seeds * (num_seeds - np.float64(1)))
         centred = by_seed - by_seed.mean(-1, keepdims=True)
         seeds = (centred**2).sum(-1) / (num_seeds * (num_seeds - np.float64(1)))
-    # `seeds` holds the rest's share already; an estimate below 0 means that images differ no more than the rest does
+    # `seeds` already includes the share of the rest; an estimate below 0 means that images add no variance of their own
     image_error = np.sqrt(np.maximum(images - rest, 0))
     return Spread(by_seed.mean(-1), np.sqrt(seeds), image_error, _skewness(centred), num_seeds, num_clusters)
 
 
 def _cluster_residuals(values: np.ndarray, by_seed: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """(..., S, G): what each cluster adds to its seed's mean beyond its share of the images; sums to 0 over G."""
+    """(..., S, G): each cluster's deviation in the mean of its seed; sums to 0 over G."""
     group = np.unique(clusters, return_inverse=True)[1]
     n, size = len(group), int(group.max()) + 1
     members = csr_matrix((np.ones(n), (group, np.arange(n))), shape=(size, n))
@@ -113,7 +112,7 @@ def _cluster_residuals(values: np.ndarray, by_seed: np.ndarray, clusters: np.nda
 
 
 def _skewness(centred: np.ndarray) -> np.ndarray:
-    """(...,) the unbiased skewness of centred (..., S); 0 for constants and below 3 seeds, where it has no meaning."""
+    """(...,) unbiased skewness of centred values (..., S); 0 for constants and below 3 seeds, where it is undefined."""
     size = centred.shape[-1]
     variance = (centred**2).mean(-1)
     if size < 3:
@@ -124,7 +123,7 @@ def _skewness(centred: np.ndarray) -> np.ndarray:
 
 
 def _untransformed(quantile: float, skewness: np.ndarray, size: int) -> np.ndarray:
-    """(...,) the t statistic that Hall's cubic transformation maps to the quantile."""
+    """(...,) the t statistic that Hall's cubic transformation maps to `quantile`."""
     step = quantile / np.sqrt(size) - skewness / (6 * size)
     root = np.cbrt(1 + skewness * step)
-    return np.sqrt(size) * 3 * step / (root**2 + root + 1)  # = 3 (root - 1) / skewness, without its 0 / 0
+    return np.sqrt(size) * 3 * step / (root**2 + root + 1)  # = 3 (root - 1) / skewness, without 0 / 0

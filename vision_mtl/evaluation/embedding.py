@@ -1,7 +1,7 @@
-"""Features as a map of two dimensions, to look at and never to measure on.
+"""Projection of features to two dimensions, for pictures only; nothing is measured on it.
 
 van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html.
-Started from the principal components, which keeps the large distances (Kobak and Linderman, 2021,
+Initialised with the principal components, which preserves large distances (Kobak and Linderman, 2021,
 https://doi.org/10.1038/s41587-020-00809-z).
 """
 # n images, D feature width
@@ -12,13 +12,13 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-PERPLEXITY = 30.0  # neighbours that a point looks at, from the paper's range of 5 to 50
-COMPONENTS = 50  # kept before, as in the paper: less noise, and seconds instead of minutes
-FEWEST = 8  # images below which a map shows nothing
+PERPLEXITY = 30.0  # effective number of neighbours, from the paper's range of 5 to 50
+COMPONENTS = 50  # principal components kept, as in the paper: less noise, and seconds instead of minutes
+FEWEST = 8  # images; with fewer, a projection shows nothing
 
 
 def embed(features: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """(n, D) -> (n, 2); None for fewer than `FEWEST` images or features without any spread."""
+    """(n, D) -> (n, 2); None for fewer than `FEWEST` images or constant features."""
     if len(features) < FEWEST or not np.ptp(features, axis=0).any():
         return None
     components = min(COMPONENTS, *features.shape)

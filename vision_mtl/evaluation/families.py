@@ -1,10 +1,10 @@
-"""Many comparisons at once: Holm's correction, so that a family of null effects seldom gives a single false call.
+"""Holm's correction for a family of comparisons: it bounds the probability of any false verdict by alpha.
 
-Holm, "A simple sequentially rejective multiple test procedure", 1979, https://www.jstor.org/stable/4615733. With m
-comparisons ranked by their intervals' evidence, rank k (1 is the strongest) is judged by the interval of level
-1 - alpha / (m - k + 1), up to the first that holds 0; the rest are judged at that one's level, so all of them hold 0
-too, and the verdicts are Holm's. Their chance of any false call is alpha at most, whatever the comparisons share. That
-all m intervals hold their truths at once is not claimed; of level 1 - alpha / m they would (Bonferroni).
+Holm, "A simple sequentially rejective multiple test procedure", 1979, https://www.jstor.org/stable/4615733. The m
+comparisons are ranked by the evidence of their intervals. Rank k (1 is the strongest) uses the interval of level
+1 - alpha / (m - k + 1), up to the first that contains 0; the rest use the level of that one, so they contain 0 too, and
+the verdicts are Holm's. The bound holds under any dependence of the comparisons. It does not say that all m intervals
+contain their true values at once; intervals of level 1 - alpha / m would (Bonferroni).
 """
 # m comparisons
 
@@ -22,7 +22,7 @@ from vision_mtl.evaluation.sign_flip import sign_flip_floor
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Adjusted p-values (..., m) of p-values (..., m): those at most alpha are Holm's rejections at alpha.
+    """Return adjusted p-values (..., m); those of at most alpha are Holm's rejections at alpha.
 
     Raises `ValueError` for a p-value outside [0, 1].
     """
@@ -38,7 +38,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def holm_levels(p_values: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
-    """The level (m,) at which each comparison's interval is judged, from the p-values (m,) of those intervals.
+    """Return the level (m,) of each comparison's deciding interval, from the p-values (m,) of the intervals.
 
     Raises `ValueError` for alpha outside (0, 1).
     """
@@ -56,17 +56,17 @@ def holm_levels(p_values: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
 
 
 def judge(comparisons: Sequence[Comparison], alpha: float = ALPHA) -> list[Comparison]:
-    """The same comparisons in the same order, each at its Holm level, which its verdict then goes by."""
+    """Return the comparisons, in the same order, with their Holm levels, which determine their verdicts."""
     levels = holm_levels(np.array([one.interval_p_value for one in comparisons]), alpha)
     return [replace(one, level=float(level)) for one, level in zip(comparisons, levels, strict=True)]
 
 
 def family(comparisons: Sequence[Comparison], alpha: float = ALPHA) -> list[dict[str, Any]]:
-    """A record a comparison, in the same order, as a study's `metrics.comparisons` holds them.
+    """Return one record per comparison, in the same order, in the form of a study's `metrics.comparisons`.
 
-    `difference` carries its own 95 % interval, `difference_holm` the one that the verdict goes by, whose level also
-    `minimum_detectable` is for. `p_value_holm` is the sign-flip p-value after Holm; at few seeds m times its floor may
-    pass .05 whatever the effect, so it does not decide. Raises `ValueError` for alpha outside (0, 1).
+    `difference` has the 95 % interval; `difference_holm` has the deciding interval, whose level also applies to
+    `minimum_detectable`. `p_value_holm` is the sign-flip p-value after Holm's correction; it does not decide, because
+    with few seeds m times its floor exceeds .05 for any effect. Raises `ValueError` for alpha outside (0, 1).
     """
     adjusted = holm(np.array([one.p_value for one in comparisons]))
     judged = judge(comparisons, alpha)

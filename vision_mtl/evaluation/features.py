@@ -1,4 +1,4 @@
-"""Frozen features of a pool's images, from a backbone whose normalisation has seen clean images."""
+"""Frozen features of a pool's images, from a backbone with BatchNorm statistics of clean images."""
 # n images, B images of a batch, D feature width, h w positions of a map
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import copy_for_one
 
-CLEAN_IMAGES = (
-    512  # images that BatchNorm statistics are re-estimated on: a channel's mean is then within 5 % of its std
-)
-PIXEL_SIDE = 16  # of the pixel reference: 768 numbers for colour, about as many as a backbone's features
-# averages say how much of a pattern there is, maxima that it is somewhere: small things drown in an average
+CLEAN_IMAGES = 512  # for re-estimating BatchNorm statistics: the error of a channel's mean is then below 5 % of its std
+PIXEL_SIDE = 16  # of the pixel features: 768 numbers for colour, about as many as a backbone's features
+# a mean measures how much of a pattern there is, a maximum whether it occurs; small objects vanish in a mean
 POOLINGS = ("mean", "max")
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
-def images_a_pass(device: torch.device) -> int:
-    """How many images a network looks at together where nothing is trained.
+def inference_batch_size(device: torch.device) -> int:
+    """Return the batch size for inference.
 
-    On a CPU so few that buffers are used again rather than handed back to the system: a resnet18 at 64 pixels is as
-    fast as with 256, in a quarter of the memory. A GPU wants more.
+    On a CPU it is small, so that buffers are reused instead of returned to the system: a resnet18 at 64 pixels is as
+    fast as with 256 images, in a quarter of the memory.
     """
     return 64 if device.type == "cpu" else 256
 
@@ -37,10 +35,10 @@ def images_a_pass(device: torch.device) -> int:
 def with_clean_statistics(
     backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int = 128, autocast: Autocast = nullcontext
 ) -> Backbone:
-    """A copy in eval mode whose BatchNorm statistics come from a sample of undamaged training images `indices` (n,).
+    """Return a copy in eval mode with BatchNorm statistics of a sample of the undamaged images `indices` (n,).
 
-    In pretraining they come from damaged images; frozen features of clean ones would be shifted. Returns an equal copy
-    where there is no BatchNorm.
+    Pretraining estimates them on damaged images, which would shift the frozen features of clean ones. A backbone
+    without BatchNorm is only copied.
     """
     clean = copy_for_one(backbone)
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in clean.modules()):
@@ -55,10 +53,10 @@ def with_clean_statistics(
 def extract_features(
     backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int | None = None, autocast: Autocast = nullcontext
 ) -> Tensor:
-    """(n, D) float32 on the CPU: the last map averaged over positions, for each of the pool's images `indices`."""
+    """(n, D) float32 on the CPU: the last map averaged over positions, for the pool's images `indices` (n,)."""
     device = next(backbone.parameters()).device
     with torch.no_grad(), autocast():
-        batches = indices.split(batch_size or images_a_pass(device))
+        batches = indices.split(batch_size or inference_batch_size(device))
         found = [backbone.embed(pool.gather(batch).to(device)).float().cpu() for batch in batches]
     return torch.cat(found) if found else torch.zeros(0, backbone.num_features)
 
@@ -72,14 +70,13 @@ def extract_maps(
     batch_size: int | None = None,
     autocast: Autocast = nullcontext,
 ) -> dict[tuple[int, str], Tensor]:
-    """Every map under every pooling, in one pass over the pool's images `indices`.
+    """Return the features of every map under every pooling, in one pass over the pool's images `indices` (n,).
 
-    (layer, pooling) -> (n, D) float32 on the CPU; layers count from 0, shallow to deep, as `Backbone.forward` gives
-    them.
+    (layer, pooling) -> (n, D) float32 on the CPU; layers count from 0, shallow to deep, as in `Backbone.forward`.
     """
     device = next(backbone.parameters()).device
     found: dict[tuple[int, str], list[Tensor]] = {}
-    for batch in indices.split(batch_size or images_a_pass(device)):
+    for batch in indices.split(batch_size or inference_batch_size(device)):
         with torch.no_grad(), autocast():
             maps = backbone(pool.gather(batch).to(device))
         for layer, features in enumerate(maps):
@@ -89,21 +86,21 @@ def extract_maps(
 
 
 def pool_map(features: Tensor, pooling: str) -> Tensor:
-    """(B, D, h, w) -> (B, D): the `mean` or `max` over positions; raises `UserError` for another pooling."""
+    """(B, D, h, w) -> (B, D): `mean` or `max` over positions; raises `UserError` for another pooling."""
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     return features.mean(dim=(2, 3)) if pooling == "mean" else features.amax(dim=(2, 3))
 
 
 def pixel_features(pool: Pool, indices: Tensor, *, side: int = PIXEL_SIDE, batch_size: int = 1024) -> Tensor:
-    """(n, C * side * side) float32: the images themselves, averaged down to at most `side` pixels a side."""
-    size = [min(side, length) for length in pool.shape[1:]]
+    """(n, C * h * w) float32: the images themselves, reduced by averaging to at most `side` pixels per side."""
+    size = (min(side, pool.shape[1]), min(side, pool.shape[2]))
     batches = (pool.gather(batch) for batch in indices.split(batch_size))
     return torch.cat([F.adaptive_avg_pool2d(batch, size).flatten(1) for batch in batches])
 
 
 def spread_evenly(indices: Tensor, count: int) -> Tensor:
-    """At most `count` of the indices (n,), at even steps: the same ones every time."""
+    """Return at most `count` of the indices (n,), at even steps."""
     if len(indices) <= count:
         return indices
     return indices[torch.linspace(0, len(indices) - 1, count).long()]

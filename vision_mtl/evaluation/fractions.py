@@ -1,7 +1,7 @@
-"""Label fractions: a share of a task's training labels, stratified, and each one part of every larger one.
+"""Label fractions: stratified, nested shares of a task's training labels.
 
-Which images are taken depends on what they are called and on the seed, never on their order or number, so two runs that
-see the same images under other indices learn from the same labels.
+The choice of images depends only on their names and the seed, not on their order or number, so that two runs with the
+same images under other indices use the same labels.
 """
 # n training images of one task, m of them labelled
 
@@ -15,12 +15,12 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 
-ROUNDED_UP = 2.0  # times the asked share beyond which a run warns: then "1 %" is no longer what was measured
+ROUNDED_UP = 2.0  # ratio of real to requested fraction above which a run warns: the name "1 %" would mislead
 
 
 @dataclass(frozen=True)
 class LabelFraction:
-    """`rows` (m,) int64, ascending, are positions among the n training images; `fraction` is m / n."""
+    """The chosen `rows` (m,) int64, ascending, among the n training images; `fraction` is m / n."""
 
     requested: float
     fraction: float
@@ -30,10 +30,10 @@ class LabelFraction:
 
 
 def label_fraction(names: Sequence[str], strata: np.ndarray, fraction: float, seed: int) -> LabelFraction:
-    """The share `fraction` of n images, drawn by their names, rounded in each stratum (n,), at least one of each.
+    """Draw the share `fraction` of n images by their names, with at least one image of each stratum (n,).
 
-    Each stratum is rounded on its own: dividing the rest among strata would not be nested. Raises `UserError` for a
-    fraction outside (0, 1], `ValueError` for no image.
+    The number of images is rounded within each stratum; distributing a remainder over strata would break the nesting.
+    Raises `UserError` for a fraction outside (0, 1], `ValueError` without an image.
     """
     if not 0 < fraction <= 1:
         raise UserError(f"a label fraction must lie in (0, 1]; found {fraction:g}.")

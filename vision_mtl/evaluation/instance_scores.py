@@ -1,7 +1,7 @@
-"""The judged test images of a run, one by one, in a file: what was said of each, and how good that is.
+"""The file of a run's scored test images, with the prediction and its score for each.
 
-Means over images are compared between runs by pairing the images (`comparisons.py`), so each run with labels keeps
-these rows; they also answer "which images does it get wrong?".
+Runs are compared on paired images (`comparisons.py`), so each run with labels keeps these rows; they also tell which
+images are predicted wrongly.
 """
 # r rows, n images of one task
 
@@ -27,10 +27,10 @@ COLUMNS = (*TEXT, "fraction", "cluster", "value")
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """One method's answers of one task for the pool's images `indices` (n,), learnt from `fraction` of the labels.
+    """One method's predictions of one task for the pool's images `indices` (n,), learned from `fraction` of the labels.
 
-    `value` (n,) is how good each is, and their mean the score (`predictions.instance_values`). `true` and `said` (n,)
-    are classes of a single-label task, None of all others.
+    `value` (n,) scores each prediction (`predictions.instance_values`); their mean is the score. `true` and `said` (n,)
+    are the true and predicted classes of a single-label task, None for other kinds.
     """
 
     task: str
@@ -49,7 +49,7 @@ class InstanceTable:
     columns: dict[str, np.ndarray]
 
     def of(self, task: str, method: str, fraction: float) -> InstanceTable:
-        """The rows of one task, method and requested fraction of labels, by identity."""
+        """Return the rows of one task, method and requested label fraction, sorted by identity."""
         rows = (self.columns["task"] == task) & (self.columns["method"] == method)
         rows &= np.isclose(self.columns["fraction"], fraction)
         order = np.argsort(self.columns["identity"][rows], kind="stable")
@@ -59,12 +59,12 @@ class InstanceTable:
         return len(self.columns["value"])
 
 
-def write_instances(folder: Path, pool: Pool, judged: Sequence[InstanceScores]) -> None:
-    """Write `test_instances.parquet` in the run's folder, whole or not at all."""
-    parts = [_rows(pool, one) for one in judged]
-    if not parts:
+def write_instances(folder: Path, pool: Pool, scores: Sequence[InstanceScores]) -> None:
+    """Write `test_instances.parquet` to the run's folder atomically; without scores, write nothing."""
+    tables = [_columns(pool, one) for one in scores]
+    if not tables:
         return
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in COLUMNS}
     arrays = {n: pa.array(v, pa.string()) if n in TEXT else pa.array(v) for n, v in columns.items()}
     buffer = io.BytesIO()
     pq.write_table(pa.table(arrays), buffer)
@@ -72,7 +72,7 @@ def write_instances(folder: Path, pool: Pool, judged: Sequence[InstanceScores]) 
 
 
 def read_instances(folder: Path) -> InstanceTable:
-    """The judged images of a run. Raises `UserError` if it kept none that can be read."""
+    """Return the scored images of a run. Raises `UserError` if the file is missing or cannot be read."""
     try:
         table = pq.read_table(folder / FILE)
         return InstanceTable({name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS})
@@ -82,18 +82,19 @@ def read_instances(folder: Path) -> InstanceTable:
         ) from error
 
 
-def _rows(pool: Pool, judged: InstanceScores) -> dict[str, np.ndarray]:
-    count, classes = len(judged.indices), pool.class_names.get(judged.task, [])
-    named = {
+def _columns(pool: Pool, scores: InstanceScores) -> dict[str, np.ndarray]:
+    """The columns (n,) of one method and task."""
+    count, classes = len(scores.indices), pool.class_names.get(scores.task, [])
+    class_columns = {
         name: np.full(count, None, object) if values is None else np.array([classes[k] for k in values], object)
-        for name, values in (("true", judged.true), ("said", judged.said))
+        for name, values in (("true", scores.true), ("said", scores.said))
     }
     return {
-        "task": np.full(count, judged.task, object),
-        "method": np.full(count, judged.method, object),
-        "fraction": np.full(count, judged.fraction, np.float64),
-        "identity": np.array([pool.identities[i] for i in judged.indices.tolist()], object),
-        "cluster": pool.cluster[judged.indices].astype(np.int64),
-        "value": judged.value.astype(np.float64),
-        **named,
+        "task": np.full(count, scores.task, object),
+        "method": np.full(count, scores.method, object),
+        "fraction": np.full(count, scores.fraction, np.float64),
+        "identity": np.array([pool.identities[i] for i in scores.indices.tolist()], object),
+        "cluster": pool.cluster[scores.indices].astype(np.int64),
+        "value": scores.value.astype(np.float64),
+        **class_columns,
     }

@@ -1,8 +1,8 @@
-"""The online probe: kNN on the labelled tasks while pretraining runs, so that one sees whether it helps.
+"""The online probe: kNN accuracy on the labelled tasks during pretraining, to show whether it helps.
 
 Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", 2018,
-https://arxiv.org/abs/1805.01978, sec. 3.4. Trained on the tasks' training images, scored on validation images; no
-gradient reaches the backbone, and the test images are not read.
+https://arxiv.org/abs/1805.01978, sec. 3.4. Neighbours are training images, scores are on validation images; there are
+no gradients, and test images are not read.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vision_mtl.evaluation.features import Autocast, extract_features, spread_ev
 from vision_mtl.evaluation.knn import knn_accuracy
 from vision_mtl.models.backbone import Backbone
 
-TRAIN_IMAGES, VAL_IMAGES = 1000, 300  # per task: four tasks are probed in about three seconds on two cores
-NEIGHBOURS = 10  # fixed, so that the curve over training compares like with like
+TRAIN_IMAGES, VAL_IMAGES = 1000, 300  # per task: probing four tasks takes about three seconds on two cores
+NEIGHBOURS = 10  # fixed, so that the points of a curve are comparable
 
 
 def online_probe(backbone: Backbone, pool: Pool, autocast: Autocast = nullcontext) -> dict[str, dict[str, float]]:
-    """Task -> {"knn": accuracy on validation images, "chance": share of the largest class among them}."""
+    """Return task -> {"knn": accuracy on validation images, "chance": share of their largest class}."""
     clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
     found = {}
     for task, labels in pool.labels.items():

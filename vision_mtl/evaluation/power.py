@@ -1,9 +1,9 @@
-"""What a design can show, before it is run: power, the minimum detectable difference, the seeds that an effect needs.
+"""Power of a design before it is run: the minimum detectable difference and the number of seeds for an effect.
 
-For seeds alone it is the power of the t-test (Cohen, "Statistical power analysis", 1988, ch. 2, the noncentral t). The
-images' error stays at any number of seeds and may stand beside it: the interval of `crossed.py` is averaged over the
-standard deviations that S seeds may show. What it needs is the standard deviation of the paired difference over seeds,
-from a pilot or an earlier study; one that comes from 5 seeds is itself good to a factor of 0.6 to 2.9.
+Without an image error, it is the power of the t-test (Cohen, "Statistical power analysis", 1988, ch. 2, the noncentral
+t). The image error does not shrink with more seeds; with it, the interval of `crossed.py` is averaged over the standard
+deviations that S seeds may show. The input is the standard deviation of the paired difference over seeds, from a pilot
+or an earlier study; an estimate from 5 seeds is uncertain by a factor of 0.6 to 2.9.
 """
 # S seeds, G clusters
 
@@ -15,7 +15,7 @@ from scipy.stats import chi2, norm, t
 
 ALPHA = 0.05
 POWER = 0.8
-NODES = 200  # of the average; it agrees with the noncentral t to 1e-4
+NODES = 200  # of the quadrature, which agrees with the noncentral t to 1e-4
 MOST_SEEDS = 1_000_000
 
 
@@ -28,11 +28,11 @@ def power_of(
     image_error: float = 0.0,
     num_clusters: float = np.inf,
 ) -> float:
-    """The chance that the interval of level 1 - alpha leaves out 0 if the true mean difference is `effect`.
+    """The probability that the interval of level 1 - alpha excludes 0 if the true mean difference is `effect`.
 
-    `std` is that of the paired difference over seeds; `image_error` the standard error that only more test images
-    lower, which `num_clusters` of them told. Raises `ValueError` for fewer than 2 seeds or clusters, a negative error
-    or an alpha outside (0, 1).
+    `std` is the standard deviation of the paired difference over seeds; `image_error` is the standard error that only
+    more test images lower, estimated from `num_clusters`. Raises `ValueError` for fewer than 2 seeds or clusters, a
+    negative error or an alpha outside (0, 1).
     """
     if num_seeds < 2 or num_clusters < 2:
         raise ValueError(f"need 2 or more seeds and clusters; found {num_seeds} and {num_clusters}")
@@ -58,10 +58,10 @@ def minimum_detectable(
     image_error: float = 0.0,
     num_clusters: float = np.inf,
 ) -> float:
-    """The smallest true difference that the design shows with this power, in the unit of `std`.
+    """The smallest true difference that the design detects with this power, in the unit of `std`.
 
-    Arguments as in `power_of`; for a family of m comparisons give alpha / m, Holm's first step. Raises `ValueError` as
-    it does, and for a power outside [alpha, 1).
+    Arguments are as in `power_of`; for a family of m comparisons pass alpha / m, Holm's first step. Raises `ValueError`
+    as `power_of` does, and for a power outside [alpha, 1).
     """
     if not alpha <= power < 1:
         raise ValueError(f"power must lie in [alpha, 1) = [{alpha}, 1); found {power}")
@@ -74,7 +74,7 @@ def minimum_detectable(
         return 0.0
     while lacking(upper) < 0:
         upper *= 2
-    # a joined interval leaves out 0 a little less often than alpha says, never more: the lower end is 0
+    # the power at 0 is at most alpha, as the combined interval is slightly conservative: the bracket starts at 0
     return float(brentq(lacking, 0.0, upper)) if lacking(0.0) < 0 else 0.0
 
 
@@ -87,9 +87,10 @@ def required_seeds(
     image_error: float = 0.0,
     num_clusters: float = np.inf,
 ) -> int | None:
-    """The fewest seeds that show `effect` with this power; None where a million do not: then test images lack.
+    """The smallest number of seeds that detects `effect` with this power; None if a million do not suffice.
 
-    Arguments as in `power_of`. Raises `ValueError` as `minimum_detectable` does, and for an effect of 0.
+    In that case more test images are needed. Arguments are as in `power_of`. Raises `ValueError` as
+    `minimum_detectable` does, and for an effect of 0.
     """
     if effect == 0 or not alpha <= power < 1:
         raise ValueError(f"need an effect other than 0 and power in [{alpha}, 1); found {effect} and {power}")

@@ -1,4 +1,4 @@
-"""What a shared model says of its tasks, and how right it is: the same for every stage that scores tasks."""
+"""A shared model's predictions for its tasks and their scores, the same for every stage that scores tasks."""
 # n images, K classes or labels, H W pixels
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """One task's answers for the images `indices` (n,) of the pool that carry its label.
+    """One task's predictions for the pool's images `indices` (n,), which have labels of the task.
 
-    `outputs` are the head's: (n, K) or (n, 1) float32; of a dense task (n, K, K) int64 pixel counts, rows true and
-    columns predicted, since its logits would fill the memory.
+    `outputs` are the head's: (n, K) or (n, 1) float32; for a dense task (n, K, K) int64 pixel counts, rows true and
+    columns predicted, since logits would need too much memory.
     """
 
     target: Target
@@ -35,35 +35,35 @@ class TaskPredictions:
 
     @property
     def kind(self) -> LabelKind:
-        """Of the task's labels."""
+        """The kind of the task's labels."""
         return label_kind(self.target.kind)
 
     @property
     def values(self) -> np.ndarray:
-        """The images' rows of the target's values."""
+        """The labels: the target's values at `indices`."""
         return self.target.values[self.indices.numpy()]
 
     def probabilities(self, model: SharedModel, task: str) -> Tensor:
         """(n, K) calibrated probabilities, (n, 1) numbers, or a dense task's pixel counts.
 
-        Probabilities are float64: in float32 a high temperature makes near logits equal, and the winner another.
+        Probabilities are float64: in float32 a high temperature can make close logits equal and change the decision.
         """
         with torch.no_grad():
-            return self.outputs if self.kind.is_dense else model.task_head(task).probabilities(self.outputs.double())
+            return self.outputs if self.kind.is_dense else model.probabilities(task, self.outputs.double())
 
     def numbers(self) -> np.ndarray:
-        """The same without calibration, which changes no decision."""
+        """As `probabilities`, without calibration, which changes no decision."""
         return (self.outputs if self.kind.is_dense else self.kind.probabilities(self.outputs.double())).numpy()
 
     def decisions(self) -> np.ndarray:
-        """What is predicted, in the form of the target's values; not of a dense task."""
+        """The predictions in the form of the target's values; not available for a dense task."""
         return self.kind.decide(self.numbers())
 
 
 def predict_task(
     model: SharedModel, pool: Pool, task: str, indices: Tensor, autocast: Autocast = nullcontext, batch_size: int = 256
 ) -> TaskPredictions:
-    """The head's answers for the pool's images `indices` (n,), in evaluation mode."""
+    """Return the head's predictions for the pool's images `indices` (n,), in evaluation mode."""
     target, device = pool.targets[task], next(model.parameters()).device
     kind = label_kind(target.kind)
     training = model.training
@@ -82,21 +82,21 @@ def predict_task(
 def predict_split(
     model: SharedModel, pool: Pool, split: str, tasks: Sequence[str], autocast: Autocast = nullcontext
 ) -> dict[str, TaskPredictions]:
-    """Every task's answers for its labelled images of `split`; tasks without any are absent."""
+    """Return every task's predictions for its labelled images of `split`; tasks without any are absent."""
     rows = {task: pool.indices(split, task=task) for task in tasks}
     return {task: predict_task(model, pool, task, indices, autocast) for task, indices in rows.items() if len(indices)}
 
 
-def task_scores(found: TaskPredictions, probabilities: Tensor, clusters: np.ndarray) -> dict[str, Score]:
+def task_scores(predictions: TaskPredictions, probabilities: Tensor, clusters: np.ndarray) -> dict[str, Score]:
     """Every metric of the task's kind, with its interval over `clusters` (n,)."""
-    return score_measures(found.kind.measures(probabilities.numpy(), found.values), clusters)
+    return score_measures(predictions.kind.measures(probabilities.numpy(), predictions.values), clusters)
 
 
-def instance_values(found: TaskPredictions) -> np.ndarray:
-    """(n,) float64: how good each prediction is, for paired comparisons; higher is better, the mean is the score."""
-    return found.kind.image_values(found.numbers(), found.values)
+def instance_values(predictions: TaskPredictions) -> np.ndarray:
+    """(n,) float64 score of each prediction, for paired comparisons; higher is better, and the mean is the score."""
+    return predictions.kind.image_values(predictions.numbers(), predictions.values)
 
 
-def goodness(found: TaskPredictions) -> float:
-    """One number to choose by, higher is better and comparable between tasks: about 0 useless, 1 perfect."""
-    return found.kind.goodness(instance_values(found), found.values)
+def goodness(predictions: TaskPredictions) -> float:
+    """The number that weights are selected by, comparable between tasks: 1 is perfect, about 0 is useless."""
+    return predictions.kind.goodness(instance_values(predictions), predictions.values)

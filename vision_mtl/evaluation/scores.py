@@ -1,10 +1,10 @@
-"""Scores with intervals. A score is never a bare number: it carries its 95 % interval, n and the number of clusters.
+"""Scores: values with their 95 % intervals, the number of instances n and the number of clusters.
 
 Images of one photograph, one person or one video are not independent, so whole clusters are resampled (Field and Welsh,
 "Bootstrapping clustered data", 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x, sec. 2: the cluster bootstrap).
 
-One bootstrap serves every metric, because each is a function of sums over instances: an accuracy of hits and counts, a
-macro F1 of the counts of each class, a skill of two errors. Resampling clusters only reweights their sums.
+One bootstrap serves every metric, because each is a function of sums over instances: accuracy of hits and counts, macro
+F1 of the counts of each class, skill of two errors. Resampling clusters only changes the weights of their sums.
 """
 # n instances, G clusters, R resamples, M sums
 
@@ -20,15 +20,15 @@ from scipy.stats import beta
 
 from vision_mtl.core.sums import Measure, Statistic, divide, ratio
 
-RESAMPLES = 2000  # the ends of a 95 % percentile interval then repeat to about a fiftieth of its width
+RESAMPLES = 2000  # reproduces the ends of a 95 % percentile interval to about a fiftieth of its width
 LEVEL = 0.95
-SEED = 0  # of the resampling: a score is a function of its data
-CHUNK = 1_000_000  # draws held at once, thrice 8 MB: resamples x clusters can be 1e8
+SEED = 0  # fixed, so that a score is a function of its data
+CHUNK = 1_000_000  # draws held at once, three times 8 MB; all resamples of all clusters can be 1e8
 
 
 @dataclass(frozen=True)
 class Score:
-    """A value with the ends of its 95 % interval (None where it cannot be had), n instances and their clusters."""
+    """A value with the ends of its 95 % interval (None where there is none), n instances and their clusters."""
 
     value: float
     low: float | None
@@ -37,15 +37,15 @@ class Score:
     num_clusters: int
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `result.json` holds."""
+        """The score in the form of `result.json`."""
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "num_clusters": self.num_clusters}
 
 
 class Bootstrap:
     """Sums of `parts` (n, M) over n instances, and over R resamples of their clusters (n,) drawn with replacement.
 
-    The resamples depend on the number of clusters only, so scores of the same instances move together. Raises
-    `ValueError` for no instance or unequal lengths.
+    The resamples depend only on the number of clusters, so scores of the same instances are resampled jointly. Raises
+    `ValueError` without an instance or for unequal lengths.
     """
 
     def __init__(self, parts: np.ndarray, clusters: np.ndarray) -> None:
@@ -59,10 +59,10 @@ class Bootstrap:
         self._resampled: np.ndarray | None = None
 
     def score(self, statistic: Statistic, value: float | None = None) -> Score:
-        """The statistic of all instances (or the `value` of it that is known already) and its percentile interval.
+        """Return the statistic of all instances (`value` if it is already known) with its percentile interval.
 
-        With a single cluster there is no interval. It always holds the value: a biased statistic, as a calibration
-        error is, may lie outside of its own percentiles.
+        With a single cluster there is no interval. It is extended to contain the value, since a biased statistic such
+        as the calibration error may lie outside its own percentiles.
         """
         found = float(statistic(self.sums)) if value is None else value
         low, high = self.interval(statistic)
@@ -71,7 +71,7 @@ class Bootstrap:
         return Score(found, low, high, self.n, self.num_clusters)
 
     def interval(self, statistic: Statistic) -> tuple[float | None, float | None]:
-        """The percentile interval alone; (None, None) with a single cluster, or where no resample defines it."""
+        """The percentile interval; (None, None) for a single cluster, or if no resample has a finite statistic."""
         if self.num_clusters < 2:
             return None, None
         if self._resampled is None:
@@ -85,7 +85,7 @@ class Bootstrap:
         return float(low), float(high)
 
     def _resample(self) -> np.ndarray:
-        """(R, M): the sums of R resamples."""
+        """(R, M) sums of R resamples."""
         random, size = np.random.default_rng(SEED), self.num_clusters
         rows = max(1, CHUNK // size)
         found = []
@@ -98,8 +98,8 @@ class Bootstrap:
 
 
 def score_measures(measures: Mapping[str, Measure], clusters: np.ndarray) -> dict[str, Score]:
-    """Each metric of n instances with its interval over clusters (n,); a proportion's is exact where it can be."""
-    bootstraps: dict[int, Bootstrap] = {}  # measures of the same parts share the resamples
+    """Each metric of n instances with its interval over clusters (n,); exact for a proportion without clusters."""
+    bootstraps: dict[int, Bootstrap] = {}  # measures with the same parts share their resamples
     found = {}
     for name, measure in measures.items():
         if measure.is_proportion:
@@ -113,11 +113,11 @@ def score_measures(measures: Mapping[str, Measure], clusters: np.ndarray) -> dic
 
 
 def ratio_skill(model_error: np.ndarray, reference_error: np.ndarray, clusters: np.ndarray) -> Score:
-    """`1 - sum(model_error) / sum(reference_error)`; all (n,). Sums, not a mean of ratios: a reference can be 0.
+    """`1 - sum(model_error) / sum(reference_error)`; all (n,). A mean of ratios would divide by references of 0.
 
-    The interval is the percentile bootstrap over clusters. With a single cluster there is none (low and high None). A
-    reference without any error leaves nothing to gain: the skill is 0 if the model makes none either, else undefined,
-    which raises `ValueError`.
+    The interval is the percentile bootstrap over clusters; a single cluster has none (low and high are None). If the
+    sum of the reference is 0, the skill is 0 for a model without errors. Raises `ValueError` for a model with errors
+    then, and for unequal lengths or no instance.
     """
     if not len(model_error) == len(reference_error) == len(clusters) or len(clusters) == 0:
         raise ValueError(
@@ -133,19 +133,19 @@ def ratio_skill(model_error: np.ndarray, reference_error: np.ndarray, clusters: 
 
 
 def mean_score(values: np.ndarray, clusters: np.ndarray) -> Score:
-    """The mean of (n,) values and its interval over clusters (n,)."""
+    """The mean of values (n,) with its interval over clusters (n,)."""
     return Bootstrap(np.stack([values, np.ones(len(values))], axis=1), clusters).score(ratio(0, 1))
 
 
 def accuracy_score(correct: np.ndarray, clusters: np.ndarray) -> Score:
-    """The share of (n,) bool that is true: the exact interval if no two instances share a cluster, else bootstrap."""
+    """The share of True in (n,) bool, with the exact interval if no instances share a cluster, else the bootstrap's."""
     if len(np.unique(clusters)) == len(correct):
         return proportion(correct)
     return mean_score(correct, clusters)
 
 
 def proportion(correct: np.ndarray) -> Score:
-    """Accuracy of independent instances: (n,) bool. The interval is exact (Clopper and Pearson, 1934).
+    """The accuracy of independent instances (n,) bool, with the exact interval of Clopper and Pearson, 1934.
 
     Raises `ValueError` without an instance.
     """

@@ -1,7 +1,7 @@
-"""Comparisons: two methods on the same test images, and what chance alone would have scored.
+"""Comparison of two methods on the same test images, and of one method with chance.
 
-Permutation baseline: the accuracy expected if predictions and truth had nothing to do with each other, given how often
-each class is named and true (Ojala and Garriga, "Permutation tests for studying classifier performance", JMLR 2010,
+The permutation baseline is the expected accuracy of predictions that are independent of the truth, with the same
+frequencies of classes (Ojala and Garriga, "Permutation tests for studying classifier performance", JMLR 2010,
 https://www.jmlr.org/papers/v11/ojala10a.html, sec. 3.1).
 """
 # n instances, G clusters, K classes, L labels an instance
@@ -18,8 +18,8 @@ CHUNK = 4_000_000  # shuffled labels held at once
 def paired_difference(a: np.ndarray, b: np.ndarray, clusters: np.ndarray) -> Score:
     """`mean(a) - mean(b)` of two methods' values (n,) on the same instances, bootstrapped over their clusters (n,).
 
-    What both find hard cancels, so the interval is narrower than that of either mean. Raises `ValueError` for unequal
-    lengths or no instance.
+    Difficulty that both share cancels, so the interval is narrower than for unpaired means. Raises `ValueError` for
+    unequal lengths or no instance.
     """
     if len(a) != len(b):
         raise ValueError(f"paired values need equal lengths; found {len(a)} and {len(b)}")
@@ -27,10 +27,10 @@ def paired_difference(a: np.ndarray, b: np.ndarray, clusters: np.ndarray) -> Sco
 
 
 def permutation_baseline(pred: np.ndarray, true: np.ndarray) -> Score:
-    """Accuracy by chance: (n,) int64 classes, or (n, L) labels whose agreement is averaged over L.
+    """The accuracy by chance of classes (n,) int64, or of labels (n, L), averaged over L.
 
-    The value is its exact mean over all shuffles of the truth, sum_k p_k q_k; the interval holds 95 % of the shuffles
-    at this n. Raises `ValueError` for unequal shapes or no instance.
+    The value is the exact mean over all shuffles of the truth, sum_k p_k q_k; the interval contains 95 % of the
+    shuffles for this n. Raises `ValueError` for unequal shapes or no instance.
     """
     if pred.shape != true.shape or len(true) == 0:
         raise ValueError(f"need equal shapes and an instance; found {pred.shape} and {true.shape}")
@@ -46,12 +46,12 @@ def permutation_baseline(pred: np.ndarray, true: np.ndarray) -> Score:
 
 
 def expected_agreement(pred: np.ndarray, true: np.ndarray) -> float:
-    """sum_k p_k q_k of (n,) int64 classes: their mean agreement over all shuffles of one of them."""
+    """sum_k p_k q_k of classes (n,) int64: the mean accuracy over all shuffles of one of them."""
     size = int(max(pred.max(), true.max())) + 1
     return float(np.bincount(pred, minlength=size) @ np.bincount(true, minlength=size) / len(true) ** 2)
 
 
 def _shuffled_accuracies(pred: np.ndarray, true: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """(count,) accuracies, the rows of `true` shuffled anew for each."""
+    """(count,) accuracies, each for another shuffle of the rows of `true`."""
     order = random.permuted(np.tile(np.arange(len(true)), (count, 1)), axis=1)  # (count, n)
     return (true[order] == pred).reshape(count, -1).mean(1)
