@@ -1,4 +1,4 @@
-"""`export`: what other programs make of the files is what the run's own model says."""
+"""`export`: other programs get the same outputs from the files as the run's model gives."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from vision_mtl.cli.command import main
 from vision_mtl.core.torchvision_ops import SCHEMAS, operators_load
+from vision_mtl.export import files as export_files
 from vision_mtl.export import graph as export_graph
 from vision_mtl.export.model_card import escape, public_source
 from vision_mtl.inference.restore import restore_model
@@ -70,7 +71,7 @@ def export(start: Path, folder: Path, *words: str) -> int:
 def exported(
     many_headed: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Path, Path]]:
-    """Architecture -> (its run, its export): every kind of head at 64 pixels, built with keywords of its own."""
+    """Run and export by architecture: every kind of head at 64 pixels, built with keywords of the architecture."""
     root = tmp_path_factory.mktemp("exports")
     found = {}
     for kind, name in ARCHITECTURES.items():
@@ -95,7 +96,7 @@ def test_every_file_is_compared_to_the_model(exported, result, kind: str) -> Non
 
 @pytest.mark.slow
 def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Path) -> None:
-    """As published and with keywords of their own: a CNN, a ViT and a Swin."""
+    """A CNN, a ViT and a Swin, with default keywords and with others."""
     runs = dict(exported)
     for kind, name in ARCHITECTURES.items():
         start = many_headed(tmp_path / f"{kind}-run", backbone=name, size="64", tasks=())
@@ -141,9 +142,9 @@ def test_the_cards_snippets_give_what_predict_gives(exported, tmp_path: Path) ->
         (record,) = json.loads((tmp_path / start.name / "predictions.json").read_text())
         about, answers, shape = json.loads(line)
         for task in ("shape", "tags"):
-            said = record["tasks"][task]["probabilities"]
-            assert list(said) == about["tasks"][task]["class_names"]
-            assert list(said.values()) == pytest.approx(answers[task][0], abs=1e-4)
+            probabilities = record["tasks"][task]["probabilities"]
+            assert list(probabilities) == about["tasks"][task]["class_names"]
+            assert list(probabilities.values()) == pytest.approx(answers[task][0], abs=1e-4)
         assert record["tasks"]["age"]["value"] == pytest.approx(answers["age"][0][0], abs=2e-3)
         shares = np.bincount(np.array(answers["layout"][0]).argmax(0).ravel(), minlength=3) / 64**2
         assert list(record["tasks"]["layout"]["shares"].values()) == pytest.approx(shares.tolist(), abs=1e-3)
@@ -160,7 +161,7 @@ def test_nothing_of_the_machine_is_exported(exported) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_says_what_goes_in_and_comes_out(exported) -> None:
+def test_onnx_describes_its_inputs_and_outputs(exported) -> None:
     model = onnx.load(exported["vit"][1] / "model.onnx")
     (images,) = model.graph.input
     assert images.name == "images" and images.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -179,9 +180,9 @@ def small(many_headed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsys, result) -> None:
     start = many_headed(tmp_path / "run", size="32,48", tasks=(), fit="pad")
     assert export(start, tmp_path / "e", "--export.torch_export", "false") == 0
-    said = capsys.readouterr()
-    text = said.err + said.out
-    assert "gives 'features', pooled" in text and "largest difference to the run's own answers: timm" in text
+    printed = capsys.readouterr()
+    text = printed.err + printed.out
+    assert "gives 'features', pooled" in text and "largest difference from the run's outputs: timm" in text
     assert set(result(tmp_path / "e")["metrics"]["differences"]) == {"timm", "onnx"}
     images = torch.rand(4, 3, 32, 48)
     found = export_graph.read_onnx(tmp_path / "e" / "model.onnx")(images)
@@ -208,7 +209,9 @@ def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_weights_beyond_the_formats_limit_lie_beside_it(small: Path, tmp_path: Path, monkeypatch, result) -> None:
+def test_weights_beyond_the_limit_of_onnx_are_in_a_second_file(
+    small: Path, tmp_path: Path, monkeypatch, result
+) -> None:
     monkeypatch.setattr(export_graph, "LARGEST_ONNX", 0)
     assert export(small, tmp_path / "e", "--export.torch_export", "false") == 0
     assert {"model.onnx", "model.onnx.data"} <= set(result(tmp_path / "e")["metrics"]["files"])
@@ -216,22 +219,22 @@ def test_weights_beyond_the_formats_limit_lie_beside_it(small: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_file_that_answers_otherwise_is_an_error(small: Path, tmp_path: Path, monkeypatch, capsys, result) -> None:
-    from vision_mtl.stages import export as stage
+def test_a_file_with_other_outputs_is_an_error(small: Path, tmp_path: Path, monkeypatch, capsys, result) -> None:
+    original = export_files.read_onnx
 
-    original = stage.read_onnx
-
-    def wrong(path: Path) -> export_graph.Answers:
+    def wrong(path: Path) -> export_graph.Predict:
         return lambda images: {name: value * 1.01 for name, value in original(path)(images).items()}
 
-    monkeypatch.setattr(stage, "read_onnx", wrong)
+    monkeypatch.setattr(export_files, "read_onnx", wrong)
     assert export(small, tmp_path / "e") == 2
     assert "model.onnx differs from the model by" in capsys.readouterr().err
     assert result(tmp_path / "e")["status"] == "failed"
 
 
 @pytest.mark.slow
-def test_what_onnx_cannot_say_is_an_error_with_its_cause(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_operation_that_onnx_lacks_is_an_error_with_a_cause(
+    small: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("step 2/3 failed") from ValueError("no such view\nmore")
 

@@ -1,4 +1,4 @@
-"""A trained model as files that need no vision_mtl."""
+"""Export a trained model to files that are used without vision_mtl."""
 
 from vision_mtl.core.callable_package import make_callable
 

@@ -1,4 +1,4 @@
-"""The backbone as a folder that timm alone can open: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
+"""Write the backbone as a folder that timm opens: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
 # B images, C channels, H W pixels
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from vision_mtl.core.files import atomic_write_bytes, atomic_write_json
 from vision_mtl.data.resize import Fit
 from vision_mtl.models.backbone import Backbone
 
-CROP_MODES = {"stretch": "squash", "crop": "center", "pad": "border"}  # data.fit -> timm's name for it
-# of published weights, which these are not
+CROP_MODES = {"stretch": "squash", "crop": "center", "pad": "border"}  # data.fit -> timm's name
+# entries of timm's config that describe published weights, not these
 PUBLISHED = ("tag", "license", "origin_url", "paper_name", "paper_ids", "notes", "description")
 
 
 def write_backbone(backbone: Backbone, folder: Path, fit: Fit) -> list[Path]:
-    """Write `config.json` and `model.safetensors`; returns their paths.
+    """Write `config.json` and `model.safetensors` and return their paths.
 
-    The config holds what builds the model again (image size, channels, the architecture's own keywords) and what its
-    inputs are normalised with.
+    The config holds the arguments of the model (image size, channels, keywords of the architecture) and the mean and
+    standard deviation of its inputs.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in backbone.model.state_dict().items()}
     config, weights = folder / "config.json", folder / "model.safetensors"
@@ -37,7 +37,7 @@ def write_backbone(backbone: Backbone, folder: Path, fit: Fit) -> list[Path]:
 
 
 def _config(backbone: Backbone, fit: Fit) -> dict[str, object]:
-    """timm's own description of the model, with our preprocessing, less what it says of the published weights."""
+    """Return timm's description of the model with our preprocessing, without entries about published weights."""
     inputs = {
         "input_size": (backbone.in_chans, *backbone.image_size),
         "mean": tuple(backbone.mean.flatten().tolist()),
@@ -46,7 +46,7 @@ def _config(backbone: Backbone, fit: Fit) -> dict[str, object]:
         "crop_pct": 1.0,
         "crop_mode": CROP_MODES[fit],
     }
-    with tempfile.TemporaryDirectory() as folder:  # timm writes it to a file only
+    with tempfile.TemporaryDirectory() as folder:  # timm only writes it to a file
         save_config_for_hf(backbone.model, str(Path(folder) / "config.json"), data_config=inputs)
         config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     for key in PUBLISHED:
@@ -55,9 +55,9 @@ def _config(backbone: Backbone, fit: Fit) -> dict[str, object]:
 
 
 def backbone_difference(backbone: Backbone, folder: Path, images: Tensor) -> float:
-    """Largest difference of maps and pooled features between `backbone` and what timm makes of the folder.
+    """Return the largest difference of maps and pooled features between `backbone` and timm's model of the folder.
 
-    `images` (B, C, H, W) in [0, 1]; relative to the largest feature where that is above 1.
+    `images` is (B, C, H, W) in [0, 1]. Differences are relative to the largest feature if that is above 1.
     """
     loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     mean, std = (torch.tensor(loaded.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))

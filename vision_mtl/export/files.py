@@ -1,4 +1,4 @@
-"""Write the exported files of a model and describe them."""
+"""Write the exported graphs of a model with their metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vision_mtl.models.shared import SharedModel
 
 
 def describe_export(model: SharedModel, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What every exported file says of itself: what goes in, and what the answers mean. Holds no path."""
+    """Return the metadata of every exported file: the form of inputs and the meaning of outputs, without any path."""
     backbone = model.backbone
     return {
         "version": __version__,
@@ -34,8 +34,8 @@ def describe_export(model: SharedModel, state: Mapping[str, Any]) -> dict[str, A
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
         "tasks": {
-            task: {"kind": answer.kind, "class_names": state["class_names"][task]}
-            for task, answer in model.task_specs.items()
+            task: {"kind": spec.kind, "class_names": state["class_names"][task]}
+            for task, spec in model.task_specs.items()
         },
     }
 
@@ -43,7 +43,7 @@ def describe_export(model: SharedModel, state: Mapping[str, Any]) -> dict[str, A
 def write_graphs(
     model: InferenceModel, about: Mapping[str, Any], folder: Path, onnx: bool, torch_export: bool
 ) -> tuple[list[Path], dict[str, float]]:
-    """Write and check the asked ones of model.onnx and model.pt2; returns their paths and differences."""
+    """Write model.onnx and model.pt2 as chosen, check them, and return their paths and differences from the model."""
     if not (onnx or torch_export):
         return [], {}
     shape = (about["channels"], *about["image_size"])

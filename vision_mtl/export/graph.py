@@ -1,6 +1,6 @@
-"""The model as one file without Python: ONNX, and PyTorch's own exported program; each is checked after writing.
+"""Write the model as one file: ONNX, or PyTorch's exported program. Each is compared with the model after writing.
 
-Source paths of the machine, which both formats record, are taken out.
+Both formats record source paths of this machine, which are removed.
 """
 # B images, C channels, H W pixels, K classes
 
@@ -26,41 +26,44 @@ from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.inference_model import InferenceModel
 
 INPUT = "images"
-BATCH = "N"  # the free number of images
+BATCH = "N"  # name of the dynamic number of images
 METADATA = "vision_mtl"  # key of the JSON text in ONNX metadata; with .json, the file in an exported program
-BATCHES = (1, 5)  # numbers of images that an exported file is checked on; it is traced on another
+BATCHES = (1, 5)  # batch sizes that an exported file is checked with; it is traced with another
 TRACED = 2
-LARGEST = 1e-4  # difference to the model's own answers that is let through: float32 rounding stays far below
-LARGEST_ONNX = 1_900_000_000  # bytes of weights inside a .onnx file, whose format ends at 2 GB; else they lie beside it
+TOLERANCE = 1e-4  # difference from the model that is accepted: float32 rounding stays far below
+LARGEST_ONNX = 1_900_000_000  # bytes of weights in a .onnx file, which is limited to 2 GB; else a second file has them
 
-Answers = Callable[[Tensor], Mapping[str, Tensor]]
+Predict = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 def trace(model: InferenceModel, shape: tuple[int, int, int]) -> ExportedProgram:
-    """The model's arithmetic for any number of images of `shape` (C, H, W). Raises `UserError` if it has no such form.
+    """Return the model as a graph for any number of images of `shape` (C, H, W).
 
-    For instance where an architecture's code branches on values.
+    Raises `UserError` if it cannot be traced, for example because the architecture's code branches on values.
     """
     with quiet(), torch.no_grad():
         try:
             example = torch.rand(TRACED, *shape)
             program = torch.export.export(model, (example,), dynamic_shapes=({0: Dim(BATCH, min=1)},))
-        except Exception as error:  # torch.export refuses with many kinds of error
+        except Exception as error:  # torch.export raises many types of error
             raise UserError(
                 f"backbone {model.backbone.name!r} cannot be exported for any number of images: {first_line(error)}. "
                 "Leave these files out with --export.onnx false --export.torch_export false."
             ) from error
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # names source files of this machine
+            node.meta.pop("stack_trace", None)  # it names source files of this machine
     return program
 
 
 def write_onnx(program: ExportedProgram, outputs: list[str], path: Path, metadata: str) -> list[Path]:
-    """Write `path`, its outputs named `outputs`; returns the files written. Raises `UserError` if ONNX lacks a part."""
+    """Write `path` with the given output names and return the written files.
+
+    Raises `UserError` for a task called like the input, and for operations that ONNX lacks.
+    """
     if INPUT in outputs:
         raise UserError(
-            f"a task must not be called {INPUT!r} in ONNX, where that is the input: use --export.onnx false."
+            f"a task called {INPUT!r} cannot be exported to ONNX, where that is the input: use --export.onnx false."
         )
     with quiet():
         try:
@@ -70,10 +73,10 @@ def write_onnx(program: ExportedProgram, outputs: list[str], path: Path, metadat
         except Exception as error:
             text = f"the model cannot be written as ONNX: {first_line(error)}. Leave it out with --export.onnx false."
             raise UserError(text) from error
-    assert found is not None  # what the exporter gives with dynamo=True
+    assert found is not None  # the exporter returns a program with dynamo=True
     inner = [value for node in found.model.graph for value in node.outputs]
     for value in [*inner, *found.model.graph.initializers.values()]:
-        value.name = f"graph/{value.name}"  # a task may have an operation's or a weight's name; no task has a slash
+        value.name = f"graph/{value.name}"  # a task may be called like an operation or weight, but has no slash
     for value, name in zip(found.model.graph.outputs, outputs, strict=True):
         value.name = name
     found.model.metadata_props[METADATA] = metadata
@@ -95,61 +98,66 @@ def write_program(program: ExportedProgram, path: Path, metadata: str) -> None:
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def read_onnx(path: Path) -> Answers:
-    """The written ONNX file as a function, run by onnxruntime on the CPU."""
+def read_onnx(path: Path) -> Predict:
+    """Return a function that runs an ONNX file with onnxruntime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def answers(images: Tensor) -> dict[str, Tensor]:
+    def predict(images: Tensor) -> dict[str, Tensor]:
         found = session.run(names, {INPUT: images.numpy()})
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
-    return answers
+    return predict
 
 
-def read_program(path: Path) -> Answers:
-    """The written exported program as a function."""
+def read_program(path: Path) -> Predict:
+    """Return a function that runs an exported program."""
     with quiet():
         return torch.export.load(path).module()
 
 
 def check(
-    what: str, model: InferenceModel, written: Answers, units: Mapping[str, float], shape: tuple[int, ...]
+    name: str, model: InferenceModel, written: Predict, units: Mapping[str, float], shape: tuple[int, ...]
 ) -> float:
-    """Largest difference between the model's answers and the written file's, each in its unit.
+    """Return the largest difference between the outputs of the model and of the written file `name`, in `units`.
 
-    Raises `UserError` if it is above `LARGEST`, and for other names or shapes.
+    Raises `UserError` if it is above `TOLERANCE`, and for other output names or shapes.
     """
     largest = 0.0
     for count in BATCHES:
         images = torch.rand(count, *shape, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
             own, found = model(images), written(images)
-        if {name: tuple(value.shape) for name, value in own.items()} != {n: tuple(v.shape) for n, v in found.items()}:
-            raise UserError(f"{what} answers {count} images in another form than the model itself.")
-        for name, value in own.items():
-            difference = float((value - found[name]).abs().max()) / units.get(name, max(1.0, float(value.abs().max())))
-            if not difference <= LARGEST:  # NaN is no agreement either
+        if _shapes(own) != _shapes(found):
+            raise UserError(f"{name} has other output names or shapes than the model for {count} images.")
+        for output, value in own.items():
+            unit = units.get(output, max(1.0, float(value.abs().max())))
+            difference = float((value - found[output]).abs().max()) / unit
+            if not difference <= TOLERANCE:  # true for NaN too
                 raise UserError(
-                    f"{what} differs from the model by {difference:.1e} on {name!r}; at most {LARGEST} is let through."
+                    f"{name} differs from the model by {difference:.1e} on {output!r}; at most {TOLERANCE} is accepted."
                 )
             largest = max(largest, difference)
     return largest
 
 
-def difference_units(answers: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
-    """What a difference is measured in: 1 for probabilities, the labels' standard deviation for numbers."""
-    # / 100: float32 cannot tell numbers apart that differ by less than a ten-millionth of their size
+def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in outputs.items()}
+
+
+def difference_units(specs: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
+    """Return the unit of each task's differences: 1 for probabilities, the labels' standard deviation for numbers."""
+    # offset / 100: float32 resolves a ten-millionth of a number, which may be large compared to the deviation
     return {
-        task: 1.0 if label_kind(answer.kind).has_classes else max(answer.scale, abs(answer.offset) / 100)
-        for task, answer in answers.items()
+        task: 1.0 if label_kind(spec.kind).has_classes else max(spec.scale, abs(spec.offset) / 100)
+        for task, spec in specs.items()
     }
 
 
 def first_line(error: Exception) -> str:
-    """An error in one line: what first went wrong, without the exporters' advice to programmers around it."""
+    """Return the first line of the original cause of an error, without the exporters' advice around it."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
@@ -157,7 +165,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep exporters from talking: they warn of what is checked afterwards anyway."""
+    """Suppress the output of exporters: their warnings concern what is checked afterwards anyway."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what an exported model was made of, how good it is, where its limits are, how to load each file."""
+"""MODEL_CARD.md: the data, recipe, scores and limits of an exported model, and how to load each file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vision_mtl import __version__
 from vision_mtl.core.run import CONFIG, RESULT
 from vision_mtl.data.label_kinds import label_kind
 
-PATH_SOURCES = ("folder", "csv", "images", "wds")  # what follows is a path of the machine that trained
-LOADING = {  # data.fit -> how Pillow does nearly the same
+PATH_SOURCES = ("folder", "csv", "images", "wds")  # followed by a path of the machine that trained
+LOADING = {  # data.fit -> code with Pillow that does nearly the same
     "stretch": "image.resize({size})",
     "crop": "ImageOps.fit(image, {size})",
     "pad": "ImageOps.pad(image, {size})  # predict pads with the image's mean colour",
@@ -30,15 +30,15 @@ A `{{ architecture }}` backbone{% if tasks %} with heads for {{ tasks | length }
 task{{ "s" if tasks | length > 1 }}{% else %} without task heads: it gives features{% endif %}, \
 exported by vision_mtl {{ version }}.
 Images are {{ channels }}-channel, {{ size[0] }} x {{ size[1] }} pixels (height x width), in [0, 1]; \
-they were brought to that size by `{{ fit }}`.
+they were resized by `{{ fit }}`.
 
 ## Data
 
 {% for source, counts in sources.items() -%}
 - {{ source | name }}{% if counts %}: {{ counts }}{% endif %}
 {% endfor %}
-The licences of these images are not known to the program that wrote this card: check them before you pass the model
-on. So are those of published weights, if training started from some. Sources called *rendered* are drawings.
+The licences of these images, and of published weights if training started from some, are not known to the program
+that wrote this card: check them before you share the model. Sources called *rendered* are drawings.
 
 ## Recipe
 
@@ -56,12 +56,12 @@ On images held out from training, with 95 % intervals:
 | {{ row[0] | name }} | {{ row[1] | name }} | {{ row[2] }} | {{ row[3] }} | {{ row[4] }} |
 {% endfor %}
 {%- else -%}
-None are known: the model was exported from a checkpoint alone, or from a run that has no result.
+None are known: the model was exported from a checkpoint without a run, or from a run without a result.
 {% endif %}
 {%- if tasks %}
 ## Tasks and classes
 
-| task | kind | answer | classes |
+| task | kind | prediction | classes |
 |---|---|---|---|
 {% for task, about in tasks.items() -%}
 | {{ task | name }} | {{ about.kind }} | {{ forms[about.kind] }} | {{ about.class_names | map("name") | join(", ") }} |
@@ -69,14 +69,14 @@ None are known: the model was exported from a checkpoint alone, or from a run th
 {%- endif %}
 ## Limits
 
-- The scores hold for images like the held-out ones. Other cameras, places or drawings may do worse.
-- Every image gets an answer, also one that shows none of the classes.
-- Probabilities were calibrated on validation images where there were enough; on other images they may be too sure.
+- The scores hold for images like the held-out ones; they may be worse for other cameras, places or drawings.
+- Every image gets a prediction, even if it shows none of the classes.
+- Probabilities were calibrated on validation images if there were enough; on other images they may be overconfident.
 - Details smaller than a pixel at {{ size[0] }} x {{ size[1] }} are lost before the model sees them.
 
 ## Loading
 
-An image as the model takes it:
+Load an image:
 
 ```python
 import numpy as np
@@ -88,7 +88,7 @@ images = np.asarray(image, np.float32).reshape(1, {{ size[0] }}, {{ size[1] }}, 
 images = np.ascontiguousarray(images.transpose(0, 3, 1, 2) / 255)  # (N, C, H, W)
 ```
 
-`backbone/`, by timm alone; unlike the other files it wants its images normalised:
+`backbone/`, with timm; unlike the other files it takes normalised images:
 
 ```python
 import timm
@@ -99,7 +99,7 @@ mean, std = (torch.tensor(backbone.pretrained_cfg[key]).view(1, -1, 1, 1) for ke
 features = backbone((torch.from_numpy(images) - mean) / std)  # (N, D)
 ```
 {% if has_onnx %}
-`model.onnx`, by onnxruntime:
+`model.onnx`, with onnxruntime:
 
 ```python
 import json
@@ -112,7 +112,7 @@ answers = dict(zip(names, session.run(names, {"images": images})))
 ```
 {% endif -%}
 {% if has_program %}
-`model.pt2`, by PyTorch:
+`model.pt2`, with PyTorch:
 
 ```python
 import json
@@ -128,7 +128,7 @@ answers = program(torch.from_numpy(images))
 
 @dataclass(frozen=True)
 class Origin:
-    """The run that a model comes from: its config and result, both {} where a checkpoint alone was given."""
+    """The run of a model: its config and result, both {} for a checkpoint without a run."""
 
     name: str
     config: Mapping[str, Any]
@@ -136,7 +136,7 @@ class Origin:
 
 
 def read_origin(where: Path) -> Origin:
-    """What the run folder `where`, or its folder of checkpoints, says of itself."""
+    """Return the config and result of the run folder `where`, which may also be its folder of checkpoints."""
     folder = where.parent if where.name == "checkpoints" else where
     config = yaml.safe_load((folder / CONFIG).read_text("utf-8")) if (folder / CONFIG).is_file() else {}
     result = json.loads((folder / RESULT).read_text("utf-8")) if (folder / RESULT).is_file() else {}
@@ -144,7 +144,7 @@ def read_origin(where: Path) -> Origin:
 
 
 def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any], files: Sequence[str]) -> str:
-    """The card as Markdown. `about` is the exports' own metadata, `files` the names of those written."""
+    """Return the card as Markdown. `about` is the metadata of the exported files, `files` are their names."""
     height, width = about["image_size"]
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["name"] = escape
@@ -165,7 +165,7 @@ def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any]
 
 
 def escape(text: object) -> str:
-    """Text that Markdown shows as it is, on one line: a name may hold anything.
+    """Return text for Markdown on one line, with special characters escaped.
 
     >>> print(escape("a_b\\nc"))
     a\\_b c
@@ -174,13 +174,13 @@ def escape(text: object) -> str:
 
 
 def public_source(source: str) -> str:
-    """A source without the folders above it, which are nobody's business."""
+    """Return a source without its parent folders, which are private."""
     kind, _, rest = source.partition("/")
     return f"{kind}/{PurePath(rest).name}" if kind in PATH_SOURCES else source
 
 
 def _sources(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
-    """Source -> how many images it gave, where that is known."""
+    """Return the sources with their numbers of images, "" if unknown."""
     counted = origin.result.get("data", {}).get("sources", {})
     named = [*(task["source"] for task in state["tasks"].values()), *(state["data"]["unlabelled"] or [])]
     return {
@@ -207,17 +207,17 @@ def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, in
     return [
         _row(task, metric, scores[metric])
         for task, found in tasks.items()
-        for scores in [{"kind": found.get("kind"), **found.get("head", found)}]  # of a probe, the head that it keeps
+        for scores in [{"kind": found.get("kind"), **found.get("head", found)}]  # a probe keeps one head
         if "kind" in scores and (metric := label_kind(scores["kind"]).headline) in scores
     ]
 
 
 def _skill_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, int]]:
-    """Of pretraining: 0 is classic repair without learning, 1 is perfect."""
+    """Return rows of repair skill: 0 is the classic repair without learning, 1 is perfect."""
     return [_row(name, "skill", score) for name, score in result.get("metrics", {}).get("skill", {}).items()]
 
 
 def _row(name: str, metric: str, score: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
     interval = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
-    value = "none" if score["value"] is None else f"{score['value']:.3f}"  # an average over no class, for instance
+    value = "none" if score["value"] is None else f"{score['value']:.3f}"  # for example an average over no class
     return name, metric, value, interval, score["n"]
