@@ -1,4 +1,4 @@
-"""A probe's heads, as a model, say of every image what the probe said of its features."""
+"""The saved heads of a probe predict the same as the probe itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.features import extract_features
-from vision_mtl.evaluation.probing import score_answer
+from vision_mtl.evaluation.probing import score_prediction
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.inference_model import InferenceModel
@@ -21,7 +21,7 @@ from vision_mtl.recipes.probe_heads import fit_heads
 from vision_mtl.recipes.probing import open_tasks
 
 
-def test_every_kind_answers_like_its_probe(label_table: Path, root: Path, tmp_path: Path, monkeypatch) -> None:
+def test_every_kind_predicts_like_its_probe(label_table: Path, root: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(label_table)
     source = "csv/labels.csv"
     tasks = {
@@ -36,13 +36,13 @@ def test_every_kind_answers_like_its_probe(label_table: Path, root: Path, tmp_pa
     indices, probed = open_tasks(config, run, pool)
     torch.manual_seed(0)
     backbone = Backbone("test_resnet", image_size=(32, 32)).eval()
-    answers = fit_heads(run, config, pool, backbone, probed, extract_features(backbone, pool, indices))
+    predictions = fit_heads(run, config, pool, backbone, probed, extract_features(backbone, pool, indices))
     model, state = restore_model(str(run.folder))
     assert state["class_names"]["letter"] == ["a", "b", "c"]
     with torch.no_grad():
-        said = {task: numbers.numpy() for task, numbers in InferenceModel(model)(pool.gather(indices)).items()}
-    for task, answer in answers.items():
-        test, expected = said[task][probed[task].test], answer.prediction
+        saved = {task: numbers.numpy() for task, numbers in InferenceModel(model)(pool.gather(indices)).items()}
+    for task, prediction in predictions.items():
+        test, expected = saved[task][probed[task].test], prediction.prediction
         if task == "size":
             np.testing.assert_allclose(test[:, 0], expected, rtol=1e-3, atol=1e-3)
             assert np.ptp(expected) > 0.1
@@ -71,7 +71,7 @@ def test_a_probe_predicts_and_exports(image_folder: Path, root: Path, tmp_path: 
     with torch.no_grad():
         said = InferenceModel(model)(pool.gather(indices))["shape"].numpy()
     answer = type("HeadSpec", (), {"prediction": said[tasks["shape"].test]})()
-    accuracy = score_answer(tasks["shape"], answer, pool.cluster[indices[tasks["shape"].test]])["accuracy"].value
+    accuracy = score_prediction(tasks["shape"], answer, pool.cluster[indices[tasks["shape"].test]])["accuracy"].value
     assert accuracy == pytest.approx(row["head"]["accuracy"]["value"], abs=1e-6)
     start = ["--init_from", str(tmp_path / "probe"), "--device", "cpu"]
     asked = ["--predict.images", str(image_folder / "round"), "--predict.num_pictures", "0"]

@@ -1,4 +1,4 @@
-"""Every guard is a warning in the log and in the result."""
+"""Each check adds a warning to the log and to the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vision_mtl.recipes.run_warnings import SEEN, images_seen, warn_of_few, warn_of_starved
+from vision_mtl.recipes.run_warnings import SEEN, images_seen, warn_about_small_tasks, warn_about_starved_tasks
 
 
 def warned(folder: Path, result, text: str) -> list[str]:
@@ -20,7 +20,7 @@ def warned(folder: Path, result, text: str) -> list[str]:
 def test_test_images_that_pretraining_saw_are_counted(
     train, supervise, result, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pretrained on the whole folder as a pile without labels, then tested on a part of it."""
+    """Pretrain on the whole folder without labels, then test on a part of it."""
     assert train(tmp_path / "pile", "--data.test_ratio", "0", "--data.val_ratio", "0", task=False) == 0
     assert len(images_seen(str(tmp_path / "pile"))) == 80
     words = ["--init_from", tmp_path / "pile", "--tasks.shape.source", f"folder/{image_folder}"]
@@ -29,12 +29,12 @@ def test_test_images_that_pretraining_saw_are_counted(
     (warning,) = warned(tmp_path / "tuned", result, "its scores are not held out")
     count = result(tmp_path / "tuned")["data"]["tasks"]["shape"]["test"]
     assert warning.startswith(f"{count} of {count} test images of task shape") and warning in capsys.readouterr().err
-    # its own training images are fewer, but its ancestor's are not forgotten
+    # it has fewer training images, but its ancestor's count too
     assert np.load(tmp_path / "tuned" / SEEN).shape == (80,)
 
 
 @pytest.mark.slow
-def test_test_images_that_stayed_away_are_not_warned_of(
+def test_unseen_test_images_give_no_warning(
     train, supervise, result, image_folder: Path, tmp_path: Path
 ) -> None:
     assert train(tmp_path / "first") == 0
@@ -47,7 +47,7 @@ def test_test_images_that_stayed_away_are_not_warned_of(
 
 
 @pytest.mark.slow
-def test_tasks_with_too_little_are_named(supervise, table_tasks, result, tmp_path: Path) -> None:
+def test_tasks_with_few_images_are_named(supervise, table_tasks, result, tmp_path: Path) -> None:
     words = [*table_tasks("letter", "size"), "--data.val_ratio", 0.05, "--optim.steps", 1, "--optim.batch_size", 2]
     assert supervise("finetune", tmp_path / "run", *words) == 0
     assert any("letter" in text and "for 3 classes" in text for text in warned(tmp_path / "run", result, "mostly luck"))
@@ -59,22 +59,22 @@ def test_a_task_without_an_image_in_most_steps_is_named() -> None:
     pool = SimpleNamespace(targets={"rare": SimpleNamespace(kind="regression")}, indices=lambda *_, **__: range(50))
     for share in (0.05, 0.2):
         feed = SimpleNamespace(images_per_step=8, share=lambda task, share=share: share)
-        warn_of_few(SimpleNamespace(warn=said.append), pool, feed, ["rare"])
-    assert len(said) == 1 and said[0].startswith("task rare is starved: 0.40 of its labelled images in a step")
+        warn_about_small_tasks(SimpleNamespace(warn=said.append), pool, feed, ["rare"])
+    assert len(said) == 1 and said[0].startswith("task rare is starved: 0.40 of its labelled images per step")
 
 
 def test_seen_once_each_is_enough() -> None:
     said: list[str] = []
-    warn_of_starved(SimpleNamespace(warn=said.append), {"a": 1.0, "b": 3.5, "c": 0.994})
+    warn_about_starved_tasks(SimpleNamespace(warn=said.append), {"a": 1.0, "b": 3.5, "c": 0.994})
     assert said == ["task c is starved: its labelled images were seen 0.99 times each, on average."]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_a_collapse_is_said(
+def test_a_collapse_is_a_warning(
     train, supervise, table_tasks, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    """A backbone that gives every image the same features."""
+    """The backbone gives every image the same features."""
     from vision_mtl.models.backbone import Backbone
 
     monkeypatch.setattr(Backbone, "embed", lambda self, images: torch.ones(len(images), self.num_features))
@@ -93,7 +93,7 @@ def test_a_healthy_run_is_warned_of_nothing_but_its_size(train, result, tmp_path
 
 
 @pytest.mark.slow
-def test_skipped_steps_stand_in_the_result(train, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_steps_are_in_the_result(train, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vision_mtl.training.repair import PretextObjective
 
     original, calls = PretextObjective.measure, iter(range(1000))
@@ -105,4 +105,4 @@ def test_skipped_steps_stand_in_the_result(train, result, tmp_path: Path, monkey
     monkeypatch.setattr(PretextObjective, "measure", measure)
     assert train(tmp_path / "run", "--optim.non_finite", "skip") == 0
     assert warned(tmp_path / "run", result, "1 of 4 steps were skipped: they became non-finite.")
-    assert warned(tmp_path / "run", result, "step 1 was skipped, it became non-finite: loss of: no single one")
+    assert warned(tmp_path / "run", result, "step 1 was skipped because it became non-finite: loss of: no single one")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision_mtl.recipes.discovery_online import Syllabus
+from vision_mtl.recipes.discovery_online import Curriculum
 from vision_mtl.recipes.run_warnings import images_seen
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import Trainer
@@ -92,8 +92,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
     [
         (Trainer, "_take_step", 3),
         (Trainer, "_take_step", 6),
-        (Syllabus, "_measure", 3),
-        (Syllabus, "_draw_by_weights", 2),
+        (Curriculum, "_measure", 3),
+        (Curriculum, "_draw_by_weights", 2),
     ],
     ids=["between updates", "after an update", "while measuring", "while changing the weights"],
 )

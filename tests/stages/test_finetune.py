@@ -1,4 +1,4 @@
-"""`finetune` as a user gives it: what a run leaves behind, goes on from, starts from, and refuses."""
+"""`finetune` from the command line: outputs, resuming, starting from a run, and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.recipes.labels import open_labels
 from vision_mtl.recipes.result_text import result_text
-from vision_mtl.recipes.single_task import steps_alone
+from vision_mtl.recipes.single_task import single_task_steps
 from vision_mtl.recipes.supervised import build_feed
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.mixing import Mixing
@@ -133,7 +133,7 @@ def test_the_result_is_told_as_a_table(finished: Path, result) -> None:
     for task, metric in HEADLINES.items():
         (line,) = [line for line in text.splitlines() if line.split()[:2] == [task, metric]]
         assert f"{result(finished)['metrics']['transfer'][task]['value']:+.3f}" in line
-    assert "shared minus alone" in text and "72 images" in text
+    assert "shared minus single-task" in text and "72 images" in text
 
 
 def test_conflicts_are_recorded(finished: Path) -> None:
@@ -317,8 +317,8 @@ def test_as_many_labelled_images_alone_as_together(opened) -> None:
     for number, name in enumerate(("letter", "shade")):
         carried = sum(len(batch.labels[name].rows) for batch in batches if name in batch.labels)
         assert carried > 1.2 * int((drawn_for == number).sum())
-        assert steps_alone(trainer, name, "same_images") == pytest.approx(carried / 12, abs=1)
-        assert steps_alone(trainer, name, "same_steps") == 40
+        assert single_task_steps(trainer, name, "same_images") == pytest.approx(carried / 12, abs=1)
+        assert single_task_steps(trainer, name, "same_steps") == 40
 
 
 @pytest.mark.slow
@@ -345,8 +345,8 @@ def test_two_processes_see_what_one_sees(supervise, table_tasks, tmp_path: Path,
 @pytest.mark.parametrize(
     ("tasks", "words", "said"),
     [
-        (("blank",), [], "A column that is blank in every row counts as none"),
-        (("letter",), ["--tasks.letter.weight", 2], r"balance 'equal' gives every objective weight 1, but 'letter'"),
+        (("blank",), [], "A column that is blank in every row does not count"),
+        (("letter",), ["--tasks.letter.weight", 2], r"balance 'equal' gives every loss weight 1, but 'letter'"),
         (("letter",), ["--finetune.mixup", -1], "mixup must be 0 or more; found -1"),
         (("letter",), ["--finetune.cutmix", -0.5], "cutmix must be 0 or more; found -0.5"),
         (("letter",), ["--finetune.label_fraction", 0], "a label fraction must lie in (0, 1]; found 0"),

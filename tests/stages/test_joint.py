@@ -140,7 +140,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
         (["--joint.schedule", "falls"], "Did you mean 'fall'"),
         (
             ["--joint.repair_ratio", 0.1, "--optim.accumulate", 4],
-            "optim.accumulate must be at most 1, the images of the smaller half of a step; found 4",
+            "optim.accumulate must be at most 1, the images of the smaller of a step's two batches; found 4",
         ),
     ],
 )
@@ -156,4 +156,4 @@ def test_a_task_called_repair_is_refused(
 ) -> None:
     words = ["--tasks.repair.source", f"csv/{label_table}/labels.csv", "--tasks.repair.label", "letter"]
     assert supervise("joint", tmp_path / "run", *words) == 2
-    assert "'repair' is taken by another part of the training: rename the task" in capsys.readouterr().err
+    assert "'repair' is taken by another loss of the training: rename the task" in capsys.readouterr().err

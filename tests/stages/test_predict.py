@@ -1,4 +1,4 @@
-"""`predict`: every kind of head, every way to name images, and files that say what the model says."""
+"""`predict`: every kind of head, every way to name images, and files with the model's predictions."""
 
 import csv
 import io
@@ -79,7 +79,7 @@ def test_the_files_say_what_the_model_says(trained: Path, photos: Path, tmp_path
     assert sum(result(tmp_path / "run")["metrics"]["answers"]["shape"].values()) == 6
     text = capsys.readouterr().out
     assert "photos/day/1.png" in text
-    assert "6 images answered: predictions.csv, predictions.json, figures/predictions.png, masks/layout/" in text
+    assert "6 images predicted: predictions.csv, predictions.json, figures/predictions.png, masks/layout/" in text
 
 
 def test_masks_lie_over_the_files_images_and_hold_the_tasks_values(trained: Path, photos: Path, tmp_path: Path) -> None:

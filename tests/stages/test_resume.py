@@ -1,4 +1,4 @@
-"""A run that stopped, however it stopped, goes on to the same end, and says what it did."""
+"""An interrupted run resumes, ends with the same result, and logs that it was resumed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
 
     every_step, never = ["--track.checkpoint_every_seconds", "0"], ["--track.checkpoint_every_seconds", "1e9"]
     assert "resumed this run" not in fails(2, *never)
-    assert "begun again, not resumed: there is no checkpoint yet; 2 steps are repeated" in fails(1, *never)
+    assert "restarted, not resumed: there is no checkpoint yet; 2 steps are repeated" in fails(1, *never)
     (tmp_path / "run" / "config.yaml").write_text(
         (tmp_path / "run" / "config.yaml").read_text().replace("1000000000.0", "0.0")
     )
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
     assert train(tmp_path / "run", *words) == 0
     assert same(tmp_path / "whole", tmp_path / "run") and lines(tmp_path / "whole") == lines(tmp_path / "run")
     found = result(tmp_path / "run")
-    assert any("step-00000003.safetensors is passed over" in warning for warning in found["warnings"])
+    assert any("step-00000003.safetensors is skipped" in warning for warning in found["warnings"])
     assert found["repeated_steps"] == 1 and "step 2 (1 steps are repeated)" in capsys.readouterr().err
 
 
@@ -171,7 +171,7 @@ def test_resumed_and_initialised_are_never_confused(
     assert train(tmp_path / "run", *start) == 0
     text = capsys.readouterr().err
     assert "initialised from" not in text
-    assert f"step 2 (0 steps are repeated); --init_from {tmp_path / 'first'} counted for step 0 only" in text
+    assert f"step 2 (0 steps are repeated); --init_from {tmp_path / 'first'} was used at step 0 only" in text
 
 
 def test_a_wish_to_save_is_met_and_training_goes_on(train, interrupt_at, result, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(
     checkpoints(folder / "alone-cut" / "checkpoints")[-1].unlink()
     (folder / "alone-cut" / "result.json").unlink()
     assert main(commands("pretrain", "alone-cut")) == 0
-    assert "runtime.shard changes nothing in one process" in capsys.readouterr().err
+    assert "runtime.shard has no effect in one process" in capsys.readouterr().err
     assert_close(weights(folder / "alone-cut"), weights(whole))
 
 
@@ -219,7 +219,7 @@ def test_a_cut_run_skips_a_step_that_is_no_number_in_one_process(launched: Any) 
     folder, done = launched
     found = json.loads((folder / "nan-cut" / "result.json").read_text())
     assert found["status"] == "completed", done.stderr[-3000:]
-    assert any("step 3 was skipped" in warning and "no image alone" in warning for warning in found["warnings"])
+    assert any("step 3 was skipped" in warning and "no single image" in warning for warning in found["warnings"])
     assert all(bool(value.isfinite().all()) for value in weights(folder / "nan-cut").values())
 
 

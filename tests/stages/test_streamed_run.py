@@ -1,4 +1,4 @@
-"""A streamed run is the stored one, resumes exactly, says that it streams, and loses nothing to a file that breaks."""
+"""A streamed run equals a stored one, resumes exactly, logs that it streams, and survives a file that breaks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_streamed_run_is_the_stored_one_and_resumes_exactly(
     capsys.readouterr()
     interrupt_at(3)
     assert run("streamed", stage, "true", 3) == 130
-    assert f"streamed, decoded while they are looked at: folder/{jpegs}" in capsys.readouterr().err
+    assert f"streamed, decoded during training: folder/{jpegs}" in capsys.readouterr().err
     assert threading.active_count() <= before  # Ctrl-C leaves none behind
     interrupt_at(None)
     assert run("streamed", stage, "true", 3) == 0

@@ -243,7 +243,7 @@ def test_mistakes_are_answered_before_any_run(study: Study, tmp_path: Path, caps
 def test_an_arm_may_start_from_a_run_outside(study: Study, finished: Path, tmp_path: Path, capsys) -> None:
     outside = str(runs_of(finished, "pretrain")[0])
     assert study(tmp_path / "all", "--init_from", outside) == 2
-    assert "a study's arms say what they start from" in capsys.readouterr().err
+    assert "each arm of a study has its own start" in capsys.readouterr().err
     arms = {"plain": ["finetune"], "published": {"stages": ["finetune"], "finetune": {"init_from": outside}}}
     assert study(tmp_path / "run", arms=arms, seeds=[0]) == 0
     logs = [file.read_text() for file in (tmp_path / "run" / "runs").glob("finetune-*.log")]

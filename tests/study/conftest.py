@@ -13,8 +13,8 @@ import pytest
 
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.recipes.study import arm_roles
+from vision_mtl.study.arms import merge, read_arms
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.recipes import merge, read_arms
 
 TASKS = {"pets": {"source": "p"}, "age": {"source": "a"}}
 
@@ -38,7 +38,7 @@ class Written:
         }
 
     def write(self, arm: str, fraction: float, seed: int, names: list[str], judged: list[InstanceScores]) -> Path:
-        """The judged images of the arm's run; image i is called `names[i]` and is a cluster of its own."""
+        """Write the test images of the arm's run; image i is named `names[i]` and is its own cluster."""
         (key,) = self.finals[arm, fraction, seed]
         folder = self.folder / self.plan.nodes[key].folder
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A study's record as the report takes it, small, with its comparisons judged by the real family."""
+"""Small records of a study, as the report takes them, with verdicts by `evaluation.families`."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def study(
     tasks: dict[str, dict] | None = None,
     num_seeds: int = SEEDS,
 ) -> dict:
-    """Arms of stated effects on what the first of them, the baseline, scores; 0 is an exact copy."""
+    """Return a record whose arms differ from the first, the baseline, by the given effects; 0 is an exact copy."""
     tasks = tasks or {"pets": task()}
     random, (baseline, *others) = np.random.default_rng(0), effects
     scores, comparisons, before = [], [], []

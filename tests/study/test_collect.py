@@ -1,4 +1,4 @@
-"""Collecting: runs are paired by image and seed whatever the order of their files, and never silently."""
+"""Runs are paired by image and seed whatever the order of their rows; different images are an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_pairs_follow_names_not_order(written) -> None:
         runs.write("plain", 1.0, seed, ["a", "b", "c", "d"], [pets([1, 0, 1, 0])])
         runs.write("other", 1.0, seed, ["d", "c", "b", "a"], [pets([1, 1, 0, 1])])  # d, c and a are right
     collection = Collection(runs.plan, runs.finals, runs.folder, [0, 1], "accuracy")
-    np.testing.assert_array_equal(collection.sample("other", 1.0, "pets").values, [[1, 0, 1, 1]] * 2)
+    np.testing.assert_array_equal(collection.values("other", 1.0, "pets").values, [[1, 0, 1, 1]] * 2)
     (one,) = compare_arms(collection, [("other", "plain")], [1.0], guard_skew=False)
     assert one.difference.value == pytest.approx(0.25) and one.num_seeds == 2 and one.difference.n == 4
     assert (one.arm, one.baseline, one.task, one.fraction) == ("other", "plain", "pets", 1.0)
@@ -41,7 +41,7 @@ def test_balanced_accuracy_weighs_by_class(written) -> None:
     assert row["chance"]["value"] == 0.5 and row["score"]["low"] is None  # one seed has no interval
 
 
-def test_chance_is_that_of_what_was_said(written) -> None:
+def test_chance_is_the_score_of_permuted_predictions(written) -> None:
     runs = written({"plain": ["finetune"]}, [1.0], [0, 1])
     runs.write("plain", 1.0, 0, list("abcd"), [pets([1, 1, 1, 0], said=[0, 0, 0, 0])])  # always cat: 3/4
     runs.write("plain", 1.0, 1, list("abcd"), [pets([1, 1, 0, 1], said=[0, 0, 1, 1])])  # half and half: 1/2
@@ -75,7 +75,7 @@ def test_other_test_images_are_an_error(written) -> None:
     runs.write("plain", 1.0, 1, list("abce"), [pets([1, 0, 1, 0])])
     collection = Collection(runs.plan, runs.finals, runs.folder, [0, 1], "accuracy")
     with pytest.raises(UserError, match="arm plain, task pets, seeds 0 and 1: the test images differ"):
-        collection.sample("plain", 1.0, "pets")
+        collection.values("plain", 1.0, "pets")
     runs.write("plain", 1.0, 1, list("abcd"), [pets([1, 0, 1, 0])])
     for seed in (0, 1):
         runs.write("other", 1.0, seed, list("abcf"), [pets([1, 0, 1, 0])])
@@ -89,4 +89,4 @@ def test_a_file_that_cannot_be_read_is_named(written) -> None:
     folder = runs.write("plain", 1.0, 0, list("abcd"), [pets([1, 0, 1, 0])])
     (folder / "test_instances.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"test_instances\.parquet. cannot be read .*delete its folder"):
-        Collection(runs.plan, runs.finals, runs.folder, [0], "accuracy").sample("plain", 1.0, "pets")
+        Collection(runs.plan, runs.finals, runs.folder, [0], "accuracy").values("plain", 1.0, "pets")

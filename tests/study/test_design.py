@@ -1,4 +1,4 @@
-"""What a design can show before its runs: power's own numbers, at the family's first step."""
+"""Detectable differences before the runs are those of `evaluation.power`, at the level of Holm's first step."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 import torch
 
 from vision_mtl.evaluation.power import minimum_detectable
-from vision_mtl.study.design import before_the_runs
+from vision_mtl.study.design import detectable_differences
 
 
 def pool(kind: str, images: int, clusters: int) -> SimpleNamespace:
     return SimpleNamespace(
         targets={"t": SimpleNamespace(kind=kind)},
         cluster=np.arange(images) % clusters,
-        indices=lambda side, task: torch.arange(images),
+        indices=lambda split, task: torch.arange(images),
     )
 
 
 def test_a_row_for_each_comparison() -> None:
     pairs = [("a", "b"), ("c", "b")]
-    found = before_the_runs(pool("single_label", 400, 100), pairs, [0.1, 1.0], 5, 0.03)
+    found = detectable_differences(pool("single_label", 400, 100), pairs, [0.1, 1.0], 5, 0.03)
     assert found["expected_std"] == 0.03 and len(found["rows"]) == 4
     by_hand = minimum_detectable(0.03, 5, alpha=0.05 / 4, image_error=np.sqrt(0.2 / 100), num_clusters=100)
     assert all(row["minimum_detectable"] == pytest.approx(by_hand) for row in found["rows"])
@@ -32,6 +32,6 @@ def test_a_row_for_each_comparison() -> None:
 @pytest.mark.parametrize(
     ("kind", "clusters", "seeds"), [("regression", 9, 5), ("single_label", 1, 5), ("single_label", 9, 1)]
 )
-def test_what_cannot_be_told_is_none(kind: str, clusters: int, seeds: int) -> None:
-    (row,) = before_the_runs(pool(kind, 9, clusters), [("a", "b")], [1.0], seeds, 0.02)["rows"]
+def test_an_unknown_difference_is_none(kind: str, clusters: int, seeds: int) -> None:
+    (row,) = detectable_differences(pool(kind, 9, clusters), [("a", "b")], [1.0], seeds, 0.02)["rows"]
     assert row["minimum_detectable"] is None

@@ -1,4 +1,4 @@
-"""Tuning: the grid is searched on validation scores alone, over seeds of its own."""
+"""The grid is searched on validation scores only, with separate seeds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import arm_roles
+from vision_mtl.study.arms import read_arms
 from vision_mtl.study.grid_search import choose, plan_candidates, tuning_seeds, validation_score
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.recipes import read_arms
 
 GRID = {"finetune.optim.learning_rate": [0.1, 0.2, 0.3]}
 

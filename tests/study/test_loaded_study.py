@@ -1,4 +1,4 @@
-"""A study's folder in Python: its comparisons as a table, its report in words and as a page."""
+"""A study's folder in Python: its comparisons as a table, its report as sentences and as a page."""
 
 import json
 from pathlib import Path

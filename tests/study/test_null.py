@@ -1,4 +1,4 @@
-"""A/A: two arms that are the same recipe at other seeds differ by chance alone, and are to be called undecided."""
+"""A/A test: two equal arms with different seeds differ by chance only, so their comparison must be undecided."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def right(seed: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_same_recipe_at_other_seeds_is_undecided(written, tmp_path: Path) -> None:
-    """1,000 studies of an arm and its control: no more are called than a rate of 5 % explains."""
+    """In 1,000 studies of an arm and its control, no more than 5 % have a verdict, up to sampling error."""
     arms = {"arm": ["finetune"], "control": {"stages": ["finetune"], "seed_offset": 100_000}}
     values = {seed: right(seed) for base in (0, 100_000) for seed in range(base, base + STUDIES * SEEDS)}
     called = 0
@@ -39,7 +39,7 @@ def test_the_same_recipe_at_other_seeds_is_undecided(written, tmp_path: Path) ->
         arm, control = (np.stack([values[base + seed] for seed in seeds]) for base in (0, 100_000))
         (one,) = judge([compare(control, arm, np.arange(TEST))])
         called += one.verdict != "undecided"
-    assert 0.01 * STUDIES < called <= binom.ppf(0.99, STUDIES, 0.05)  # what never calls anything would be no test
+    assert 0.01 * STUDIES < called <= binom.ppf(0.99, STUDIES, 0.05)  # a test that never decides would pass too
 
     # and the study's own way, by files, gives the same
     runs, names = written(arms, [1.0], list(seeds)), [f"{i:03d}" for i in range(TEST)]

@@ -1,4 +1,4 @@
-"""Plans: equal runs are one, a run's key is all that it depends on, and references lead to earlier stages."""
+"""Plans: equal runs are merged, a key depends on all that a run does, references point to earlier stages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import arm_roles
+from vision_mtl.study.arms import merge, read_arms
 from vision_mtl.study.plan import Plan, fill, references
-from vision_mtl.study.recipes import merge, read_arms
 
 TASKS = {"pets": {"source": "p"}, "cars": {"source": "c"}}
 
@@ -83,13 +83,13 @@ def test_seeds_may_be_fixed_or_offset() -> None:
     assert plan.nodes[finals["control", 1.0, 1][0]].seed == 101
 
 
-def test_references_lead_to_the_folder_of_an_earlier_stage() -> None:
+def test_references_are_the_folders_of_earlier_stages() -> None:
     selection = {"pretrain": {"selection": "{discover}/selection.parquet"}}
     arm = {"stages": ["discover", "pretrain", "finetune"], "pretrain": selection}
     plan, finals = planned({"a": arm}, [1.0], [0])
     final = plan.nodes[finals["a", 1.0, 0][0]]
     pretrain = plan.nodes[final.start]
-    assert pretrain.start is None  # discovery hands on no weights
+    assert pretrain.start is None  # discovery gives no weights
     assert list(pretrain.refers) == ["discover"] and pretrain.needs == [pretrain.refers["discover"]]
     assert [node.level for node in (plan.nodes[pretrain.refers["discover"]], pretrain, final)] == [0, 1, 2]
     assert fill(pretrain.options, {"discover": "/x"})["pretrain"]["selection"] == "/x/selection.parquet"

@@ -1,4 +1,4 @@
-"""The page loads nothing and shows everything; its twin and its tables agree with it."""
+"""The page loads nothing and shows all results; the Markdown report and the tables agree with it."""
 
 import csv
 import io
@@ -81,18 +81,18 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path, picture: Path) ->
     assert len([1 for tag, name, _ in page.attributes if (tag, name) == ("img", "alt")]) == page.tags.count("img") == 3
 
 
-def test_each_verdict_stands_in_both_pages_with_its_numbers(tmp_path: Path) -> None:
+def test_each_verdict_is_in_both_pages_with_its_numbers(tmp_path: Path) -> None:
     record = study({"base": 0.0, "better": 0.1, "worse": -0.1, "same": 0.0}, fractions=(0.1,))
     page, text = written(record, tmp_path)
     found = {one["arm"]: one for one in record["comparisons"]}
     assert {arm: one["verdict"] for arm, one in found.items()} == {
         **{"better": "helps", "worse": "hurts", "same": "undecided"}
     }
-    for arm, side in (("better", "above"), ("worse", "below")):
+    for arm, relation in (("better", "above"), ("worse", "below")):
         numbers = [f"{100 * found[arm]['difference'][key]:.1f}" for key in ("value", "low", "high")]
         value, low, high = (number.replace("-", MINUS) for number in numbers)
         sign = "+" if arm == "better" else ""
-        told = f"{arm} is {sign}{value} points [{low}, {high}] {side} base: {found[arm]['verdict']}"
+        told = f"{arm} is {sign}{value} points [{low}, {high}] {relation} base: {found[arm]['verdict']}"
         assert told in page.text and f"- 10 % labels: {told}\n" in text
     assert "same against base: undecided, identical in all 6 seeds" in page.text
     assert "identical in all 6 seeds" in text
@@ -140,7 +140,7 @@ def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     assert alts[0] == alts[1] and all(WICKED in alt for alt in alts[1])
 
 
-def test_the_tables_of_the_twin_have_a_cell_for_each_column(tmp_path: Path) -> None:
+def test_markdown_tables_have_a_cell_for_each_column(tmp_path: Path) -> None:
     record = study({"a|b": 0.0, "b\nc": 0.1})
     _, text = written(record, tmp_path)
     rendered = MarkdownIt("commonmark").enable("table").render(text)
@@ -184,7 +184,7 @@ def test_a_regression_is_in_units_of_the_label_and_chance_may_be_missing(tmp_pat
 def test_one_arm_has_nothing_to_compare(tmp_path: Path, num_seeds: int) -> None:
     page, text = written(study({"a": 0.0}, num_seeds=num_seeds), tmp_path)
     assert "There is nothing to compare." in page.text and "There is nothing to compare." in text
-    assert "Differences, in pairs" not in page.text and page.tags.count("img") == 1
+    assert "Paired differences" not in page.text and page.tags.count("img") == 1
 
 
 def test_one_seed_leaves_all_undecided(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_every_list_may_be_empty(tmp_path: Path) -> None:
             record[key] = type(value)()
     record["before"] = {"expected_std": None, "rows": []}
     page, text = written(record, tmp_path)
-    assert "There is no score." in page.text and "There is no score." in text and "None." in page.text
+    assert "There are no scores." in page.text and "There are no scores." in text and "None." in page.text
     assert "img" not in page.tags and rows(tmp_path / "tables" / "comparisons.csv") == []
 
 

@@ -1,4 +1,4 @@
-"""The runner: order, what is left alone, what a failure stops, and clusters of two workers."""
+"""The runner: order, finished runs, failures, and clusters of two workers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import arm_roles
+from vision_mtl.study.arms import merge, read_arms
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.recipes import merge, read_arms
 from vision_mtl.study.runner import Job, RunJob, Runner, finished, read_clock
 
 
@@ -25,7 +25,7 @@ def cheap_job() -> RunJob:
         from pathlib import Path
 
         if job.options.get("fails"):
-            return "it was told to fail."
+            return "it fails on purpose."
         if job.options.get("start_must_be_finished", True) and "init_from" in job.options:
             result = json.loads((Path(job.options["init_from"]) / "result.json").read_text())
             assert result["status"] == "completed"
@@ -86,9 +86,9 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
         Runner(tmp_path, cheap_job(), 2).run(plan)
     assert times(tmp_path) == [1, 1]  # the plain arm, at both seeds
     said = str(error.value)
-    assert said.startswith("2 of 6 runs failed:") and "it was told to fail." in said
+    assert said.startswith("2 of 6 runs failed:") and "it fails on purpose." in said
     assert "2 runs are finished and kept. 2 more runs need them." in said
-    for node in plan.nodes.values():  # mended: the same plan goes on
+    for node in plan.nodes.values():  # fixed: the same plan resumes
         node.options.pop("fails", None)
     Runner(tmp_path, cheap_job(), 2).run(plan)
     assert times(tmp_path) == [1] * 6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vision_mtl.inference.html import Markup, escape
 from vision_mtl.study.report import HTML, MARKDOWN
 from vision_mtl.study.tables import units
-from vision_mtl.study.words import headline, verdict_sentence
+from vision_mtl.study.verdict_text import headline, verdict_sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ class Report:
         """Each comparison in words, with its numbers and its verdict."""
         found, known = self.record["comparisons"], units(self.record)
         told = [(one["task"], verdict_sentence(one, known[one["task"]], len(found))) for one in found]
-        return [f"{task}, {sentence.share}: {sentence.text}." for task, sentence in told]
+        return [f"{task}, {sentence.fraction}: {sentence.text}." for task, sentence in told]
 
     def page(self, height: int = 600) -> Markup:
         """The whole page in a frame of `height` pixels, for a notebook: `IPython.display.HTML(report.page())`.

@@ -20,7 +20,7 @@ from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.core.run_lock import HOLDER, LOCK
-from vision_mtl.study.recipes import flat
+from vision_mtl.study.arms import flat
 
 # files that a folder may hold without a config, if the run was killed right at its start
 OWN_FILES = (LOCK, HOLDER)

@@ -1,4 +1,4 @@
-"""What adding a task does to the tasks that were there: checked, protected, measured."""
+"""The effect of a new task on the tasks that a model already has: check them, freeze what they share, score changes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
 
 
-def check_classes(pool: Pool, state: Mapping[str, Any], old: list[str]) -> None:
-    """Raise `UserError` if an old task's images are not there, or show other classes than its head answers."""
+def check_old_tasks(pool: Pool, state: Mapping[str, Any], old: list[str]) -> None:
+    """Raise `UserError` for an old task without images, or with other classes than the checkpoint `state` names."""
     for name in old:
         if name not in pool.targets:
-            raise UserError(f"the old task {name!r} has no images here, so what happens to it cannot be measured.")
+            raise UserError(f"the old task {name!r} has no images here, so the effect on it cannot be measured.")
         found, known = pool.targets[name].class_names, state["class_names"].get(name, [])
         if found != known:
             raise UserError(f"task {name!r} was trained on classes {known}, but its images now show {found}.")
 
 
 def freeze_shared(model: SharedModel, trunk: str, old: list[str]) -> None:
-    """Stop training what the new task must not change; a decoder that no old task reads is free."""
+    """Freeze what the new task must not change: layers of the backbone, and the decoder if an old task reads it."""
     build.freeze_backbone(model, {"frozen": "all", "late": "early", "trained": "none"}[trunk])
     if trunk == "frozen" and any(model.task_specs[name].is_dense for name in old):
         model.frozen += freeze(model.decoder)
 
 
-def change(
+def score_changes(
     pool: Pool, before: Mapping[str, TaskPredictions], after: Mapping[str, TaskPredictions]
 ) -> dict[str, dict[str, Any]]:
-    """Old task -> its score now minus its score before, on the same test images; exactly 0 on a frozen trunk."""
+    """Return each old task's score after training minus before, on the same test images.
+
+    It is exactly 0 on a frozen trunk.
+    """
     return {
         name: paired_difference(
             instance_values(after[name]), instance_values(found), pool.cluster[found.indices.numpy()]

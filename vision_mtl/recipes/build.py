@@ -1,4 +1,4 @@
-"""From a config to its parts: the steps that several stages share."""
+"""Build what a config describes: pool, pretexts, model. Several stages share these steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
@@ -18,27 +20,27 @@ from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
-from vision_mtl.recipes.run_warnings import warn_of_seen
+from vision_mtl.recipes.run_warnings import warn_about_seen_test_images
 from vision_mtl.training.progress import DataProgress
 from vision_mtl.training.repair import head_specs
 from vision_mtl.training.supervised import task_head_specs
 
 
 def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
-    """Every image that the config names, decoded, with progress shown; its warnings are passed on to the run."""
+    """Return the pool of all images that the config names; show progress, and pass its warnings on to the run."""
     channels = channels or config.backbone.in_chans
     with DataProgress(run.speaker) as progress:
         pool = build_pool(config.data, config.tasks, image_size=config.image_size, channels=channels, progress=progress)
     if pool.details["streamed"]:
-        run.say(f"streamed, decoded while they are looked at: {', '.join(pool.details['streamed'])}")
+        run.say(f"streamed, decoded during training: {', '.join(pool.details['streamed'])}")
     for warning in pool.warnings:
         run.warn(warning)
-    warn_of_seen(run, pool, config.init_from)
+    warn_about_seen_test_images(run, pool, config.init_from)
     return pool
 
 
 def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
-    """The config's pretexts of a weight above 0 by name, checked against its image size and channels.
+    """Return the config's pretexts with a weight above 0, checked against its image size and channels.
 
     Raises `UserError` for one that cannot be used.
     """
@@ -48,7 +50,7 @@ def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
         pretext.check(shape)
     sizes = {name: pretext.input_size(shape) for name, pretext in pretexts.items()}
     for name, (height, width) in sizes.items():
-        # a batch has images of one size: the other pretexts', and the tasks' where they are learned together
+        # all images of a batch have one size
         if (height, width) != config.image_size and (
             len(set(sizes.values())) > 1 or config.options.mixes_pretexts_with_tasks
         ):
@@ -63,14 +65,14 @@ def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
 def build_model(
     config: RunConfig, pretexts: dict[str, Pretext], tasks: Mapping[str, TaskHeadSpec] | None = None
 ) -> SharedModel:
-    """Backbone, decoder and heads as the config describes them, freshly initialised (or with timm's weights).
+    """Return the model that the config describes, with random weights, or timm's in the backbone.
 
-    Raises `UserError` where they do not go together.
+    Raises `UserError` for a backbone, decoder or pretext that cannot be combined.
     """
     backbone = Backbone.of(config.backbone, config.image_size)
     for name, pretext in pretexts.items():
         size = pretext.input_size((backbone.in_chans, *config.image_size))
-        if size != config.image_size and not backbone.takes(size):
+        if size != config.image_size and not backbone.accepts(size):
             raise UserError(
                 f"backbone.name {config.backbone.name} takes images of {config.image_size[0]} x "
                 f"{config.image_size[1]} pixels only, and pretexts.{name}.view_size makes them {size[0]} x {size[1]}: "
@@ -88,9 +90,9 @@ def build_task_model(
     drop_path_ratio: float = 0.0,
     pretexts: Mapping[str, Pretext] | None = None,
 ) -> SharedModel:
-    """A model with a head for each of `tasks`, in units of the labels of the images `train` (N,) bool.
+    """Return a model with a head for each of `tasks`; label statistics come from the images `train` (N,) bool.
 
-    Raises `UserError`.
+    Raises `UserError` for a drop path ratio out of range, and as `build_model` does.
     """
     backbone = config.backbone
     if drop_path_ratio:
@@ -105,14 +107,19 @@ def build_task_model(
 
 
 def freeze_backbone(model: SharedModel, which: str) -> None:
-    """Stop training the backbone: `none` of it, `early` all but its last stage, or `all`."""
+    """Freeze the backbone: `none` of it, `early` all but its last stage, or `all`."""
     if which != "none":
         late = list(last_stage(model.backbone.model).parameters()) if which == "early" else []
         model.frozen = freeze(model.backbone, late)
 
 
+def place(model: nn.Module, device: torch.device, layout: torch.memory_format) -> None:
+    """Move the model to the device, in the memory format `layout`."""
+    model.to(device, memory_format=layout)  # type: ignore[call-overload]  # PyTorch's hints lack this overload
+
+
 def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[str, Any]:
-    """What a checkpoint must say to be used without its run: how to build the model, and what its inputs mean."""
+    """Return the JSON part of a checkpoint: how to rebuild the model without its run, and what its inputs mean."""
     return {
         "backbone": config.section("backbone"),
         "decoder": config.section("decoder"),
@@ -121,8 +128,8 @@ def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[st
         "mean": model.backbone.mean.flatten().tolist(),
         "std": model.backbone.std.flatten().tolist(),
         "class_names": pool.class_names,
-        "answers": {name: vars(answer) for name, answer in model.head_specs.items()},
-        "task_answers": {name: vars(answer) for name, answer in model.task_specs.items()},
+        "answers": {name: vars(spec) for name, spec in model.head_specs.items()},
+        "task_answers": {name: vars(spec) for name, spec in model.task_specs.items()},
         "data": config.section("data"),
         "tasks": config.section("tasks"),
     }

@@ -1,4 +1,4 @@
-"""The images of a config as tables, and as WebDataset shards."""
+"""Print a pool's images as tables, and write them as WebDataset shards."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import DataProgress
 
 
-def pack(config: RunConfig, run: Run, pool: Pool, folder: str, channels: int, shard_mb: float) -> dict[str, Any]:
-    """Write the shards, say what they hold and how they are read; returns what `result.json` says of them."""
+def export_shards(
+    config: RunConfig, run: Run, pool: Pool, folder: str, channels: int, shard_mb: float
+) -> dict[str, Any]:
+    """Write the shards, print their size and how to read them, and return their entry for `result.json`."""
     options, tasks = config.data, config.tasks
     where, settings = Path(folder).expanduser(), Settings(config.image_size, channels, options.fit)
     with DataProgress(run.speaker) as progress:
@@ -29,8 +31,8 @@ def pack(config: RunConfig, run: Run, pool: Pool, folder: str, channels: int, sh
     return {"shards": {shard.path.name: vars(shard) | {"path": str(shard.path)} for shard in shards}}
 
 
-def show(pool: Pool, run: Run) -> None:
-    """Print what the pool holds, as tables."""
+def print_summary(pool: Pool, run: Run) -> None:
+    """Print how many images each source and task has in each split, and the pool's totals."""
     if not run.is_main:
         return
     summary = pool.summary()

@@ -1,8 +1,8 @@
-"""Discovery while training: one network, whose damages are drawn as often as it is learning to repair them.
+"""Discovery during training: one network, whose damages are drawn in proportion to its learning progress on each.
 
-The bandit (`discovery/bandit.py`) is told the losses of every arm on validation images, never on those of the gradient:
-a training loss falls by memorising too, pure noise included. Between two updates the weights stand still, so the damage
-of an image is a function of (seed, epoch, image) and the weights, which every checkpoint holds.
+The bandit (`discovery/bandit.py`) gets the losses of every arm on validation images, not on training images: a training
+loss also falls by memorising, even on pure noise. Weights are constant between two updates, so the damage of an image
+is a function of (seed, epoch, image) and the weights, which every checkpoint contains.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ from vision_mtl.discovery.measure import ScoredNetwork
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes import build
-from vision_mtl.recipes.discovery_outputs import about_selection
-from vision_mtl.recipes.fit import fit, resume, write_result
-from vision_mtl.recipes.pretrain_outputs import draw, watch
-from vision_mtl.recipes.repair import build_network, build_trainer, training_images
+from vision_mtl.recipes.discovery_outputs import describe_selection
+from vision_mtl.recipes.fit import fit, write_result
+from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
+from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
 from vision_mtl.recipes.run_warnings import remember_images
-from vision_mtl.training.loop import Trainer
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.online import online_figure
 
-RECORD = "online"  # the kind of a line in metrics.jsonl
+RECORD = "online"  # kind of its lines in metrics.jsonl, and its key in a checkpoint
 
 
 @dataclass(frozen=True)
-class Online:
-    """The options of discovery while training."""
+class OnlineOptions:
+    """The options of discovery during training; raises `UserError` for a value out of range."""
 
     floor: float
     num_updates: int
@@ -59,9 +58,9 @@ class Online:
                 raise UserError(f"discover.online_{name} must {rule}; found {found}.")
 
 
-def discover_online(config: RunConfig, run: Run, online: Online) -> None:
-    """Train, the damages drawn by learning progress; score on the test images as pretraining does; write it all."""
-    track, accelerator = config.track, config.runtime.accelerator(config.device)
+def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
+    """Train with damages drawn by learning progress, score on the test images as pretrain does, write the results."""
+    accelerator = config.runtime.accelerator(config.device)
     check_run(config, accelerator.num_processes)
     pretexts = build.build_pretexts(config)
     model = build_network(config, pretexts)
@@ -69,25 +68,24 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
-    memory: dict[str, Any] = {"chance": trainer.objective.chance_losses, RECORD: None}
-    resume(trainer, run, memory, config)
-    trainer.objective.chance_losses = memory["chance"]
-    syllabus = Syllabus(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
-    syllabus.begin()
-    actions = [(online.num_updates, syllabus.update), *watch(trainer, pool, trainer.objective, track)]
-    fit(run, trainer, track, build.describe_model(config, trainer.model, pool), memory, actions)
+    memory = resume_repair(trainer, run, config, {RECORD: None})
+    curriculum = Curriculum(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
+    curriculum.begin()
+    actions = [(online.num_updates, curriculum.update), *pretrain_actions(trainer, pool, config.track)]
+    fit(run, trainer, config.track, build.describe_model(config, trainer.model, pool), memory, actions)
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
     skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
-    metrics = {**skills, "online": probes[-1] if probes else {}, **syllabus.metrics()}
-    syllabus.write(about_selection(config, pool, trainer.objective.mixture.pretexts))
-    draw(run, trainer, pool, trainer.objective, metrics)
+    metrics = {**skills, "online": probes[-1] if probes else {}, **curriculum.metrics()}
+    curriculum.write(describe_selection(config, pool, trainer.objective.mixture.pretexts))
+    write_figures(run, trainer, pool, metrics)
     write_result(run, trainer, metrics, pool.summary())
 
 
 def check_mode(stage: Stage, online: bool) -> None:
-    """Raise `UserError` if an option of the other way to discover was changed."""
-    for option in options_of(type(stage)):
+    """Raise `UserError` if an option of the other mode was changed: `discover.online` is one mode, folds the other."""
+    kind: type = type(stage)
+    for option in options_of(kind):
         found = getattr(stage, option.name)
         if option.name == "online" or found == option.default:
             continue
@@ -102,7 +100,7 @@ def check_mode(stage: Stage, online: bool) -> None:
 
 
 def check_one_cell(config: RunConfig) -> None:
-    """Raise `UserError` if a pretext's damages have no names: it hides other than one cell."""
+    """Raise `UserError` for a pretext that hides more than one cell: its damages have no names."""
     for name, pretext in config.pretexts.items():
         hidden = getattr(pretext, "hidden", "one")
         if hidden != "one" and pretext.weight > 0:
@@ -110,7 +108,7 @@ def check_one_cell(config: RunConfig) -> None:
 
 
 def check_run(config: RunConfig, num_processes: int) -> None:
-    """Raise `UserError` for what learning progress cannot be measured with."""
+    """Raise `UserError` for an option with which learning progress cannot be measured."""
     check_one_cell(config)
     if config.data.include_test:
         raise UserError(
@@ -118,32 +116,35 @@ def check_run(config: RunConfig, num_processes: int) -> None:
             "leave data.include_test out; found true."
         )
     if num_processes > 1:
-        raise UserError(f"discover.online runs in one process, start it without a launcher; found {num_processes}.")
+        raise UserError(f"discover.online runs in one process: start it without a launcher; found {num_processes}.")
 
 
 def validation_images(pool: Pool, count: int) -> Tensor:
-    """(n,) about `count` validation images, as many of each source. Raises `UserError` if there is none."""
+    """Return indices (n,) of about `count` validation images, divided equally among sources.
+
+    Raises `UserError` if there is none.
+    """
     found = sample_images(pool, pool.indices("val"), math.ceil(count / len(pool.sources)))
     if len(found) == 0:
         raise UserError(
-            "discover.online measures progress on validation images and there is none: give more images, or a larger "
+            "discover.online measures progress on validation images, and there is none: give more images, or a larger "
             "--data.val_ratio."
         )
     return found
 
 
 @dataclass
-class Syllabus:
-    """What is drawn how often: measures the arms, asks the bandit, and makes the trainer's mixture follow.
+class Curriculum:
+    """Sets how often each damage is drawn: measures the arms, updates the bandit, changes the trainer's mixture.
 
-    `memory` is what the next checkpoint holds.
+    `images` are the indices (n,) that progress is measured on; `memory` is saved with the next checkpoint.
     """
 
     run: Run
-    trainer: Trainer
+    trainer: RepairTrainer
     pool: Pool
     images: Tensor
-    online: Online
+    online: OnlineOptions
     memory: dict[str, Any]
     arms: list[BanditArm] = field(init=False)
     bandit: Bandit = field(init=False)
@@ -152,30 +153,31 @@ class Syllabus:
         self.arms = build_arms(self.trainer.objective.mixture.pretexts, self.pool.shape)
 
     def begin(self) -> None:
-        """Start from the mixture as it is, or from a checkpoint's weights."""
+        """Start from the mixture's weights, or from those of a checkpoint."""
         if self.memory[RECORD] is None:
             base, clusters = np.array([arm.share for arm in self.arms]), self.pool.cluster[self.images.numpy()]
             untrained = self._measure(untrained=True)
-            self._follow(Bandit.start(self.online.floor, base, clusters, untrained, self._measure()), Progress())
+            self._apply(Bandit.start(self.online.floor, base, clusters, untrained, self._measure()), Progress())
             return
         self.bandit = Bandit.from_state(self.memory[RECORD]["bandit"])
         self._draw_by_weights()
-        if self._reached(self.trainer.progress) > self.memory[RECORD]["reached"]:
+        if self._updates_due(self.trainer.progress) > self.memory[RECORD]["reached"]:
             self.update(self.trainer.progress)  # it was due when the run was interrupted
 
     def update(self, progress: Progress, tracker: Tracker | None = None) -> None:
-        """Measure every arm and set the weights of the steps that follow."""
-        self._follow(self.bandit.update(self._measure()), progress)
+        """Measure every arm, and set the weights for the following steps."""
+        self._apply(self.bandit.update(self._measure()), progress)
         if tracker is not None:
             shares = zip(self.arms, self.bandit.shares.tolist(), strict=True)
             tracker.scalars(progress.step, {f"share/{arm.pretext}/{arm.name}": share for arm, share in shares})
 
-    def course(self) -> list[dict[str, Any]]:
-        """A row for each arm at each update: `pretext`, `damage`, `images_seen`, `seconds`, `weight`, `share`, `skill`.
+    def history(self) -> list[dict[str, Any]]:
+        """Return a row for each arm at each update.
 
-        Weight and share hold from there on; skill is 1 - loss / untrained loss on the validation images.
+        Its keys are `pretext`, `damage`, `images_seen`, `seconds`, `weight`, `share` and `skill`. Weight and share hold
+        from this update on; skill is 1 - loss / untrained loss on the validation images.
         """
-        records = {r["step"]: r for r in self.run.records() if r.get("kind") == RECORD}  # one written twice counts once
+        records = {r["step"]: r for r in self.run.records() if r.get("kind") == RECORD}  # the last one of each step
         return [
             {"pretext": arm.pretext, "damage": arm.name}
             | {key: record[key] for key in ("images_seen", "seconds")}
@@ -185,47 +187,47 @@ class Syllabus:
         ]
 
     def metrics(self) -> dict[str, Any]:
-        """The last weights, their mean over the run, and their course, for `result.json`."""
+        """Return the last weights, their mean over the run, and their history, for `result.json`."""
         return {
             "online_weights": self._by_name(self.bandit.weights),
             "online_weights_mean": self._by_name(self.mean_weights()),
-            "skill_over_time": self.course(),
+            "skill_over_time": self.history(),
         }
 
     def mean_weights(self) -> np.ndarray:
-        """(A,) the weights' mean over the images of the run: how often it drew each arm."""
-        course = self.course()
-        seen = np.array([row["images_seen"] for row in course[:: len(self.arms)]] + [self.trainer.progress.images_seen])
-        weights = np.array([row["weight"] for row in course]).reshape(-1, len(self.arms))
+        """Return the mean of each arm's weight (A,) over the images of the run."""
+        rows = self.history()
+        seen = np.array([row["images_seen"] for row in rows[:: len(self.arms)]] + [self.trainer.progress.images_seen])
+        weights = np.array([row["weight"] for row in rows]).reshape(-1, len(self.arms))
         return np.average(weights, axis=0, weights=np.diff(seen))
 
     def write(self, about: dict[str, Any]) -> None:
-        """`selection.parquet` of the mean weights, `figures/online.png`."""
+        """Write the mean weights as `selection.parquet`, and `figures/online.png`."""
         selection = select_arms(self.pool, self.arms, self.mean_weights(), self.bandit.skill, about)
         selection.write(self.run.folder / "selection.parquet")
         base = {(arm.pretext, arm.name): arm.share for arm in self.arms}
-        online_figure(self.course(), base).savefig(self.run.figures / "online.png", dpi=150)
+        online_figure(self.history(), base).savefig(self.run.figures / "online.png", dpi=150)
 
     def _measure(self, untrained: bool = False) -> np.ndarray:
         trainer = self.trainer
-        judged = ScoredNetwork(trainer.model, self.pool, trainer.objective.mixture, trainer.accelerator.autocast)
-        return arm_losses(judged, self.arms, self.images, untrained)
+        network = ScoredNetwork(trainer.model, self.pool, trainer.objective.mixture, trainer.accelerator.autocast)
+        return arm_losses(network, self.arms, self.images, untrained)
 
-    def _follow(self, bandit: Bandit, progress: Progress) -> None:
-        """Draw by the bandit's weights from now on; keep them for the checkpoint, and write them down."""
+    def _apply(self, bandit: Bandit, progress: Progress) -> None:
+        """Draw by the bandit's weights from now on; log them, and put them into `memory`."""
         found = {"weight": bandit.weights, "share": bandit.shares, "skill": bandit.skill}
         self.run.log({"kind": RECORD, **vars(progress), **{key: value.tolist() for key, value in found.items()}})
         self.bandit = bandit
         self._draw_by_weights()
-        self.memory[RECORD] = {"bandit": bandit.to_state(), "reached": self._reached(progress)}
+        self.memory[RECORD] = {"bandit": bandit.to_state(), "reached": self._updates_due(progress)}
 
     def _draw_by_weights(self) -> None:
         objective = self.trainer.objective
         preference = prefer_arms(self.arms, self.bandit.weights, len(self.pool))
         objective.mixture = Mixture(objective.mixture.pretexts, preference)
 
-    def _reached(self, progress: Progress) -> int:
-        """How many of the updates are due."""
+    def _updates_due(self, progress: Progress) -> int:
+        """Return the number of updates due so far."""
         return int(self.trainer.optim.progress(progress.step, progress.seconds) * self.online.num_updates + 1e-9)
 
     def _by_name(self, values: np.ndarray) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What a discovery leaves behind: tables, the selection with its controls, and figures."""
+"""Outputs of a discovery: tables, the selection with its controls, and figures."""
 # n scored images, r c rows and columns of a grid
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from vision_mtl.evaluation.classes import csv_text
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes.extremes import extremes_figure
-from vision_mtl.viz.discovery import course_figure, scales_figure
+from vision_mtl.viz.discovery import learning_curves_figure, scales_figure
 from vision_mtl.viz.skill_maps import SkillMap, skill_maps_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = re.compile(r"(\d+)x(\d+)/r(\d+)c(\d+)")  # a damage that is one cell of a grid
-NUM_PICTURES = 6  # single images with maps of their own
-SHOWN_ERROR = 1e-3  # mean squared error (8 grey levels) below which a single cell's skill says nothing
+NUM_PICTURES = 6  # single images with a map each
+SHOWN_ERROR = 1e-3  # mean squared error (8 grey levels) below which a single cell has no meaningful skill
 
 
-def about_selection(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretext]) -> dict[str, Any]:
-    """What a selection says of the images and the damage that it was made of."""
+def describe_selection(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretext]) -> dict[str, Any]:
+    """Return a selection's metadata: image size (H, W, C), sources, and the pretexts' options."""
     return {
         "image_size": [pool.shape[1], pool.shape[2], pool.shape[0]],
         "sources": pool.sources,
@@ -47,9 +47,9 @@ def about_selection(config: RunConfig, pool: Pool, pretexts: Mapping[str, Pretex
 def write_files(
     run: Run, tables: SkillTables, instances: Mapping[str, np.ndarray], selections: Mapping[str, Selection]
 ) -> None:
-    """`tables/damages.csv`, `instances.parquet`, `selection.parquet` and `selection-NAME.parquet` for its controls.
+    """Write `tables/damages.csv`, `instances.parquet`, `selection.parquet` and its controls, `selection-NAME.parquet`.
 
-    `instances`: column -> (r,), as `describe_instances` gives them.
+    `instances` maps a column to values (r,), as `describe_instances` returns them.
     """
     if not run.is_main:
         return
@@ -65,20 +65,20 @@ def write_figures(
     networks: Sequence[ScoredNetwork],
     errors: Sequence[DamageErrors],
     tables: SkillTables,
-    course: Sequence[Mapping[str, Any]],
+    curve: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Maps over mean images and over single ones, skill by scale and over training, best and worst repairs."""
+    """Draw skill maps over mean and single images, skill by scale and over training, best and worst repairs."""
     if not run.is_main:
         return
     pool = networks[0].pool
     figures: dict[str, Figure | None] = {
         "scales": scales_figure(_by_pretext(tables)),
-        "training": course_figure(course),
+        "training": learning_curves_figure(curve),
         "repairs": extremes_figure(networks, errors),
     }
     for own in errors:
-        cells = [CELL.fullmatch(name) for name in own.damages]
-        if all(cells):
+        cells = [cell for name in own.damages if (cell := CELL.fullmatch(name))]
+        if len(cells) == len(own.damages):
             figures[f"maps-{own.pretext}"] = _mean_maps(pool, own, tables, cells)
             figures[f"maps-{own.pretext}-images"] = _image_maps(pool, own, cells)
     for name, figure in figures.items():
@@ -87,17 +87,16 @@ def write_figures(
 
 
 def _by_pretext(tables: SkillTables) -> dict[str, dict[str, dict[str, Any]]]:
-    """pretext -> images -> scale -> score, for all images where there is more than one source, and for each source."""
-    wanted = _sources(tables)
+    """Return pretext -> source -> scale -> score; with several sources, for all images together too."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for group in wanted:
+    for group in _groups(tables):
         for verdict in tables.scales.get(group, []):
-            own = found.setdefault(verdict.pretext, {}).setdefault(_short(_label(group)), {})
+            own = found.setdefault(verdict.pretext, {}).setdefault(_short_name(_label(group)), {})
             own[verdict.damage] = verdict.skill.to_json()
     return found
 
 
-def _sources(tables: SkillTables) -> list[Group]:
+def _groups(tables: SkillTables) -> list[Group]:
     sources = [group for group in tables.damages if group[0] == "source"]
     return sources if len(sources) == 1 else [("all", "all"), *sources]
 
@@ -107,9 +106,9 @@ def _label(group: Group) -> str:
 
 
 def _mean_maps(pool: Pool, errors: DamageErrors, tables: SkillTables, cells: Sequence[re.Match[str]]) -> Figure | None:
-    """Skill and kind of every cell over the mean of the scored images: all, and each source's."""
+    """Draw skill and kind of every cell over the mean image, of all sources and of each."""
     maps = []
-    for group in _sources(tables):
+    for group in _groups(tables):
         verdicts = [v for v in tables.damages[group] if v.pretext == errors.pretext]
         rows = errors.index
         if group[0] == "source":
@@ -117,16 +116,18 @@ def _mean_maps(pool: Pool, errors: DamageErrors, tables: SkillTables, cells: Seq
         if verdicts:
             picture = pool.gather(torch.from_numpy(rows)).mean(0).permute(1, 2, 0).numpy()
             skills = np.array([np.nan if v.trivial else v.skill.value for v in verdicts])
-            maps.append(SkillMap(_wrapped(_label(group)), picture, _laid(skills, cells), _kinds(verdicts, cells)))
+            maps.append(
+                SkillMap(_wrapped_name(_label(group)), picture, _as_grids(skills, cells), _kinds(verdicts, cells))
+            )
     return skill_maps_figure(maps, f"{errors.pretext}: skill of each hidden cell, over the mean image")
 
 
 def _kinds(verdicts: Sequence[Verdict], cells: Sequence[re.Match[str]]) -> list[np.ndarray]:
-    return _laid(np.array([verdict.kind for verdict in verdicts], object), cells)
+    return _as_grids(np.array([verdict.kind for verdict in verdicts], object), cells)
 
 
 def _image_maps(pool: Pool, errors: DamageErrors, cells: Sequence[re.Match[str]]) -> Figure | None:
-    """Skill of every cell of a few single images, sources in turn, each against the rules best for its source."""
+    """Draw the skill of every cell of a few single images, compared with the best rules for the image's source."""
     source = first_source(pool, errors.index)
     chosen = []
     for column in range(len(pool.sources)):
@@ -137,13 +138,13 @@ def _image_maps(pool: Pool, errors: DamageErrors, cells: Sequence[re.Match[str]]
         reference = best_rules(errors, source == source[row])[1][(np.flatnonzero(source == source[row]) == row)][0]
         skill = 1 - divide(errors.model[row], np.where(reference < SHOWN_ERROR, np.nan, reference))
         picture = pool.gather(torch.tensor([errors.index[row]]))[0].permute(1, 2, 0).numpy()
-        laid = _laid(skill, cells)
-        maps.append(SkillMap(_wrapped(pool.sources[source[row]]), picture, laid, [None] * len(laid)))
+        grids = _as_grids(skill, cells)
+        maps.append(SkillMap(_wrapped_name(pool.sources[source[row]]), picture, grids, [None] * len(grids)))
     return skill_maps_figure(maps, f"{errors.pretext}: skill of each hidden cell of single images")
 
 
-def _laid(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.ndarray]:
-    """One value a cell (D,) -> a (r, c) array for each grid."""
+def _as_grids(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.ndarray]:
+    """Return an array (r, c) for each grid, from one value per cell (D,)."""
     found: dict[tuple[int, int], np.ndarray] = {}
     for value, cell in zip(values, cells, strict=True):
         rows, columns, r, c = map(int, cell.groups())
@@ -151,12 +152,12 @@ def _laid(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.ndarray
     return list(found.values())
 
 
-def _short(name: str) -> str:
-    """A source's name without the folders in the middle of its path."""
+def _short_name(name: str) -> str:
+    """Return a source's name without the folders in the middle of its path."""
     kind, *rest = [part for part in name.split("/") if part]
     return "/".join([kind, *(["…"] if len(rest) > 2 else []), *rest[-2:]])
 
 
-def _wrapped(name: str) -> str:
-    """A source's name over several lines, broken at its slashes."""
-    return _short(name).replace("/", "/\n").replace("/\n…", "/…")
+def _wrapped_name(name: str) -> str:
+    """Return a source's name on several lines, broken at its slashes."""
+    return _short_name(name).replace("/", "/\n").replace("/\n…", "/…")

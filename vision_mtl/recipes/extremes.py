@@ -1,4 +1,4 @@
-"""The best and the worst repaired instances side by side, from a discovery's scores."""
+"""Figure of the best and the worst repaired instances of a discovery."""
 # n scored images, D damages, k instances shown, H W pixels, C channels
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ NUM_SHOWN = 5  # of the best, and of the worst
 
 
 def extremes_figure(networks: Sequence[ScoredNetwork], errors: Sequence[DamageErrors]) -> Figure | None:
-    """A panel for each pretext that repairs pixels: its best instances, then its worst; None without one.
+    """Return a figure with a panel per pretext that repairs pixels: best instances, then worst; None without one.
 
-    `networks[f]` was fitted to fold f, so it repairs images of the other.
+    `networks[f]` was trained on fold f, so it repairs the images of the other fold.
     """
     pretexts = networks[0].mixture.pretexts
     panels = [_panel(networks, own) for own in errors if pretexts[own.pretext].repairs]
@@ -32,10 +32,10 @@ def extremes_figure(networks: Sequence[ScoredNetwork], errors: Sequence[DamageEr
 
 
 def extreme_instances(errors: DamageErrors, count: int) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """(row, damage) of the `count` instances of most skill, then of least, best first; and all skills (n, D).
+    """Return (row, damage) of the `count` instances with the highest skill and the lowest, and all skills (n, D).
 
-    Every image at most once, and only where the best rule errs more than it does on half of the images: an easy
-    instance says little.
+    Best first. An image appears at most once, and only where the best rule's error is at least its median over images:
+    on easy instances, skill says little.
     """
     reference = best_rules(errors, np.ones(len(errors.index), bool))[1]
     skill = 1 - divide(errors.model, reference)
@@ -47,10 +47,10 @@ def extreme_instances(errors: DamageErrors, count: int) -> tuple[list[tuple[int,
     return [*best, *worst[::-1]], skill
 
 
-def _of_distinct_images(pairs: Sequence[tuple[int, int]], count: int, taken: set[int]) -> list[tuple[int, int]]:
+def _of_distinct_images(pairs: Sequence[tuple[int, int]], count: int, excluded: set[int]) -> list[tuple[int, int]]:
     found: dict[int, int] = {}
     for row, damage in pairs:
-        if len(found) < count and row not in taken:
+        if len(found) < count and row not in excluded:
             found.setdefault(int(row), int(damage))
     return list(found.items())
 

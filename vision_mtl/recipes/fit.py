@@ -1,4 +1,4 @@
-"""Training inside a run folder: resuming, what is recorded on the way, and what happens when training fails."""
+"""Train in a run folder: resume, record, save checkpoints, and handle failures."""
 
 from __future__ import annotations
 
@@ -31,51 +31,60 @@ from vision_mtl.training.checkpoint import (
 )
 from vision_mtl.training.diagnosis import what_fits
 from vision_mtl.training.dtensors import load_weights
-from vision_mtl.training.loop import Hook, Trainer
+from vision_mtl.training.loop import Hook, ObjectiveT, Trainer
 from vision_mtl.training.loss_watch import LossWatch
-from vision_mtl.training.objective import Feed, Objective
+from vision_mtl.training.objective import Feed
 from vision_mtl.training.options import Optim, Track
 from vision_mtl.training.step_guard import NonFiniteLoss
 from vision_mtl.training.step_record import Progress, StepRecord
 from vision_mtl.training.tracking import Milestones, Tracker
 
-Action = tuple[int, Callable[[Progress, Tracker], None]]  # how often over the run, and what
-LOSSES = "losses"  # in a checkpoint: the steps' losses since the last line of metrics.jsonl
-WATCH = "watch"  # in a checkpoint: the early losses that later ones are held against
+Action = tuple[int, Callable[[Progress, Tracker], None]]  # number of times over the run, function
+LOSSES = "losses"  # key in a checkpoint: losses since the last line of metrics.jsonl
+WATCH = "watch"  # key in a checkpoint: the early losses that later losses are compared with
 
 
 def make_trainer(
     config: RunConfig,
     accelerator: Accelerator,
     model: SharedModel,
-    objective: Objective,
+    objective: ObjectiveT,
     feed: Feed,
     balancing: Balancing | None = None,
     optim: Optim | None = None,
-) -> Trainer:
-    """Build the trainer that the config asks for; `optim` replaces its own where a part of the run has another
-    budget."""
+) -> Trainer[ObjectiveT]:
+    """Return the trainer that the config describes; `optim` replaces the config's, for another budget."""
     runtime, optim = config.runtime, optim or config.optim
     layout = runtime.layout(model.backbone)
-    parts = model, objective, feed, optim, accelerator, layout, config.seed
-    return Trainer(*parts, compiled=runtime.compile, balancing=balancing, shard=runtime.shard)
+    return Trainer(
+        model,
+        objective,
+        feed,
+        optim,
+        accelerator,
+        layout,
+        config.seed,
+        compiled=runtime.compile,
+        balancing=balancing,
+        shard=runtime.shard,
+    )
 
 
 def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig | None = None) -> None:
-    """Resume from the run's newest whole checkpoint, if it has one; `memory` gets the values saved under its keys.
+    """Resume from the run's newest valid checkpoint, if it has one; `memory` gets the values saved under its keys.
 
-    The log says whether this run was resumed or is a new one, and from which file the weights are.
+    The log names the file that the weights are from, and states whether the run is new or resumed.
     """
-    path = newest_checkpoint(run.checkpoints, lambda damaged, why: _pass_over(run, damaged, why))
+    path = newest_checkpoint(run.checkpoints, lambda damaged, why: _skip_checkpoint(run, damaged, why))
     if run.is_main:
         remove_leftovers(run.checkpoints)
     if trainer.shard and trainer.strategy.alone:
         run.say(
-            "runtime.shard changes nothing in one process: start several by torchrun --nproc_per_node N train.py ..."
+            "runtime.shard has no effect in one process: start several with torchrun --nproc_per_node N train.py ..."
         )
     memory |= {LOSSES: {}, WATCH: {}}
     if path is None:
-        _begin(run, config and config.start)
+        _log_start(run, None if config is None else config.start)
         return
     state = read_state(path)
     load_weights(trainer.model, read_tensors(path, "model"))
@@ -87,29 +96,29 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig
     memory.update({key: state.get(key, memory[key]) for key in memory})
     trainer.progress = Progress(**state["progress"])
     run.warnings += [text for text in state.get("warnings", []) if text not in run.warnings]
-    _go_on(run, path, trainer.progress.step, config and config.init_from)
+    _log_resume(run, path, trainer.progress.step, None if config is None else config.init_from)
 
 
-def _pass_over(run: Run, damaged: Path, why: str) -> None:
-    run.warn(f"checkpoint {damaged.name} is passed over: {why}")
+def _skip_checkpoint(run: Run, damaged: Path, why: str) -> None:
+    run.warn(f"checkpoint {damaged.name} is skipped: {why}")
     if run.is_main:
         set_aside(damaged)
 
 
-def _begin(run: Run, start: Path | None) -> None:
+def _log_start(run: Run, start: Path | None) -> None:
     """Start a run without a checkpoint: a new one, or one that was killed before its first."""
     if not run.last_step:
         run.rewind(0)
     else:
         repeated = run.resume_from(0)
-        run.say(f"begun again, not resumed: there is no checkpoint yet; {repeated} steps are repeated.")
+        run.say(f"restarted, not resumed: there is no checkpoint yet; {repeated} steps are repeated.")
     if start:
         run.say(f"initialised from {start}: a new run, at step 0")
 
 
-def _go_on(run: Run, path: Path, step: int, init_from: str | None) -> None:
+def _log_resume(run: Run, path: Path, step: int, init_from: str | None) -> None:
     repeated = run.resume_from(step)
-    unused = f"; --init_from {init_from} counted for step 0 only" if init_from else ""
+    unused = f"; --init_from {init_from} was used at step 0 only" if init_from else ""
     run.say(f"resumed this run from {path}, step {step} ({repeated} steps are repeated){unused}")
 
 
@@ -120,23 +129,23 @@ def fit(
     description: dict[str, Any],
     memory: dict[str, Any],
     actions: Sequence[Action],
-    saved: Callable[[], None] = lambda: None,
+    on_checkpoint: Callable[[], None] = lambda: None,
     hook: Hook | None = None,
 ) -> None:
-    """Train to the end with records, checkpoints and `actions`; a checkpoint holds `description` and `memory`.
+    """Train to the end; write records and checkpoints, and run `actions`.
 
-    `saved` is called after each checkpoint, `hook` after each step. On Ctrl-C or SIGTERM the step is finished and saved
-    and `KeyboardInterrupt` raised. Raises `UserError` if a loss is not finite, after saving the batch, and if memory
-    runs out.
+    A checkpoint contains `description` and `memory`. `on_checkpoint` is called after each checkpoint, `hook` after each
+    step. On Ctrl-C or SIGTERM, the step is completed, a checkpoint written and `KeyboardInterrupt` raised. Raises
+    `UserError` for a non-finite loss, after saving the batch, and when memory runs out.
     """
-    session = _Session(run, trainer, track, description, memory, actions, saved, hook)
-    with Interruptions(say=run.say) as asked:
+    session = _Session(run, trainer, track, description, memory, actions, on_checkpoint, hook)
+    with Interruptions(say=run.say) as interruptions:
         try:
-            trainer.fit(partial(session.hook, asked), lambda: asked.stop)
+            trainer.fit(partial(session.hook, interruptions), lambda: interruptions.stop)
             session.save()
         except NonFiniteLoss as error:
             session.save()
-            raise UserError(f"{error} Its images are kept in {session.keep(error)}.") from error
+            raise UserError(f"{error} Its images are in {session.save_evidence(error)}.") from error
         except KeyboardInterrupt:
             session.save()
             raise
@@ -153,13 +162,13 @@ def fit(
         run.warn(failure)
     if trainer.progress.skipped:
         run.warn(f"{trainer.progress.skipped} of {trainer.progress.step} steps were skipped: they became non-finite.")
-    if asked.stop:
+    if interruptions.stop:
         raise KeyboardInterrupt
 
 
 @dataclass
 class _Session:
-    """One call of `fit`: its tracker, and how it saves."""
+    """One call of `fit`: its tracker, its checkpoints, and what it saves when training fails."""
 
     run: Run
     trainer: Trainer
@@ -167,31 +176,31 @@ class _Session:
     description: dict[str, Any]
     memory: dict[str, Any]
     actions: Sequence[Action]
-    saved: Callable[[], None]
-    also: Hook | None
+    on_checkpoint: Callable[[], None]
+    user_hook: Hook | None
     tracker: Tracker = field(init=False)
 
     def __post_init__(self) -> None:
         self.is_main = self.trainer.accelerator.is_main_process
-        self.takes_part = self.is_main or self.trainer.strategy.saves_together
-        milestones = [Milestones(count, partial(self._act, act)) for count, act in self.actions]
+        self.saves = self.is_main or self.trainer.strategy.saves_together
+        milestones = [Milestones(count, partial(self._run_action, action)) for count, action in self.actions]
         past = self.memory.get(LOSSES, {}), LossWatch(**self.memory.get(WATCH, {}))
         optim, progress = self.trainer.optim, self.trainer.progress
-        acting = milestones if self.takes_part else []
-        self.tracker = Tracker(self.run, self.track, optim, progress, self.save, acting, self.is_main, *past)
+        active = milestones if self.saves else []
+        self.tracker = Tracker(self.run, self.track, optim, progress, self.save, active, self.is_main, *past)
 
-    def hook(self, asked: Interruptions, progress: Progress, record: StepRecord) -> None:
-        """Record a step; save where a signal asked for it."""
+    def hook(self, interruptions: Interruptions, progress: Progress, record: StepRecord) -> None:
+        """Record a step; save a checkpoint if a signal asked for one."""
         self.tracker(progress, record)
-        if self.also is not None:
-            self.also(progress, record)
-        if record.is_latest and self._save_is_asked(asked, progress):
+        if self.user_hook is not None:
+            self.user_hook(progress, record)
+        if record.is_latest and self._must_save(interruptions, progress):
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint of now."""
+        """Write a checkpoint of the present state."""
         trainer, progress = self.trainer, self.trainer.progress
-        if self.takes_part:
+        if self.saves:
             self.run.flush()
             own = {"step": progress.step, "progress": vars(progress), "warnings": self.run.warnings}
             save_checkpoint(
@@ -211,28 +220,27 @@ class _Session:
                 write=self.is_main,
             )
         if self.is_main:
-            self.saved()
+            self.on_checkpoint()
 
-    def keep(self, error: NonFiniteLoss) -> Path:
-        """Write the images of the step that broke; return the file."""
-        # each process has images of its own
+    def save_evidence(self, error: NonFiniteLoss) -> Path:
+        """Write the images of the step whose loss was not finite; return the file, one per process."""
         rank = "" if self.is_main else f"-{self.trainer.accelerator.process_index}"
         where = self.run.folder / f"failed_batch{rank}.safetensors"
         atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
         return where
 
     def rescue(self, error: Exception) -> None:
-        """Save what an error left whole; raises `UserError` with advice where memory ran out."""
+        """Save a checkpoint if the failed step changed nothing; raise `UserError` with advice when memory ran out."""
         trainer, step = self.trainer, self.trainer.progress.step
         if not trainer.failed_cleanly:
             return
-        can_save = not trainer.strategy.saves_together  # else it takes all processes, and the others are in the step
+        can_save = not trainer.strategy.saves_together  # else all processes must save, and others are in the step
         if can_save:
             with suppress(UserError):  # the disk may be what failed
                 self.save()
         if is_out_of_memory(error):
-            clear_frames(error.__traceback__)  # they hold the activations of the step that failed
-            saved_or_not = "which is saved" if can_save else "after the last checkpoint"
+            clear_frames(error.__traceback__)  # they hold the failed step's activations
+            state = "which is saved" if can_save else "after the last checkpoint"
             advice = what_fits(
                 trainer.model,
                 trainer.objective,
@@ -244,22 +252,22 @@ class _Session:
                 autocast=trainer.accelerator.autocast,
                 alone=trainer.strategy.alone,
             )
-            raise out_of_memory(f"at step {step}, {saved_or_not}", advice) from error
+            raise out_of_memory(f"at step {step}, {state}", advice) from error
 
-    def _act(self, act: Callable[[Progress, Tracker], None], progress: Progress) -> None:
+    def _run_action(self, action: Callable[[Progress, Tracker], None], progress: Progress) -> None:
         with self.trainer.strategy.full_weights(self.trainer.model, keep=self.is_main):
             if self.is_main:
-                act(progress, self.tracker)
+                action(progress, self.tracker)
 
-    def _save_is_asked(self, asked: Interruptions, progress: Progress) -> bool:
+    def _must_save(self, interruptions: Interruptions, progress: Progress) -> bool:
         if not self.trainer.strategy.saves_together:
-            return asked.take_save()
-        # all must hear of it, which costs a message: not at every step
-        return progress.step % self.track.log_every_steps == 0 and self.trainer.strategy.any(asked.take_save())
+            return interruptions.take_save()
+        # all processes must agree, which costs a message: not at every step
+        return progress.step % self.track.log_every_steps == 0 and self.trainer.strategy.any(interruptions.take_save())
 
 
 def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:
-    """Write the result of a stage that trained."""
+    """Write `result.json` of a stage that trained: metrics, data, and the trainer's progress."""
     progress = trainer.progress
     run.write_result(
         "completed",

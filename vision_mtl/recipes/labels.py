@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,39 +24,38 @@ FRACTIONS = "fractions.json"
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The tasks of a run, and the training images whose labels it may use: task -> (n,) int64 indices in the pool.
+class LabelledTasks:
+    """The tasks of a run, and the training images whose labels it may use.
 
-    The pool's training images carry no other label: one that is drawn for a task must not teach another one more than
-    that one's share.
+    `train` maps a task to indices (n,) int64 in the pool. All other labels of training images are removed from the
+    pool: an image that is drawn for one task must not add to another task's share of labels.
     """
 
     pool: Pool
-    tasks: dict[str, Task]
-    train: dict[str, Tensor]
-    records: dict[str, dict[str, Any]]  # task -> requested, fraction (the real one), num_labelled
+    tasks: Mapping[str, Task]
+    train: Mapping[str, Tensor]
+    records: Mapping[str, dict[str, Any]]  # task -> requested and real fraction, num_labelled
 
-    def of(self, names: Sequence[str]) -> Labelled:
-        """Some of the tasks."""
-        picked = ({name: part[name] for name in names} for part in (self.tasks, self.train, self.records))
-        return Labelled(self.pool, *picked)
+    def only(self, name: str) -> LabelledTasks:
+        """Return the same with one task."""
+        return LabelledTasks(self.pool, {name: self.tasks[name]}, {name: self.train[name]}, {name: self.records[name]})
 
     @property
     def train_indices(self) -> Tensor:
-        """(n,) the images that are trained on, each once."""
+        """The indices (n,) of all images with a label to train on, each once."""
         return torch.cat(list(self.train.values())).unique()
 
     @property
     def train_rows(self) -> np.ndarray:
-        """(N,) bool: training images, for the statistics of labels."""
+        """The same as a mask (N,) bool over the pool, for the statistics of labels."""
         rows = np.zeros(len(self.pool), bool)
         for indices in self.train.values():
             rows[indices.numpy()] = True
         return rows
 
 
-def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Labelled:
-    """The tasks' training images, a stratified share of them; which ones is kept in `fractions.json`.
+def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> LabelledTasks:
+    """Return the tasks with a stratified share of their training images, and list those in `fractions.json`.
 
     Raises `UserError` without a task.
     """
@@ -86,4 +85,4 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         }
     if run.is_main:
         atomic_write_json(run.folder / FRACTIONS, {f"{fraction:g}": kept})
-    return Labelled(replace(pool, targets=targets), tasks, train, records)
+    return LabelledTasks(replace(pool, targets=targets), tasks, train, records)

@@ -1,4 +1,4 @@
-"""Predict image files in batches: write each answer, keep what is printed and drawn."""
+"""Predict image files in batches: write each prediction, and keep what is printed and drawn."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.captions import caption, make_cell
-from vision_mtl.inference.image_files import (
-    Decoded,
-    Frame,
-    ImageFile,
-    unreadable_text,
-)
+from vision_mtl.inference.image_files import Decoded, ImageFile, unreadable_text
 from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, TaskOutput
 from vision_mtl.inference.predictor import Predictor, require_heads
 from vision_mtl.inference.restore import restore_model
@@ -41,7 +36,7 @@ MAX_ROWS = 20  # images in the printed table
 
 
 def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
-    """The model of `init_from` and what it says of itself; raises `UserError` unless it has heads for tasks."""
+    """Return the model of `init_from` and its checkpoint's JSON part; raise `UserError` if it has no task heads."""
     if not config.init_from:
         raise UserError("predict needs trained heads: give --init_from RUN, for example runs/finetune-...")
     model, state = restore_model(config.init_from)
@@ -50,21 +45,20 @@ def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
 
 
 @dataclass
-class Asked:
-    """The images asked about, and what is kept of them in memory: counts, rows to print, pictures to draw."""
+class PredictionReport:
+    """A `with` block that predicts batches of `files` and keeps counts, rows to print and pictures to draw."""
 
     run: Run
-    questions: dict[str, TaskOutput]
-    frame: Frame
+    outputs: dict[str, TaskOutput]
     files: Sequence[ImageFile]
     num_pictures: int
 
-    def __enter__(self) -> Asked:
+    def __enter__(self) -> PredictionReport:
         drawn = spread_evenly(torch.arange(len(self.files)), self.num_pictures).tolist()
         self.drawn = {self.files[i].name for i in drawn}
         self.unreadable: list[UnreadableImage] = []
         self.counts: dict[str, Counter[str]] = {
-            task: Counter() for task, q in self.questions.items() if label_kind(q.kind).classifies_images
+            task: Counter() for task, output in self.outputs.items() if label_kind(output.kind).classifies_images
         }
         self.rows: list[dict[str, Any]] = []
         self.cells: list[Cell] = []
@@ -75,56 +69,64 @@ class Asked:
     def __exit__(self, *_: object) -> None:
         self.line.close()
 
-    def answer(
-        self, batch: Sequence[tuple[ImageFile, Decoded | UnreadableImage]], ask: Predictor, written: PredictionFiles
+    def predict_batch(
+        self,
+        batch: Sequence[tuple[ImageFile, Decoded | UnreadableImage]],
+        predictor: Predictor,
+        output_files: PredictionFiles,
     ) -> None:
-        """Predict a batch, write it, keep what is shown."""
-        good = [(file, found) for file, found in batch if isinstance(found, Decoded)]
+        """Predict a batch, append it to the files, keep what is shown."""
+        readable = [(file, found) for file, found in batch if isinstance(found, Decoded)]
         self.unreadable += [found for _, found in batch if isinstance(found, UnreadableImage)]
-        numbers = ask(np.stack([found.pixels for _, found in good])) if good else {}
-        for row, (file, found) in enumerate(good):
+        numbers = predictor(np.stack([found.pixels for _, found in readable])) if readable else {}
+        for row, (file, found) in enumerate(readable):
             own = {task: values[row] for task, values in numbers.items()}
-            record = written.add(file, found.shape, own)
+            record = output_files.add(file, found.shape, own)
             self._keep(file, found, record, own)
-        done = written.count + len(self.unreadable)
+        done = output_files.count + len(self.unreadable)
         self.line.update(done / len(self.files), f"{done:,} of {len(self.files):,} images")
 
     def _keep(self, file: ImageFile, found: Decoded, record: dict[str, Any], numbers: Mapping[str, np.ndarray]) -> None:
         for task, counter in self.counts.items():
-            answer = record["tasks"][task]
-            counter.update([answer["class"]] if "class" in answer else answer["classes"])
+            prediction = record["tasks"][task]
+            counter.update([prediction["class"]] if "class" in prediction else prediction["classes"])
         if len(self.rows) < MAX_ROWS:
             self.rows.append(record)
         if file.name in self.drawn:
-            self.cells.append(make_cell(self.questions, found.pixels, record, numbers))
+            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers))
 
     def show(self) -> None:
-        """Print the first answers and draw the contact sheet."""
+        """Print the first predictions and draw the contact sheet."""
         if self.rows:
-            self.run.show(as_text(answer_table(self.questions, self.rows)))
+            self.run.show(as_text(prediction_table(self.outputs, self.rows)))
         if self.cells:
             predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
 
-    def finish(self, skip_unreadable: bool, count: int) -> None:
-        """Write the result. Raises `UserError` listing the unreadable images, unless they were to be left out."""
+    def write_result(self, skip_unreadable: bool, num_images: int) -> None:
+        """Write the result; raise `UserError` that lists the unreadable images, unless they are to be skipped."""
         if self.unreadable:
             listed = unreadable_text(self.unreadable)
             text = f"{len(self.unreadable)} of {len(self.files)} images cannot be read:\n{listed}"
-            if not skip_unreadable or not count:
-                kept = f" The answers for the other {count} are in {self.run.folder / CSV}." if count else ""
-                raise UserError(f"{text}\nMend or remove them, or leave them out with --predict.skip_unreadable.{kept}")
+            if not skip_unreadable or not num_images:
+                where = self.run.folder / CSV
+                kept = f" The predictions for the other {num_images} are in {where}." if num_images else ""
+                raise UserError(f"{text}\nRepair or remove them, or skip them with --predict.skip_unreadable.{kept}")
             self.run.warn(text)
-        answers = {task: dict(counter.most_common()) for task, counter in self.counts.items()}
         files = [CSV, JSON] + ([SHEET] if self.cells else [])
-        files += [f"{MASKS}/{task}/" for task, question in self.questions.items() if label_kind(question.kind).is_dense]
-        metrics = {"num_images": count, "num_unreadable": len(self.unreadable), "files": files, "answers": answers}
+        files += [f"{MASKS}/{task}/" for task, output in self.outputs.items() if label_kind(output.kind).is_dense]
+        metrics = {
+            "num_images": num_images,
+            "num_unreadable": len(self.unreadable),
+            "files": files,
+            "answers": {task: dict(counter.most_common()) for task, counter in self.counts.items()},
+        }
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
 
 
-def answer_table(questions: Mapping[str, TaskOutput], records: Sequence[dict[str, Any]]) -> Table:
-    """A row an image, a column a head."""
-    table = Table("image", *questions, box=SIMPLE_HEAD, pad_edge=False)
+def prediction_table(outputs: Mapping[str, TaskOutput], records: Sequence[dict[str, Any]]) -> Table:
+    """Return a table with a row per image and a column per head."""
+    table = Table("image", *outputs, box=SIMPLE_HEAD, pad_edge=False)
     for record in records:
-        answers = [caption("", q, record["tasks"][task]).removeprefix(": ") for task, q in questions.items()]
-        table.add_row(*(Text(cell) for cell in (record["image"], *answers)))  # Text: brackets in a name are no markup
+        predicted = [caption(o, record["tasks"][task]) for task, o in outputs.items()]
+        table.add_row(*(Text(cell) for cell in (record["image"], *predicted)))  # Text: brackets in a name are no markup
     return table

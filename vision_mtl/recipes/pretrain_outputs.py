@@ -1,4 +1,4 @@
-"""What pretraining shows on the way and at its end: an online probe, pictures, curves."""
+"""Outputs of pretraining, during and after it: an online probe, pictures, curves."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from vision_mtl.evaluation.online import online_probe
 from vision_mtl.inference.pictures import repair_figure
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.recipes.fit import Action
+from vision_mtl.recipes.repair import RepairTrainer
 from vision_mtl.recipes.run_warnings import measure_rank
-from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Track
-from vision_mtl.training.repair import PretextObjective
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.curves import curves_figure, skill_figure
 
-PROJECTED_IMAGES = 200  # validation images of a task whose features are shown in TensorBoard
+PROJECTED_IMAGES = 200  # validation images per task in TensorBoard's projector
 
 
-def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Track) -> list[Action]:
-    """The online probe and the pictures, as often as `track` says."""
+def pretrain_actions(trainer: RepairTrainer, pool: Pool, track: Track) -> list[Action]:
+    """Return the online probe and the pictures, each with its number of times from `track`."""
 
     def probe(progress: Progress, tracker: Tracker) -> None:
         backbone, autocast = trainer.scored_model.backbone, trainer.accelerator.autocast
@@ -35,7 +34,7 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
             project_features(tracker, backbone, pool, progress.step, autocast)
 
     def picture(progress: Progress, tracker: Tracker) -> None:
-        figure = repair_figure(trainer.scored_model, pool, objective.mixture, "val")
+        figure = repair_figure(trainer.scored_model, pool, trainer.objective.mixture, "val")
         if figure is not None:
             tracker.figure(progress.step, "repairs", figure)
 
@@ -43,7 +42,7 @@ def watch(trainer: Trainer, pool: Pool, objective: PretextObjective, track: Trac
 
 
 def project_features(tracker: Tracker, backbone: Backbone, pool: Pool, step: int, autocast: Autocast) -> None:
-    """Hand the features of some validation images of each task to whoever shows them (TensorBoard's projector)."""
+    """Record the features of some validation images of each task, for TensorBoard's projector."""
     if not tracker.recorders:
         return
     clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
@@ -55,12 +54,13 @@ def project_features(tracker: Tracker, backbone: Backbone, pool: Pool, step: int
             tracker.embedding(step, f"features_{task}", features, names, pool.gather(chosen))
 
 
-def draw(run: Run, trainer: Trainer, pool: Pool, objective: PretextObjective, metrics: dict[str, Any]) -> None:
-    """The run's figures: repairs of test images, curves, skill."""
+def write_figures(run: Run, trainer: RepairTrainer, pool: Pool, metrics: dict[str, Any]) -> None:
+    """Draw repairs of test images, loss curves, and skill by source."""
     if not run.is_main:
         return
+    model, mixture = trainer.scored_model, trainer.objective.mixture
     figures = {
-        "repairs": repair_figure(trainer.scored_model, pool, objective.mixture, "test", metrics.get("skill", {})),
+        "repairs": repair_figure(model, pool, mixture, "test", metrics.get("skill", {})),
         "curves": curves_figure(run.records()),
         "skill": skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {})),
     }

@@ -1,8 +1,8 @@
-"""The probe as a model: the frozen backbone with a linear head for each task, which can answer and be exported.
+"""The probe as a model: the frozen backbone with a linear head per task, to predict with or to export.
 
-A head is a linear probe like the others, fitted to what a head of this project reads: the last map, averaged and
-normalised. Starting `finetune` from it is linear probing before fine-tuning (Kumar et al., "Fine-tuning can distort
-pretrained features and underperform out-of-distribution", 2022, https://arxiv.org/abs/2202.10054).
+A head is a linear probe of the features that a head of this project reads: the last map, averaged and normalised.
+Starting `finetune` from it is linear probing before fine-tuning (Kumar et al., "Fine-tuning can distort pretrained
+features and underperform out-of-distribution", 2022, https://arxiv.org/abs/2202.10054).
 """
 # N rows of features, D feature width, K classes or labels
 
@@ -30,32 +30,34 @@ from vision_mtl.recipes.build import describe_model
 from vision_mtl.training.checkpoint import BEST, save_weights
 from vision_mtl.training.supervised import task_head_specs
 
-DECODER = "linear"  # nothing reads it: classes and numbers need none
-SURELY = 1e4  # logit of a class that no training image has, and of a label that every image has
+DECODER = "linear"  # unused: classes and numbers are predicted without a decoder
+MAX_LOGIT = 1e4  # instead of infinity, for a class in no training image, or a label in all of them
 
 
 def fit_heads(
     run: Run, config: RunConfig, pool: Pool, backbone: Backbone, tasks: Mapping[str, ProbeTask], features: Tensor
 ) -> dict[str, ProbePrediction]:
-    """Fit a head a task on all training labels, write `checkpoints/best.safetensors`; each head's answer for the test.
+    """Fit a head per task on all training labels, save the model, and return each head's test predictions.
 
-    `backbone` is the one that gave `features` (N, D), its last map averaged; rows are those of `tasks`.
+    `features` (N, D) are the last map of `backbone`, averaged, with the rows of `tasks`. The model goes to
+    `checkpoints/best.safetensors`.
     """
     normalised = F.layer_norm(features.float(), features.shape[1:]).numpy()
     train = np.zeros(len(pool), bool)
     train[pool.indices("train").numpy()] = True
-    answers = task_head_specs({name: pool.targets[name] for name in tasks}, train)
+    specs = task_head_specs({name: pool.targets[name] for name in tasks}, train)
     maps = MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size)
-    model = SharedModel(backbone, DECODERS.get(DECODER)().build(maps), {}, answers)
+    model = SharedModel(backbone, DECODERS.get(DECODER)().build(maps), {}, specs)
     found = {}
     for name, task in tasks.items():
         x = standardise(normalised, task.train)
         probe = fit_probe(x, task, task.train)
-        _put_into(model.task_head(name), probe, *feature_statistics(normalised, task.train))
+        head = model.task_head(name)
+        _load_probe(head, probe, *feature_statistics(normalised, task.train))
         if label_kind(task.kind).has_classes:
             logits = torch.from_numpy(_logits(probe, x[task.val]))
             truth = torch.from_numpy(task.values[task.val])
-            model.task_head(name).temperature.fill_(fit_temperature(label_kind(task.kind), logits, truth))
+            _tensor(head.temperature).fill_(fit_temperature(label_kind(task.kind), logits, truth))
         chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
         found[name] = ProbePrediction(probe.predict(x[task.test]), chosen)
     if run.is_main:
@@ -65,15 +67,23 @@ def fit_heads(
 
 
 def _logits(probe: LinearProbe, x: np.ndarray) -> np.ndarray:
-    return x @ probe.weight + np.clip(probe.bias, -SURELY, SURELY)
+    return x @ probe.weight + np.clip(probe.bias, -MAX_LOGIT, MAX_LOGIT)
 
 
-def _put_into(head: nn.Module, probe: LinearProbe, mean: np.ndarray, deviation: np.ndarray) -> None:
-    """Make `head` give the probe's scores: what standardised the features is folded into weight and bias."""
+def _load_probe(head: nn.Module, probe: LinearProbe, mean: np.ndarray, deviation: np.ndarray) -> None:
+    """Give `head` the probe's weights, with the standardisation of the features folded into weight and bias."""
     weight = probe.weight / deviation[:, None]  # (D, K)
-    bias = np.clip(probe.bias, -SURELY, SURELY) - mean @ weight
-    if not label_kind(probe.kind).has_classes:  # a head of numbers works in units of its labels
-        weight, bias = weight / float(head.scale), (bias - float(head.offset)) / float(head.scale)
+    bias = np.clip(probe.bias, -MAX_LOGIT, MAX_LOGIT) - mean @ weight
+    if not label_kind(probe.kind).has_classes:  # a regression head predicts standardised labels
+        scale, offset = float(_tensor(head.scale)), float(_tensor(head.offset))
+        weight, bias = weight / scale, (bias - offset) / scale
+    project = head.project
+    assert isinstance(project, nn.Linear)
     with torch.no_grad():
-        head.project.weight.copy_(torch.from_numpy(weight.T))
-        head.project.bias.copy_(torch.from_numpy(bias))
+        project.weight.copy_(torch.from_numpy(weight.T))
+        project.bias.copy_(torch.from_numpy(bias))
+
+
+def _tensor(value: Tensor | nn.Module) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value

@@ -1,4 +1,4 @@
-"""What a probe leaves behind beside its scores: tables by class, and figures."""
+"""Outputs of a probe other than its scores: tables by class, predictions for test images, and figures."""
 
 from __future__ import annotations
 
@@ -24,61 +24,67 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = ("linear", "knn", "linear_random_init", "pixels", "chance", "majority")  # in the order of every table
-Answers = Mapping[str, Mapping[str, ProbePrediction]]  # task -> method
+Predictions = Mapping[str, Mapping[str, ProbePrediction]]  # task -> method
 
 
-def write_tables(run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], answers: Answers) -> None:
-    """`tables/TASK.csv`, a row a class, of the linear probe on all labels."""
+def write_tables(run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], predictions: Predictions) -> None:
+    """Write `tables/TASK.csv`, a row per class, for the linear probe on all labels."""
     for name, task in tasks.items():
         if label_kind(task.kind).one_class and run.is_main:
-            rows = class_rows(confusion(task, answers[name]["linear"]), pool.class_names[name])
+            rows = class_rows(confusion(task, predictions[name]["linear"]), pool.class_names[name])
             atomic_write_text(run.folder / "tables" / f"{name}.csv", csv_text(rows))
 
 
-def write_judged(
+def write_test_instances(
     run: Run,
     pool: Pool,
     indices: torch.Tensor,
     tasks: Mapping[str, ProbeTask],
     subsets: Mapping[str, Mapping[str, LabelFraction]],
-    answers: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
+    predictions: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
 ) -> None:
-    """`test_instances.parquet`: every method's answer for each test image of `indices` (n,), by fraction."""
+    """Write `test_instances.parquet`: every method's prediction for each test image of `indices` (n,), by fraction.
+
+    `predictions` maps a task to fractions, and these to methods.
+    """
     if run.is_main:
-        judged = [
-            _judged(name, method, subsets[name][fraction].requested, indices, tasks[name], answer)
-            for name, found in answers.items()
+        scores = [
+            _instance_scores(name, method, subsets[name][fraction].requested, indices, tasks[name], prediction)
+            for name, found in predictions.items()
             for fraction, own in found.items()
-            for method, answer in own.items()
+            for method, prediction in own.items()
         ]
-        write_instances(run.folder, pool, judged)
+        write_instances(run.folder, pool, scores)
 
 
-def _judged(
-    name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, answer: ProbePrediction
+def _instance_scores(
+    name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, found: ProbePrediction
 ) -> InstanceScores:
     kind, true = label_kind(task.kind), task.values[task.test]
-    classes: dict[str, Any] = {"true": true, "said": kind.decide(answer.prediction)} if kind.one_class else {}
-    where = indices[task.test].numpy()
-    return InstanceScores(name, method, fraction, where, kind.image_values(answer.prediction, true), **classes)
+    classes: dict[str, Any] = {"true": true, "said": kind.decide(found.prediction)} if kind.one_class else {}
+    rows = indices[task.test].numpy()
+    return InstanceScores(name, method, fraction, rows, kind.image_values(found.prediction, true), **classes)
 
 
-def draw(
+def write_figures(
     run: Run,
     pool: Pool,
     tasks: Mapping[str, ProbeTask],
-    answers: Answers,
+    predictions: Predictions,
     features: Mapping[str, np.ndarray],
     metrics: Mapping[str, Any],
     embedding_images: int,
 ) -> None:
-    """Scores by metric; for each task its confusion matrix and the map of its test images by their features (n, D)."""
+    """Draw the scores, and for each task a confusion matrix and a map of at most `embedding_images` test images.
+
+    `features` maps a task to features (n, D), which place its images on the map.
+    """
     if not run.is_main:
         return
     figures = score_figures(metrics["tasks"])
     for name, task in tasks.items():
         if label_kind(task.kind).one_class:
-            counts = confusion(task, answers[name]["linear"])
+            counts = confusion(task, predictions[name]["linear"])
             accuracy = metrics["tasks"][name]["linear"]["accuracy"]["value"]
             title = f"{name}: linear probe\naccuracy {accuracy:.3f} on {len(task.test):,} test images"
             figures[f"confusion_{name}"] = confusion_figure(counts, pool.class_names[name], title)
@@ -89,7 +95,7 @@ def draw(
 
 
 def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
-    """One figure a metric: accuracies and AUROCs share an axis over tasks, absolute errors have one each."""
+    """Return a figure per metric; absolute errors, whose units differ between tasks, get a figure per task."""
     groups: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, own in found.items():
         kind = label_kind(own["kind"])
@@ -101,8 +107,10 @@ def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
 
 
 def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np.ndarray, count: int) -> Figure | None:
-    """The test images by t-SNE of features (n, D); None where there is nothing to see or several labels to colour
-    by."""
+    """Return a map of `count` test images by t-SNE of their features (n, D), coloured by label.
+
+    None where t-SNE is not possible, or an image has several labels.
+    """
     rows = spread_evenly(torch.from_numpy(task.test), max(count, 0)).numpy()
     kind = label_kind(task.kind)
     if (kind.has_classes and not kind.one_class) or (points := embed(features[rows])) is None:
@@ -113,6 +121,6 @@ def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np
     return embedding_figure(points, task.values[rows], class_names, title)
 
 
-def confusion(task: ProbeTask, answer: ProbePrediction) -> np.ndarray:
-    """(K, K) counts of the test images, rows true and columns named."""
-    return confusion_matrix(label_kind(task.kind).decide(answer.prediction), task.values[task.test], task.num_outputs)
+def confusion(task: ProbeTask, found: ProbePrediction) -> np.ndarray:
+    """Return the counts (K, K) of test images by true class (rows) and predicted class (columns)."""
+    return confusion_matrix(label_kind(task.kind).decide(found.prediction), task.values[task.test], task.num_outputs)

@@ -1,8 +1,8 @@
-"""The parts of a probe: frozen features, label subsets, fitted methods, scores on test images."""
+"""The steps of a probe: frozen features, label subsets, fitted methods, scores on test images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,20 +25,21 @@ from vision_mtl.evaluation.probing import (
     ProbePrediction,
     ProbeTask,
     choose_features,
-    constant_answer,
-    knn_answer,
+    predict_constant,
+    predict_knn,
     predict_linear,
     score_task,
 )
 from vision_mtl.inference.restore import load_backbone
 from vision_mtl.models.backbone import Backbone, is_convolutional
+from vision_mtl.recipes import build
 from vision_mtl.training.options import Runtime
 
-ALL_LABELS = "1"  # the name of the fraction that is all labels
+ALL_LABELS = "1"  # name of the fraction with all labels
 
 
 def open_backbone(config: RunConfig, run: Run) -> Backbone:
-    """The backbone to probe: a run's, timm's published one, or, with a warning, a random one.
+    """Return the backbone to probe: a run's, timm's pretrained one or, with a warning, one with random weights.
 
     Raises `UserError` without a task.
     """
@@ -60,25 +61,25 @@ def open_backbone(config: RunConfig, run: Run) -> Backbone:
 
 
 def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[str, ProbeTask]]:
-    """The labelled images (n,) of all tasks, ascending, and each task over them; kinds without a probe are left out.
+    """Return the indices (n,) of all tasks' labelled images, ascending, and each task with rows into them.
 
-    Raises `UserError` if no task is left.
+    Warns about kinds of label that have no probe, and raises `UserError` if no task is left.
     """
     kinds = {name: task.kind for name, task in config.tasks.items()}
     for name, kind in kinds.items():
         if not label_kind(kind).has_probe:
             run.warn(f"task {name} is left out: there is no linear probe for kind {kind}.")
-    sides = {
-        name: {side: pool.indices(side, task=name) for side in ("train", "val", "test")}
+    splits = {
+        name: {split: pool.indices(split, task=name) for split in ("train", "val", "test")}
         for name, kind in kinds.items()
         if label_kind(kind).has_probe
     }
-    if not sides:
+    if not splits:
         raise UserError(f"no task can be probed: kinds with a probe are {', '.join(probed_kinds())}.")
-    indices = torch.cat([rows for found in sides.values() for rows in found.values()]).unique()
+    indices = torch.cat([rows for found in splits.values() for rows in found.values()]).unique()
     tasks = {}
-    for name, found in sides.items():
-        rows = {side: torch.searchsorted(indices, own).numpy() for side, own in found.items()}
+    for name, found in splits.items():
+        rows = {split: torch.searchsorted(indices, own).numpy() for split, own in found.items()}
         target = pool.targets[name]
         tasks[name] = ProbeTask(kinds[name], target.num_outputs, target.values[indices.numpy()], **rows)
         if text := validation_warning(kinds[name], tasks[name].values[rows["val"]], tasks[name].num_outputs):
@@ -94,7 +95,10 @@ def draw_subsets(
     tasks: Mapping[str, ProbeTask],
     fractions: list[float],
 ) -> dict[str, dict[str, LabelFraction]]:
-    """Task -> fraction's name -> its training images among `indices` (n,); kept in `fractions.json`."""
+    """Return task -> fraction's name -> its training images, and list them in `fractions.json`.
+
+    Rows are those of `indices` (n,).
+    """
     found: dict[str, dict[str, LabelFraction]] = {}
     kept: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
@@ -119,10 +123,19 @@ def draw_subsets(
 
 
 def clean_maps(
-    backbone: Backbone, *, pool: Pool, indices: Tensor, poolings: list[str], runtime: Runtime, accelerator: Accelerator
+    backbone: Backbone,
+    *,
+    pool: Pool,
+    indices: Tensor,
+    poolings: Sequence[str],
+    runtime: Runtime,
+    accelerator: Accelerator,
 ) -> tuple[dict[Key, Tensor], Backbone]:
-    """(layer, pooling) -> features (n, D) of the images `indices`, each seen once; and the copy that gave them."""
-    backbone.to(accelerator.device, memory_format=runtime.layout(backbone))
+    """Return (layer, pooling) -> features (n, D) of the images `indices`, and the backbone that computed them.
+
+    That is a copy of `backbone`, whose BatchNorm statistics are re-estimated on clean training images.
+    """
+    build.place(backbone, accelerator.device, runtime.layout(backbone))
     clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
     return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast), clean
 
@@ -134,9 +147,9 @@ def feature_sets(
     indices: Tensor,
     maps_of: Callable[[Backbone], tuple[dict[Key, Tensor], Backbone]],
 ) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
-    """Method -> the features (n, D) that its probe may choose from; random weights are probed once, not twice.
+    """Return method -> the features (n, D) that its probe may choose from, and the backbone of method `linear`.
 
-    And the backbone that `linear` was measured on.
+    A backbone with random weights is its own random baseline, so its features are computed once.
     """
     own, clean = maps_of(backbone)
     found = {"linear": own}
@@ -151,36 +164,36 @@ def feature_sets(
     return found, clean
 
 
-def answer_task(
+def predict_task(
     features: Mapping[str, Mapping[Key, Tensor]], task: ProbeTask, subsets: Mapping[str, LabelFraction]
 ) -> tuple[dict[str, dict[str, ProbePrediction]], np.ndarray]:
-    """Fraction -> method -> its answer, and the features (n, D) chosen for `linear`, standardised. Reads no test label.
+    """Return fraction -> method -> its prediction, and the standardised features (n, D) chosen for `linear`.
 
-    Layer and pooling are chosen once, with all labels, for each method.
+    Layer and pooling are chosen once per method, with all labels. No test label is read.
     """
     labelled = {name: task.train[subset.rows] for name, subset in subsets.items()}
     found: dict[str, dict[str, ProbePrediction]] = {
-        name: {"majority": constant_answer(task, r)} for name, r in labelled.items()
+        name: {"majority": predict_constant(task, r)} for name, r in labelled.items()
     }
     for method, candidates in features.items():
         if method != "linear" and candidates is features["linear"]:
-            for answers in found.values():
-                answers[method] = answers["linear"]
+            for predictions in found.values():
+                predictions[method] = predictions["linear"]
             continue
         key, scores = choose_features(candidates, task)
         where = {"layer": key[0], "pooling": key[1]}
         tried = {f"{layer} {pooling}": value for (layer, pooling), value in scores.items()}
         x = standardise(candidates[key].numpy(), task.train)
         for name, rows in labelled.items():
-            answer = predict_linear(x, task, rows)
+            linear = predict_linear(x, task, rows)
             of_all = {"tried": tried} if name == ALL_LABELS and tried else {}
-            found[name][method] = ProbePrediction(answer.prediction, {**where, **answer.chosen, **of_all})
+            found[name][method] = ProbePrediction(linear.prediction, {**where, **linear.chosen, **of_all})
             if method == "linear":
-                nearest = knn_answer(candidates[key], task, rows)
+                nearest = predict_knn(candidates[key], task, rows)
                 found[name]["knn"] = ProbePrediction(nearest.prediction, {**where, **nearest.chosen})
         if method == "linear":
-            shown = x
-    return found, shown
+            chosen_features = x
+    return found, chosen_features
 
 
 def score_tasks(
@@ -188,13 +201,16 @@ def score_tasks(
     indices: Tensor,
     tasks: Mapping[str, ProbeTask],
     subsets: Mapping[str, Mapping[str, LabelFraction]],
-    answers: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
+    predictions: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
 ) -> dict[str, Any]:
-    """`metrics` of the result, rows being those of `indices` (n,); the one place where test labels are read."""
+    """Return `metrics` of the result. This is the only place where a probe reads test labels.
+
+    Rows are those of `indices` (n,); `predictions` maps a task to fractions, and these to methods.
+    """
     metrics: dict[str, Any] = {"tasks": {}, "fractions": {}}
     for name, task in tasks.items():
         clusters = pool.cluster[indices[task.test].numpy()]
-        for fraction, found in answers[name].items():
+        for fraction, found in predictions[name].items():
             scores = score_task(task, found, clusters)
             subset = subsets[name][fraction]
             row = {
@@ -203,7 +219,7 @@ def score_tasks(
                 "fraction": subset.fraction,
                 "num_labelled": subset.num_labelled,
                 **{method: {m: s.to_json() for m, s in own.items()} for method, own in scores.items()},
-                "chosen": {method: answer.chosen for method, answer in found.items() if answer.chosen},
+                "chosen": {method: prediction.chosen for method, prediction in found.items() if prediction.chosen},
             }
             if fraction == ALL_LABELS:
                 metrics["tasks"][name] = row
@@ -212,9 +228,9 @@ def score_tasks(
     return metrics
 
 
-def warn_of_steps(run: Run, name: str, answers: Mapping[str, Mapping[str, ProbePrediction]]) -> None:
-    """Say which probes had not reached their optimum."""
-    for fraction, found in answers.items():
-        for method, answer in found.items():
-            if not answer.chosen.get("converged", True):
+def warn_about_convergence(run: Run, name: str, predictions: Mapping[str, Mapping[str, ProbePrediction]]) -> None:
+    """Warn about the task's probes whose optimiser did not converge; `predictions` maps fractions to methods."""
+    for fraction, found in predictions.items():
+        for method, prediction in found.items():
+            if not prediction.chosen.get("converged", True):
                 run.warn(f"task {name}: the probe {method} at fraction {fraction} stopped before its optimum.")

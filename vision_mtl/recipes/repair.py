@@ -1,8 +1,9 @@
-"""Training on damaged images: which images, the mixture in units of chance, batches, the trainer."""
+"""Training on damaged images: which images, the objective, batches, the trainer."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,16 +23,17 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.recipes import build
-from vision_mtl.recipes.fit import make_trainer
+from vision_mtl.recipes.fit import make_trainer, resume
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim
 from vision_mtl.training.repair import PretextObjective, RepairFeed, measure_chance_losses
 
-CHANCE_IMAGES = 512  # training images that chance losses are measured on: their error is then a few per cent
+CHANCE_IMAGES = 512  # training images to measure chance losses on: enough for an error of a few per cent
+RepairTrainer = Trainer[PretextObjective]
 
 
 def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
-    """(n,) indices that pretraining may see: the training images, and the test images only if the config says so.
+    """Return the indices (n,) of the images to pretrain on: training images; all with `data.include_test`.
 
     Raises `UserError` if there is none.
     """
@@ -46,19 +48,23 @@ def training_images(config: RunConfig, pool: Pool) -> torch.Tensor:
 def build_repair_objective(
     config: RunConfig, run: Run, pool: Pool, pretexts: dict[str, Pretext], indices: torch.Tensor
 ) -> PretextObjective:
-    """The mixture in units of chance, measured on `indices` (n,); a pretext that no image suits is left out, and
-    said."""
+    """Return the pretexts' objective, with chance losses measured on the images `indices` (n,).
+
+    Leaves out a pretext that suits none of the measured images, with a warning.
+    """
     sample = spread_evenly(indices, CHANCE_IMAGES)
     chance_losses = measure_chance_losses(Mixture(pretexts), pool.gather(sample), Keys(config.seed, 0, sample))
     for name in pretexts.keys() - chance_losses.keys():
-        run.warn(f"pretext {name} is left out: none of {len(sample)} training images looked at suits it.")
+        run.warn(f"pretext {name} is left out: it suits none of {len(sample)} sampled training images.")
     kept = {name: pretext for name, pretext in pretexts.items() if name in chance_losses}
     return PretextObjective(Mixture(kept), chance_losses)
 
 
 def build_network(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedModel:
-    """A network for the pretexts; fresh, or with the weights of `--init_from`. Built before the images are decoded, so
-    that a wrong backbone is found first."""
+    """Return a network for the pretexts, with random weights or those of `--init_from`.
+
+    Call it before decoding the images, so that an unusable backbone is found at once.
+    """
     torch.manual_seed(config.seed)
     model = build.build_model(config, pretexts)
     if config.start:
@@ -75,15 +81,28 @@ def build_trainer(
     pretexts: dict[str, Pretext],
     accelerator: Accelerator,
     selection: str | None = None,
-) -> Trainer:
-    """What trains `model` on the images `indices` (n,), their damage drawn by the selection file where one is given."""
+) -> RepairTrainer:
+    """Return the trainer of `model` on the images `indices` (n,); a selection file sets how often damages are drawn."""
     objective = build_repair_objective(config, run, pool, pretexts, indices)
-    weights = prefer_damages(objective, selection, pool, config, indices) if selection else None
-    feed = repair_feed(config, pool, indices, config.optim, accelerator, weights)
+    weights = apply_selection(objective, selection, pool, config, indices) if selection else None
+    feed = build_repair_feed(config, pool, indices, config.optim, accelerator, weights)
     return make_trainer(config, accelerator, model, objective, feed)
 
 
-def repair_feed(
+def resume_repair(
+    trainer: RepairTrainer, run: Run, config: RunConfig | None = None, memory: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Resume as `fit.resume` does, with the checkpoint's chance losses; return the memory for the next checkpoints.
+
+    `memory` has the defaults of what else a checkpoint keeps.
+    """
+    memory = {"chance": trainer.objective.chance_losses, **(memory or {})}
+    resume(trainer, run, memory, config)
+    trainer.objective.chance_losses = memory["chance"]
+    return memory
+
+
+def build_repair_feed(
     config: RunConfig,
     pool: Pool,
     indices: torch.Tensor,
@@ -91,23 +110,27 @@ def repair_feed(
     accelerator: Accelerator,
     weights: torch.Tensor | None = None,
 ) -> RepairFeed:
-    """Batches of the images `indices` (n,) for this process, drawn by `weights` (n,) where some are given."""
-    share = share_of_batch(optim, accelerator.num_processes)
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    batches = Batches(indices, share, config.seed, **place, weights=weights)
+    """Return this process's batches of the images `indices` (n,), drawn with probabilities `weights` (n,) if given."""
+    batches = Batches(
+        indices,
+        images_per_process(optim, accelerator.num_processes),
+        config.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        weights=weights,
+    )
     return RepairFeed(pool, batches, config.seed, accelerator.device, config.data.num_workers)
 
 
-def prefer_damages(
+def apply_selection(
     objective: PretextObjective, selection: str, pool: Pool, config: RunConfig, indices: torch.Tensor
 ) -> torch.Tensor:
-    """Make the objective's mixture draw by the selection file; (n,) how often each of `indices` is to be drawn.
+    """Make the objective draw damages by the selection file; return how often to draw each of `indices`, (n,).
 
-    Raises `UserError` if it weighs none of them.
+    Raises `UserError` if the selection has no weight for any of them.
     """
-    chosen = read_selection(Path(selection).expanduser())
     pretexts = objective.mixture.pretexts
-    preference = prefer(chosen, pool, pretexts, config.section("pretexts"))
+    preference = prefer(read_selection(Path(selection).expanduser()), pool, pretexts, config.section("pretexts"))
     weights = preference.image_weights(mixture_shares(pretexts, pool.shape))[indices]
     if not bool(weights.any()):
         raise UserError(f"the selection {selection!r} has no weight above 0 for any of {len(indices)} training images.")
@@ -115,8 +138,8 @@ def prefer_damages(
     return weights
 
 
-def share_of_batch(optim: Optim, num_processes: int) -> int:
-    """Images a step of each process. Raises `UserError` if the batch cannot be dealt out evenly."""
+def images_per_process(optim: Optim, num_processes: int) -> int:
+    """Return each process's images per step; raise `UserError` if the batch cannot be divided evenly."""
     if optim.batch_size % num_processes:
         raise UserError(
             f"optim.batch_size must be a multiple of the {num_processes} processes; found {optim.batch_size}."

@@ -1,4 +1,4 @@
-"""A result as a person reads it at the end of a run."""
+"""Text of a result, printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from rich.table import Table
 
 from vision_mtl.data.label_kinds import label_kind
 
-PROBE_COLUMNS = {  # method -> its column's head
+PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
-    "head": "as kept",
+    "head": "saved head",
     "knn": "kNN",
     "linear_random_init": "random init",
     "pixels": "pixels",
     "chance": "chance",
     "majority": "majority",
 }
-MAX_ANSWERS = 8  # classes of a task that are counted on its line
+MAX_CLASSES = 8  # classes counted on a task's line
 KINDS = ("learnable", "trivial", "hopeless")
-WIDTH = 120  # of tables, whatever the terminal: they go to files too
+WIDTH = 120  # characters of a table, whatever the terminal: tables go to files too
 
 
 def result_text(result: dict[str, Any]) -> str:
-    """The scores of `result.json` as lines of text."""
+    """Return the scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
     lines = [*_tasks_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
     if online := metrics.get("online"):
-        lines.append("kNN on validation images, frozen features (chance in brackets):")
+        lines.append("kNN on frozen features of validation images (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
     if "answers" in metrics:  # of predict
-        lines += _answers(metrics)
+        lines += _predictions_text(metrics)
     if "differences" in metrics:  # of export
-        lines += _exports(metrics)
+        lines += _exports_text(metrics)
     if result.get("images_seen"):
         lines.append(
             f"{result['images_seen']:,} images in {result['seconds']:.0f} s of training, "
@@ -47,7 +47,7 @@ def result_text(result: dict[str, Any]) -> str:
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
-    """Repairs: a row a source and pretext."""
+    """Return a table of skill with a row per source and pretext."""
     if not (skill := metrics.get("skill_by_source")):
         return []
     table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
@@ -65,12 +65,12 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
                 f"{score['num_clusters']:,}",
             ]
             table.add_row(source, name, *cells)
-    zero = "the best rule without a network" if "kinds" in metrics else "classic repair without learning"
+    zero = "best rule without a network" if "kinds" in metrics else "classic repair without learning"
     return [f"skill on held-out images (0: {zero}, 1: perfect; 95 % interval):", as_text(table)]
 
 
 def _kinds_text(metrics: dict[str, Any]) -> list[str]:
-    """Damages by kind: a row a pretext and scale."""
+    """Return a table of damages by kind with a row per pretext and scale."""
     if "kinds" not in metrics:
         return []
     table = Table("pretext", "scale", box=SIMPLE_HEAD, pad_edge=False)
@@ -81,60 +81,61 @@ def _kinds_text(metrics: dict[str, Any]) -> list[str]:
             kinds = [v["kind"] for name, v in metrics["kinds"][pretext].items() if name.partition("/")[0] == scale]
             counts = [str(kinds.count(kind)) for kind in KINDS]
             table.add_row(pretext, scale, _cell(score, with_interval=True, sign="+"), *counts)
-    return ["damages of each kind, all images together:", as_text(table)]
+    return ["number of damages of each kind, over all images:", as_text(table)]
 
 
 def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
-    """A study's arms against their baselines, and where to read more."""
+    """Return a table of a study's comparisons, and where the report is."""
     if "comparisons" not in metrics:
         return []
     table = Table("task", "labels", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm - baseline", no_wrap=True)
-    for head in ("difference", "could have seen", "verdict"):
+    for head in ("difference", "detectable", "verdict"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in metrics["comparisons"]:
-        seen = row["minimum_detectable"]
-        cells = [_cell(row["difference"], with_interval=True, sign="+"), "" if seen is None else f"{seen:.3f}"]
+        smallest = row["minimum_detectable"]
+        detectable = "" if smallest is None else f"{smallest:.3f}"
+        cells = [_cell(row["difference"], with_interval=True, sign="+"), detectable]
         name = f"{row['arm']} - {row['baseline']}"
         table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, row["verdict"])
     shown = as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
-    return [head, shown, "the report is report.html, and report.md for reading as text"]
+    return [head, shown, "the report is report.html, or report.md as text"]
 
 
 def _online_text(metrics: dict[str, Any]) -> list[str]:
-    """What a bandit drew: a row a damage."""
+    """Return a table of how often a bandit drew each damage."""
     if "online_weights" not in metrics:
         return []
     table = Table("pretext", "damage", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("over the run", "at the end", "skill"):
+    for head in ("mean weight", "last weight", "skill"):
         table.add_column(head, justify="right", no_wrap=True)
-    skill = {(row["pretext"], row["damage"]): row["skill"] for row in metrics["skill_over_time"]}  # the last one stays
+    skill = {(row["pretext"], row["damage"]): row["skill"] for row in metrics["skill_over_time"]}  # the latest
     for pretext, weights in metrics["online_weights"].items():
         for damage, weight in weights.items():
             mean = metrics["online_weights_mean"][pretext][damage]
             table.add_row(pretext, damage, f"{mean:.2f}", f"{weight:.2f}", f"{skill[pretext, damage]:+.3f}")
-    head = "drawn so many times as often as the mixture has it; skill on validation images (0: untrained, 1: perfect):"
+    head = "weights relative to the mixture's; skill on validation images (0: untrained, 1: perfect):"
     return [head, as_text(table)]
 
 
 def _tasks_text(metrics: dict[str, Any]) -> list[str]:
-    """Tasks: a table with a row each."""
+    """Return a table of scores with a row per task."""
     if not metrics.get("tasks"):
         return []
     if "fractions" in metrics:  # of a probe
-        return ["frozen features on test images, the linear probe with its 95 % interval:", _probe_table(metrics)]
+        return ["frozen features, on test images; the linear probe with its 95 % interval:", _probe_table(metrics)]
     lines = ["on test images, with 95 % intervals:", _task_table(metrics)]
     if changed := metrics.get("change"):
-        lines.append("the tasks that were there before, now minus then:")
+        lines.append("change of the old tasks, after minus before:")
         lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
     return lines
 
 
 def _task_table(metrics: dict[str, Any]) -> str:
-    """A row a task: its headline metric, and what a network of its own reached."""
+    """Return a row per task: its headline metric, and that of its single-task network."""
     table = Table("task", "metric", box=SIMPLE_HEAD, pad_edge=False)
-    heads = ["labels", "score"] + (["alone", "shared minus alone"] if "transfer" in metrics else [])
+    heads = ["labels", "score"] + (["single-task", "shared minus single-task"] if "transfer" in metrics else [])
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for task, row in metrics["tasks"].items():
@@ -148,7 +149,7 @@ def _task_table(metrics: dict[str, Any]) -> str:
 
 
 def _probe_table(metrics: dict[str, Any]) -> str:
-    """A row a task and fraction of its labels; accuracy, unless the task's name is followed by another metric."""
+    """Return a row per task and label fraction; the metric is accuracy unless it follows the task's name."""
     found = [*metrics.get("fractions", {}).values(), {"tasks": metrics["tasks"]}]
     methods = [m for m in PROBE_COLUMNS if any(m in row for part in found for row in part["tasks"].values())]
     table = Table("task", box=SIMPLE_HEAD, pad_edge=False)
@@ -166,27 +167,27 @@ def _probe_table(metrics: dict[str, Any]) -> str:
 
 
 def as_text(table: Table) -> str:
-    """A rich table as lines of at most `WIDTH` characters, without colours."""
+    """Return a rich table as lines of at most `WIDTH` characters, without colours."""
     text = io.StringIO()
-    Console(file=text, width=WIDTH, markup=False, emoji=False).print(table)  # names are shown as they are
+    Console(file=text, width=WIDTH, markup=False, emoji=False).print(table)  # names are not markup
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
-def _answers(metrics: dict[str, Any]) -> list[str]:
-    """How often each head said what, and where the answers are."""
-    lines = [f"{metrics['num_images']:,} images answered: {', '.join(metrics['files'])}"]
+def _predictions_text(metrics: dict[str, Any]) -> list[str]:
+    """Return the files of predictions, and the number of images that each head put into each class."""
+    lines = [f"{metrics['num_images']:,} images predicted: {', '.join(metrics['files'])}"]
     for task, counts in metrics["answers"].items():
-        said = [f"{name} {count:,}" for name, count in list(counts.items())[:MAX_ANSWERS]]
-        more = len(counts) - MAX_ANSWERS
-        lines.append(f"  {task:<18}{', '.join(said)}" + (f", and {more} other classes" if more > 0 else ""))
+        shown = [f"{name} {count:,}" for name, count in list(counts.items())[:MAX_CLASSES]]
+        more = len(counts) - MAX_CLASSES
+        lines.append(f"  {task:<18}{', '.join(shown)}" + (f", and {more} other classes" if more > 0 else ""))
     return lines
 
 
-def _exports(metrics: dict[str, Any]) -> list[str]:
-    """Every exported file with its size, and how far its answers are from the run's own."""
+def _exports_text(metrics: dict[str, Any]) -> list[str]:
+    """Return every exported file with its size, and the largest difference of its outputs from the run's."""
     lines = [f"  {name:<34}{size / 1e6:9.2f} MB" for name, size in metrics["files"].items()]
     differences = ", ".join(f"{name} {value:.1e}" for name, value in metrics["differences"].items())
-    return ["exported:", *lines, f"largest difference to the run's own answers: {differences}"]
+    return ["exported:", *lines, f"largest difference from the run's outputs: {differences}"]
 
 
 def _cell(score: dict[str, Any] | None, with_interval: bool, sign: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Single-task networks beside the shared one: what a task gains or loses by sharing its backbone."""
+"""Single-task networks for comparison: what a task gains or loses by sharing its backbone."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ import numpy as np
 from vision_mtl.core.run import Run
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.evaluation.statistics import paired_difference
-from vision_mtl.recipes.labels import Labelled
-from vision_mtl.recipes.supervised import Validation, scores_of
+from vision_mtl.recipes.labels import LabelledTasks
+from vision_mtl.recipes.supervised import TaskTrainer, Validation, score_predictions
 from vision_mtl.training.checkpoint import read_state, read_tensors, save_weights
-from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim
 from vision_mtl.training.supervised import TaskFeed
 
 Budget = Literal["none", "same_images", "same_steps"]
-Train = Callable[[Run, Trainer, Labelled], Validation]  # fits to the end in a folder of its own, or goes on there
+BuildTrainer = Callable[[LabelledTasks, Optim], TaskTrainer]
+Train = Callable[[Run, TaskTrainer, LabelledTasks], Validation]  # trains to the end in the run's folder, or resumes
 
 
-def transfer(
+def measure_transfer(
     run: Run,
-    labelled: Labelled,
+    labelled: LabelledTasks,
     shared: Mapping[str, TaskPredictions],
-    trainer: Trainer,
-    trainer_of: Callable[[Labelled, Optim], Trainer],
+    trainer: TaskTrainer,
+    build_trainer: BuildTrainer,
     train: Train,
     budget: Budget,
 ) -> dict[str, Any]:
-    """`transfer`, the shared network's score minus the task's own network's on the same test images, and `single`.
+    """Return `transfer`, the shared network's score minus the single-task network's, and `single`, the latter's scores.
 
-    A task's own network starts from the same weights, is chosen on validation in the same way, and gets as many
-    labelled images of the task as the shared one saw (`same_images`), or as many steps (`same_steps`). Training it goes
-    on where it stopped as the shared one's does. In `result.json` both are scores by task.
+    Both map a task to scores on the same test images. A single-task network starts from the same weights, is chosen on
+    validation images in the same way, and sees as many labelled images of the task as the shared one (`same_images`),
+    or takes as many steps (`same_steps`). Its training resumes as the shared network's does.
     """
     found: dict[str, Any] = {"transfer": {}, "single": {}}
     for name, together in shared.items():
-        scores, values, steps = _alone(run, labelled, name, trainer, trainer_of, train, budget)
+        scores, values, steps = _single_task_scores(run, labelled, name, trainer, build_trainer, train, budget)
         clusters = labelled.pool.cluster[together.indices.numpy()]
         found["transfer"][name] = paired_difference(instance_values(together), values, clusters).to_json()
         found["single"][name] = {**scores, "steps": steps}
     return found
 
 
-def steps_alone(trainer: Trainer, name: str, budget: Budget) -> int:
-    """Steps of a task's own network, whose batches hold that task alone."""
+def single_task_steps(trainer: TaskTrainer, name: str, budget: Budget) -> int:
+    """Return the steps of a task's single-task network, whose batches contain that task only."""
     steps, feed = trainer.progress.step, trainer.feed
     if budget == "same_steps":
         return steps
@@ -57,49 +57,53 @@ def steps_alone(trainer: Trainer, name: str, budget: Budget) -> int:
     return max(1, round(steps * feed.share(name)))
 
 
-def _alone(
+def _single_task_scores(
     run: Run,
-    labelled: Labelled,
+    labelled: LabelledTasks,
     name: str,
-    trainer: Trainer,
-    trainer_of: Callable[[Labelled, Optim], Trainer],
+    trainer: TaskTrainer,
+    build_trainer: BuildTrainer,
     train: Train,
     budget: Budget,
 ) -> tuple[dict[str, Any], np.ndarray, int]:
-    """(scores, (n,) values of the test images, steps) of the task's own network, which is kept and trained once."""
+    """Return the scores, the test images' values (n,) and the steps of a single-task network.
+
+    It is trained once: its weights are kept in `single/NAME.safetensors`.
+    """
     kept = run.folder / "single" / f"{name}.safetensors"
-    steps = steps_alone(trainer, name, budget)
-    own = labelled.of([name])
-    alone = trainer_of(own, replace(trainer.optim, steps=steps, max_seconds=None))
-    if not kept.is_file() or read_state(kept)["steps"] != steps:  # other ones before the run was extended
+    steps = single_task_steps(trainer, name, budget)
+    task = labelled.only(name)
+    own_trainer = build_trainer(task, replace(trainer.optim, steps=steps, max_seconds=None))
+    if not kept.is_file() or read_state(kept)["steps"] != steps:  # fewer before the run was extended
         run.say(f"training {name} alone for {steps} steps")
-        _fit(run, alone, own, train)
+        _train_alone(run, own_trainer, task, train)
         if run.is_main:
-            save_weights(kept, {"task": name, "steps": steps}, alone.scored_model.state_dict())
-            shutil.rmtree(_workplace(run, name))
+            save_weights(kept, {"task": name, "steps": steps}, own_trainer.scored_model.state_dict())
+            shutil.rmtree(_training_folder(run, name))
     else:
-        alone.gather()
-        alone.scored_model.load_state_dict(read_tensors(kept, "model"))
-        alone.feed.close()
-    found = predict_split(alone.scored_model, labelled.pool, "test", [name], trainer.accelerator.autocast)
-    return scores_of(alone.scored_model, labelled.pool, found)[name], instance_values(found[name]), steps
+        own_trainer.strategy.gather()
+        own_trainer.scored_model.load_state_dict(read_tensors(kept, "model"))
+        own_trainer.feed.close()
+    model = own_trainer.scored_model
+    found = predict_split(model, labelled.pool, "test", [name], trainer.accelerator.autocast)
+    return score_predictions(model, labelled.pool, found)[name], instance_values(found[name]), steps
 
 
-def _workplace(run: Run, name: str) -> Path:
-    """Where the network of task `name` has its checkpoints until it is done."""
+def _training_folder(run: Run, name: str) -> Path:
+    """Return the folder of the checkpoints of task `name`'s network, deleted once it is trained."""
     return run.folder / "single" / name
 
 
-def _fit(run: Run, alone: Trainer, own: Labelled, train: Train) -> None:
-    """Train, or go on from a checkpoint of as many steps; leaves the best weights on validation images in the model."""
-    (name,) = own.tasks
-    folder = _workplace(run, name) / f"{alone.optim.steps}-steps"
+def _train_alone(run: Run, trainer: TaskTrainer, task: LabelledTasks, train: Train) -> None:
+    """Train, or resume a run of as many steps, and load the best weights on validation images into the model."""
+    (name,) = task.tasks
+    folder = _training_folder(run, name) / f"{trainer.optim.steps}-steps"
     folder.mkdir(parents=True, exist_ok=True)
-    part = run.part(folder)
-    part.warnings += run.warnings  # so that none is said twice
-    best = train(part, alone, own).best
-    if best.scores:  # of several processes the first alone
-        best.load(alone.scored_model)
-    run.warnings += [f"{name} alone: {text}" for text in part.warnings if text not in run.warnings]
-    for record in part.resumes():
+    task_run = run.part(folder)
+    task_run.warnings += run.warnings  # so that none is repeated
+    best = train(task_run, trainer, task).best
+    if best.scores:  # in the main process
+        best.load(trainer.scored_model)
+    run.warnings += [f"{name} alone: {text}" for text in task_run.warnings if text not in run.warnings]
+    for record in task_run.resumes():
         run.log({**record, "network": name})

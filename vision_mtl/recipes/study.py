@@ -1,4 +1,4 @@
-"""Plan, run and check the runs of a study."""
+"""Steps of a study: check its options, plan its runs, run one, report."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.interruptions import INTERRUPTED
 from vision_mtl.core.run import Run
 from vision_mtl.core.run_lock import LOCK
+from vision_mtl.study.arms import Arm
 from vision_mtl.study.grid_search import Chosen
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.recipes import Arm
 from vision_mtl.study.roles import ArmRole
 from vision_mtl.study.runner import Job
 
 DEFAULT_ARMS = {"labelled_only": ["finetune"], "pretrained": ["pretrain", "finetune"]}
-ORPHAN_SECONDS = 60.0  # how long to wait for a run that a killed study has left behind
-LOG = ".log"
+ORPHAN_SECONDS = 60.0  # limit to wait for a run that a killed study left running
+LOG = ".log"  # suffix of a run's log file, next to its folder
 
-Launch = Callable[[RunConfig, Path], int]  # runs a stage in a folder; the exit code
+Launch = Callable[[RunConfig, Path], int]  # runs a stage in a folder; returns the exit code
 
 
 def check_study(
@@ -40,10 +40,10 @@ def check_study(
     options: Mapping[str, Any],
     num_tuning_seeds: int,
 ) -> None:
-    """Raise `UserError` for options out of range."""
+    """Raise `UserError` for an option out of range."""
     if config.init_from:
         raise UserError(
-            f"a study's arms say what they start from: give init_from {config.init_from} to a stage, as in "
+            f"each arm of a study has its own start: give init_from {config.init_from} to a stage, as in "
             "study.arms.NAME: {stages: [finetune], finetune: {init_from: RUN}}."
         )
     if not seeds or len(set(seeds)) != len(seeds):
@@ -58,7 +58,7 @@ def check_study(
 
 
 def read_pairs(compare: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str]]:
-    """(arm, baseline) of each comparison. Raises `UserError` for an unknown arm."""
+    """Return (arm, baseline) of each comparison; raise `UserError` for an unknown arm."""
     if not compare:
         return [(arm, arms[0]) for arm in arms[1:]]
     pairs = []
@@ -73,10 +73,10 @@ def read_pairs(compare: Sequence[str], arms: Sequence[str]) -> list[tuple[str, s
     return pairs
 
 
-def plan_finals(
+def plan_final_runs(
     plan: Plan, arms: Mapping[str, Arm], fractions: Sequence[float], seeds: Sequence[int], chosen: Chosen
 ) -> dict[tuple[str, float, int], list[str]]:
-    """Add the runs that are compared; (arm, fraction, seed) -> the keys of those that the arm is judged by."""
+    """Add the runs to compare; return (arm, fraction, seed) -> the keys of the runs that the arm is scored by."""
     return {
         (name, fraction, seed): plan.add(arm, fraction, seed, chosen.get((name, fraction), {}).get("options"))
         for name, arm in arms.items()
@@ -86,46 +86,49 @@ def plan_finals(
 
 
 def trains_on_gpu(device: str) -> bool:
-    """Whether runs on `device` would share one accelerator's memory."""
+    """Return whether runs on `device` would share the memory of one GPU."""
     return device in ("cuda", "mps") or (device == "auto" and torch.cuda.is_available())
 
 
-def run_warnings(rows: Sequence[Mapping[str, Any]], said: Sequence[str]) -> list[str]:
-    """What the runs warned of that the study has not `said`, each once, with how many did."""
-    counts = Counter(text for row in rows for text in row["warnings"] if text not in said)
+def collect_warnings(rows: Sequence[Mapping[str, Any]], known: Sequence[str]) -> list[str]:
+    """Return the runs' warnings that are not in `known`, each once, with its number of runs."""
+    counts = Counter(text for row in rows for text in row["warnings"] if text not in known)
     return [f"{count} of {len(rows)} runs: {text}" for text, count in counts.items()]
 
 
-def say_plan(run: Run, plan: Plan, before: Mapping[str, Any], num_seeds: int) -> None:
-    """Print what will be run, and what it will be able to show."""
+def report_plan(run: Run, plan: Plan, before: Mapping[str, Any], num_seeds: int) -> None:
+    """Log the number of runs and the differences that the design can detect."""
     saved = plan.num_requested - len(plan.nodes)
     run.say(f"{len(plan.nodes)} runs planned" + (f"; sharing saves {saved}" if saved else ""))
-    seen = [row["minimum_detectable"] for row in before["rows"] if row["minimum_detectable"] is not None]
-    if seen:
+    smallest = [row["minimum_detectable"] for row in before["rows"] if row["minimum_detectable"] is not None]
+    if smallest:
         run.say(
-            f"with {num_seeds} seeds and {len(before['rows'])} comparisons this design shows differences of "
-            f"{min(seen):.3f} to {max(seen):.3f} (80 % power), if they vary by {before['expected_std']:g} over seeds"
+            f"{num_seeds} seeds and {len(before['rows'])} comparisons detect differences of {min(smallest):.3f} to "
+            f"{max(smallest):.3f} (80 % power), at a standard deviation of {before['expected_std']:g} over seeds"
         )
     elif before["rows"] and num_seeds < 2:
-        run.warn("one seed tells nothing of other seeds: there will be no interval and no verdict.")
+        run.warn("one seed shows no variation over seeds: there will be no interval and no verdict.")
 
 
 def arm_roles() -> dict[str, ArmRole]:
-    """Return the stages that an arm may have, in alphabetical order, with their parts in it."""
+    """Return the stages that an arm may have, in alphabetical order, with their roles."""
     found = {name: STAGES.get(name).arm for name in STAGES.names()}
     return {name: role for name, role in found.items() if role is not None}
 
 
-def run_job(job: Job, launch: Launch, plugins: Sequence[str] = ()) -> str | None:
-    """Run one run of the plan in a worker, its output in a log, by `launch`; return what went wrong.
+def run_job(job: Job, launch: Launch | None, plugins: Sequence[str] = ()) -> str | None:
+    """Run one run of the plan in a worker, with its output in a log file; return the error's text, or None.
 
-    Raises `KeyboardInterrupt` if the run was asked to stop: then the whole study is.
+    `launch` runs the stage. Raises `KeyboardInterrupt` if the run was interrupted, which stops the whole study, and
+    `TypeError` without `launch`.
     """
+    if launch is None:
+        raise TypeError("a study needs a run with `launch`, the function that runs a stage in a folder; found None.")
     try:
-        log_file = job.folder.with_name(job.folder.name + LOG)  # next to the folder: a new run needs it empty
+        log_file = job.folder.with_name(job.folder.name + LOG)  # not inside: a new run needs an empty folder
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-            wait_for(job.folder)
+            wait_until_unlocked(job.folder)
             load_plugins(plugins)  # the worker is another process
             try:
                 code = launch(resolve(job.stage, job.options, {}), job.folder)
@@ -141,15 +144,15 @@ def run_job(job: Job, launch: Launch, plugins: Sequence[str] = ()) -> str | None
         return f"{type(error).__name__}: {error} (traceback in {log_file})"
 
 
-def wait_for(folder: Path) -> None:
-    """Wait while another process, left behind by a study that was killed, still ends its work in the folder."""
+def wait_until_unlocked(folder: Path) -> None:
+    """Wait while a process that a killed study left running still works in the folder."""
     if folder.is_dir():
         with suppress(Timeout), FileLock(folder / LOCK, timeout=ORPHAN_SECONDS):
             pass
 
 
-def drop_states(folder: Path, plan: Plan, finals: Mapping[Any, Sequence[str]]) -> None:
-    """Delete what judged runs would go on from: they are finished, and their best weights stay."""
+def delete_resume_states(folder: Path, plan: Plan, finals: Mapping[Any, Sequence[str]]) -> None:
+    """Delete the checkpoints that finished final runs would resume from, and keep their best weights."""
     for key in {key for keys in finals.values() for key in keys}:
         checkpoints = folder / plan.nodes[key].folder / "checkpoints"
         if (checkpoints / "best.safetensors").is_file():

@@ -1,4 +1,4 @@
-"""What the stages with labels share: labelled images, a trainer for several tasks, validation, and the final scores."""
+"""Steps of the stages that train tasks: feed, objective, balancing, training with validation, final scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.run import Run
@@ -18,10 +19,10 @@ from vision_mtl.evaluation.calibration import fit_temperature
 from vision_mtl.evaluation.predictions import TaskPredictions, goodness, predict_split, task_scores
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
-from vision_mtl.recipes.fit import fit, resume
-from vision_mtl.recipes.labels import Labelled
-from vision_mtl.recipes.repair import share_of_batch
-from vision_mtl.recipes.run_warnings import rank_action, warn_of_few, warn_of_starved
+from vision_mtl.recipes.fit import Action, fit, resume
+from vision_mtl.recipes.labels import LabelledTasks
+from vision_mtl.recipes.repair import images_per_process
+from vision_mtl.recipes.run_warnings import rank_action, warn_about_small_tasks, warn_about_starved_tasks
 from vision_mtl.training.balancing.build import make_balancing
 from vision_mtl.training.balancing.contract import Balancing, LossTerm
 from vision_mtl.training.balancing.options import Balance
@@ -30,14 +31,17 @@ from vision_mtl.training.best import ALL, Best
 from vision_mtl.training.joint import JointFeed
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.mixing import Mixing
+from vision_mtl.training.objective import Feed
 from vision_mtl.training.options import Optim, Track
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
 from vision_mtl.training.tracking import Tracker
 
+TaskTrainer = Trainer[Any]  # of `TaskObjective` or `JointObjective`
+
 
 def build_feed(
-    labelled: Labelled,
+    labelled: LabelledTasks,
     optim: Optim,
     accelerator: Accelerator,
     seed: int,
@@ -46,18 +50,31 @@ def build_feed(
     mixing: Mixing | None = None,
     num_workers: int = 0,
 ) -> TaskFeed:
-    """Augmented batches that mix the tasks."""
-    share = share_of_batch(optim, accelerator.num_processes)
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
-    batches = TaskBatches(labelled.train, share, seed, temperature=temperature, **place)
+    """Return this process's augmented batches, which mix the tasks."""
+    batches = TaskBatches(
+        labelled.train,
+        images_per_process(optim, accelerator.num_processes),
+        seed,
+        temperature=temperature,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
     pin = accelerator.device.type == "cuda"
     loader = TaskLoader(labelled.pool, labelled.tasks, batches, seed, num_workers, pin)
-    on = mixing is not None and (mixing.mixup_alpha or mixing.cutmix_alpha)
-    return TaskFeed(loader, accelerator.device, mixing if on else None)
+    mixes = mixing is not None and (mixing.mixup_alpha or mixing.cutmix_alpha)
+    return TaskFeed(loader, accelerator.device, mixing if mixes else None)
 
 
-def build_objective(labelled: Labelled) -> TaskObjective:
-    """The tasks' losses; class weights and units come from the labels that are trained on."""
+def task_feed(feed: Feed) -> TaskFeed:
+    """Return the feed of tasks, which a joint feed contains; raise `TypeError` for a feed without one."""
+    found = feed.members["tasks"] if isinstance(feed, JointFeed) else feed
+    if not isinstance(found, TaskFeed):
+        raise TypeError(f"a feed of tasks is needed; found {type(found).__name__}.")
+    return found
+
+
+def build_objective(labelled: LabelledTasks) -> TaskObjective:
+    """Return the tasks' losses; class weights and units come from the labels to train on."""
     targets = {name: labelled.pool.targets[name] for name in labelled.tasks}
     return TaskObjective(task_losses(labelled.tasks, targets, labelled.train_rows))
 
@@ -65,27 +82,27 @@ def build_objective(labelled: Labelled) -> TaskObjective:
 def build_balancing(
     options: Balance, model: SharedModel, tasks: Mapping[str, Task], others: Sequence[str] = ()
 ) -> Balancing:
-    """What makes one gradient of the tasks' losses, and of `others` without a weight of their own."""
-    # none is called a regression: a task's is half the squared error, which holds the half of Kendall's eq. 7 already
-    objectives = [LossTerm(name=name, weight=task.weight) for name, task in tasks.items()]
-    objectives += [LossTerm(name=name) for name in others]
+    """Return the balancing of the tasks' losses and of the losses `others`, which have weight 1."""
+    # no term is marked as regression: that loss is half the squared error, so it has the half of Kendall's eq. 7
+    terms = [LossTerm(name=name, weight=task.weight) for name, task in tasks.items()]
+    terms += [LossTerm(name=name) for name in others]
     shared = shared_parameters(model.backbone, options.shared)
     rest = other_parameters(model, shared)
-    return make_balancing(options.name, objectives, shared, rest, options.kwargs, options.conflicts_every_steps)
+    return make_balancing(options.name, terms, shared, rest, options.kwargs, options.conflicts_every_steps)
 
 
 @dataclass
 class Validation:
-    """Scores the tasks on validation images now and then, and keeps the best weights."""
+    """An action that scores the tasks on validation images, logs the scores and keeps the best weights."""
 
-    trainer: Trainer
-    labelled: Labelled
+    trainer: TaskTrainer
+    labelled: LabelledTasks
     best: Best
     description: dict[str, Any]
     memory: dict[str, Any]
 
     def __call__(self, progress: Progress, tracker: Tracker) -> None:
-        """Score, log, keep."""
+        """Score the tasks, log the scores, keep the weights if they are the best."""
         scores = self.scores()
         if not scores:
             return
@@ -97,21 +114,23 @@ class Validation:
         tracker.scalars(progress.step, {f"validation/{task}": score for task, score in scores.items()})
 
     def epochs(self) -> dict[str, float]:
-        """Task -> how often its labelled images have been seen, on average, drawn for it or for another task."""
-        feed = self.trainer.feed
-        feed = feed.members["tasks"] if isinstance(feed, JointFeed) else feed
+        """Return how often each task's labelled images have been seen on average, drawn for this or another task."""
+        feed = task_feed(self.trainer.feed)
         seen = self.trainer.progress.step * feed.images_per_step
         return {task: seen * feed.share(task) / len(rows) for task, rows in self.labelled.train.items()}
 
     def scores(self) -> dict[str, float]:
-        """Task -> how good its answers are on validation images, by `evaluation.predictions.goodness`."""
+        """Return each task's score on validation images, as `evaluation.predictions.goodness` measures it."""
         model, autocast = self.trainer.scored_model, self.trainer.accelerator.autocast
         found = predict_split(model, self.labelled.pool, "val", list(self.labelled.tasks), autocast)
         return {task: goodness(predictions) for task, predictions in found.items()}
 
 
 def finish(run: Run, validation: Validation) -> SharedModel:
-    """The network that the run is judged by: the best weights of all tasks together, calibrated, kept in its file."""
+    """Load the best weights over all tasks, calibrate them, save them, and return the model to score.
+
+    Without validation images, the last weights are kept, with a warning.
+    """
     trainer, best = validation.trainer, validation.best
     model = trainer.scored_model
     if ALL in best.scores:
@@ -127,16 +146,19 @@ def finish(run: Run, validation: Validation) -> SharedModel:
     return model
 
 
-def calibrate(model: SharedModel, pool: Pool, tasks: Sequence[str], trainer: Trainer) -> None:
+def calibrate(model: SharedModel, pool: Pool, tasks: Sequence[str], trainer: TaskTrainer) -> None:
     """Fit each classifier's temperature on validation images."""
     for task, found in predict_split(model, pool, "val", tasks, trainer.accelerator.autocast).items():
         if found.kind.classifies_images:
-            temperature = fit_temperature(found.kind, found.outputs, found.target.gather(found.indices))
-            model.task_head(task).temperature.fill_(temperature)
+            temperature = model.task_head(task).temperature
+            assert isinstance(temperature, Tensor)
+            temperature.fill_(fit_temperature(found.kind, found.outputs, found.target.gather(found.indices)))
 
 
-def scores_of(model: SharedModel, pool: Pool, found: Mapping[str, TaskPredictions]) -> dict[str, dict[str, Any]]:
-    """Task -> metric -> score, in the form of `result.json`."""
+def score_predictions(
+    model: SharedModel, pool: Pool, found: Mapping[str, TaskPredictions]
+) -> dict[str, dict[str, Any]]:
+    """Return task -> metric -> score, as `result.json` has it."""
     return {
         task: {
             metric: score.to_json()
@@ -153,26 +175,26 @@ def scores_of(model: SharedModel, pool: Pool, found: Mapping[str, TaskPrediction
 def train_tasks(
     config: RunConfig,
     run: Run,
-    trainer: Trainer,
+    trainer: TaskTrainer,
     track: Track,
-    labelled: Labelled,
+    labelled: LabelledTasks,
     num_evaluations: int,
     keep_best_per_task: bool,
 ) -> Validation:
-    """Fit the trainer, going on from a checkpoint if there is one; returns its validation, which holds the best."""
+    """Train to the end, from a checkpoint if there is one; return the validation, which has the best weights."""
     description = build.describe_model(config, trainer.model, labelled.pool)
-    warn_of_few(run, labelled.pool, trainer.feed, list(labelled.tasks))
+    warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks))
     memory: dict[str, Any] = {"best": {}}
     best = Best(run.checkpoints, keep_best_per_task)
     validation = Validation(trainer, labelled, best, description, memory)
     resume(trainer, run, memory, config)
     if best.restore(memory["best"], run.is_main):
-        run.warn("weights of the best evaluation were lost with a checkpoint; the best is chosen anew from here on.")
+        run.warn("the best weights were lost with a checkpoint; they are chosen again from here on.")
     memory["best"] = best.scores
     try:
-        actions = [(num_evaluations, validation), (1, rank_action(trainer, labelled.pool))]
+        actions: list[Action] = [(num_evaluations, validation), (1, rank_action(trainer, labelled.pool))]
         fit(run, trainer, track, description, memory, actions, best.commit)
     finally:
         trainer.feed.close()
-    warn_of_starved(run, validation.epochs())
+    warn_about_starved_tasks(run, validation.epochs())
     return validation

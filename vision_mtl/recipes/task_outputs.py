@@ -1,4 +1,4 @@
-"""What a stage with labels leaves behind: scores by task, figures, and a table by class."""
+"""Outputs of the stages that train tasks: scores by task, predictions for test images, figures, tables by class."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.recipes.labels import Labelled
-from vision_mtl.recipes.supervised import Validation, calibrate, scores_of
+from vision_mtl.recipes.labels import LabelledTasks
+from vision_mtl.recipes.supervised import TaskTrainer, Validation, calibrate, score_predictions
 from vision_mtl.training.balancing.conflicts import cosines_over_steps
 from vision_mtl.training.best import ALL
-from vision_mtl.training.loop import Trainer
 from vision_mtl.viz.conflicts import conflicts_figure
 from vision_mtl.viz.curves import curves_figure
 from vision_mtl.viz.probes import confusion_figure, scores_figure
 
-METHODS = {"shared": "tasks", "alone": "single"}  # name in the figure -> key of the metrics
+METHODS = {"shared": "tasks", "single-task": "single"}  # name in the figure -> key of the metrics
 
 
 def run_metrics(
     model: SharedModel,
-    labelled: Labelled,
+    labelled: LabelledTasks,
     found: Mapping[str, TaskPredictions],
     validation: Validation,
-    trainer: Trainer,
+    trainer: TaskTrainer,
 ) -> dict[str, Any]:
-    """`tasks`, and `validation`: the mean goodness over tasks that the kept weights were chosen by, and their step."""
+    """Return `tasks`, and `validation`: the validation score and the step of the kept weights."""
     chosen = validation.best.scores.get(ALL)
     return {
         "tasks": task_metrics(model, labelled, found, validation, trainer),
@@ -42,14 +41,14 @@ def run_metrics(
 
 def task_metrics(
     model: SharedModel,
-    labelled: Labelled,
+    labelled: LabelledTasks,
     found: Mapping[str, TaskPredictions],
     validation: Validation,
-    trainer: Trainer,
+    trainer: TaskTrainer,
 ) -> dict[str, dict[str, Any]]:
-    """Task -> its scores on the test images, how many labels it had, and what its own best epoch would have scored."""
+    """Return each task's test scores, its number of labels, and the test scores of its own best weights."""
     epochs = validation.epochs()
-    scores = scores_of(model, labelled.pool, found)
+    scores = score_predictions(model, labelled.pool, found)
     own = best_epochs(model, labelled, validation, trainer)
     return {
         task: {
@@ -64,11 +63,11 @@ def task_metrics(
 
 
 def best_epochs(
-    model: SharedModel, labelled: Labelled, validation: Validation, trainer: Trainer
+    model: SharedModel, labelled: LabelledTasks, validation: Validation, trainer: TaskTrainer
 ) -> dict[str, dict[str, Any]]:
-    """Task -> its test scores with the weights of its own best evaluation, whose step is named.
+    """Return each task's test scores with the weights of its own best evaluation, and that evaluation's step.
 
-    Leaves the model as it was.
+    The model's weights are restored afterwards.
     """
     best, kept, found = validation.best, {k: v.clone() for k, v in model.state_dict().items()}, {}
     for task in labelled.tasks:
@@ -76,19 +75,19 @@ def best_epochs(
             best.load(model, task)
             calibrate(model, labelled.pool, [task], trainer)
             own = predict_split(model, labelled.pool, "test", [task], trainer.accelerator.autocast)
-            found[task] = {"step": int(best.scores[task]["step"]), **scores_of(model, labelled.pool, own)[task]}
+            found[task] = {"step": int(best.scores[task]["step"]), **score_predictions(model, labelled.pool, own)[task]}
     model.load_state_dict(kept)
     return found
 
 
-def write_judged(run: Run, labelled: Labelled, found: Mapping[str, TaskPredictions]) -> None:
-    """`test_instances.parquet`: every answer for a test image beside the truth."""
+def write_test_instances(run: Run, labelled: LabelledTasks, found: Mapping[str, TaskPredictions]) -> None:
+    """Write `test_instances.parquet`: every prediction for a test image, and its label."""
     if run.is_main:
-        judged = [_judged(task, labelled.records[task]["requested"], own) for task, own in found.items()]
-        write_instances(run.folder, labelled.pool, judged)
+        scores = [_instance_scores(task, labelled.records[task]["requested"], own) for task, own in found.items()]
+        write_instances(run.folder, labelled.pool, scores)
 
 
-def _judged(task: str, fraction: float, found: TaskPredictions) -> InstanceScores:
+def _instance_scores(task: str, fraction: float, found: TaskPredictions) -> InstanceScores:
     classes: dict[str, Any] = {}
     if found.kind.one_class:
         classes = {"true": found.values, "said": found.decisions()}
@@ -98,7 +97,7 @@ def _judged(task: str, fraction: float, found: TaskPredictions) -> InstanceScore
 def write_figures(
     run: Run, model: SharedModel, pool: Pool, found: Mapping[str, TaskPredictions], metrics: Mapping[str, Any]
 ) -> None:
-    """Confusion matrices and class tables, scores beside single-task ones, curves, conflicts."""
+    """Draw curves, conflicts, scores and confusion matrices; write a table of classes for each task."""
     if not run.is_main:
         return
     records = run.records()
@@ -123,7 +122,7 @@ def write_figures(
 
 
 def score_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """A figure for each headline metric: the shared network, and single-task ones where they were trained."""
+    """Return a figure per headline metric, with the shared network and, if trained, the single-task networks."""
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for task, scores in metrics["tasks"].items():
         metric = label_kind(scores["kind"]).headline

@@ -1,4 +1,4 @@
-"""The data of a config: decode, verify, count and show it; write it as shards; or delete the stores."""
+"""Decode, check and count the images of a config; write them as shards, or delete the stores."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from vision_mtl.core.run import Run
 @STAGES.register("data")
 @dataclass(frozen=True, kw_only=True)
 class PrepareData(Stage):
-    """Prepare the store and report on it."""
+    """Fill the store, print how many images each source and task has, draw a contact sheet of each source.
+
+    With `data.clean`, delete the stores instead.
+    """
 
     sections: ClassVar = ("data", "tasks")
     results: ClassVar = (("figures", "a contact sheet of each source"),)
 
     channels: int = 3
-    """1 grey, 3 colour: what the images are stored as."""
+    """Channels of the stored images. 1: grey; 3: colour."""
     num_pictures: int = 40
     """Pictures of each source on its contact sheet."""
     to_shards: str | None = None
-    """New folder that the one source given is written to as WebDataset shards; read them back with wds/FOLDER/*.tar."""
+    """New folder for WebDataset shards of the one given source; read them back with wds/FOLDER/*.tar. null: none."""
     shard_mb: float = 256.0
-    """Largest shard, in MB of 1e6 bytes."""
+    """Size limit of a shard, in MB (1e6 bytes), above 0."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.data.store import clean
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.data_summary import pack, show
+        from vision_mtl.recipes.data_summary import export_shards, print_summary
         from vision_mtl.viz.sheets import sheet_figure
 
         if not self.shard_mb > 0:
             raise UserError(f"data.shard_mb must be above 0; found {self.shard_mb}.")
-        options = config.data
-        if options.clean:
-            deleted = clean(Path(options.root).expanduser())
+        if config.data.clean:
+            deleted = clean(Path(config.data.root).expanduser())
             for folder, size in deleted:
                 run.show(f"deleted {folder} ({size / 1e6:.1f} MB)")
             run.show(f"{len(deleted)} stores deleted, {sum(size for _, size in deleted) / 1e6:.1f} MB freed")
             run.write_result("completed", data={"deleted": [str(folder) for folder, _ in deleted]})
             return
+
         pool = build.open_pool(config, run, channels=self.channels)
-        show(pool, run)
-        written = (
-            pack(config, run, pool, self.to_shards, self.channels, self.shard_mb)
-            if self.to_shards and run.is_main
-            else {}
-        )
+        print_summary(pool, run)
+        data = pool.summary()
+        if self.to_shards and run.is_main:
+            data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
         for number, source in enumerate(pool.sources):
             indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
             figure = sheet_figure(pool.gather(indices).permute(0, 2, 3, 1).numpy(), f"{source}, training images")
             figure.savefig(run.figures / f"{number:02d}-{source.replace('/', '-')[:60]}.png", dpi=120)
-        run.write_result("completed", data=pool.summary() | written)
+        run.write_result("completed", data=data)

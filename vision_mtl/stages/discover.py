@@ -1,8 +1,10 @@
-"""Discovery: which damage can be repaired, which is worth learning, and a selection for pretraining.
+"""Measure which damage a network learns to repair, and write a selection of it for pretraining.
 
-The images are split in two folds; a network fitted to one, on the mixture of all damages, is scored on the other, and
-the reverse. So every score is of an image that its network was not fitted to, and test images stay unseen. The same
-idea in one run, without verdicts, is `discover_online.py`."""
+By cross-fitting: the images are split into two folds. A network trained on one fold, on the mixture of all damages, is
+scored on the other fold, and the reverse. So no network scores an image that it was trained on, and test images stay
+unseen. With `discover.online`, one network is trained instead, and the damages are drawn by learning progress
+(`recipes/discovery_online.py`).
+"""
 
 from __future__ import annotations
 
@@ -19,31 +21,25 @@ from vision_mtl.study.roles import ArmRole
 @STAGES.register("discover")
 @dataclass(frozen=True, kw_only=True)
 class Discover(Stage):
-    """Fit a network to each fold (optim is for one), score it on the other, judge every damage, select."""
+    """Train a network on each fold, score it on the other, classify every damage, write the selection.
 
-    sections: ClassVar = (
-        "data",
-        "tasks",
-        "pretexts",
-        "backbone",
-        "decoder",
-        "optim",
-        "runtime",
-        "track",
-    )
+    `optim` is the budget of one network.
+    """
+
+    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
     defaults: ClassVar = {
         "pretexts.grid_mask.grid": [2, 3, 4, 6, 8],
         "pretexts.downsample.factor": [2, 4, 8],
         "optim.max_seconds": 110.0,
     }
     results: ClassVar = (
-        ("figures", "maps of skill, and what is repaired best and worst"),
-        ("selection.parquet", "what is worth learning"),
+        ("figures", "skill maps, best and worst repairs"),
+        ("selection.parquet", "the damage worth learning"),
     )
     next_commands: ClassVar = (
         (
             "--stage pretrain --selection {run}/selection.parquet --data.unlabelled {sources}",
-            "learn what is worth it",
+            "pretrain on the selection",
         ),
     )
     arm: ClassVar = ArmRole(
@@ -52,26 +48,26 @@ class Discover(Stage):
     )
 
     num_images: int = 60
-    """Images of each source that are scored, half in each fold, each under every damage."""
+    """Images of each source to score under every damage, half in each fold; 4 or more."""
     num_scorings: int = 4
-    """Times that skill is measured during training, evenly over it; 0: only at the end."""
+    """Measurements of skill during training, evenly spaced. 0: only at the end."""
     select: Literal["learnable", "top", "soft"] = "learnable"
-    """Weights of the selection: 1 for damage that is learnable in its source; 1 for the instances of most skill; or
-    each instance's own skill."""
+    """Weights of the selection. learnable: 1 for damage that is learnable in its source; top: 1 for the instances with
+    the highest skill; soft: each instance's skill."""
     select_by: Literal["skill", "progress"] = "skill"
-    """What top and soft go by; progress: skill gained in training."""
+    """Score that top and soft use. skill: at the end; progress: gained during training."""
     top_ratio: float = 0.25
-    """Share of all instances that select=top keeps."""
+    """Share of all instances that select=top keeps, in (0, 1]."""
     online: bool = False
-    """Instead, one run: a network on all training images whose damages are drawn as often as their learning progress
-    says. No verdicts; the options above are not for it, those below are for it alone."""
+    """Train one network on all training images instead, and draw damages by learning progress; no verdicts. The options
+    above then have no use, and those below are for it alone."""
     online_floor: float = 0.25
-    """Least weight of a damage, as a share of the mixture's own; 1: the mixture as it is. Lower follows progress more
-    closely, and what other damages teach then undoes what is hardly drawn."""
+    """Minimum weight of a damage, as a share of its weight in the mixture, in (0, 1]. 1: the mixture unchanged. Lower
+    values follow progress more closely, but rarely drawn damages are forgotten."""
     online_updates: int = 20
-    """Times that the weights change, evenly over training."""
+    """Updates of the weights, evenly spaced over training."""
     online_images: int = 48
-    """Validation images, sources alike, that progress is measured on at each update."""
+    """Validation images that progress is measured on at each update, divided equally among sources."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.discovery.folds import FOLDS, sample_images, split_folds
@@ -82,50 +78,54 @@ class Discover(Stage):
         from vision_mtl.discovery.tables import build_tables
         from vision_mtl.recipes import build
         from vision_mtl.recipes.discovery import (
-            FEW,
+            NUM_CURVE_IMAGES,
             check_discovery,
+            discovery_images,
             fit_fold,
-            images_to_use,
             score_folds,
             skill_records,
-            suited_pretexts,
+            usable_pretexts,
             write_discovery,
         )
-        from vision_mtl.recipes.discovery_online import Online, check_mode, discover_online
-        from vision_mtl.recipes.discovery_outputs import about_selection, write_figures, write_files
+        from vision_mtl.recipes.discovery_online import OnlineOptions, check_mode, discover_online
+        from vision_mtl.recipes.discovery_outputs import describe_selection, write_figures, write_files
         from vision_mtl.recipes.repair import build_network, build_trainer
 
         check_mode(self, self.online)
         if self.online:
-            return discover_online(config, run, Online(self.online_floor, self.online_updates, self.online_images))
+            options = OnlineOptions(self.online_floor, self.online_updates, self.online_images)
+            return discover_online(config, run, options)
         check_discovery(config, self.num_images, self.top_ratio)
         accelerator = config.runtime.accelerator(config.device)
         pool = build.open_pool(config, run)
-        folds = split_folds(pool, images_to_use(config, pool), config.seed)
-        asked = [sample_images(pool, fold, math.ceil(self.num_images / 2)) for fold in folds]
-        pretexts = suited_pretexts(run, pool, build.build_pretexts(config), [*folds, *asked])
-        few = [sample_images(pool, indices, FEW) for indices in asked]
+        folds = split_folds(pool, discovery_images(config, pool), config.seed)
+        scored = [sample_images(pool, fold, math.ceil(self.num_images / 2)) for fold in folds]
+        pretexts = usable_pretexts(run, pool, build.build_pretexts(config), [*folds, *scored])
+        curve_images = [sample_images(pool, indices, NUM_CURVE_IMAGES) for indices in scored]
 
-        parts = [run.part(run.folder / f"fold-{name.lower()}") for name in FOLDS]
+        # train a network on each fold
+        fold_runs = [run.part(run.folder / f"fold-{name.lower()}") for name in FOLDS]
         trainers = []
-        for number, part in enumerate(parts):
-            run.say(f"fold {FOLDS[number]}: fitting to {len(folds[number]):,} images")
+        for number, fold_run in enumerate(fold_runs):
+            run.say(f"fold {FOLDS[number]}: training on {len(folds[number]):,} images")
             model = build_network(config, pretexts)
-            trainer = build_trainer(config, part, pool, folds[number], model, pretexts, accelerator)
-            fit_fold(config, part, pool, trainer, few[1 - number], self.num_scorings)
+            trainer = build_trainer(config, fold_run, pool, folds[number], model, pretexts, accelerator)
+            fit_fold(config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings)
             trainers.append(trainer)
-            run.warnings += [text for text in part.warnings if text not in run.warnings]
-        errors = score_folds(pool, folds, asked, trainers, run)
+            run.warnings += [text for text in fold_run.warnings if text not in run.warnings]
 
+        # score each on the other fold, and classify every damage
+        errors = score_folds(pool, folds, scored, trainers, run)
         tables = build_tables(pool, errors)
         instances = describe_instances(pool, errors, tables)
-        chosen = select_instances(
-            instances, about_selection(config, pool, pretexts), self.select, self.top_ratio, self.select_by
+        selection = select_instances(
+            instances, describe_selection(config, pool, pretexts), self.select, self.top_ratio, self.select_by
         )
-        if not chosen.columns["weight"].any():
+        if not selection.columns["weight"].any():
             run.warn(f"the selection is empty: no instance has a weight above 0 by discover.select={self.select}.")
-        course = skill_over_time([skill_records(part) for part in parts], few, errors)
-        write_files(run, tables, instances, {"selection": chosen, **controls(chosen)})
+        curve = skill_over_time([skill_records(fold_run) for fold_run in fold_runs], curve_images, errors)
+
+        write_files(run, tables, instances, {"selection": selection, **controls(selection)})
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
-        write_figures(run, networks, errors, tables, course)
-        write_discovery(run, parts, pool, trainers, {**tables.metrics(), "skill_over_time": course})
+        write_figures(run, networks, errors, tables, curve)
+        write_discovery(run, fold_runs, pool, trainers, {**tables.metrics(), "skill_over_time": curve})

@@ -1,4 +1,4 @@
-"""A local page: damage an image by hand, see it repaired, hear every head, find its nearest neighbours."""
+"""Serve a local page: damage an image by hand, see its repair, every head's prediction and its nearest neighbours."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from vision_mtl.core.run import Run
 @STAGES.register("explore")
 @dataclass(frozen=True, kw_only=True)
 class Explore(Stage):
-    """Restore the network, gather examples and neighbours where the run's data are there, serve until interrupted."""
+    """Restore the run's model, collect examples and neighbours if its data are available, serve until interrupted."""
 
     sections: ClassVar = ("data", "tasks", "runtime")
     inherits_images: ClassVar = True
     writes_run: ClassVar = False
 
     port: int = 0
-    """Of 127.0.0.1, where the page is; 0: any free one."""
+    """Port of the page on 127.0.0.1. 0: any free port."""
     split: str = "test"
-    """Which images of the run are offered as examples: train, val or test."""
+    """Split that the examples are from: train, val or test."""
     num_examples: int = 24
-    """Images offered, an equal share of each source."""
+    """Example images on the page, divided equally among sources; 0 or more."""
     num_neighbours: int = 6
-    """Nearest training images shown for each picture."""
+    """Nearest training images to show for each picture; 1 or more."""
     max_indexed: int = 1000
-    """Training images that neighbours are looked for among, at even steps."""
+    """Maximum number of training images to search for neighbours, evenly spaced."""
     repair_with: str | None = None
-    """Run or checkpoint whose heads repair; default: the run's own (a fine-tuned run has none)."""
+    """Run or checkpoint whose heads repair. null: the explored run (a fine-tuned run has no such heads)."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.data.source import SPLITS
         from vision_mtl.explorer.server import Server
         from vision_mtl.explorer.site import open_site
 
-        for name, value, least in (("num_examples", self.num_examples, 0), ("num_neighbours", self.num_neighbours, 1)):
-            if value < least:
-                raise UserError(f"explore.{name} must be {least} or more; found {value}.")
+        for name, value, minimum in (
+            ("num_examples", self.num_examples, 0),
+            ("num_neighbours", self.num_neighbours, 1),
+        ):
+            if value < minimum:
+                raise UserError(f"explore.{name} must be {minimum} or more; found {value}.")
         if self.split not in SPLITS:
             raise unknown("split", self.split, SPLITS)
         site = open_site(

@@ -1,4 +1,4 @@
-"""Backbone and multi-task model as files that need no vision_mtl: timm, ONNX, torch.export, and a model card."""
+"""Write backbone and multi-task model as files that need no vision_mtl: timm, ONNX, torch.export, and a model card."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from vision_mtl.core.run import Run
 @STAGES.register("export")
 @dataclass(frozen=True, kw_only=True)
 class Export(Stage):
-    """Restore the model, write each file and compare it to the model, describe them in a card.  Everything runs on the
-    CPU in float32, whatever `device` says: files must not depend on the machine."""
+    """Restore the model, write each file, compare its outputs with the model's, describe all files in a card.
+
+    Everything runs on the CPU in float32, whatever `device` says: the files must not depend on the machine.
+    """
 
     sections: ClassVar = ()
     results: ClassVar = (
-        ("MODEL_CARD.md", "what it is, and how each file is loaded"),
+        ("MODEL_CARD.md", "the model, and how to load each file"),
         ("backbone", "for timm"),
         ("model.onnx", "for onnxruntime"),
         ("model.pt2", "for PyTorch alone"),
     )
 
     onnx: bool = True
-    """Write model.onnx, the multi-task model for onnxruntime and others."""
+    """Write model.onnx, the multi-task model for onnxruntime and other ONNX runtimes."""
     torch_export: bool = True
     """Write model.pt2, the multi-task model for PyTorch without this project."""
 
@@ -51,16 +53,20 @@ class Export(Stage):
             return  # one process writes
         if not model.task_specs and (self.onnx or self.torch_export):
             run.say(f"{config.init_from} has no task heads: the exported model gives {FEATURES!r}, pooled.")
+
         about = describe_export(model, state)
         written = write_backbone(model.backbone, run.folder / "backbone", about["fit"])
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(TRACED, about["channels"], *about["image_size"], generator=generator)
         differences = {"timm": backbone_difference(model.backbone, run.folder / "backbone", images)}
-        graphs, found = write_graphs(InferenceModel(model).eval(), about, run.folder, self.onnx, self.torch_export)
+        graphs, graph_differences = write_graphs(
+            InferenceModel(model).eval(), about, run.folder, self.onnx, self.torch_export
+        )
         written += graphs
         card = run.folder / "MODEL_CARD.md"
         origin = read_origin(Path(config.init_from).expanduser())
         atomic_write_text(card, card_text(origin, state, about, [path.name for path in written]))
+
         sizes = {path.relative_to(run.folder).as_posix(): path.stat().st_size for path in [*written, card]}
-        metrics = {"files": sizes, "differences": differences | found}
+        metrics = {"files": sizes, "differences": differences | graph_differences}
         run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Supervised training of several tasks at once on one backbone, pretrained or not, beside single-task networks."""
+"""Train several tasks on one backbone, pretrained or random, and compare with single-task networks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ from vision_mtl.training.options import Optim
 @STAGES.register("finetune")
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Stage):
-    """Open the labels, build the model, train, choose on validation, score on the test images, compare, draw."""
+    """Train all tasks together, keep the best weights on validation images, score them on the test images.
 
-    sections: ClassVar = (
-        "data",
-        "tasks",
-        "backbone",
-        "decoder",
-        "optim",
-        "balance",
-        "runtime",
-        "track",
-    )
+    On request, train each task alone as well and measure what sharing the backbone gained or lost.
+    """
+
+    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
     inherits_images: ClassVar = True
     uses_unlabelled: ClassVar = False
     results: ClassVar = TASK_RESULTS
@@ -41,34 +35,35 @@ class Finetune(Stage):
     )
 
     label_fraction: float = 1.0
-    """Share of each task's training labels that is used, stratified by class."""
+    """Share of each task's training labels to use, in (0, 1], stratified by class."""
     temperature: float = 0.5
-    """A task's share of a batch is its number of images to this power: 1 by size, 0 all alike."""
+    """Exponent that gives a task its share of a batch from its number of images. 1: proportional; 0: equal shares."""
     num_evaluations: int = 10
-    """Times the tasks are scored on validation images, evenly over the run; the best counts."""
+    """Evaluations on validation images, evenly spaced over the run; the best weights are kept."""
     keep_best_per_task: bool = True
-    """Keep the weights of each task's own best evaluation as well."""
+    """Keep the weights of each task's best evaluation too."""
     freeze: Literal["none", "early", "all"] = "none"
-    """Of the backbone: early leaves its last stage to train."""
+    """Layers of the backbone to freeze. none: train all; early: all but the last stage; all: train only the heads."""
     drop_path_ratio: float = 0.0
-    """Stochastic depth: share of images that skip the deepest block; 0 suits small nets."""
+    """Stochastic depth: share of images that skip the deepest block, in [0, 1); 0 suits small networks."""
     mixup: float = 0.0
-    """Strength (alpha) of mixup between images of one task; 0: off, best for small sets."""
+    """Strength (alpha) of mixup between images of one task. 0: off, best for small sets."""
     cutmix: float = 0.0
-    """Strength (alpha) of CutMix, likewise."""
+    """Strength (alpha) of CutMix between images of one task. 0: off."""
     single_task: Literal["none", "same_images", "same_steps"] = "none"
-    """Train each task alone as well, to measure transfer: on as many labelled images of it as the shared network sees,
-    or for as many steps."""
+    """Single-task networks to train for comparison. none: no; same_images: on as many labelled images of the task as
+    the shared network sees; same_steps: for as many steps."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.evaluation.predictions import predict_split
         from vision_mtl.inference.restore import load_fitting_weights
         from vision_mtl.recipes import build
         from vision_mtl.recipes.fit import make_trainer, write_result
-        from vision_mtl.recipes.labels import Labelled, open_labels
+        from vision_mtl.recipes.labels import LabelledTasks, open_labels
         from vision_mtl.recipes.run_warnings import remember_images
-        from vision_mtl.recipes.single_task import transfer
+        from vision_mtl.recipes.single_task import measure_transfer
         from vision_mtl.recipes.supervised import (
+            TaskTrainer,
             Validation,
             build_balancing,
             build_feed,
@@ -76,53 +71,52 @@ class Finetune(Stage):
             finish,
             train_tasks,
         )
-        from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_judged
-        from vision_mtl.training.loop import Trainer
+        from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_test_instances
         from vision_mtl.training.mixing import Mixing
 
-        optim, track = config.optim, config.track
         accelerator = config.runtime.accelerator(config.device)
         pool = build.open_pool(config, run)
         labelled = open_labels(config, run, pool, self.label_fraction)
         remember_images(run, pool, labelled.train_indices, config.init_from)
         mixing = Mixing(mixup_alpha=self.mixup, cutmix_alpha=self.cutmix)
 
-        def trainer_of(tasks: Labelled, fitted: Optim) -> Trainer:
+        def build_trainer(trained: LabelledTasks, optim: Optim) -> TaskTrainer:
             torch.manual_seed(config.seed)
             model = build.build_task_model(
-                config, tasks.pool, list(tasks.tasks), tasks.train_rows, self.drop_path_ratio
+                config, trained.pool, list(trained.tasks), trained.train_rows, self.drop_path_ratio
             )
             if config.start:
                 load_fitting_weights(model, config.start)
             build.freeze_backbone(model, self.freeze)
             feed = build_feed(
-                tasks,
-                fitted,
+                trained,
+                optim,
                 accelerator,
                 config.seed,
                 temperature=self.temperature,
                 mixing=mixing,
                 num_workers=config.data.num_workers,
             )
-            # a task alone has nobody to agree with: its own network is fitted to its loss
-            alone = tasks is not labelled
-            balancing = None if alone else build_balancing(config.balance, model, tasks.tasks)
-            trainer = make_trainer(config, accelerator, model, build_objective(tasks), feed, balancing, fitted)
-            return trainer
+            # a single-task network has one loss, so there is nothing to balance
+            balancing = build_balancing(config.balance, model, trained.tasks) if trained is labelled else None
+            return make_trainer(config, accelerator, model, build_objective(trained), feed, balancing, optim)
 
-        trainer = trainer_of(labelled, optim)
-        validation = train_tasks(config, run, trainer, track, labelled, self.num_evaluations, self.keep_best_per_task)
+        def train_alone(task_run: Run, trainer: TaskTrainer, task: LabelledTasks) -> Validation:
+            track = replace(config.track, tensorboard=False)
+            return train_tasks(config, task_run, trainer, track, task, self.num_evaluations, False)
+
+        trainer = build_trainer(labelled, config.optim)
+        validation = train_tasks(
+            config, run, trainer, config.track, labelled, self.num_evaluations, self.keep_best_per_task
+        )
         model = finish(run, validation)
-        found = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
-        metrics = run_metrics(model, labelled, found, validation, trainer)
+
+        predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
+        metrics = run_metrics(model, labelled, predictions, validation, trainer)
         if self.single_task != "none":
-
-            def train_alone(part: Run, alone: Trainer, own: Labelled) -> Validation:
-                return train_tasks(
-                    config, part, alone, replace(track, tensorboard=False), own, self.num_evaluations, False
-                )
-
-            metrics |= transfer(run, labelled, found, trainer, trainer_of, train_alone, self.single_task)
-        write_judged(run, labelled, found)
-        write_figures(run, model, pool, found, metrics)
+            metrics |= measure_transfer(
+                run, labelled, predictions, trainer, build_trainer, train_alone, self.single_task
+            )
+        write_test_instances(run, labelled, predictions)
+        write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -1,4 +1,4 @@
-"""Every head's answer for image files, folders or standard input: CSV, JSON, masks and a contact sheet."""
+"""Write every head's prediction for image files, folders or standard input: CSV, JSON, masks and a contact sheet."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from vision_mtl.core.run import Run
 @STAGES.register("predict")
 @dataclass(frozen=True, kw_only=True)
 class Predict(Stage):
-    """Restore the model, find the images, answer batch by batch into the files, then show what was said."""
+    """Restore the model, find the images, predict and write them batch by batch, print the first predictions."""
 
     sections: ClassVar = ("runtime",)
     results: ClassVar = (
-        ("predictions.csv", "a row an image"),
+        ("predictions.csv", "one row per image"),
         ("predictions.json", "the same with all probabilities"),
         ("figures/predictions.png", "a contact sheet"),
     )
 
     images: list[str] | None = None
-    """Image files, folders, globs, or - for one encoded image on standard input."""
+    """Image files, folders or globs; - reads one encoded image from standard input."""
     batch_size: int = 64
-    """Images decoded and answered at a time; two batches are in memory."""
+    """Images to decode and predict at a time, 1 or more; two batches are in memory."""
     num_workers: int = 0
-    """Threads that decode; 0: one a core."""
+    """Decoding threads. 0: one per core."""
     num_pictures: int = 20
-    """Pictures on the contact sheet, at even steps through the images; 0: no sheet."""
+    """Pictures on the contact sheet, evenly spaced over the images. 0: no sheet."""
     skip_unreadable: bool = False
-    """Leave out files that cannot be decoded instead of ending with their list."""
+    """Skip files that cannot be decoded, with a warning; without it, they are an error that lists them."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.inference.image_files import Frame, decoded_batches, find_inputs, require_counts
         from vision_mtl.inference.prediction_files import PredictionFiles, task_outputs
         from vision_mtl.inference.predictor import Predictor
-        from vision_mtl.recipes.prediction import Asked, open_heads
+        from vision_mtl.recipes.prediction import PredictionReport, open_heads
 
         require_counts(
             batch_size=(self.batch_size, 1), num_workers=(self.num_workers, 0), num_pictures=(self.num_pictures, 0)
@@ -47,13 +47,13 @@ class Predict(Stage):
             raise UserError("predict needs images: give --predict.images PATH, for example a folder, or - for a pipe.")
         model, state = open_heads(config)
         if not run.is_main:
-            return  # one process writes, and answering needs no more
+            return  # one process predicts and writes
         files = find_inputs(self.images)
         frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
-        asked = Asked(run, task_outputs(model.task_specs, state), frame, files, self.num_pictures)
-        ask = Predictor(model, config.runtime, config.device)
-        with PredictionFiles(run.folder, asked.questions, frame.fit) as written, asked:
+        predictor = Predictor(model, config.runtime, config.device)
+        report = PredictionReport(run, task_outputs(model.task_specs, state), files, self.num_pictures)
+        with PredictionFiles(run.folder, report.outputs, frame.fit) as output_files, report:
             for batch in decoded_batches(files, frame, self.batch_size, self.num_workers):
-                asked.answer(batch, ask, written)
-        asked.show()
-        asked.finish(self.skip_unreadable, written.count)
+                report.predict_batch(batch, predictor, output_files)
+        report.show()
+        report.write_result(self.skip_unreadable, output_files.count)

@@ -1,4 +1,4 @@
-"""Self-supervised pretraining: repair damaged images, then score the repairs on images never trained on."""
+"""Self-supervised pretraining: repair damaged images, then score the repairs on held-out images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,9 @@ from vision_mtl.study.roles import ArmRole
 @STAGES.register("pretrain")
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Stage):
-    """Open the images, build the model, train, score on the test images, draw, write the result."""
+    """Train backbone, decoder and heads on the mixture of pretexts; score the repairs on the test images."""
 
-    sections: ClassVar = (
-        "data",
-        "tasks",
-        "pretexts",
-        "backbone",
-        "decoder",
-        "optim",
-        "runtime",
-        "track",
-    )
+    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
     results: ClassVar = (
         ("figures/repairs.png", "test images, damaged and repaired"),
         ("figures/curves.png", "losses over the run"),
@@ -37,18 +28,18 @@ class Pretrain(Stage):
     )
 
     selection: str | None = None
-    """Selection.parquet of a discover run: how often which damage of which image is drawn; --selection for short. Its
-    pretexts and their options are taken over."""
+    """Path of selection.parquet from a discover run (--selection for short): how often each damage of each image is
+    drawn. The run also takes its pretexts and their options. null: draw by the pretexts' weights."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.discovery.score import score_pretexts
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.fit import fit, resume, write_result
-        from vision_mtl.recipes.pretrain_outputs import draw, watch
-        from vision_mtl.recipes.repair import build_network, build_trainer, training_images
+        from vision_mtl.recipes.fit import fit, write_result
+        from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
+        from vision_mtl.recipes.repair import build_network, build_trainer, resume_repair, training_images
         from vision_mtl.recipes.run_warnings import remember_images
 
-        track, accelerator = config.track, config.runtime.accelerator(config.device)
+        accelerator = config.runtime.accelerator(config.device)
         pretexts = build.build_pretexts(config)
         model = build_network(config, pretexts)
         pool = build.open_pool(config, run)
@@ -56,21 +47,12 @@ class Pretrain(Stage):
         remember_images(run, pool, indices, config.init_from)
 
         trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, self.selection)
-        objective = trainer.objective
-        memory = {"chance": objective.chance_losses}
-        resume(trainer, run, memory, config)
-        objective.chance_losses = memory["chance"]
-        fit(
-            run,
-            trainer,
-            track,
-            build.describe_model(config, model, pool),
-            memory,
-            watch(trainer, pool, objective, track),
-        )
-        probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
+        memory = resume_repair(trainer, run, config)
+        description = build.describe_model(config, model, pool)
+        fit(run, trainer, config.track, description, memory, pretrain_actions(trainer, pool, config.track))
 
-        skills = score_pretexts(trainer.scored_model, pool, objective.mixture, trainer.accelerator.autocast)
+        probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
+        skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, accelerator.autocast)
         metrics = {**skills, "online": probes[-1] if probes else {}}
-        draw(run, trainer, pool, objective, metrics)
+        write_figures(run, trainer, pool, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -1,4 +1,4 @@
-"""Pictures of any images under any pretexts: original, damaged, repaired, error, from a pretrained run."""
+"""Draw images under any pretexts with a pretrained run: original, damaged, repaired, error."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from vision_mtl.core.run import Run
 @STAGES.register("reconstruct")
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Stage):
-    """Load the run's weights, score its pretexts, draw one figure for each and one of all."""
+    """Load the run's weights, score its pretexts, draw a figure for each and one of their skill."""
 
     sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "runtime")
     inherits_images: ClassVar = True
     results: ClassVar = (("figures", "a picture of each pretext"),)
 
     split: str = "test"
-    """Which images: train, val or test."""
+    """Split that the images are from: train, val or test."""
     num_images: int = 8
-    """Pictures a pretext."""
+    """Images in each pretext's figure."""
     score: bool = True
-    """Measure the skill on all images of the split as well."""
+    """Measure the skill on all images of the split too."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.discovery.score import score_pretexts
@@ -47,24 +47,19 @@ class Reconstruct(Stage):
         pool = build.open_pool(config, run)
         if len(pool.indices(self.split)) == 0:
             raise UserError(f"there is no image in split {self.split!r}; choose another with --reconstruct.split.")
-        mixture = Mixture(pretexts)
-        with torch.no_grad():
-            metrics = score_pretexts(model, pool, mixture, accelerator.autocast, self.split) if self.score else {}
-        for name in pretexts:
-            figure = repair_figure(
-                model,
-                pool,
-                Mixture({name: pretexts[name]}),
-                self.split,
-                metrics.get("skill", {}),
-                num_images=self.num_images,
-            )
+
+        metrics = {}
+        if self.score:
+            with torch.no_grad():
+                metrics = score_pretexts(model, pool, Mixture(pretexts), accelerator.autocast, self.split)
+        for name, pretext in pretexts.items():
+            mixture, skill = Mixture({name: pretext}), metrics.get("skill", {})
+            figure = repair_figure(model, pool, mixture, self.split, skill, num_images=self.num_images)
             if figure is None:
                 run.warn(f"no picture of {name}: no image of split {self.split!r} suits it.")
             else:
                 figure.savefig(run.figures / f"{name}.png", dpi=150)
-        if (
-            figure := skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {}))
-        ) is not None:
+        figure = skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {}))
+        if figure is not None:
             figure.savefig(run.figures / "skill.png", dpi=150)
         run.write_result("completed", metrics=metrics, data=pool.summary())

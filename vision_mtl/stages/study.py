@@ -1,7 +1,8 @@
-"""Study: arms, seeds and label fractions -> paired differences with intervals, and a report of what helped.
+"""Run arms x seeds x label fractions, and report paired differences with intervals: what helped, and by how much.
 
-An arm is a list of stages with options. Equal runs of several arms are run once; whatever is finished stays so, and the
-same command goes on. The test images of a run are read once, at its end; validation images choose everything else."""
+An arm is a list of stages with options. Runs that several arms have in common are run once. The same command resumes:
+finished runs are kept. Each run reads its test images once, at its end; every choice is made on validation images.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ from vision_mtl.core.run import Run
 @STAGES.register("study")
 @dataclass(frozen=True, kw_only=True)
 class Study(Stage):
-    """Plan, say what can be seen, run, compare, report."""
+    """Plan the runs, report what the design can detect, run them, compare the arms, write the report."""
 
     sections: ClassVar = ("data", "tasks", "backbone", "decoder", "runtime", "track")
-    # its runs are many: each has a core, and keeps little
+    # many runs at a time: each gets one core and keeps few files
     defaults: ClassVar = {
         "runtime.num_threads": 1,
         "track.num_probes": 0,
@@ -35,36 +36,37 @@ class Study(Stage):
     results: ClassVar = (("report.html", "the report, with figures"), ("report.md", "the same as text"))
 
     question: str = "Does self-supervised pretraining help where labels are few?"
-    """The report's title."""
+    """Question that the study answers, printed below the report's title."""
     arms: dict[str, Any] = field(default_factory=dict)
-    """Arm -> its stages, or a mapping of stages, extends, note, options by stage, separate, seed_offset and grid; none:
-    labelled_only and pretrained."""
+    """Arms by name, each a list of stages or a mapping of stages, extends, note, options by stage, separate,
+    seed_offset and grid. Empty: labelled_only (finetune) and pretrained (pretrain, then finetune)."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Stage -> options of that stage in every arm, as in a config of its own."""
+    """Options by stage, for that stage in every arm, as in a config file."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    """Every arm is run with each; --seed is added to them."""
+    """Seeds that every arm is run with; --seed is added to each."""
     fractions: list[float] = field(default_factory=lambda: [0.1])
-    """Shares of the training labels, nested, each its own comparison."""
+    """Shares of the training labels, each in (0, 1] and compared separately; smaller subsets lie within larger ones."""
     compare: list[str] = field(default_factory=list)
-    """Comparisons as "ARM - BASELINE"; none: every arm minus the first."""
+    """Comparisons as "ARM - BASELINE". Empty: every arm minus the first."""
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
-    """Of tasks with classes; others keep their own."""
+    """Metric of tasks with classes; other tasks have their own. accuracy: share of correct images; balanced_accuracy:
+    the mean over classes."""
     guard_skew: bool = False
     """Widen intervals where differences over seeds are skewed (docs/statistics.md)."""
     num_tuning_seeds: int = 1
-    """Seeds, other than those compared, on which an arm's grid is searched."""
+    """Seeds to search an arm's grid with, 1 or more; they are not among the compared seeds."""
     expected_std: float = 0.02
-    """Of paired differences over seeds, for what is said before the runs to be detectable."""
+    """Expected standard deviation of paired differences over seeds, to report the detectable difference beforehand."""
     share: bool = True
-    """Run once what several arms have in common; false: each arm on its own."""
+    """Run once what several arms have in common. false: run each arm separately."""
     num_jobs: int = 0
-    """Runs at a time; 0: one a core, or a single one where they train on a GPU."""
+    """Runs at a time. 0: one per core, or one if they train on a GPU."""
     backend: Literal["loky", "dask", "ray"] = "loky"
-    """Who runs them: this machine, or a cluster that sees its folders."""
+    """Scheduler of the runs. loky: this machine; dask, ray: a cluster whose machines share the file system."""
     address: str | None = None
-    """Of the dask scheduler or ray cluster; null: a local one is started."""
+    """Address of the dask scheduler or ray cluster. null: start a local one."""
     keep: Literal["best", "all"] = "best"
-    """Weights of judged runs: best leaves out what they would go on from."""
+    """Checkpoints of the compared runs to keep. best: the best weights; all: those to resume from as well."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.evaluation.families import family
@@ -73,68 +75,76 @@ class Study(Stage):
             DEFAULT_ARMS,
             arm_roles,
             check_study,
-            drop_states,
-            plan_finals,
+            collect_warnings,
+            delete_resume_states,
+            plan_final_runs,
             read_pairs,
+            report_plan,
             run_job,
-            run_warnings,
-            say_plan,
             trains_on_gpu,
         )
         from vision_mtl.recipes.study_options import composer
+        from vision_mtl.study.arms import read_arms
         from vision_mtl.study.collect import Collection, compare_arms, score_rows
-        from vision_mtl.study.design import before_the_runs
+        from vision_mtl.study.design import detectable_differences
         from vision_mtl.study.grid_search import Chosen, choose, plan_candidates, tuning_seeds
         from vision_mtl.study.plan import Plan
-        from vision_mtl.study.recipes import read_arms
         from vision_mtl.study.record import study_record
         from vision_mtl.study.report import write_report
         from vision_mtl.study.runner import Runner
 
+        # what to run
         start, roles = time.perf_counter(), arm_roles()
-        recipes = read_arms(self.arms or DEFAULT_ARMS, roles)
-        pairs = read_pairs(self.compare, list(recipes))
-        all_seeds = [config.seed + seed for seed in self.seeds]
-        check_study(config, all_seeds, self.fractions, self.options, self.num_tuning_seeds)
+        arms = read_arms(self.arms or DEFAULT_ARMS, roles)
+        pairs = read_pairs(self.compare, list(arms))
+        seeds = [config.seed + seed for seed in self.seeds]
+        check_study(config, seeds, self.fractions, self.options, self.num_tuning_seeds)
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
         plan = Plan(composer(config, self.options), config.section("tasks"), self.fractions, roles, self.share)
-        trials = plan_candidates(plan, recipes, self.fractions, tuning_seeds(all_seeds, self.num_tuning_seeds))
-        finals = plan_finals(plan, recipes, self.fractions, all_seeds, {}) if not trials else {}
-        before = before_the_runs(pool, pairs, self.fractions, len(all_seeds), self.expected_std)
-        say_plan(run, plan, before, len(all_seeds))
+        candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
+        finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
+        before = detectable_differences(pool, pairs, self.fractions, len(seeds), self.expected_std)
+        report_plan(run, plan, before, len(seeds))
 
-        width = self.num_jobs or (1 if trains_on_gpu(config.device) else 0)
-        runner = Runner(
-            run.folder.absolute(),
-            partial(run_job, launch=run.launch, plugins=loaded_plugins()),
-            width,
-            self.backend,
-            self.address,
-            run.speaker,
-        )
+        # run it, the grids first
+        num_jobs = self.num_jobs or (1 if trains_on_gpu(config.device) else 0)
+        job = partial(run_job, launch=run.launch, plugins=loaded_plugins())
+        runner = Runner(run.folder.absolute(), job, num_jobs, self.backend, self.address, run.speaker)
         chosen: Chosen = {}
-        if trials:
+        if candidates:
             run.say(f"searching the grids on validation images: {len(plan.nodes)} runs")
             runner.run(plan)
-            chosen = choose(plan, recipes, trials, runner.folder)
-            finals = plan_finals(plan, recipes, self.fractions, all_seeds, chosen)
+            chosen = choose(plan, arms, candidates, runner.folder)
+            finals = plan_final_runs(plan, arms, self.fractions, seeds, chosen)
         runner.run(plan)
         if self.keep == "best":
-            drop_states(runner.folder, plan, finals)
+            delete_resume_states(runner.folder, plan, finals)
 
-        collection = Collection(plan, finals, runner.folder, all_seeds, self.metric)
+        # compare the arms, and report
+        collection = Collection(plan, finals, runner.folder, seeds, self.metric)
         comparisons = family(compare_arms(collection, pairs, self.fractions, self.guard_skew)) if pairs else []
-        scores = score_rows(collection, list(recipes), self.fractions, self.guard_skew)
+        scores = score_rows(collection, list(arms), self.fractions, self.guard_skew)
         asked = {
             "name": run.folder.name,
             "question": self.question,
-            "seeds": all_seeds,
+            "seeds": seeds,
             "fractions": self.fractions,
             "metric": self.metric,
         }
-        found = {"chosen": chosen, "scores": scores, "comparisons": comparisons, "before": before}
-        record = study_record(asked, config.tasks, pool, recipes, plan, runner, **found)
-        record |= {"warnings": [*run.warnings, *run_warnings(record["runs"], run.warnings)], "config": config.to_yaml()}
+        record = study_record(
+            asked,
+            list(config.tasks),
+            pool,
+            arms,
+            plan,
+            runner,
+            chosen=chosen,
+            scores=scores,
+            comparisons=comparisons,
+            before=before,
+        )
+        record["warnings"] = [*run.warnings, *collect_warnings(record["runs"], run.warnings)]
+        record["config"] = config.to_yaml()
         atomic_write_json(run.folder / "study.json", record)
         write_report(record, run.folder)
         metrics = {"comparisons": comparisons, "scores": scores, "cost": record["cost"]}

@@ -1,4 +1,4 @@
-"""Many runs of several arms, over seeds and shares of the labels, and what they say together."""
+"""Studies: many runs of several arms, over seeds and label fractions, compared in a report."""
 
 from vision_mtl.core.callable_package import make_callable
 

@@ -1,7 +1,7 @@
-"""From finished runs to what was asked: every arm's scores and the paired comparisons, at each task and label fraction.
+"""Every arm's scores and the paired comparisons, by task and label fraction, from the finished runs of a study.
 
-Runs are paired by the test images' identities and by seed; a study whose arms were judged on different images is an
-error, never an intersection.
+Runs are paired by seed and by test image. Arms that were scored on different test images are an error; their
+intersection is never taken.
 """
 # S seeds, n test images of a task
 
@@ -23,55 +23,51 @@ from vision_mtl.evaluation.statistics import expected_agreement
 from vision_mtl.study.plan import Plan
 
 Metric = Literal["accuracy", "balanced_accuracy"]
-Finals = Mapping[tuple[str, float, int], Sequence[str]]  # arm, fraction, seed -> keys of the runs it is judged by
+Finals = Mapping[tuple[str, float, int], Sequence[str]]  # arm, fraction, seed -> keys of the runs that score it
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One arm on one task at one fraction: `values` (S, n), the images' names and clusters (n,), rows by seed."""
+class ArmValues:
+    """One arm on one task at one fraction: `values` (S, n), the images' identities and clusters (n,), seeds' tables."""
 
     values: np.ndarray
     identities: np.ndarray
     clusters: np.ndarray
-    rows: list[InstanceTable]
+    tables: list[InstanceTable]
 
 
 class Collection:
-    """The judged images of a study's runs, each file read once."""
+    """The values of test images in a study's runs; each file is read once."""
 
     def __init__(self, plan: Plan, finals: Finals, folder: Path, seeds: Sequence[int], metric: Metric) -> None:
         self.plan, self.finals, self.folder, self.seeds, self.metric = plan, finals, folder, seeds, metric
         self._read: dict[str, InstanceTable] = {}
-        self._samples: dict[tuple[str, float, str], Sample | None] = {}
+        self._values: dict[tuple[str, float, str], ArmValues | None] = {}
 
     def tasks_of(self, arm: str, fraction: float) -> list[str]:
-        """The tasks that the arm is judged on."""
+        """Return the tasks that the arm is scored on."""
         keys = self.finals[arm, fraction, self.seeds[0]]
         return list(dict.fromkeys(task for key in keys for task in self.plan.nodes[key].options["tasks"]))
 
-    def sample(self, arm: str, fraction: float, task: str) -> Sample | None:
-        """The arm's values, or None where it has no test image of the task."""
+    def values(self, arm: str, fraction: float, task: str) -> ArmValues | None:
+        """Return the arm's values, or None if it has no test image of the task."""
         key = arm, fraction, task
-        if key not in self._samples:
-            self._samples[key] = self._sample(*key)
-        return self._samples[key]
+        if key not in self._values:
+            self._values[key] = self._read_values(*key)
+        return self._values[key]
 
-    def _sample(self, arm: str, fraction: float, task: str) -> Sample | None:
-        found = [self._of(arm, fraction, seed, task) for seed in self.seeds]
+    def _read_values(self, arm: str, fraction: float, task: str) -> ArmValues | None:
+        found = [self._table(arm, fraction, seed, task) for seed in self.seeds]
         if not len(found[0]):
             return None
         for seed, one in zip(self.seeds, found, strict=True):
             _check_paired(found[0], one, f"arm {arm}, task {task}, seeds {self.seeds[0]} and {seed}")
-        links = [one.columns["cluster"] for one in found]
-        return Sample(
-            np.stack([self._values(one) for one in found]),
-            found[0].columns["identity"],
-            units(links),
-            found,
-        )
+        clusters = units([one.columns["cluster"] for one in found])
+        values = np.stack([self._image_values(one) for one in found])
+        return ArmValues(values, found[0].columns["identity"], clusters, found)
 
-    def _of(self, arm: str, fraction: float, seed: int, task: str) -> InstanceTable:
-        """Rows of the run that trained the task."""
+    def _table(self, arm: str, fraction: float, seed: int, task: str) -> InstanceTable:
+        """Return the test images of the run that trained the task."""
         keys = [k for k in self.finals[arm, fraction, seed] if task in self.plan.nodes[k].options["tasks"]]
         if not keys:
             raise UserError(f"arm {arm} has no run with task {task}.")
@@ -80,17 +76,17 @@ class Collection:
             self._read[node.key] = read_instances(self.folder / node.folder)
         return self._read[node.key].of(task, self.plan.roles[node.stage].method, fraction)
 
-    def _values(self, one: InstanceTable) -> np.ndarray:
-        """(n,) whose mean is the score: with balanced accuracy, an image counts by how rare its class is."""
+    def _image_values(self, one: InstanceTable) -> np.ndarray:
+        """Return values (n,) whose mean is the score; for balanced accuracy, images of rare classes weigh more."""
         values, true = one.columns["value"], one.columns["true"]
         if self.metric == "accuracy" or true[0] is None:
             return values
         _, inverse, counts = np.unique(true.astype(str), return_inverse=True, return_counts=True)
         return values * (len(values) / (len(counts) * counts[inverse]))
 
-    def chance(self, sample: Sample) -> float | None:
-        """The permutation baseline of a task with classes, averaged over seeds."""
-        found = sample.rows
+    def chance_score(self, values: ArmValues) -> float | None:
+        """Return the score of permuted predictions, averaged over seeds; None for a task without classes."""
+        found = values.tables
         if found[0].columns["true"][0] is None:
             return None
         names = np.unique(np.concatenate([one.columns["true"].astype(str) for one in found]))
@@ -107,13 +103,13 @@ class Collection:
 def compare_arms(
     collection: Collection, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], guard_skew: bool
 ) -> list[Comparison]:
-    """Each (arm, baseline) at each fraction on every task that both have."""
+    """Return the comparison of each (arm, baseline) at each fraction, on every task that both have."""
     found = []
     for arm, baseline in pairs:
         for fraction in fractions:
             theirs = collection.tasks_of(baseline, fraction)
             for task in [t for t in collection.tasks_of(arm, fraction) if t in theirs]:
-                a, b = (collection.sample(name, fraction, task) for name in (arm, baseline))
+                a, b = (collection.values(name, fraction, task) for name in (arm, baseline))
                 if a is None or b is None:
                     continue
                 _check_same(a, b, f"task {task}, arms {arm} and {baseline}")
@@ -135,23 +131,23 @@ def compare_arms(
 def score_rows(
     collection: Collection, arms: Sequence[str], fractions: Sequence[float], guard_skew: bool
 ) -> list[dict[str, Any]]:
-    """A row for each task, fraction and arm: the score over seeds, that of each seed, and chance."""
+    """Return a row per task, fraction and arm: the score over seeds, the score of each seed, and chance."""
     rows = []
     for arm in arms:
         for fraction in fractions:
             for task in collection.tasks_of(arm, fraction):
-                sample = collection.sample(arm, fraction, task)
-                if sample is None:
+                found = collection.values(arm, fraction, task)
+                if found is None:
                     continue
-                by_seed = zip(collection.seeds, sample.values.mean(1).tolist(), strict=True)
-                count, chance = len(sample.identities), collection.chance(sample)
+                by_seed = zip(collection.seeds, found.values.mean(1).tolist(), strict=True)
+                count, chance = len(found.identities), collection.chance_score(found)
                 baseline = None if chance is None else Score(chance, None, None, count, count).to_json()
                 rows.append(
                     {
                         "task": task,
                         "fraction": fraction,
                         "arm": arm,
-                        "score": arm_score(sample.values, sample.clusters, guard_skew=guard_skew).to_json(),
+                        "score": arm_score(found.values, found.clusters, guard_skew=guard_skew).to_json(),
                         "num_seeds": len(collection.seeds),
                         "chance": baseline,
                         "by_seed": [{"seed": seed, "value": value} for seed, value in by_seed],
@@ -162,9 +158,9 @@ def score_rows(
 
 def _check_paired(first: InstanceTable, other: InstanceTable, what: str) -> None:
     if not np.array_equal(first.columns["identity"], other.columns["identity"]):
-        raise UserError(f"{what}: the test images differ, so nothing can be paired. Keep data.split_seed the same.")
+        raise UserError(f"{what}: the test images differ, so runs cannot be paired. Give all the same data.split_seed.")
 
 
-def _check_same(a: Sample, b: Sample, what: str) -> None:
+def _check_same(a: ArmValues, b: ArmValues, what: str) -> None:
     if not np.array_equal(a.identities, b.identities):
-        raise UserError(f"{what}: the test images differ, so nothing can be paired. Give both the same data and tasks.")
+        raise UserError(f"{what}: the test images differ, so arms cannot be paired. Give both the same data and tasks.")

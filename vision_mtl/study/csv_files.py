@@ -1,4 +1,4 @@
-"""The numbers of a study as CSV, in full and as measured: shares in [0, 1], errors in units of the label."""
+"""The numbers of a study as CSV, with all digits: shares in [0, 1], errors in units of the label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPARISON_KEYS = (
 
 
 def csv_files(record: Record) -> dict[str, str]:
-    """Name -> text of the files in `tables/`."""
+    """Return name -> text of the files in `tables/`."""
     return {"comparisons": _comparisons(record), "scores": _scores(record), "runs": _runs(record)}
 
 
@@ -32,7 +32,7 @@ def _comparisons(record: Record) -> str:
 
 
 def _scores(record: Record) -> str:
-    """A column for each seed."""
+    """Return the scores, with a column per seed."""
     seeds = sorted({one["seed"] for row in record["scores"] for one in row["by_seed"]})
     rows = []
     for row in record["scores"]:
@@ -44,7 +44,7 @@ def _scores(record: Record) -> str:
 
 
 def _runs(record: Record) -> str:
-    """A column for each task's metric; lists are joined by "; "."""
+    """Return the runs, with a column per task and metric; lists are joined by "; "."""
     columns = dict.fromkeys(
         (task, metric) for run in record["runs"] for task, found in run["scores"].items() for metric in found
     )

@@ -1,4 +1,4 @@
-"""What a design can show, said before its runs: the smallest difference that each comparison would detect."""
+"""The smallest difference that each comparison of a study can detect, estimated before its runs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.power import ALPHA, minimum_detectable
 
-DISAGREEMENT = 0.2  # share of test images on which two arms are expected to differ in being right
+DISAGREEMENT = 0.2  # expected share of test images that one arm gets right and the other wrong
 
 
-def before_the_runs(
+def detectable_differences(
     pool: Pool, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], num_seeds: int, expected_std: float
 ) -> dict[str, Any]:
-    """`expected_std`, and a row a comparison with the difference that it would show with 80 % power.
+    """Return `expected_std`, and a row per comparison with the difference that it detects with 80 % power.
 
-    At the level of Holm's first step, all comparisons being one family. Differences are expected to vary by
-    `expected_std` over seeds, and test images to differ in a fifth of cases. None for tasks whose values are no shares,
-    for one seed, and for one test image.
+    The level is that of Holm's first step, with all comparisons in one family. Differences are assumed to have a
+    standard deviation of `expected_std` over seeds, and arms to disagree on a fifth of the test images. The difference
+    is None for regression and other tasks without classes, for one seed, and for one test image.
     """
     count = len(pairs) * len(fractions) * len(pool.targets)
     smallest = {task: _smallest(pool, task, num_seeds, count, expected_std) for task in pool.targets} if count else {}

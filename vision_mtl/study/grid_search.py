@@ -1,7 +1,7 @@
-"""Tuning: an arm's grid is searched on validation images, with seeds that the study does not compare.
+"""Search each arm's grid of options on validation images, with seeds that are not among the compared ones.
 
-Every arm has a grid of the same size (`recipes.py`), so none is tuned harder than another. A candidate's score is the
-mean over tasks of how good the kept weights are on validation images, averaged over the tuning seeds.
+All grids have the same size (`arms.py`), so every arm has the same tuning budget. A candidate's score is the validation
+score of the best weights, averaged over tasks and tuning seeds.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import RESULT
+from vision_mtl.study.arms import Arm
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.recipes import Arm
 
-OFFSET = 10_000  # tuning seeds are the study's first seed and this, and the following
+OFFSET = 10_000  # from the study's first seed to the first tuning seed
 Chosen = dict[tuple[str, float], dict[str, Any]]  # arm, fraction -> {"options", "tried"}
 
 
 def tuning_seeds(seeds: Sequence[int], num_tuning_seeds: int) -> list[int]:
-    """Seeds that no arm is compared with."""
+    """Return the tuning seeds, which are not among the compared `seeds`."""
     return [seeds[0] + OFFSET + number for number in range(num_tuning_seeds)]
 
 
 def plan_candidates(
     plan: Plan, arms: Mapping[str, Arm], fractions: Sequence[float], seeds: Sequence[int]
 ) -> dict[tuple[str, float], list[list[str]]]:
-    """Add every candidate's runs; (arm, fraction) -> for each candidate the keys of the runs that judge it."""
+    """Add every candidate's runs; return (arm, fraction) -> for each candidate, the keys of the runs that score it."""
     return {
         (name, fraction): [
             [key for seed in seeds for key in plan.add(arm, fraction, seed, candidate)]
@@ -45,7 +45,7 @@ def plan_candidates(
 def choose(
     plan: Plan, arms: Mapping[str, Arm], candidates: Mapping[tuple[str, float], list[list[str]]], folder: Path
 ) -> Chosen:
-    """The best candidate on validation images for each arm and fraction; the first named wins a tie."""
+    """Return the best candidate on validation images for each arm and fraction; in a tie, the first."""
     found: Chosen = {}
     for (name, fraction), runs in candidates.items():
         scores = [
@@ -61,10 +61,10 @@ def choose(
 
 
 def validation_score(folder: Path, fraction: float) -> float:
-    """How good a finished run is on validation images. Raises `UserError` if it had none to choose by."""
+    """Return a finished run's score on validation images; raise `UserError` if it had none."""
     result = json.loads((folder / RESULT).read_text("utf-8"))
     metrics = result["metrics"]
-    if "fractions" in metrics:  # of a probe, which serves all fractions
+    if "fractions" in metrics:  # a probe, which covers all fractions
         tasks = metrics["fractions"].get(f"{fraction:g}", metrics)["tasks"]
         scores = [row["chosen"]["linear"]["val_score"] for row in tasks.values()]
     else:

@@ -1,4 +1,4 @@
-"""The pictures of a report, small enough to travel within its page."""
+"""Pictures of a report, reduced so that they can be embedded in its page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 WIDTH, HEIGHT = 900, 2700  # pixels at most
-BYTES = 200_000  # a picture of a page of 1.5 MB with four of them, a third of it for base64
-QUALITIES = 85, 75, 65, 50  # of JPEG, the first that fits; the last if none does
-DPI = 150  # of the plots' PNG
+BYTES = 200_000  # limit per picture: four of them, a third larger in base64, keep the page below 1.5 MB
+QUALITIES = 85, 75, 65, 50  # of JPEG: the first that fits, else the last
+DPI = 150  # of a plot's PNG
 
 
 @dataclass(frozen=True)
 class Plate:
-    """One picture: `inline` is of media type `kind` and stands in the page, `file` is written to `path`."""
+    """One picture: `inline`, of media type `kind`, is embedded in the page; `file` is written to `path`."""
 
     title: str
     caption: str
@@ -31,16 +31,16 @@ class Plate:
 
 
 def plot_plate(figure: Figure, name: str, title: str, alt: str) -> Plate:
-    """A plot: SVG in the page, PNG beside it. No date, and ids by hash: the same figure gives the same bytes."""
+    """Return a plot, as SVG in the page and as PNG in a file; the same figure gives the same bytes."""
     vector, pixels = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # ids would be random
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(pixels, format="png", dpi=DPI, metadata={"Software": None})
     return Plate(title, alt, f"figures/{name}.png", "image/svg+xml", vector.getvalue(), pixels.getvalue())
 
 
 def read_plates(pictures: Sequence[Mapping[str, Any]]) -> tuple[list[Plate], list[str]]:
-    """Pictures of `title`, `caption` and `path`, reduced; and a warning for each that cannot be read."""
+    """Return the pictures, given by `title`, `caption` and `path`, reduced; and a warning per unreadable one."""
     plates, missing = [], []
     for number, picture in enumerate(pictures, 1):
         try:
@@ -55,12 +55,12 @@ def read_plates(pictures: Sequence[Mapping[str, Any]]) -> tuple[list[Plate], lis
 
 
 def slug(text: str) -> str:
-    """Letters, digits and hyphens of the text, for the name of a file; may be "x" alone."""
+    """Return the text as letters, digits and hyphens, for a file name; "x" if there are none."""
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "x"
 
 
 def reduced(image: Image.Image) -> tuple[str, bytes]:
-    """The media type and bytes of the picture on white: a palette PNG or a JPEG, whichever is smaller."""
+    """Return media type and bytes of the picture on white: a palette PNG or a JPEG, whichever is smaller."""
     rgba = image.convert("RGBA")
     rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     rgb.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)

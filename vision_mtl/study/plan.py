@@ -1,8 +1,8 @@
-"""Which runs a study needs: the arms' recipes at every seed and label fraction, with equal runs merged into one.
+"""The runs that a study needs: every arm's stages at every seed and label fraction, with equal runs merged.
 
-A run's key is a hash of all that its result depends on: its resolved options and the keys of the runs that it goes on
-from. So one pretraining serves every arm and fraction that asks for the same, and a finished run is recognised when the
-study goes on, whatever else has been added to it.
+A run's key is a hash of everything that its result depends on: its resolved options and the keys of the runs that it
+starts from. So arms and fractions share one pretraining where their options agree, and a resumed study finds its
+finished runs even if arms were added.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.study.recipes import Arm, merge
+from vision_mtl.study.arms import Arm, merge
 from vision_mtl.study.roles import Roles
 
-REFERENCE = re.compile(r"\{([a-z_]+)\}")  # in an option's text: the folder of an earlier stage of the arm
-Compose = Callable[[str, Mapping[str, Any]], tuple[dict[str, Any], str]]  # stage, options -> all options, their text
+REFERENCE = re.compile(r"\{([a-z_]+)\}")  # {STAGE} in an option: the folder of an earlier stage of the arm
+Compose = Callable[[str, Mapping[str, Any]], tuple[dict[str, Any], str]]  # stage, options -> all options, key text
 
 
 @dataclass
 class Node:
-    """One run. `start` is the key of the run whose weights it takes over, `refers` those of others that it reads."""
+    """One run. `start` is the key of the run whose weights it starts from; `refers` has those of runs it reads."""
 
     key: str
     stage: str
     seed: int
-    options: dict[str, Any]  # as in a config file, with references still in them
+    options: dict[str, Any]  # as in a config file, references not yet filled in
     start: str | None
     refers: dict[str, str]  # stage -> key
-    level: int  # runs of one level do not need each other
+    level: int  # runs of one level are independent of each other
     fraction: float | None
     arms: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> str:
-        """Its place in the study's folder."""
+        """The run's folder, relative to the study's."""
         return f"runs/{self.stage}-s{self.seed}-{self.key}"
 
     @property
     def needs(self) -> list[str]:
-        """Keys of the runs that must be finished before."""
+        """The keys of the runs that must be finished first."""
         return [*([self.start] if self.start else []), *self.refers.values()]
 
 
 @dataclass
 class Plan:
-    """Runs by key, in an order that respects their needs; `num_requested` counts them before merging."""
+    """The runs by key, each after those that it needs; `num_requested` counts them before merging."""
 
     compose: Compose
     tasks: Mapping[str, Mapping[str, Any]]
@@ -60,7 +60,7 @@ class Plan:
     num_requested: int = 0
 
     def add(self, arm: Arm, fraction: float, seed: int, chosen: Mapping[str, Any] | None = None) -> list[str]:
-        """Plan an arm's runs; returns the keys of those that it is judged by: one, or one for each task."""
+        """Plan an arm's runs; return the keys of those that it is scored by: one, or one per task."""
         before: dict[str, str] = {}
         for stage in arm.stages[:-1]:
             before[stage] = self._node(arm, stage, fraction, seed, chosen or {}, before)
@@ -119,13 +119,13 @@ class Plan:
         return before[name]
 
     def levels(self) -> list[list[Node]]:
-        """The runs by level, the first ones needing nothing."""
+        """Return the runs by level; those of the first level need no other run."""
         count = 1 + max((node.level for node in self.nodes.values()), default=-1)
         return [[node for node in self.nodes.values() if node.level == level] for level in range(count)]
 
 
 def references(options: Any) -> list[str]:
-    """The stages that options refer to as {stage}, each once."""
+    """Return the stages that options refer to as {STAGE}, each once."""
     if isinstance(options, Mapping):
         found = [name for value in options.values() for name in references(value)]
     elif isinstance(options, list | tuple):
@@ -136,7 +136,7 @@ def references(options: Any) -> list[str]:
 
 
 def fill(options: Any, folders: Mapping[str, str]) -> Any:
-    """The options with every {stage} replaced by its folder."""
+    """Return the options with every {STAGE} replaced by its folder."""
     if isinstance(options, Mapping):
         return {key: fill(value, folders) for key, value in options.items()}
     if isinstance(options, list | tuple):

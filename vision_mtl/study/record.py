@@ -1,4 +1,4 @@
-"""The record of a study, `study.json`: everything that its report says, as plain values."""
+"""The record of a study, `study.json`: all contents of its report, as plain values."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vision_mtl.core.environment import environment
 from vision_mtl.core.run import RESULT
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
+from vision_mtl.study.arms import Arm, flat
 from vision_mtl.study.grid_search import Chosen
 from vision_mtl.study.plan import Node, Plan
-from vision_mtl.study.recipes import Arm, flat
 from vision_mtl.study.runner import Runner, read_clock
 
-MOST_PICTURES = 4
+MAX_PICTURES = 4
 
 
 def study_record(
     asked: Mapping[str, Any],
-    tasks: Mapping[str, Mapping[str, Any]],
+    tasks: Sequence[str],
     pool: Pool,
     arms: Mapping[str, Arm],
     plan: Plan,
@@ -34,7 +34,7 @@ def study_record(
     comparisons: Sequence[dict[str, Any]],
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What was asked, what came out, and what it took; docs/results.md lists the keys."""
+    """Return the question `asked`, the results and the cost; docs/results.md lists the keys."""
     rows = [run_row(node, runner.folder) for node in plan.nodes.values()]
     labels = {
         (r["fraction"], task): n for r in rows for task, n in r.pop("labels").items() if r["fraction"] is not None
@@ -47,14 +47,14 @@ def study_record(
         "comparisons": list(comparisons),
         "before": dict(before),
         "runs": rows,
-        "cost": cost(rows, plan, runner),
+        "cost": study_cost(rows, plan, runner),
         "environment": environment(),
-        "pictures": pictures(plan, runner.folder),
+        "pictures": run_pictures(plan, runner.folder),
     }
 
 
 def task_row(pool: Pool, task: str, metric: str) -> dict[str, Any]:
-    """What a task's values are and how many test images it has."""
+    """Return a task's kind, metric, classes and number of test images."""
     target, indices = pool.targets[task], pool.indices("test", task=task).numpy()
     balanced = metric == "balanced_accuracy" and label_kind(target.kind).one_class
     return {
@@ -67,20 +67,20 @@ def task_row(pool: Pool, task: str, metric: str) -> dict[str, Any]:
 
 
 def arm_row(arm: Arm, chosen: Chosen) -> dict[str, Any]:
-    """An arm's recipe, and what its grid was searched for and found."""
-    own = [{"fraction": fraction, **found} for (name, fraction), found in chosen.items() if name == arm.name]
+    """Return an arm's stages and options, and the results of its grid search."""
+    chosen_of_arm = [{"fraction": fraction, **found} for (name, fraction), found in chosen.items() if name == arm.name]
     return {
         "stages": list(arm.stages),
         "note": arm.note,
         "separate": arm.separate,
         "seed_offset": arm.seed_offset,
         "options": {stage: flat(options) for stage, options in arm.options.items()},
-        "chosen": own,
+        "chosen": chosen_of_arm,
     }
 
 
 def run_row(node: Node, folder: Path) -> dict[str, Any]:
-    """One finished run: where, for whom, how long, and its scores on test images."""
+    """Return one finished run: its folder, arms, times, and scores on test images."""
     result = json.loads((folder / node.folder / RESULT).read_text("utf-8"))
     clock = read_clock(folder / node.folder)
     tasks = result["metrics"].get("tasks", {})
@@ -101,31 +101,31 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:
-    """A task's metrics as numbers; of a probe those of its linear one."""
+    """Return a task's metrics as numbers; for a probe, those of the linear probe."""
     scores = row.get("linear", row)
     return {name: value["value"] for name, value in scores.items() if isinstance(value, Mapping) and "value" in value}
 
 
-def cost(rows: Sequence[Mapping[str, Any]], plan: Plan, runner: Runner) -> dict[str, Any]:
-    """What the study took."""
+def study_cost(rows: Sequence[Mapping[str, Any]], plan: Plan, runner: Runner) -> dict[str, Any]:
+    """Return the number of runs, their time and the images that they saw."""
     return {
         "num_runs": len(rows),
         "num_runs_unshared": plan.num_requested,
         "training_seconds": round(sum(row["seconds"] for row in rows), 1),
         "wall_seconds": round(sum(row["wall_seconds"] for row in rows), 1),
         "images_seen": sum(row["images_seen"] for row in rows),
-        "num_jobs": runner.width,
+        "num_jobs": runner.num_parallel,
     }
 
 
-def pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
-    """Pictures of runs: for each recipe of a stage that draws some, those of its first seed."""
+def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
+    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms."""
     found: list[dict[str, str]] = []
     shown: set[tuple[str, tuple[str, ...]]] = set()
     for node in plan.nodes.values():
         for figure, title in plan.roles[node.stage].pictures.items():
             path = folder / node.folder / "figures" / f"{figure}.png"
-            if (figure, tuple(node.arms)) in shown or not path.is_file() or len(found) >= MOST_PICTURES:
+            if (figure, tuple(node.arms)) in shown or not path.is_file() or len(found) >= MAX_PICTURES:
                 continue
             shown.add((figure, tuple(node.arms)))
             caption = f"{title}; run {node.folder.rpartition('/')[2]}, of {', '.join(node.arms)}"

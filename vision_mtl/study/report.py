@@ -1,7 +1,7 @@
-"""The report of a study: one page that carries all it shows, its twin in Markdown, and the tables as CSV.
+"""The report of a study: a self-contained HTML page, the same in Markdown, and its tables as CSV.
 
-Both pages are made of the same words and tables, so they cannot disagree. Nothing in them depends on the moment or the
-machine that writes them: the same record gives the same bytes. The page loads nothing, and holds no script.
+Both pages are rendered from the same sentences and tables, so they agree. They do not depend on the time or the
+machine: the same record gives the same bytes. The HTML page loads nothing and has no script.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from vision_mtl.core.files import atomic_write_bytes, atomic_write_text
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.study import tables
 from vision_mtl.study.csv_files import csv_files
-from vision_mtl.study.number_format import Unit, measure_words, share_words
+from vision_mtl.study.number_format import Unit, format_fraction, format_measure
 from vision_mtl.study.pictures import Plate, plot_plate, read_plates, slug
-from vision_mtl.study.words import design_words, headline, how_to_read, summaries, verdict_sentence
+from vision_mtl.study.verdict_text import design_size, headline, how_to_read, summaries, verdict_sentence
 from vision_mtl.viz.studies import differences_figure, label_curves_figure
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -29,14 +29,14 @@ Record = Mapping[str, Any]
 
 
 class MarkdownText(str):
-    """Text that is Markdown already."""
+    """Text that is Markdown already, and is not escaped."""
 
 
 def write_report(record: Record, folder: Path) -> None:
-    """`report.html`, `report.md`, `tables/*.csv` and `figures/*` of a study, into `folder`.
+    """Write `report.html`, `report.md`, `tables/*.csv` and `figures/*` of a study into `folder`.
 
-    The keys of `record` are in docs/results.md. A picture that cannot be read is named among the warnings. Raises
-    `UserError` where the folder cannot be written.
+    docs/results.md lists the keys of `record`. An unreadable picture becomes a warning in the report. Raises
+    `UserError` if the folder cannot be written.
     """
     plates, missing = read_plates(record["pictures"])
     page = _page(record, plates, missing)
@@ -50,12 +50,12 @@ def write_report(record: Record, folder: Path) -> None:
 
 
 def _page(record: Record, plates: Sequence[Plate], missing: Sequence[str]) -> dict[str, Any]:
-    """Everything that the templates show, in words."""
+    """Return the contents of the templates."""
     units = tables.units(record)
     comparisons = record["comparisons"]
     return {
         "record": record,
-        "design": design_words(record),
+        "design": design_size(record),
         "headline": headline(comparisons),
         "summaries": summaries(comparisons) if len(comparisons) > 1 else [],
         "groups": _groups(record, units),
@@ -78,24 +78,26 @@ def _page(record: Record, plates: Sequence[Plate], missing: Sequence[str]) -> di
 
 
 def _groups(record: Record, units: Mapping[str, Unit]) -> list[dict[str, Any]]:
-    """The verdicts in words, a group a task, and in it a list for each share of the labels."""
+    """Return the verdicts as sentences: a group per task, with a list per label fraction."""
     known, m = tables.chances(record), len(record["comparisons"])
     groups = []
     for task, about in record["tasks"].items():
-        found = _of(task, record, "comparisons")
+        found = _rows(task, record, "comparisons")
         sentences = [verdict_sentence(one, units[task], m, tables.chance_of(one, known)) for one in found]
-        shares = [list(at) for _, at in groupby(sentences, key=lambda sentence: sentence.share)]
-        groups.append({"task": task, "measure": measure_words(about), "shares": shares})
-    return [group for group in groups if group["shares"]]
+        fractions = [list(at) for _, at in groupby(sentences, key=lambda sentence: sentence.fraction)]
+        groups.append({"task": task, "measure": format_measure(about), "fractions": fractions})
+    return [group for group in groups if group["fractions"]]
 
 
 def _curves(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
     plates = []
     for number, (task, about) in enumerate(record["tasks"].items(), 1):
-        rows, measure = _of(task, record, "scores"), measure_words(about)
+        rows, measure = _rows(task, record, "scores"), format_measure(about)
         figure = label_curves_figure(rows, list(record["arms"]), factor=units[task].factor, label=measure)
-        told = [f"{row['arm']} with {share_words(row['fraction'])} {units[task].score(row['score'])}" for row in rows]
-        alt = f"{task}, {measure}, with 95 % intervals: {'; '.join(told)}."
+        texts = [
+            f"{row['arm']} with {format_fraction(row['fraction'])} {units[task].score(row['score'])}" for row in rows
+        ]
+        alt = f"{task}, {measure}, with 95 % intervals: {'; '.join(texts)}."
         if figure is not None:
             plates.append(plot_plate(figure, f"scores-{number}-{slug(task)}", task, alt))
     return plates
@@ -104,30 +106,30 @@ def _curves(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
 def _forests(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
     plates = []
     for number, (task, about) in enumerate(record["tasks"].items(), 1):
-        found, unit = _of(task, record, "comparisons"), units[task]
-        titles = [f"{share_words(one['fraction'])}: {one['arm']} − {one['baseline']}" for one in found]  # noqa: RUF001
+        found, unit = _rows(task, record, "comparisons"), units[task]
+        titles = [f"{format_fraction(one['fraction'])}: {one['arm']} − {one['baseline']}" for one in found]  # noqa: RUF001
         label = f"difference in {about['metric']}, {unit.name} (right of 0: the first arm is better)"
         figure = differences_figure(found, titles, factor=unit.factor, label=label)
         pairs = zip(titles, found, strict=True)
-        told = "; ".join(f"{title} {unit.difference(one['difference'])}, {one['verdict']}" for title, one in pairs)
+        text = "; ".join(f"{title} {unit.difference(one['difference'])}, {one['verdict']}" for title, one in pairs)
         if figure is not None:
             name = f"differences-{number}-{slug(task)}"
-            plates.append(plot_plate(figure, name, task, f"{task}, differences: {told}."))
+            plates.append(plot_plate(figure, name, task, f"{task}, differences: {text}."))
     return plates
 
 
 def _expected(record: Record) -> str:
-    """The spread that the design was reckoned with, in the units of the tasks."""
+    """Return the standard deviation that the design assumes, in the units of the tasks."""
     std = record["before"]["expected_std"]
     have_classes = {label_kind(task["kind"]).has_classes for task in record["tasks"].values()}
     if std is None:
         return ""
-    told = {True: f"{100 * std:.3g} points", False: f"{std:.3g} units of the label"}
-    return " or ".join(told[found] for found in sorted(have_classes, reverse=True))
+    texts = {True: f"{100 * std:.3g} points", False: f"{std:.3g} units of the label"}
+    return " or ".join(texts[found] for found in sorted(have_classes, reverse=True))
 
 
-def _of(task: str, record: Record, key: str) -> list[Any]:
-    """The task's rows, those of the smallest share of its labels first."""
+def _rows(task: str, record: Record, key: str) -> list[Any]:
+    """Return the task's rows, in the order of label fractions."""
     return sorted((row for row in record[key] if row["task"] == task), key=lambda row: row["fraction"])
 
 
@@ -139,7 +141,10 @@ def _html() -> Environment:
 
 
 def _markdown() -> Environment:
-    """Jinja knows HTML only: here `finalize` escapes all that is put into the template and is not `MarkdownText`."""
+    """Return the environment of Markdown templates.
+
+    Jinja can escape HTML only, so `finalize` escapes every inserted value that is not `MarkdownText`.
+    """
     found = _environment(autoescape=False, finalize=_escaped)
     found.filters |= {"fenced": _fenced, "table": _pipe_table, "alt": _alternative}
     return found
@@ -155,22 +160,22 @@ def _data_uri(plate: Plate) -> str:
 
 
 def _tight(text: str) -> str:
-    """The same words, where no line ends within an interval or before a per cent sign."""
+    """Return the text with no line break inside an interval or before a per cent sign."""
     return re.sub(r"\[[^\[\]]{1,40}\]", lambda found: found[0].replace(" ", "\u00a0"), text).replace(" %", "\u00a0%")
 
 
 def _escaped(value: Any) -> Any:
-    """Plain text as Markdown shows it literally, on one line; also within the cell of a table."""
+    """Return plain text escaped for Markdown, on one line, so that it can be a table's cell."""
     if isinstance(value, MarkdownText) or not isinstance(value, str):
         return value
     line = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*|~$#])", r"\\\1", line)
-    line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", line)  # within a word it is no emphasis
-    return re.sub(r"^[-+](?= )|^\[|\](?=[(\[:])", r"\\\g<0>", line)  # no list, no link; an interval stays as it is
+    line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", line)  # inside a word it is no emphasis
+    return re.sub(r"^[-+](?= )|^\[|\](?=[(\[:])", r"\\\g<0>", line)  # no list, no link; intervals stay unescaped
 
 
 def _alternative(text: str) -> MarkdownText:
-    """The text that stands for a picture: within brackets of its own."""
+    """Return a picture's alternative text, with its brackets escaped."""
     return MarkdownText(re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _escaped(text)))
 
 
@@ -182,7 +187,7 @@ def _pipe_table(table: tables.Table) -> MarkdownText:
 
 
 def _fenced(text: str, language: str = "") -> MarkdownText:
-    """A block of code that ends where it should, whatever backticks the text has."""
+    """Return a code block whose fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return MarkdownText(f"{fence}{language}\n{text.rstrip()}\n{fence}")

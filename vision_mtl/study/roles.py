@@ -1,4 +1,4 @@
-"""What a stage is in an arm of a study. Stages declare it; the study is handed the roles by name."""
+"""The role of a stage in an arm of a study. Each stage declares its own; a study receives them by stage name."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRole:
-    """A stage's part in an arm."""
+    """What a study needs to know of a stage."""
 
     judged: bool = False
-    """An arm may end in it: its test images are what the arm is judged by."""
+    """Whether an arm may end in the stage: its scores on test images are then the arm's."""
     gives_weights: bool = False
-    """The next stage of the arm starts from its weights."""
+    """Whether the arm's next stage starts from this one's weights."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options in every arm, as in a config; budgets are steps, as seconds depend on what else runs."""
+    """Options in every arm, as in a config file. Budgets are steps, because seconds depend on the machine's load."""
     fraction_option: str | None = None
-    """The stage's own option that takes the label fraction, where each needs a run."""
+    """The stage's option for the label fraction, if each fraction needs a run."""
     fractions_option: str | None = None
-    """The stage's own option that lists all label fractions, where one run serves them all."""
+    """The stage's option for a list of label fractions, if one run covers all of them."""
     fixed_options: Mapping[str, Any] = field(default_factory=dict)
-    """The stage's own options that a study sets whatever an arm says."""
+    """Options of the stage that a study sets, whatever the arm's options are."""
     method: str = "head"
-    """Which rows of `test_instances.parquet` an arm is judged by."""
+    """Method in `test_instances.parquet` whose rows are the arm's scores."""
     pictures: Mapping[str, str] = field(default_factory=dict)
-    """Figures of one of its runs that the report shows, with their captions."""
+    """Figures of one of its runs to show in the report: file name without suffix -> title."""
 
 
 Roles = Mapping[str, ArmRole]

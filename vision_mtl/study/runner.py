@@ -1,7 +1,7 @@
-"""Runs a plan: what is finished is left alone, what can run side by side does, and a failure stops only what needs it.
+"""Run a study's plan in parallel: skip finished runs, and after a failure, skip only the runs that need the failed one.
 
-Work is dealt out by joblib: `loky` on one machine, `dask` and `ray` on a cluster whose machines see the same folders.
-What a run is, the runner does not know: it is handed a function that takes a `Job`.
+joblib schedules the runs: `loky` on one machine, `dask` and `ray` on a cluster whose machines share the file system.
+The runner receives the function that executes a `Job`, so it does not depend on the stages.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ from vision_mtl.core.console import Console
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import RESULT
-from vision_mtl.study.number_format import duration_words
+from vision_mtl.study.number_format import format_duration
 from vision_mtl.study.plan import Node, Plan, fill
 from vision_mtl.training.progress import ProgressLine
 
 Backend = Literal["loky", "dask", "ray"]
-CLOCK = ".clock.json"  # beside a run's folder: how long it took in all, however often it was interrupted
+CLOCK = ".clock.json"  # suffix of a file next to a run's folder: its total time over all starts
 POLL_SECONDS = 0.5
 SHOWN_FAILURES = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run as a worker gets it: a stage, its options as in a config file, and its folder."""
+    """One run for a worker: a stage, its options as in a config file, and its folder."""
 
     stage: str
     options: dict[str, Any]
     folder: Path
 
 
-RunJob = Callable[[Job], str | None]  # returns what went wrong, in words; None: nothing
+RunJob = Callable[[Job], str | None]  # returns the error's text, or None
 
 
 @dataclass
 class Runner:
-    """Runs plans in `folder`, `num_jobs` at a time (0: one a core)."""
+    """Runs plans in `folder`, `num_jobs` at a time (0: one per core)."""
 
     folder: Path
     run_job: RunJob
     num_jobs: int = 0
     backend: Backend = "loky"
-    address: str | None = None  # of a dask scheduler or a ray cluster; None: a local one
+    address: str | None = None  # of a dask scheduler or a ray cluster; None: start a local one
     console: Console | None = None
 
     @property
-    def width(self) -> int:
-        """Runs at a time."""
+    def num_parallel(self) -> int:
+        """The number of runs at a time."""
         return self.num_jobs or os.cpu_count() or 1
 
     def run(self, plan: Plan) -> None:
-        """Run what is not finished. Raises `UserError` with the failed runs after all others are done."""
-        clock = Forecast(plan, self.folder, self.width)
+        """Run all unfinished runs; after they are done, raise `UserError` that names the failed ones."""
+        clock = Forecast(plan, self.folder, self.num_parallel)
         failed: dict[str, str] = {}
-        with cluster(self.backend, self.width, self.address):
+        with joblib_backend(self.backend, self.num_parallel, self.address):
             for nodes in plan.levels():
                 ready = [n for n in nodes if not failed.keys() & set(n.needs) and not finished(self.folder / n.folder)]
                 skipped = {n.key: "" for n in nodes if failed.keys() & set(n.needs)}
@@ -75,13 +75,13 @@ class Runner:
             raise UserError(self._failure(plan, failed))
 
     def _run_side_by_side(self, plan: Plan, nodes: Sequence[Node], clock: Forecast) -> dict[str, str]:
-        """Run one level; returns what went wrong, by key."""
+        """Run one level; return the errors' texts by key."""
         if not nodes:
             return {}
         jobs = [self._job(plan, node) for node in nodes]
         with clock.shown(self.console):
-            found = Parallel(n_jobs=min(self.width, len(jobs)), batch_size=1)(
-                delayed(timed)(self.run_job, job) for job in jobs
+            found = Parallel(n_jobs=min(self.num_parallel, len(jobs)), batch_size=1)(
+                delayed(run_timed)(self.run_job, job) for job in jobs
             )
         return {node.key: text for node, text in zip(nodes, found, strict=True) if text is not None}
 
@@ -103,32 +103,32 @@ class Runner:
         done = sum(finished(self.folder / node.folder) for node in plan.nodes.values())
         return (
             f"{len(own)} of {len(plan.nodes)} runs failed:\n" + "\n".join(lines) + more + f"\n{done} runs are finished "
-            f"and kept.{also} Mend the cause and give the same command again: it goes on from here."
+            f"and kept.{also} Fix the cause and run the same command again to resume."
         )
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run has its result."""
+    """Return whether a run has a result with status `completed`."""
     try:
         return json.loads((folder / RESULT).read_text("utf-8"))["status"] == "completed"
     except (OSError, ValueError, KeyError):
         return False
 
 
-def timed(run_job: RunJob, job: Job) -> str | None:
-    """Run a job and add the seconds that it took to its clock."""
+def run_timed(run_job: RunJob, job: Job) -> str | None:
+    """Run a job, and add its seconds to the run's clock file."""
     start = time.perf_counter()
     try:
         return run_job(job)
     finally:
         before = read_clock(job.folder)
         seconds, starts = before["wall_seconds"] + time.perf_counter() - start, before["starts"] + 1
-        with suppress(UserError):  # a folder that cannot be written has failed the job already
+        with suppress(UserError):  # if the folder cannot be written, the job has failed already
             atomic_write_json(_clock_file(job.folder), {"wall_seconds": round(seconds, 3), "starts": starts})
 
 
 def read_clock(folder: Path) -> dict[str, Any]:
-    """Seconds that a run has taken and how often it was started."""
+    """Return a run's total wall time in seconds and its number of starts."""
     try:
         return json.loads(_clock_file(folder).read_text("utf-8"))
     except (OSError, ValueError):
@@ -140,14 +140,14 @@ def _clock_file(folder: Path) -> Path:
 
 
 class Forecast:
-    """Shows how many runs are done and how long the rest will take, judged by finished runs of the same stage."""
+    """Shows how many runs are done, and how long the rest will take, from the mean time of each stage's runs."""
 
-    def __init__(self, plan: Plan, folder: Path, width: int) -> None:
-        self.plan, self.folder, self.width = plan, folder, width
-        self.done: dict[str, float] = {}  # key of a finished run -> its seconds, 0 until its clock is written
+    def __init__(self, plan: Plan, folder: Path, num_parallel: int) -> None:
+        self.plan, self.folder, self.num_parallel = plan, folder, num_parallel
+        self.done: dict[str, float] = {}  # key of a finished run -> seconds; 0 until its clock file is written
 
     def text(self) -> str:
-        """For example `12 of 40 runs done, about 4 min left`."""
+        """Return for example `12 of 40 runs done, 2 at a time, about 4 min left`."""
         nodes = self.plan.nodes
         for key, node in nodes.items():
             if not self.done.get(key) and (key in self.done or finished(self.folder / node.folder)):
@@ -157,14 +157,14 @@ class Forecast:
             seconds.setdefault(nodes[key].stage, []).extend([taken] if taken else [])
         means = {stage: sum(taken) / len(taken) for stage, taken in seconds.items() if taken}
         left = [means.get(node.stage) for key, node in nodes.items() if key not in self.done]
-        text = f"{len(self.done)} of {len(nodes)} runs done, {self.width} at a time"
+        text = f"{len(self.done)} of {len(nodes)} runs done, {self.num_parallel} at a time"
         if left and None not in left:
-            text += f", about {duration_words(sum(s for s in left if s is not None) / self.width)} left"
+            text += f", about {format_duration(sum(s for s in left if s is not None) / self.num_parallel)} left"
         return text
 
     @contextmanager
     def shown(self, console: Console | None) -> Iterator[None]:
-        """Show the text while the block runs. Results are looked for in the folder, so any backend will do."""
+        """Show the text while the block runs; results are read from the folder, which works with every backend."""
         if console is None:
             yield
             return
@@ -186,8 +186,8 @@ class Forecast:
 
 
 @contextmanager
-def cluster(backend: Backend, width: int, address: str | None) -> Iterator[None]:
-    """joblib's backend for the block. Raises `UserError` if the package that it needs is not installed."""
+def joblib_backend(backend: Backend, num_parallel: int, address: str | None) -> Iterator[None]:
+    """Use joblib's backend in the block; raise `UserError` if the package that it needs is not installed."""
     if backend == "loky":
         with parallel_config("loky", inner_max_num_threads=1):
             yield
@@ -199,27 +199,28 @@ def cluster(backend: Backend, width: int, address: str | None) -> Iterator[None]
             f"study.backend {backend} needs a package that is not installed ({error.name or backend}): "
             f"pip install -r requirements-cluster.txt, or --study.backend loky."
         ) from error
-    with _dask(width, address) if backend == "dask" else _ray(width, address), parallel_config(backend):
+    with _dask(num_parallel, address) if backend == "dask" else _ray(num_parallel, address), parallel_config(backend):
         yield
 
 
 @contextmanager
-def _dask(width: int, address: str | None) -> Iterator[None]:
-    from distributed import Client, LocalCluster  # an extra
+def _dask(num_parallel: int, address: str | None) -> Iterator[None]:
+    from distributed import Client, LocalCluster  # an optional dependency
 
     with ExitStack() as opened:
-        # a process a worker and a thread a process, since PyTorch's settings belong to the process
-        local = {"n_workers": width, "threads_per_worker": 1, "dashboard_address": None}
+        # one thread per worker process: PyTorch's settings are per process
+        local = {"n_workers": num_parallel, "threads_per_worker": 1, "dashboard_address": None}
         opened.enter_context(Client(address or opened.enter_context(LocalCluster(**local))))
         yield
 
 
 @contextmanager
-def _ray(width: int, address: str | None) -> Iterator[None]:
-    import ray  # an extra
+def _ray(num_parallel: int, address: str | None) -> Iterator[None]:
+    import ray  # an optional dependency
     from ray.util.joblib import register_ray
 
-    ray.init(address=address, num_cpus=None if address else width, include_dashboard=False, logging_level=logging.ERROR)
+    num_cpus = None if address else num_parallel
+    ray.init(address=address, num_cpus=num_cpus, include_dashboard=False, logging_level=logging.ERROR)
     register_ray()
     try:
         yield

@@ -1,6 +1,6 @@
-"""Arms of a study: what each one trains, read from the study's options and checked before anything runs.
+"""Arms of a study: read from its options, and checked before anything runs.
 
-An arm is a list of stages, each going on from the one before, with options of its own:
+An arm is a list of stages with options; each stage starts from the one before:
 
     arms:
       labelled_only: [finetune]
@@ -23,28 +23,28 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.study.roles import Roles
 
 OWN = ("stages", "extends", "note", "separate", "seed_offset", "grid")
-WHOLE = ("tasks", "pretexts")  # sections that a later mapping replaces, as they do in a config file
+WHOLE = ("tasks", "pretexts")  # sections that a later mapping replaces as a whole, as in a config file
 Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm. `options` holds, by stage, what it sets beyond what all arms share."""
+    """One arm. `options` are, by stage, those that differ from the options of all arms."""
 
     name: str
     stages: tuple[str, ...]
     options: dict[str, dict[str, Any]]
     note: str = ""  # one sentence for the report
-    separate: bool = False  # the last stage is run once for each task alone
-    seed_offset: int = 0  # added to every seed: the same recipe with other seeds, as a control
+    separate: bool = False  # run the last stage once per task, with that task alone
+    seed_offset: int = 0  # added to every seed: the same arm with other seeds is a control
     grid: dict[str, list[Any]] = field(default_factory=dict)  # STAGE.option -> values to choose from on validation
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Every combination of the grid; a single empty one without a grid."""
+        """Return every combination of the grid; one empty combination without a grid."""
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
     def stage_options(self, stage: str, chosen: Options) -> dict[str, Any]:
-        """The arm's options of a stage with a candidate of its grid."""
+        """Return the arm's options of a stage, with a candidate of its grid filled in."""
         options = self.options.get(stage, {})
         for key, value in chosen.items():
             where, _, dotted = key.partition(".")
@@ -54,7 +54,7 @@ class Arm:
 
 
 def read_arms(arms: Mapping[str, Any], roles: Roles) -> dict[str, Arm]:
-    """The arms by name, in order; `roles` are the stages that an arm may have.
+    """Return the arms by name, in order; `roles` are the stages that an arm may have.
 
     Raises `UserError` naming the arm, the rule and the value.
     """
@@ -66,7 +66,7 @@ def read_arms(arms: Mapping[str, Any], roles: Roles) -> dict[str, Arm]:
 
 
 def merge(below: Options, above: Options) -> dict[str, Any]:
-    """`above` over `below`, mapping by mapping; `tasks` and `pretexts` are replaced as a whole."""
+    """Return `below` updated by `above`, mapping by mapping; `tasks` and `pretexts` are replaced as a whole."""
     merged = dict(below)
     for key, value in above.items():
         inner = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key not in WHOLE
@@ -75,13 +75,13 @@ def merge(below: Options, above: Options) -> dict[str, Any]:
 
 
 def nest(dotted: str, value: Any) -> dict[str, Any]:
-    """`a.b`, 1 -> {"a": {"b": 1}}."""
+    """Return a dotted option as nested mappings: `a.b`, 1 -> {"a": {"b": 1}}."""
     first, dot, rest = dotted.partition(".")
     return {first: nest(rest, value) if dot else value}
 
 
 def flat(options: Options, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Return nested mappings as dotted options: {"a": {"b": 1}} -> {"a.b": 1}."""
     found: dict[str, Any] = {}
     for key, value in options.items():
         name = f"{prefix}.{key}" if prefix else str(key)
@@ -90,7 +90,7 @@ def flat(options: Options, prefix: str = "") -> dict[str, Any]:
 
 
 def _full(name: str, arms: Mapping[str, Any], above: tuple[str, ...]) -> dict[str, Any]:
-    """The arm's mapping with what it extends below it."""
+    """Return the arm's mapping, merged over that of the arm it extends."""
     given = arms[name]
     if isinstance(given, list):
         given = {"stages": given}
@@ -146,8 +146,8 @@ def _mapping(name: str, key: str, value: Any) -> dict[str, Any]:
 
 def _of_type(name: str, key: str, value: Any, kind: type) -> Any:
     if type(value) is not kind:
-        raise UserError(f"study.arms.{name}.{key} must be {'true or false' if kind is bool else 'a whole number'}; "
-                        f"found {value!r}.")  # fmt: skip
+        wanted = "true or false" if kind is bool else "a whole number"
+        raise UserError(f"study.arms.{name}.{key} must be {wanted}; found {value!r}.")
     return value
 
 
@@ -165,8 +165,8 @@ def _grid(name: str, grid: Any, stages: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _check_grids(arms: Mapping[str, Arm]) -> None:
-    """Every arm gets the same tuning budget, or none does."""
+    """Raise `UserError` unless all grids have the same size: a larger one is a larger tuning budget."""
     sizes = {name: len(arm.candidates()) for name, arm in arms.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise UserError(f"every arm's grid must be of the same size, so that none is tuned harder; found {shown}.")
+        raise UserError(f"every arm's grid must have the same size, so that none is tuned harder; found {shown}.")

@@ -1,4 +1,4 @@
-"""Arms: what they inherit, what their grids hold, and every mistake named."""
+"""Arms: inheritance, grids, and an error for each mistake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import arm_roles
-from vision_mtl.study.recipes import flat, merge, read_arms
+from vision_mtl.study.arms import flat, merge, read_arms
 
 
 def test_an_arm_extends_another_and_changes_a_part() -> None:

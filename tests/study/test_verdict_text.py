@@ -1,4 +1,4 @@
-"""Each verdict is told in a sentence that holds its numbers and says no more than they do."""
+"""Each verdict is a sentence that contains its numbers and claims no more than they show."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,14 @@ from report_records import study
 from vision_mtl.evaluation.comparisons import compare
 from vision_mtl.evaluation.families import family
 from vision_mtl.study.number_format import POINTS, unit_of
-from vision_mtl.study.words import design_words, headline, how_to_read, reason_words, summaries, verdict_sentence
+from vision_mtl.study.verdict_text import (
+    design_size,
+    headline,
+    how_to_read,
+    summaries,
+    verdict_reason,
+    verdict_sentence,
+)
 
 
 def one(verdict: str, value: float, low: float | None, high: float | None, **other: object) -> dict:
@@ -34,38 +41,38 @@ OPEN = one("undecided", 0.004, -0.013, 0.021)
         (
             OPEN,
             "pretrained against labels: undecided, +0.4 points [−1.3, 2.1]; "  # noqa: RUF001
-            "this study could have seen 2.4 points",
+            "smallest detectable difference 2.4 points",
         ),
     ],
 )
-def test_a_verdict_holds_its_numbers(comparison: dict, told: str) -> None:
+def test_a_verdict_contains_its_numbers(comparison: dict, told: str) -> None:
     sentence = verdict_sentence(comparison, POINTS, 1)
-    assert (sentence.text, sentence.share, sentence.verdict) == (told, "10 % labels", comparison["verdict"])
+    assert (sentence.text, sentence.fraction, sentence.verdict) == (told, "10 % labels", comparison["verdict"])
 
 
-def test_what_only_the_correction_undid_is_said() -> None:
+def test_a_verdict_that_only_the_correction_undid_says_so() -> None:
     deciding = {**OPEN["difference"], "low": -0.01, "high": 0.06, "level": 0.99}
     comparison = one("undecided", 0.02, 0.004, 0.036, difference_holm=deciding)
     told = verdict_sentence(comparison, POINTS, 12).text
-    expected = "+2.0 points [0.4, 3.6], but the interval corrected for 12 comparisons, [−1.0, 6.0], holds 0"  # noqa: RUF001
+    expected = "+2.0 points [0.4, 3.6], but the interval corrected for 12 comparisons, [−1.0, 6.0], contains 0"  # noqa: RUF001
     assert expected in told and "corrected" not in verdict_sentence(OPEN, POINTS, 12).text
-    assert reason_words(comparison, POINTS) == "the 99 % interval [−1.0, 6.0] holds 0"  # noqa: RUF001
+    assert verdict_reason(comparison, POINTS) == "the 99 % interval [−1.0, 6.0] contains 0"  # noqa: RUF001
 
 
-def test_arms_without_a_difference_are_identical_and_one_seed_tells_nothing() -> None:
+def test_equal_arms_are_identical_and_one_seed_decides_nothing() -> None:
     values = np.random.default_rng(0).random((5, 20))
     same, single = (
         family([compare(v, v.copy(), np.arange(20), arm="a", baseline="b")])[0] for v in (values, values[:1])
     )
     assert verdict_sentence(same, POINTS, 1).text == "a against b: undecided, identical in all 5 seeds"
-    assert reason_words(same, POINTS) == "identical in all 5 seeds"
+    assert verdict_reason(same, POINTS) == "identical in all 5 seeds"
     assert (
         "one seed" in verdict_sentence(single, POINTS, 1).text
-        and "seen" not in verdict_sentence(single, POINTS, 1).text
+        and "detectable" not in verdict_sentence(single, POINTS, 1).text
     )
     (clustered,) = family([compare(values, values[::-1], np.zeros(20), arm="a", baseline="b")])
     assert "one cluster of test images" in verdict_sentence(clustered, POINTS, 1).text
-    assert reason_words(clustered, POINTS) == clustered["reason"]
+    assert verdict_reason(clustered, POINTS) == clustered["reason"]
 
 
 def test_a_difference_between_arms_at_chance_says_so() -> None:
@@ -74,7 +81,7 @@ def test_a_difference_between_arms_at_chance_says_so() -> None:
         assert ("neither is shown to be above chance (41.0)" in told) is said
 
 
-def test_a_regression_is_told_in_its_own_unit() -> None:
+def test_a_regression_is_shown_in_units_of_the_label() -> None:
     comparison = one("helps", 0.42, 0.1, 0.74)
     told = verdict_sentence(comparison, unit_of(False, [comparison["difference"]]), 1).text
     assert told == "pretrained is +0.42 units of the label [0.10, 0.74] above labels: helps"
@@ -91,8 +98,8 @@ def test_a_summary_names_where_an_arm_helps() -> None:
     rows = [HELPS, {**HELPS, "fraction": 1.0}, {**HURTS, "task": "cars"}, {**OPEN, "arm": "joint"}]
     assert summaries(rows) == [
         "pretrained against labels: helps on pets (10 %, all labels); hurts on cars (10 % labels); "
-        "nothing is undecided.",
-        "joint against labels: helps nowhere; hurts nowhere; undecided in 1 of 1.",
+        "none undecided.",
+        "joint against labels: helps on no task; hurts on no task; undecided in 1 of 1.",
     ]
 
 
@@ -102,5 +109,5 @@ def test_how_to_read_names_the_family_and_the_floor() -> None:
     assert "family of 2 comparisons" in told and "6 seeds cannot give one below 0.0312" in told
     assert "percentage points" in told and "regression" not in told
     alone = " ".join(how_to_read(study({"a": 0.0}, num_seeds=1)))
-    assert "One seed tells no spread" in alone and "Holm" not in alone
-    assert design_words(record) == "2 arms × 1 task × 2 shares of labels × 6 seeds"  # noqa: RUF001
+    assert "One seed shows no variation" in alone and "Holm" not in alone
+    assert design_size(record) == "2 arms × 1 task × 2 shares of labels × 6 seeds"  # noqa: RUF001
