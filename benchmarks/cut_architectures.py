@@ -28,7 +28,7 @@ from torch.distributed.fsdp import fully_shard
 
 from benchmarks.architectures import MODULES, build, read_table, report
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.training.sharding import parts
+from vision_mtl.training.sharding import fsdp_units
 
 TOLERANCE = 1e-4  # of a gradient's norm
 SMALLEST = 1e-4  # of the norm of all gradients: what is smaller is compared with this much; a bias before a BatchNorm
@@ -53,7 +53,7 @@ def check(module: str, name: str, mesh: DeviceMesh) -> dict[str, object]:
     try:
         whole = build(name).train()
         cut = copy.deepcopy(whole)
-        found = parts(cut)
+        found = fsdp_units(cut)
         row["parts"] = len(found)
         row["largest_ratio"] = round(max(map(size, found), default=0) / size(whole), 3)
         row["in_parts_ratio"] = round(sum(map(size, found)) / size(whole), 3)

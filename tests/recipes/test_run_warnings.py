@@ -34,9 +34,7 @@ def test_test_images_that_pretraining_saw_are_counted(
 
 
 @pytest.mark.slow
-def test_unseen_test_images_give_no_warning(
-    train, supervise, result, image_folder: Path, tmp_path: Path
-) -> None:
+def test_unseen_test_images_give_no_warning(train, supervise, result, image_folder: Path, tmp_path: Path) -> None:
     assert train(tmp_path / "first") == 0
     words = ["--init_from", tmp_path / "first", "--tasks.shape.source", f"folder/{image_folder}", "--optim.steps", 1]
     assert supervise("finetune", tmp_path / "tuned", *words, "--data.val_ratio", 0.1, backbone=False) == 0

@@ -72,7 +72,7 @@ def test_every_task_is_scored_on_its_test_images(finished: Path, result) -> None
 def test_a_tasks_best_epoch_is_the_shared_one_where_they_fall_together(
     supervise, table_tasks, tmp_path: Path, result
 ) -> None:
-    """Calibrated as well: with one evaluation both are the same weights."""
+    """With one evaluation, both are the same calibrated weights."""
     words = [*table_tasks("letter", "shade"), "--finetune.num_evaluations", 1]
     assert supervise("finetune", tmp_path / "run", *words) == 0
     for row in result(tmp_path / "run")["metrics"]["tasks"].values():
@@ -80,7 +80,7 @@ def test_a_tasks_best_epoch_is_the_shared_one_where_they_fall_together(
         assert own.pop("step") == 4 and own == {metric: row[metric] for metric in own} and "calibration_error" in own
 
 
-def test_single_task_networks_stand_beside_the_shared_one(finished: Path, result) -> None:
+def test_single_task_networks_are_compared_with_the_shared_one(finished: Path, result) -> None:
     metrics = result(finished)["metrics"]
     for task, metric in HEADLINES.items():
         alone, shared, gain = metrics["single"][task], metrics["tasks"][task], metrics["transfer"][task]
@@ -128,7 +128,7 @@ def test_the_best_weights_are_kept_calibrated_and_described(finished: Path, resu
         assert result(finished)["metrics"]["tasks"][task]["best_epoch"]["step"] == own
 
 
-def test_the_result_is_told_as_a_table(finished: Path, result) -> None:
+def test_the_result_is_printed_as_a_table(finished: Path, result) -> None:
     text = result_text(result(finished))
     for task, metric in HEADLINES.items():
         (line,) = [line for line in text.splitlines() if line.split()[:2] == [task, metric]]
@@ -143,7 +143,7 @@ def test_conflicts_are_recorded(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_to_the_same_end(
+def test_an_interrupted_run_resumes_with_the_same_result(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:
     words = [
@@ -224,8 +224,8 @@ def opened(label_table: Path, root: Path, tmp_path: Path) -> tuple[Pool, RunConf
     return pool, resolve("finetune", {"tasks": tasks}, {}), Run(tmp_path, "finetune")
 
 
-def test_an_image_teaches_no_task_beyond_that_tasks_fraction(opened) -> None:
-    """Most images carry several labels; one drawn for `size` must not bring a letter that was not paid for."""
+def test_an_image_has_no_label_beyond_a_tasks_fraction(opened) -> None:
+    """Most images have several labels; an image drawn for `size` must not add a letter beyond that task's fraction."""
     pool, config, run = opened
     labelled = open_labels(config, run, pool, 0.25)
     for name in FOUR:
@@ -260,7 +260,7 @@ def test_mixing_is_off_unless_asked_for(opened) -> None:
 
 
 @pytest.mark.slow
-def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
+def test_tasks_backbone_and_weights_are_inherited_from_a_pretrained_run(
     train, supervise, tmp_path: Path, result, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(tmp_path / "first", "--backbone.name", "test_resnet", "--optim.steps", "2") == 0
@@ -277,7 +277,7 @@ def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["early", "all"])
-def test_what_is_frozen_does_not_move(supervise, table_tasks, tmp_path: Path, freeze: str) -> None:
+def test_frozen_weights_do_not_change(supervise, table_tasks, tmp_path: Path, freeze: str) -> None:
     words = [*table_tasks("letter"), "--finetune.freeze", freeze, "--optim.layer_decay", 0.8]
     for steps in (1, 3):
         assert supervise("finetune", tmp_path / f"{steps}", *words, "--optim.steps", steps) == 0
@@ -298,16 +298,16 @@ def test_more_steps_train_the_single_networks_anew(supervise, table_tasks, tmp_p
 
 
 @pytest.mark.slow
-def test_a_network_alone_needs_no_balancing(supervise, table_tasks, tmp_path: Path, result) -> None:
+def test_a_single_task_network_needs_no_balancing(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter", "shade"), "--balance.name", "Constant", "--balance.kwargs.weights", "[1,2]"]
     assert supervise("finetune", tmp_path / "run", *words, "--finetune.single_task", "same_steps") == 0
     assert set(result(tmp_path / "run")["metrics"]["transfer"]) == {"letter", "shade"}
 
 
-def test_as_many_labelled_images_alone_as_together(opened) -> None:
-    """Against a count: `letter` and `shade` overlap, so the shared network sees more of each than it draws for it."""
+def test_a_single_task_network_sees_as_many_labelled_images(opened) -> None:
+    """Compare with a count: `letter` and `shade` overlap, so the shared network sees more of each than it draws."""
     pool, config, run = opened
-    labelled = open_labels(config, run, pool, 1.0).of(["letter", "shade"])
+    labelled = open_labels(config, run, pool, 1.0).subset(["letter", "shade"])
     accelerator = Runtime(precision="fp32").accelerator("cpu")
     feed = build_feed(labelled, Optim(steps=1, batch_size=12), accelerator, 0, temperature=0.5)
     trainer = SimpleNamespace(feed=feed, progress=SimpleNamespace(step=40))
@@ -322,8 +322,8 @@ def test_as_many_labelled_images_alone_as_together(opened) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_see_what_one_sees(supervise, table_tasks, tmp_path: Path, root: Path, result) -> None:
-    """The same images, each task's mean over both, the same best, and single-task networks that are kept once."""
+def test_two_processes_see_the_same_images_as_one(supervise, table_tasks, tmp_path: Path, root: Path, result) -> None:
+    """So each task's mean and the best weights are the same, and single-task networks are saved once."""
     options = ["--backbone.name", "test_vit", "--finetune.single_task", "same_steps", "--optim.accumulate", 2]
     words = [*table_tasks("letter", "size"), *options]
     assert supervise("finetune", tmp_path / "one", *words) == 0
@@ -377,7 +377,7 @@ def test_mistakes_are_named(
     ],
     ids=["class", "test", "train"],
 )
-def test_what_a_side_lacks_is_named(
+def test_a_split_without_images_is_named(
     supervise,
     tmp_path: Path,
     label_table: Path,

@@ -1,4 +1,4 @@
-"""`joint`: tasks and repair in the same steps, both scored, each with its share of the images."""
+"""`joint`: tasks and repair in the same steps, each with its share of the images, both scored."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_unlabelled_images_are_repaired(
     assert torch.isin(drawn, train).all() and len(drawn) == min(96, len(train))
 
 
-def test_halves_of_a_step() -> None:
+def test_the_two_batches_of_a_step() -> None:
     optim = Optim(steps=5, batch_size=10, accumulate=1, learning_rate=0.1)
     for ratio, damaged in ((0.5, 5), (0.01, 1), (0.99, 9), (0.25, 2)):
         first, second = split_batch(optim, ratio)
@@ -102,7 +102,7 @@ def test_halves_of_a_step() -> None:
         (0.5, 1, "batch_size of 2 or more; found 1"),
     ],
 )
-def test_halves_that_cannot_be_are_refused(ratio: float, size: int, said: str) -> None:
+def test_batches_that_cannot_be_split_are_errors(ratio: float, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         split_batch(Optim(steps=1, batch_size=size), ratio)
 
@@ -117,7 +117,7 @@ def test_schedules_by_hand() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_to_the_same_end(
+def test_an_interrupted_run_resumes_with_the_same_result(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:
     words = [*table_tasks("letter", "seen"), "--optim.accumulate", 2, "--balance.name", "PCGrad"]

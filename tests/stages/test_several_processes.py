@@ -1,4 +1,4 @@
-"""Runs beside one another, and one run in several processes: the same losses, and what happens if one of them dies."""
+"""Several runs at once, and one run in several processes: equal losses, and a clean stop if a process dies."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow  # several processes
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 CLOCK = ("seconds", "images_per_second")
-# several runs one after the other, because the start takes longest; something may happen to one in its second process:
-# a signal in the 14th step, or a gradient that is no number in the 4th
+# several runs one after the other, because the start takes longest; a run may get, in its second process, a signal in
+# the 14th step or a NaN gradient in the 4th
 PROGRAM = """
 import json, os, signal, sys
 from vision_mtl.cli.command import main
@@ -90,7 +90,7 @@ def launch(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def lines(run: Path, kind: str = "train") -> list[dict[str, Any]]:
-    """`metrics.jsonl` without its clock."""
+    """Return `metrics.jsonl` without times."""
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in record.items() if k not in CLOCK} for record in records if record["kind"] == kind]
 
@@ -152,10 +152,10 @@ def commands(
 
 @pytest.fixture(scope="module")
 def launched(commands: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """One run of each stage in one process, in two, and in two with the backbone cut over them.
+    """Run each stage in one process, in two, and in two with a sharded backbone.
 
-    Of the cut ones, one is stopped in its 14th step and goes on, and one has a gradient that is no number in its 4th.
-    Last comes one whose second process dies in its 14th step.
+    Of the sharded runs, one is stopped in its 14th step and resumes, and one has a NaN gradient in its 4th step. In the
+    last run, the second process dies in the 14th step.
     """
     folder = commands.folder
     program = folder / "program.py"
@@ -187,7 +187,7 @@ def test_two_processes_take_the_steps_of_one(stage: str, how: str, launched: Any
     assert_close(optimiser(folder / f"{stage}-{how}"), optimiser(folder / f"{stage}-one"))
 
 
-def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(
+def test_a_sharded_run_that_is_stopped_resumes_with_the_same_bits_and_in_one_process(
     launched: Any, commands: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, done = launched
@@ -206,8 +206,8 @@ def test_a_cut_run_that_is_stopped_goes_on_to_the_same_bits_and_in_one_process(
     assert_close(weights(folder / "alone-cut"), weights(whole))
 
 
-def test_each_process_holds_half_of_a_cut_backbone_and_of_its_optimiser_state(launched: Any) -> None:
-    """Or nothing above would show that anything is cut. Tensors of one row are of one process: not quite half."""
+def test_each_process_has_half_of_a_sharded_backbone_and_of_its_optimiser_state(launched: Any) -> None:
+    """Without this, nothing would show that anything is sharded. One-row tensors are in one process: not quite half."""
     _, done = launched
     found = re.findall(r"rank (\d) holds (\S+) (\S+)", done.stderr)
     halves = {rank for rank, *shares in found if all(0.45 < float(share) < 0.55 for share in shares)}
@@ -215,7 +215,7 @@ def test_each_process_holds_half_of_a_cut_backbone_and_of_its_optimiser_state(la
     assert halves == wholes == {"0", "1"}, found  # the run that dies is not cut
 
 
-def test_a_cut_run_skips_a_step_that_is_no_number_in_one_process(launched: Any) -> None:
+def test_a_sharded_run_skips_a_step_that_is_not_finite_in_one_process(launched: Any) -> None:
     folder, done = launched
     found = json.loads((folder / "nan-cut" / "result.json").read_text())
     assert found["status"] == "completed", done.stderr[-3000:]
@@ -223,7 +223,9 @@ def test_a_cut_run_skips_a_step_that_is_no_number_in_one_process(launched: Any) 
     assert all(bool(value.isfinite().all()) for value in weights(folder / "nan-cut").values())
 
 
-def test_a_process_that_dies_stops_the_run_which_then_goes_on_to_the_same_end(launched: Any, commands: Any) -> None:
+def test_a_process_that_dies_stops_the_run_which_then_resumes_with_the_same_result(
+    launched: Any, commands: Any
+) -> None:
     folder, done = launched
     assert done.returncode != 0
     assert "error: another process of this run has ended" in done.stderr, done.stderr[-3000:]

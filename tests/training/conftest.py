@@ -1,4 +1,4 @@
-"""Trainers small enough to run dozens of times: one that repairs, one that learns tasks."""
+"""Small trainers: one that repairs images, one that learns tasks."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def make_trainer(pool: Pool) -> MakeTrainer:
 
 @pytest.fixture(scope="session")
 def task_pool() -> Pool:
-    """60 images of 32 pixels, all for training, with overlapping labels of five tasks of every kind.
+    """Return 60 training images of 32 pixels with overlapping labels of five tasks, of all kinds.
 
     `letter` is labelled for 0-29, `shade` for 20-44, `marks` for even numbers, `size` from 30 on, `seen` from 40 on;
-    59 carries no label but `seen`'s.
+    59 has only a label for `seen`.
     """
     random, number = np.random.default_rng(0), np.arange(60)
     coarse = random.integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)

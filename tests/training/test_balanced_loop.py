@@ -1,4 +1,4 @@
-"""The loop on several tasks: balanced in every way, slower in its shallow layers, still where it is frozen."""
+"""The loop on several tasks: every balancing, smaller learning rates in shallow layers, frozen modules."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_equal_is_the_plain_sum(make_task_trainer, accumulate: int) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "uncertainty", "dwa", "UPGrad"])
-def test_a_step_in_parts_is_the_step_whole(make_task_trainer, name: str | None) -> None:
-    """With 12 images in 6 parts most parts lack some task."""
+def test_micro_batches_give_the_gradient_of_the_batch(make_task_trainer, name: str | None) -> None:
+    """With 12 images in 6 micro-batches, most micro-batches lack some task."""
     whole, parts = (
         make_task_trainer("test_vit", balance=name, accumulate=count, steps=2, clip_norm=0.0) for count in (1, 6)
     )
@@ -88,7 +88,7 @@ def test_every_balancing_takes_two_steps(make_task_trainer, name: str) -> None:
         assert any(moved), part
 
 
-def test_log_variances_move_and_a_resumed_run_takes_them_over(make_task_trainer, tmp_path: Path) -> None:
+def test_log_variances_are_trained_and_restored_on_resume(make_task_trainer, tmp_path: Path) -> None:
     def trainer_of() -> Trainer:
         return make_task_trainer("test_resnet", THREE, "uncertainty", learning_rate=0.2, ema_decay=0.9, steps=6)
 
@@ -126,7 +126,7 @@ def test_log_variances_move_and_a_resumed_run_takes_them_over(make_task_trainer,
 
 
 def test_half_the_squared_error_is_not_halved_again(make_task_trainer) -> None:
-    """Kendall's eq. 7 is exp(-s) times half the squared error, which is what a number's loss is already."""
+    """Kendall's eq. 7 is exp(-s) times half the squared error, and our loss of numbers contains the half already."""
     from vision_mtl.data.options import Task
     from vision_mtl.recipes.supervised import build_balancing
     from vision_mtl.training.balancing.options import Balance
@@ -139,7 +139,7 @@ def test_half_the_squared_error_is_not_halved_again(make_task_trainer) -> None:
 
 
 def scales(trainer: Trainer) -> dict[str, float]:
-    """Parameter -> its group's `lr_scale`."""
+    """Return parameter -> its group's `lr_scale`."""
     names = {id(p): name for name, p in trainer.model.named_parameters()}
     groups = trainer.optimiser.param_groups
     found = [names[id(p)] for group in groups for p in group["params"]]
@@ -181,7 +181,7 @@ def test_tokens_and_vectors_do_not_decay_with_layers_either(make_task_trainer) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["early", "all"])
-def test_what_is_frozen_stays_in_eval_mode_and_does_not_move(make_task_trainer, which: str) -> None:
+def test_frozen_modules_stay_in_eval_mode_and_do_not_change(make_task_trainer, which: str) -> None:
     trainer = make_task_trainer("test_resnet", THREE, steps=3)
     net = trainer.model.backbone
     late = last_stage(net.model)
@@ -194,7 +194,7 @@ def test_what_is_frozen_stays_in_eval_mode_and_does_not_move(make_task_trainer, 
     for name, module in norms.items():
         module.register_forward_hook(lambda m, *_, name=name: modes.setdefault(name, set()).add(m.training))
     before = weights(trainer)
-    trainer.fit(lambda *_: trainer.model.eval() and trainer.model.train())  # as a validation in between does
+    trainer.fit(lambda *_: trainer.model.eval() and trainer.model.train())  # as a validation during training does
     trainer.feed.close()
     inside = {name for name, module in norms.items() if module in set(late.modules())}
     trained = inside if which == "early" else set()
@@ -206,8 +206,8 @@ def test_what_is_frozen_stays_in_eval_mode_and_does_not_move(make_task_trainer, 
     assert bool(own) == (which == "early") and {"task_heads.task_size.project.weight"} <= moved
 
 
-def test_a_frozen_module_does_not_still_what_it_holds(make_task_trainer) -> None:
-    """A ViT's own tokens are frozen, and so is its patch embedding; its last block is trained, and in training mode."""
+def test_a_frozen_module_does_not_freeze_its_children(make_task_trainer) -> None:
+    """A ViT's tokens and patch embedding are frozen; its last block is trained and in training mode."""
     trainer = make_task_trainer("test_vit", THREE)
     trainer.feed.close()
     model, vit = trainer.model, trainer.model.backbone.model
@@ -219,7 +219,7 @@ def test_a_frozen_module_does_not_still_what_it_holds(make_task_trainer) -> None
     assert model.decoder.training and model.task_heads.training
 
 
-def test_two_runs_are_one_whatever_was_drawn_before(make_task_trainer) -> None:
+def test_a_run_does_not_depend_on_earlier_random_draws(make_task_trainer) -> None:
     first, second = make_task_trainer(), make_task_trainer()
     torch.rand(100)
     fitted(first), fitted(second)

@@ -1,4 +1,4 @@
-"""The best weights: per task and for all, the earliest of equals, in files that others start from."""
+"""The best weights: for each task and for all, the earliest of equal ones, in files that other runs start from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def offered(folder: Path, per_task: bool = True) -> Best:
     return best
 
 
-def test_each_task_and_all_together_have_their_own_best(tmp_path: Path) -> None:
+def test_each_task_and_all_together_have_separate_best_steps(tmp_path: Path) -> None:
     best, better = Best(tmp_path), []
     for step, scores in SCORES.items():
         better.append(best.offer(model_at(step), step, scores))
@@ -51,7 +51,7 @@ def test_weights_are_those_of_the_best_step(tmp_path: Path) -> None:
         assert other.weight.tolist() == [step, step] and other.running_mean.tolist() == [-step, -step]
 
 
-def test_what_is_kept_does_not_follow_the_model(tmp_path: Path) -> None:
+def test_kept_weights_are_copies(tmp_path: Path) -> None:
     best, model = Best(tmp_path), model_at(5)
     best.offer(model, 5, {"a": 1.0})
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best-a.safetensors"]
 
 
-def test_going_on_equals_never_having_stopped(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = offered(tmp_path / "whole")
     first = Best(tmp_path / "parts")
     for step in (1, 2):
@@ -106,7 +106,7 @@ def test_going_on_equals_never_having_stopped(tmp_path: Path) -> None:
 
 
 def stopped(folder: Path, at_checkpoint: int, killed_after: int, committed: bool) -> tuple[Best, dict]:
-    """A run with a checkpoint of step `at_checkpoint`, killed later; returns its Best and what the checkpoint says."""
+    """Return the Best of a run killed after its checkpoint at step `at_checkpoint`, and the checkpoint's scores."""
     best, memory = Best(folder), {}
     for step in range(1, killed_after + 1):
         best.offer(model_at(step), step, SCORES[step])
@@ -120,7 +120,7 @@ def stopped(folder: Path, at_checkpoint: int, killed_after: int, committed: bool
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_files_are_never_newer_than_the_checkpoint(tmp_path: Path, committed: bool) -> None:
-    """Killed after evaluations that no checkpoint knows of, and right between a checkpoint and the files' renaming."""
+    """Killed after evaluations that no checkpoint holds, and between a checkpoint and the renaming of the files."""
     _, memory = stopped(tmp_path, 1, 2 if committed else 1, committed)
     second = Best(tmp_path)
     assert second.restore(memory) == [] and second.scores == memory
@@ -130,12 +130,12 @@ def test_files_are_never_newer_than_the_checkpoint(tmp_path: Path, committed: bo
     assert not list(tmp_path.glob("waiting-*"))
 
 
-def test_weights_that_are_lost_are_said_and_chosen_anew(tmp_path: Path) -> None:
-    """The checkpoint that knew of the files was damaged; the one before it remembers others."""
+def test_lost_weights_are_reported_and_chosen_again(tmp_path: Path) -> None:
+    """The checkpoint with the files' scores was damaged; the one before it has other scores."""
     first, memory = stopped(tmp_path, 1, 3, True)
     first.commit()
     second = Best(tmp_path)
-    assert second.restore(memory) == [ALL, "b"]  # a is best at 1 still
+    assert second.restore(memory) == [ALL, "b"]  # a is still best at 1
     assert set(second.scores) == {"a"} and not second.path("b").exists()
     assert second.offer(model_at(2), 2, SCORES[2]) == [ALL, "b"]
 
@@ -147,7 +147,7 @@ def test_one_process_of_several_reads_without_moving(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_weights_put_in_their_place_keep_the_score(tmp_path: Path) -> None:
+def test_replaced_weights_keep_the_score(tmp_path: Path) -> None:
     best = offered(tmp_path)
     best.replace(model_at(7), 2)
     best.flush({})
@@ -158,7 +158,7 @@ def test_weights_put_in_their_place_keep_the_score(tmp_path: Path) -> None:
     assert read_tensors(tmp_path / "best-b.safetensors", "model")["weight"].tolist() == [3, 3]
 
 
-def test_others_start_from_the_best_and_the_run_goes_on_from_the_newest(tmp_path: Path) -> None:
+def test_init_from_uses_the_best_and_resuming_the_newest(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for step in (3, 4):
         newest = save_checkpoint(folder, {"step": step}, model_at(step))

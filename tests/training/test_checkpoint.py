@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, the newest readable one wins, and nothing in them can execute."""
+"""Checkpoints: valid or ignored, the newest valid one is used, and none can execute code."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model.to(memory_format=torch.channels_last), optimiser
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+def test_a_checkpoint_restores_what_was_saved(tmp_path: Path) -> None:
     model, optimiser = trained()
     path = save_checkpoint(tmp_path, {"step": 7, "names": ["ä"]}, model, optimiser, average=model)
     assert path.name == "step-00000007.safetensors" and read_state(path) == {"step": 7, "names": ["ä"]}
@@ -66,7 +66,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_one_is_passed_over(tmp_path: Path, damage: bytes | None) -> None:
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, damage: bytes | None) -> None:
     model, _ = trained()
     paths = [save_checkpoint(tmp_path, {"step": step}, model) for step in (1, 2)]
     paths[1].write_bytes(paths[1].read_bytes()[:500] if damage is None else damage)
@@ -76,7 +76,7 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, damage: bytes | None) -> N
 
 
 def corrupt(data: bytes, random: np.random.Generator) -> bytes:
-    """A bit flipped, a range overwritten, zeroed, cut out or repeated, or the end missing."""
+    """Return the data with a bit flipped, a range overwritten, zeroed, cut out or repeated, or the end missing."""
     start, stop = sorted(random.integers(0, len(data) + 1, 2).tolist())
     stop = max(stop, start + 1) if start < len(data) else stop
     kind = random.integers(6)
@@ -89,7 +89,7 @@ def corrupt(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def test_no_corruption_is_ever_loaded(tmp_path: Path) -> None:
-    """300 random ones, everywhere in the file: found each time, named, and the checkpoint before is used."""
+    """300 random ones, anywhere in the file: each is detected and reported, and the checkpoint before it is used."""
     random, (model, optimiser) = np.random.default_rng(0), trained()
     older, newer = (save_checkpoint(tmp_path, {"step": step}, model, optimiser) for step in (1, 2))
     sound, seen = newer.read_bytes(), []
@@ -118,13 +118,13 @@ def test_every_byte_of_the_header_counts(tmp_path: Path) -> None:
             check(path)
 
 
-def test_one_from_before_the_checksums_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_checksum_is_read(tmp_path: Path) -> None:
     path = tmp_path / "step-00000003.safetensors"
     save_file({"model.a": torch.ones(2)}, path, metadata={"vision_mtl": '{"step": 3}'})
     assert newest_checkpoint(tmp_path) == path
 
 
-def test_a_damaged_one_set_aside_no_longer_counts(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_set_aside_no_longer_counts(tmp_path: Path) -> None:
     paths = [save_checkpoint(tmp_path, {"step": step}, trained()[0]) for step in (1, 2)]
     set_aside(paths[1])
     assert checkpoints(tmp_path) == paths[:1] and (tmp_path / "step-00000002.safetensors.damaged").exists()

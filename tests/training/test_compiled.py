@@ -1,4 +1,4 @@
-"""`torch.compile`: what is compiled does not see which rows are whose, so a run compiles at its start and no more."""
+"""`torch.compile`: compiled modules do not see which rows belong to which pretext, so only the first steps compile."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow  # torch.compile
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch):
-    """How many graphs were compiled so far: traced, not translated, which takes a minute."""
+    """Return the number of graphs compiled so far; they are only traced, because code generation takes a minute."""
     torch._dynamo.reset()
     counters.clear()
     monkeypatch.setattr(compiling, "_compiled", cache(lambda function: torch.compile(function, backend="eager")))

@@ -23,7 +23,7 @@ SIZE_OF_33 = 99.0
 
 
 def break_image(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Image 33's own loss is no number, wherever it stands."""
+    """Make the loss of image 33 NaN in every batch."""
     original = TaskObjective._values
 
     def values(self: TaskObjective, name: str, outputs: torch.Tensor, labels) -> torch.Tensor:
@@ -34,7 +34,7 @@ def break_image(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def break_steps(trainer: Trainer, steps: set[int]) -> None:
-    """The loss of these steps is no number, and the statistics of their batches are none either."""
+    """Make the losses and the batch statistics of these steps NaN."""
     original = trainer.objective.measure
 
     def measure(predictions, prepared, progress: float) -> StepLoss:
@@ -53,7 +53,7 @@ def state(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def advice(trainer: Trainer) -> str:
-    """What is said after the first step ran out of memory."""
+    """Return the advice after the first step ran out of memory."""
     return what_fits(
         trainer.model,
         trainer.objective,
@@ -66,7 +66,7 @@ def advice(trainer: Trainer) -> str:
     )
 
 
-def test_the_image_that_breaks_a_step_is_named(make_task_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_with_a_non_finite_loss_is_named(make_task_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_task_trainer(tasks=("letter", "size"), steps=20)
     break_image(trainer, monkeypatch)
     with pytest.raises(NonFiniteLoss, match=r"loss of: size; images: 33\. Lower"):
@@ -75,7 +75,7 @@ def test_the_image_that_breaks_a_step_is_named(make_task_trainer, monkeypatch: p
     trainer.feed.close()
 
 
-def test_broken_weights_are_told_from_broken_images(make_task_trainer) -> None:
+def test_broken_weights_are_distinguished_from_broken_images(make_task_trainer) -> None:
     trainer = make_task_trainer(tasks=("letter",))
     assert trainer._explain(0) == "no single image causes it"
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_skipped_step_leaves_no_trace(make_task_trainer, balance: str) -> None
     trainer.feed.close()
 
 
-def test_too_many_in_a_row_end_the_run(make_task_trainer) -> None:
+def test_too_many_skipped_steps_in_a_row_stop_the_run(make_task_trainer) -> None:
     trainer = make_task_trainer("test_resnet", ("letter",), non_finite="skip", max_skipped=2, steps=9)
     break_steps(trainer, {1, 3, 4, 5, 6})
     with pytest.raises(NonFiniteLoss, match=r"non-finite at step 5; .* after 2 skipped steps in a row"):
@@ -136,25 +136,25 @@ def test_skips_are_warned_of_and_counted_over_a_resume(make_task_trainer, tmp_pa
     assert "5 of 8 steps were skipped: they became non-finite." in run.warnings
 
 
-def test_a_loss_that_blows_up_is_said_once_and_remembered() -> None:
+def test_a_loss_that_blows_up_is_reported_once() -> None:
     watch = LossWatch()
     means = [(1, 0.7), (10, 1.0), (20, 0.8), (30, 2.9), (40, 3.1), (50, 9.0)]
-    said = [watch.look(step, {"cars": value, "pets": float("nan")}) for step, value in means]
-    assert [len(texts) for texts in said] == [0, 0, 0, 0, 1, 0]
-    assert "the loss of cars has blown up: 3.1 at step 40, 1 at the start" in said[4][0]
+    warnings = [watch.look(step, {"cars": value, "pets": float("nan")}) for step, value in means]
+    assert [len(texts) for texts in warnings] == [0, 0, 0, 0, 1, 0]
+    assert "the loss of cars has blown up: 3.1 at step 40, 1 at the start" in warnings[4][0]
     assert LossWatch(**vars(watch)).look(60, {"cars": 99.0}) == []
 
 
-def test_a_loss_of_zero_at_the_start_is_no_measure() -> None:
+def test_an_early_loss_of_zero_is_not_compared_with() -> None:
     watch = LossWatch()
     assert [watch.look(step, {"a": value}) for step, value in enumerate((0.0, 0.0, 0.0, 5.0))] == [[]] * 4
 
 
 @pytest.mark.parametrize(("largest", "parts"), [(6, 2), (3, 4), (1, 12)])
-def test_the_parts_that_fit_are_found_by_trying(
+def test_micro_batches_that_fit_are_found_by_trying(
     make_task_trainer, monkeypatch: pytest.MonkeyPatch, largest: int, parts: int
 ) -> None:
-    """A GPU that holds so many images of the twelve."""
+    """On a GPU with memory for `largest` of the twelve images."""
     trainer = make_task_trainer(tasks=("letter",))
     original = type(trainer.model).forward
 
@@ -164,18 +164,18 @@ def test_the_parts_that_fit_are_found_by_trying(
         return original(self, images, *others)
 
     monkeypatch.setattr(type(trainer.model), "forward", forward)
-    said = advice(trainer)
+    text = advice(trainer)
     if parts == 12:
-        assert "not even one image at a time fits" in said or "--optim.accumulate 8" in said
+        assert "not even one image at a time fits" in text or "--optim.accumulate 8" in text
     else:
-        assert f"{12 // parts} images at a time fit. Give --optim.accumulate {parts}" in said
-        assert f"--optim.batch_size {12 // parts}" in said
+        assert f"{12 // parts} images at a time fit. Give --optim.accumulate {parts}" in text
+        assert f"--optim.batch_size {12 // parts}" in text
     assert all(p.grad is None for p in trainer.model.parameters())
     trainer.feed.close()
 
 
-def test_what_fits_is_what_every_part_of_the_step_does(make_task_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts differ, in a mixture most of all: here only the second of two is too much."""
+def test_every_micro_batch_of_the_step_must_fit(make_task_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Micro-batches differ, above all in a mixture: here only the second of two does not fit."""
     trainer = make_task_trainer("test_resnet", ("letter",), steps=6)
     original, heavy = type(trainer.model).forward, trainer.feed.at(0, 2)[1][0].images
 
@@ -189,7 +189,7 @@ def test_what_fits_is_what_every_part_of_the_step_does(make_task_trainer, monkey
     trainer.feed.close()
 
 
-def test_a_step_that_lacks_memory_is_saved_and_what_was_learned_is_kept(
+def test_running_out_of_memory_saves_the_state_before_the_step(
     make_task_trainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trainer = make_task_trainer("test_resnet", ("letter",), steps=6)
@@ -219,6 +219,6 @@ def test_a_step_that_lacks_memory_is_saved_and_what_was_learned_is_kept(
     again.feed.close()
 
 
-def test_other_errors_are_no_lack_of_memory() -> None:
+def test_other_errors_are_not_out_of_memory() -> None:
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError("std::bad_alloc"))
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError("out of memory"))

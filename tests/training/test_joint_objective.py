@@ -1,4 +1,4 @@
-"""Repair and tasks in one pass are what they are apart."""
+"""Repair and tasks in one pass equal the separate passes."""
 
 from __future__ import annotations
 
@@ -70,19 +70,19 @@ def gradients(model: SharedModel) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("order", [("repair", "tasks"), ("tasks", "repair")], ids=lambda order: order[0])
 @pytest.mark.parametrize("decoder", ["stages", "transformer"])
-def test_one_pass_equals_the_two_objectives_apart(decoder: str, order: tuple[str, str], task_pool: Pool) -> None:
+def test_one_pass_equals_two_separate_objectives(decoder: str, order: tuple[str, str], task_pool: Pool) -> None:
     model, members = build(task_pool, decoder)
     batch = batches(task_pool)
     together = JointObjective({name: members[name] for name in order})
     joint = step_loss(model, together, {name: batch[name] for name in order})
     joint.total.backward()
     found = gradients(model)
-    apart = [step_loss(model, members[name], *batch[name]) for name in order]
-    for loss in apart:
+    separate = [step_loss(model, members[name], *batch[name]) for name in order]
+    for loss in separate:
         loss.total.backward()
     expected = gradients(model)
-    assert set(joint.losses) == {"repair", *NAMES} and joint.rows == sum(loss.rows for loss in apart)
-    for loss in apart:
+    assert set(joint.losses) == {"repair", *NAMES} and joint.rows == sum(loss.rows for loss in separate)
+    for loss in separate:
         for name, value in loss.losses.items():
             assert joint.losses[name].item() == pytest.approx(value.item(), rel=1e-5)
         assert all(torch.allclose(torch.stack(joint.shown[n]), torch.stack(v)) for n, v in loss.shown.items())
@@ -92,7 +92,7 @@ def test_one_pass_equals_the_two_objectives_apart(decoder: str, order: tuple[str
         assert (found[name] - value).norm() <= 1e-4 * max(value.norm(), 1e-2 * largest), name
 
 
-def test_rows_are_shifted_behind_those_before_them(task_pool: Pool) -> None:
+def test_rows_are_shifted_by_the_images_before_them(task_pool: Pool) -> None:
     _, members = build(task_pool, "stages")
     batch = batches(task_pool)
     repair, tasks = (members[name].prepare(*batch[name]) for name in ("repair", "tasks"))
@@ -114,7 +114,7 @@ def test_rows_are_shifted_behind_those_before_them(task_pool: Pool) -> None:
     assert all(a.rows == slice(b.rows.start + 12, b.rows.stop + 12) for a, b in masked)
 
 
-def test_what_the_decoder_leaves_out_of_damaged_images_it_leaves_in_labelled_ones(task_pool: Pool) -> None:
+def test_the_decoder_drops_nothing_of_labelled_images(task_pool: Pool) -> None:
     _, members = build(task_pool, "stages")
     found = JointObjective(members).prepare(batches(task_pool))
     dense = next(request for request in found.requests if request.name == "seen")
@@ -148,7 +148,7 @@ def test_a_task_called_as_the_repair_is_refused(task_pool: Pool) -> None:
 
 
 @pytest.mark.parametrize(("damaged", "labelled", "parts"), [(5, 11, 4), (2, 6, 2), (3, 4, 3)])
-def test_uneven_halves_come_in_as_many_parts_and_lose_nothing(
+def test_members_of_uneven_size_have_equally_many_micro_batches(
     damaged: int, labelled: int, parts: int, task_pool: Pool
 ) -> None:
     model, members = build(task_pool, "stages")

@@ -1,4 +1,4 @@
-"""The loop: it learns, repeats itself exactly, goes on where it stopped, and says what broke."""
+"""The loop: it learns, is deterministic, resumes, and reports non-finite losses."""
 
 import math
 
@@ -22,7 +22,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def mean_loss(trainer) -> float:
-    """Over the same images and damage each time: one batch of eight scatters too much to compare with another."""
+    """Return the mean over the same images and damage each time: single batches of eight are too noisy to compare."""
     batches = [trainer.feed.at(step, 1)[0][0] for step in range(10)]
     with torch.no_grad():
         return sum(step_loss(trainer.model, trainer.objective, batch).total.item() for batch in batches) / 10
@@ -30,7 +30,7 @@ def mean_loss(trainer) -> float:
 
 @pytest.mark.slow
 def test_the_first_loss_is_chance(make_trainer) -> None:
-    """Of 64 images: chance is measured on one damage of each, and of eight images that scatters by an eighth."""
+    """With 64 images: chance losses are measured on one damage of each, and on eight images they vary by 1/8."""
     assert mean_loss(make_trainer(images=64)) == pytest.approx(1, abs=0.1)
 
 
@@ -41,14 +41,14 @@ def test_training_lowers_the_loss(make_trainer) -> None:
     assert mean_loss(trainer) < 0.8 * before
 
 
-def test_every_step_is_counted_and_hooked(make_trainer) -> None:
+def test_every_step_is_counted_and_calls_the_hook(make_trainer) -> None:
     trainer, seen = make_trainer(steps=5), []
     trainer.fit(lambda progress, record: seen.append((progress.step, record.step, progress.images_seen)))
     assert seen == [(i + 1, i, 8 * (i + 1)) for i in range(5)]
     assert trainer.progress.seconds > 0
 
 
-def test_two_runs_are_one(make_trainer) -> None:
+def test_two_runs_are_equal(make_trainer) -> None:
     first, second = make_trainer(), make_trainer()
     first.fit(lambda *_: None)
     second.fit(lambda *_: None)
@@ -56,7 +56,7 @@ def test_two_runs_are_one(make_trainer) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "vit_tiny_patch16_224"])
-def test_going_on_equals_never_having_stopped(make_trainer, backbone: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(make_trainer, backbone: str) -> None:
     whole = make_trainer(backbone, steps=6, ema_decay=0.5)
     whole.fit(lambda *_: None)
 
@@ -84,8 +84,8 @@ def test_going_on_equals_never_having_stopped(make_trainer, backbone: str) -> No
 
 
 @pytest.mark.slow
-def test_parts_of_a_batch_add_up_to_it(make_trainer) -> None:
-    """A ViT has no BatchNorm, so a step in two parts is the step in one, to rounding."""
+def test_micro_batches_add_up_to_the_batch(make_trainer) -> None:
+    """A ViT has no BatchNorm, so two micro-batches give the step of one batch, up to rounding."""
     whole, parts = (
         make_trainer("vit_tiny_patch16_224", steps=2),
         make_trainer("vit_tiny_patch16_224", steps=2, accumulate=2),
@@ -105,7 +105,7 @@ def test_the_rate_follows_the_schedule(make_trainer) -> None:
     assert rates == pytest.approx(expected)
 
 
-def test_time_ends_training_and_hooks_do_not_count(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_seconds_ends_training_and_hooks_do_not_count(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr("vision_mtl.training.loop.time.perf_counter", lambda: float(next(clock)))
     trainer = make_trainer(steps=None, max_seconds=5.0)
@@ -138,7 +138,7 @@ def test_a_gradient_beyond_the_limit_is_clipped(make_trainer, monkeypatch: pytes
     assert all(norm.item() == pytest.approx(1e-3, rel=1e-3) for norm in norms)
 
 
-def test_a_loss_that_is_no_number_names_its_pretext_and_keeps_the_weights(make_trainer, pool: Pool) -> None:
+def test_a_non_finite_loss_names_its_pretext_and_keeps_the_weights(make_trainer, pool: Pool) -> None:
     trainer = make_trainer(names=("downsample", "rotation"))
     before = weights(trainer)
     trainer.objective.chance_losses["rotation"] = float("nan")
@@ -154,7 +154,7 @@ def test_a_loss_that_is_no_number_names_its_pretext_and_keeps_the_weights(make_t
     assert torch.equal(evidence["images"], pool.gather(evidence["indices"])) and len(evidence["indices"]) == 8
 
 
-def test_a_head_without_a_row_is_left_alone(make_trainer) -> None:
+def test_a_head_without_a_row_does_not_change(make_trainer) -> None:
     """Its gradient is None, so weight decay and momentum do not move it."""
     trainer = make_trainer(steps=3)
     assigned = []
@@ -177,7 +177,7 @@ def test_bf16_trains_and_keeps_float32_weights(make_trainer) -> None:
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
 
 
-def test_half_precision_is_the_models_alone(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_is_for_the_model_alone(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, seen = make_trainer(precision="bf16", steps=1), []
     for method in ("prepare", "measure"):
         original = getattr(trainer.objective, method)
@@ -193,8 +193,8 @@ def test_half_precision_is_the_models_alone(make_trainer, monkeypatch: pytest.Mo
     assert seen == [False, False] and torch.bfloat16 in dtypes
 
 
-def test_steps_one_by_one_are_those_of_fit(make_trainer) -> None:
-    """Without a run folder and without a hook; each step's loss is read at once, wherever it is computed."""
+def test_single_steps_equal_those_of_fit(make_trainer) -> None:
+    """Without a run folder and without a hook; each step's loss is read at once on every device."""
     whole, single = make_trainer(steps=4), make_trainer(steps=4)
     single.guard.read_every = 3
     seen: list[float] = []
@@ -206,7 +206,7 @@ def test_steps_one_by_one_are_those_of_fit(make_trainer) -> None:
     assert single.progress.step == 4
 
 
-def test_a_trainer_is_built_of_its_parts(make_trainer) -> None:
+def test_a_trainer_is_built_from_its_arguments(make_trainer) -> None:
     made = make_trainer(names=("grid_mask",), steps=2)
     trainer = Trainer(made.model, made.objective, made.feed, made.optim, made.accelerator)
     trainer.fit()

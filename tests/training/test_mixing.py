@@ -1,4 +1,4 @@
-"""Mixup and CutMix over several tasks: who is mixed with whom, by how much, and what becomes of labels and masks."""
+"""Mixup and CutMix over several tasks: partners, shares, labels and masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNT, SIDE = 24, 16
 
 
 def batch_of(epoch: int = 0, order: Tensor | None = None) -> tuple[LabelledBatch, dict[str, Labels]]:
-    """Image i is of the one colour i / 24, and its mask of the one class i; labels of three tasks overlap."""
+    """Return images i of uniform colour i / 24 with masks of uniform class i, and overlapping labels of three tasks."""
     number = torch.arange(COUNT) if order is None else order
     images = (number / COUNT)[:, None, None, None].expand(-1, 3, SIDE, SIDE).clone()
     rows = {"a": number < 16, "b": number % 3 != 0, "seen": number >= 6}
@@ -38,18 +38,18 @@ def mix(seed: int = 0, epoch: int = 0, **strengths: float) -> tuple[LabelledBatc
 
 
 def partners_of(batch: LabelledBatch, seed: int = 0) -> Tensor:
-    """As `Mixing` draws them."""
+    """Return the partners as `Mixing` draws them."""
     return partners(batch.drawn_for, Keys(seed, batch.epochs, batch.indices, name="mixing"))
 
 
-def test_partners_were_drawn_for_the_same_task() -> None:
+def test_partners_are_drawn_for_the_same_task() -> None:
     task = torch.tensor([0, 2, 1, 0, 0, 2, 2, 1, 0, 2] * 6)
     seen = set()
     for seed in range(20):
         found = partners(task, Keys(seed, 0, torch.arange(60)))
         assert torch.equal(task[found], task) and torch.equal(found.sort().values, torch.arange(60))
         seen |= {(row, int(other)) for row, other in enumerate(found)}
-    assert len(seen) > 600  # of 1,200 draws: everyone is mixed with many others
+    assert len(seen) > 600  # of 1,200 draws: every image is mixed with many others
 
 
 @pytest.mark.parametrize("alpha", [0.4, 1.0, 4.0, 20.0])
@@ -78,7 +78,7 @@ def test_mixup_blends_images_in_the_share_of_the_labels() -> None:
 
 
 @pytest.mark.parametrize("strengths", [{"mixup_alpha": 1.0}, {"cutmix_alpha": 1.0}], ids=["mixup", "cutmix"])
-def test_a_label_stays_where_both_partners_carry_one(strengths: dict[str, float]) -> None:
+def test_a_mixed_label_needs_both_partners_labels(strengths: dict[str, float]) -> None:
     batch, labels = batch_of()
     _, _, mixed = mix(**strengths)
     partner = partners_of(batch).tolist()
@@ -152,7 +152,7 @@ def test_with_both_on_each_image_is_mixed_by_one_of_them() -> None:
     assert 5 < sum(kinds) < len(kinds) - 4
 
 
-def test_the_same_images_of_the_same_epoch_are_mixed_alike() -> None:
+def test_the_same_images_of_an_epoch_are_mixed_the_same_way() -> None:
     strengths = {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}
     (_, first, labels), (_, again, others) = mix(**strengths), mix(**strengths)
     assert torch.equal(first, again)
@@ -168,17 +168,17 @@ def test_the_same_images_of_the_same_epoch_are_mixed_alike() -> None:
     straight = mix(mixup_alpha=1.0)[2]["a"]
     known = dict(zip(straight.rows.tolist(), straight.share.tolist(), strict=True))
     both = [row for row in known if COUNT - 1 - row in shares]
-    assert len(both) > 3 and all(known[row] == shares[COUNT - 1 - row] for row in both)  # whatever the order
+    assert len(both) > 3 and all(known[row] == shares[COUNT - 1 - row] for row in both)  # independent of the order
 
 
-def test_nothing_given_is_changed() -> None:
+def test_inputs_are_not_changed() -> None:
     batch, labels = batch_of()
     images, values = batch.images.clone(), labels["seen"].values.clone()
     Mixing(cutmix_alpha=1.0)(batch.images, labels, batch, 0)
     assert torch.equal(batch.images, images) and torch.equal(labels["seen"].values, values)
 
 
-def test_parts_of_labels_are_numbered_anew() -> None:
+def test_rows_of_selected_labels_are_counted_from_the_start() -> None:
     labels = Labels(torch.tensor([0, 3, 4, 7]), torch.tensor([9, 8, 7, 6]), torch.tensor([1, 2, 3, 4]), torch.rand(4))
     part = labels.between(3, 7)
     assert part.rows.tolist() == [0, 1] and part.values.tolist() == [8, 7] and part.others.tolist() == [2, 3]

@@ -1,4 +1,4 @@
-"""The sum that is minimised, taken apart."""
+"""The minimised loss, recomputed from its terms."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from vision_mtl.training.repair import (
 )
 
 
-def test_an_untrained_model_stands_at_chance(make_trainer, pool) -> None:
+def test_an_untrained_model_has_the_chance_loss(make_trainer, pool) -> None:
     trainer = make_trainer(names=("downsample", "decolorise"))
     for head in trainer.model.heads.parameters():
         torch.nn.init.zeros_(head)
@@ -48,7 +48,7 @@ def test_a_pretext_that_suits_no_image_is_absent_from_chance(make_trainer, pool)
     assert "decolorise" not in found and set(found) == {"grid_mask", "downsample", "rotation"}
 
 
-def test_blank_images_do_not_divide_by_nothing(make_trainer) -> None:
+def test_blank_images_do_not_divide_by_zero(make_trainer) -> None:
     mixture = make_trainer(names=("downsample",)).objective.mixture
     found = measure_chance_losses(mixture, torch.full((4, 3, 32, 32), 0.5), Keys(0, 0, torch.arange(4)))
     assert found == {"downsample": SMALLEST_CHANCE}

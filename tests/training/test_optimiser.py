@@ -1,4 +1,4 @@
-"""The schedule by hand, the groups by name, and the errors."""
+"""The schedule by hand, the parameter groups by name, and the errors."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_rate_rises_linearly_then_falls_as_a_cosine() -> None:
     assert optim.rate(0.4) == pytest.approx(peak * (1 + math.cos(math.pi / 4)) / 2)
 
 
-def test_progress_is_whichever_end_is_nearer() -> None:
+def test_progress_is_towards_the_nearer_end() -> None:
     optim = Optim(steps=100, max_seconds=10.0)
     assert optim.progress(20, 1.0) == pytest.approx(0.2)
     assert optim.progress(20, 5.0) == pytest.approx(0.5)
@@ -37,7 +37,7 @@ def test_norms_biases_and_tokens_do_not_decay() -> None:
     assert {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "head.weight", "pos_embed"} <= set(decaying)
 
 
-def test_our_adamw_step_is_torchs() -> None:
+def test_our_adamw_step_equals_torchs() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(4, 3, bias=False), torch.nn.Linear(4, 3, bias=False)
     theirs.load_state_dict(ours.state_dict())
@@ -54,7 +54,7 @@ def test_our_adamw_step_is_torchs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"steps": 0}, r"optim\.steps must be at least 1; found 0"),
         ({"warmup_ratio": 1.0}, r"optim\.warmup_ratio must be in \[0, 1\); found 1\.0"),
@@ -63,6 +63,6 @@ def test_our_adamw_step_is_torchs() -> None:
         ({"steps": None, "max_seconds": None}, "needs an end"),
     ],
 )
-def test_bad_options_are_named(options: dict, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_bad_options_are_named(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Optim(**options)

@@ -1,4 +1,4 @@
-"""What several processes agree on, with their message made by hand."""
+"""Synchronisation of several processes, with their messages made by hand."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from vision_mtl.training.strategies.single_process import SingleProcess
 
 
 def together(*others: list[float]) -> SimpleNamespace:
-    """An accelerator whose other processes say `others`."""
+    """Return an accelerator whose other processes send `others`."""
     rest = torch.tensor(others, dtype=torch.float64)
     gather = lambda own: torch.cat((own, rest))  # noqa: E731
     return SimpleNamespace(num_processes=1 + len(others), device=torch.device("cpu"), gather=gather)
@@ -21,8 +21,8 @@ def record(step: int, loss: float, sums: dict[str, tuple[float, float]]) -> Step
     return StepRecord(step, loss, means(sums), 1.0, 0.1, sums=sums)
 
 
-def test_a_parts_mean_is_over_all_images_and_not_over_processes() -> None:
-    # the other: 2 seconds, asked to stop; a step of loss 3, 3 images of blur, none of colour, an unusable one of grid,
+def test_a_shown_loss_is_a_mean_over_all_images_not_over_processes() -> None:
+    # other process: 2 seconds, must stop; a step of loss 3, 3 images of blur, none of colour, an unusable one of grid,
     # and one of loss 5 with nothing but 2 images of colour
     first = [3.0, 9.0, 3.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     second = [5.0, 0.0, 0.0, 0.0, 8.0, 2.0, 1.0, 0.0, 0.0, 0.0]
@@ -34,8 +34,8 @@ def test_a_parts_mean_is_over_all_images_and_not_over_processes() -> None:
     assert found.records[1].shown == {"colour": 3.0}
 
 
-def test_a_part_that_nobody_has_is_absent_and_one_process_asks_nobody() -> None:
-    nobody = sync_processes(together([1.0, 0.0, 1.0, 0.0, 0.0, 0.0]), ["blur"], 1.0, False, [record(0, 1.0, {})])
-    assert nobody.records[0].shown == {}
+def test_a_loss_of_no_process_is_absent_and_one_process_does_not_communicate() -> None:
+    without = sync_processes(together([1.0, 0.0, 1.0, 0.0, 0.0, 0.0]), ["blur"], 1.0, False, [record(0, 1.0, {})])
+    assert without.records[0].shown == {}
     alone, own = SingleProcess(SimpleNamespace(num_processes=1)), record(0, 2.0, {"blur": (3.0, 2.0)})
     assert alone.sync([], 1.0, True, [own]).records == [own]

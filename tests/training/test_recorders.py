@@ -1,4 +1,4 @@
-"""Numbers, pictures, features and the config arrive at TensorBoard and at each service, with no network."""
+"""Scalars, pictures, features and the config reach TensorBoard and each service, without a network."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def record(found: list[Recorder], step: int) -> None:
         recorder.close()
 
 
-def test_tensorboard_holds_everything(folder: Path) -> None:
+def test_tensorboard_has_scalars_pictures_features_and_config(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     record(open_recorders(folder, 0, True, "none", "p"), 10)
-    record(open_recorders(folder, 10, True, "none", "p"), 20)  # a resumed run: its config is there already
+    record(open_recorders(folder, 10, True, "none", "p"), 20)  # a resumed run has its config already
     events = EventAccumulator(str(folder), {"images": 0})
     events.Reload()
-    # files of one second are read in the order of their names: .9 after .10
+    # files of the same second are read in the order of their names: .9 after .10
     assert {event.step: event.value for event in events.Scalars("train/loss")} == {10: 10.5, 20: 20.5}
     assert len(events.Images("repairs")) == 2
     (config,) = events.Tensors("config/text_summary")
@@ -62,7 +62,7 @@ def test_tensorboard_holds_everything(folder: Path) -> None:
 
 
 class Stub:
-    """What accelerate's trackers do, remembered."""
+    """Records the calls to one of accelerate's trackers."""
 
     calls: list[tuple[str, Any]]
 
@@ -106,7 +106,7 @@ def test_a_real_service_without_a_network(
     if find_spec(service) is None:
         pytest.skip(f"{service} is an extra: pip install -r requirements-tracking.txt")
     for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
-        monkeypatch.delitem(sys.modules, name)  # it looks for its folder when it is imported
+        monkeypatch.delitem(sys.modules, name)  # it reads its folder's variable when it is imported
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "WANDB_DIR", "TRACKIO_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -114,7 +114,7 @@ def test_a_real_service_without_a_network(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     record(open_recorders(folder, 0, False, service, "pets"), 10)
     record(open_recorders(folder, 10, False, service, "pets"), 20)
-    monkeypatch.delenv("TRACKIO_DIR", raising=False)  # set on the way
+    monkeypatch.delenv("TRACKIO_DIR", raising=False)  # the recorder sets it
     assert capsys.readouterr().out == ""
     known = json.loads((folder / "tracker.json").read_text())
     assert known["tracker"] == service and known["id"]

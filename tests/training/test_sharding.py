@@ -1,4 +1,4 @@
-"""What is cut, what is refused, and what a checkpoint calls the parts; the steps are in `test_several_processes.py`."""
+"""FSDP units, options that are errors, and names in checkpoints; `test_several_processes.py` tests the steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vision_mtl.training.sharding import LARGEST_UNIT, check_shard, copy_without
     ("name", "kwargs", "expected"),
     [
         ("vit_tiny_patch16_224", {}, [f"blocks.{n}" for n in range(12)]),
-        # a layer of its last stage is larger than an eighth, and is taken apart
+        # blocks of the last stages are larger than an eighth, so their layers are the units
         ("resnet18", {}, ["layer3.1", "layer4.0.conv1", "layer4.0.conv2", "layer4.1.conv1", "layer4.1.conv2"]),
     ],
 )
-def test_the_parts_are_blocks_that_are_called(name: str, kwargs: dict, expected: list[str]) -> None:
+def test_the_units_are_blocks_that_are_called(name: str, kwargs: dict, expected: list[str]) -> None:
     backbone = Backbone(name, kwargs=kwargs, image_size=(64, 64)).train()
     backbone.model.eval()
     modes = [module.training for module in backbone.modules()]
@@ -41,7 +41,7 @@ def test_the_parts_are_blocks_that_are_called(name: str, kwargs: dict, expected:
     assert not any(module._forward_pre_hooks for module in backbone.modules())
 
 
-def test_a_weight_that_only_its_parent_reads_or_that_is_shared_is_left_to_the_rest() -> None:
+def test_uncalled_and_shared_weights_are_in_no_unit() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -58,7 +58,7 @@ def test_a_weight_that_only_its_parent_reads_or_that_is_shared_is_left_to_the_re
 
 
 @pytest.mark.parametrize(
-    ("options", "balance", "conflicts", "compiled", "said"),
+    ("options", "balance", "conflicts", "compiled", "message"),
     [
         ({"ema_decay": 0.99}, "equal", 0, False, r"runtime\.shard, optim\.ema_decay must be 0.*; found 0\.99\."),
         ({}, "equal", 0, True, r"runtime\.shard, runtime\.compile must be false; found true\."),
@@ -66,25 +66,25 @@ def test_a_weight_that_only_its_parent_reads_or_that_is_shared_is_left_to_the_re
         ({}, "dwa", 5, False, r"runtime\.shard, balance\.conflicts_every_steps must be 0.*; found 5\."),
     ],
 )
-def test_what_needs_whole_gradients_or_weights_is_refused(
-    options: dict, balance: str, conflicts: int, compiled: bool, said: str
+def test_options_that_need_full_gradients_or_weights_are_errors(
+    options: dict, balance: str, conflicts: int, compiled: bool, message: str
 ) -> None:
     layers = nn.Linear(2, 2), nn.Linear(2, 2)
     shared, rest = (list(layer.parameters()) for layer in layers)
     terms = [LossTerm(name="a"), LossTerm(name="b")]
     balancing = make_balancing(balance, terms, shared, rest, {}, conflicts)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         check_shard(Optim(**options), balancing, compiled)
 
 
-def test_what_is_not_refused() -> None:
+def test_other_options_are_accepted() -> None:
     check_shard(Optim(), None, compiled=False)
     for name in ("equal", "uncertainty"):
         terms = [LossTerm(name="a"), LossTerm(name="b")]
         check_shard(Optim(), make_balancing(name, terms, [], [], {}), compiled=False)
 
 
-def test_a_hollow_copy_has_buffers_and_ties_but_no_weights() -> None:
+def test_a_copy_without_weights_has_buffers_and_ties() -> None:
     model = nn.ModuleDict({"norm": nn.BatchNorm2d(3), "one": nn.Linear(4, 4)})
     model["two"] = model["one"]
     model["one"].bias.requires_grad_(False)
@@ -96,14 +96,14 @@ def test_a_hollow_copy_has_buffers_and_ties_but_no_weights() -> None:
     assert copy["norm"].running_mean is not model["norm"].running_mean
 
 
-class Cut(nn.Parameter):
-    """Told from a whole parameter by what a cut one can do."""
+class Sharded(nn.Parameter):
+    """A parameter with the method by which DTensors are recognised."""
 
     full_tensor = None
 
 
-def test_groups_are_separated_and_a_checkpoint_still_counts_through() -> None:
-    a, b, c, d = (kind(torch.zeros(2)) for kind in (nn.Parameter, Cut, nn.Parameter, Cut))
+def test_groups_are_separated_and_parameters_keep_their_numbers() -> None:
+    a, b, c, d = (kind(torch.zeros(2)) for kind in (nn.Parameter, Sharded, nn.Parameter, Sharded))
     groups = separate([{"params": [a, b, c], "weight_decay": 0.1}, {"params": [d], "lr_scale": 0.5}])
     assert [[*map(id, group["params"])] for group in groups] == [[id(b)], [id(a), id(c)], [id(d)]]
     assert [group["numbers"] for group in groups] == [[1], [0, 2], [3]]
@@ -114,7 +114,7 @@ def test_groups_are_separated_and_a_checkpoint_still_counts_through() -> None:
 
 
 @pytest.mark.parametrize("limit", [1.0, 100.0, float("inf")])
-def test_whole_gradients_are_clipped_as_torch_does(limit: float) -> None:
+def test_full_gradients_are_clipped_as_torch_does(limit: float) -> None:
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,), ())]
     theirs = [nn.Parameter(torch.zeros_like(p)) for p in ours]

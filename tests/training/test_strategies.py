@@ -1,4 +1,4 @@
-"""Which strategy a run has, and what it promises the loop; steps of several processes: `test_several_processes.py`."""
+"""The choice of a strategy and its flags; `test_several_processes.py` tests the steps of several processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def strategy(num_processes: int, shard: bool) -> Strategy:
         (2, True, Sharded, (False, False, True)),
     ],
 )
-def test_the_processes_choose_the_strategy(
+def test_the_number_of_processes_chooses_the_strategy(
     num_processes: int, shard: bool, expected: type[Strategy], promises: tuple[bool, bool, bool]
 ) -> None:
     found = strategy(num_processes, shard)

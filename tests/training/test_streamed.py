@@ -1,4 +1,4 @@
-"""Training on streamed images is training on stored ones, bit for bit; it leaves no thread."""
+"""Training on streamed images is bit-identical to training on stored ones, and leaves no thread."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_streamed_steps_have_the_losses_of_stored_ones(pool_of, num_workers: int
     assert threading.active_count() == before
 
 
-def test_a_step_can_be_asked_for_again_and_names_its_images(pool_of) -> None:
+def test_a_step_can_be_read_again(pool_of) -> None:
     stored, streamed = (make(pool_of(stream)).feed for stream in (False, True))
     for step in (0, 1, 1, 7, 2):
         for ((a, keys), share), ((b, others), other) in zip(stored.at(step, 3), streamed.at(step, 3), strict=True):
@@ -74,10 +74,10 @@ def test_a_step_can_be_asked_for_again_and_names_its_images(pool_of) -> None:
     streamed.close()
 
 
-def test_a_file_that_breaks_in_training_ends_it_at_its_step(pool_of, jpegs: Path, monkeypatch) -> None:
+def test_a_file_that_breaks_during_training_stops_it_at_its_step(pool_of, jpegs: Path, monkeypatch) -> None:
     pool = pool_of(True)
     trainer = make(pool, num_workers=3)
-    broken = int(trainer.feed.batches.at(1)[0][5])  # 14th of the first epoch: not seen before, however sides fell
+    broken = int(trainer.feed.batches.at(1)[0][5])  # 14th of the first epoch: not read before
     (block,) = pool.blocks
     encoded = block.source.encoded
     monkeypatch.setattr(
@@ -85,6 +85,6 @@ def test_a_file_that_breaks_in_training_ends_it_at_its_step(pool_of, jpegs: Path
     )
     with pytest.raises(UserError, match=rf"'{block.items[broken].identity}' of images/.* cannot be decoded"):
         trainer.fit(lambda *_: None)
-    assert trainer.progress.step == 1 and trainer.failed_cleanly  # the step before it is there to be saved
+    assert trainer.progress.step == 1 and trainer.failed_cleanly  # the step before it can be saved
     trainer.feed.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("images")]

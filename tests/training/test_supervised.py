@@ -1,4 +1,4 @@
-"""Several tasks in one batch: the gradient is the sum of the tasks' own, and the losses are those of textbooks."""
+"""Several tasks in one batch: the gradient is the sum over tasks, and the losses are the textbooks'."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ ANSWERS = {
     "size": TaskHeadSpec("regression", 1, offset=40.0, scale=7.0),
     "seen": TaskHeadSpec("dense", 3),
 }
-# partial and overlapping: row 6 carries no label, row 3 two, row 9 two
+# partial and overlapping: row 6 has no label, row 3 two, row 9 two
 ROWS = {"letter": [0, 1, 2, 5, 7], "shade": [1, 2, 3], "marks": [3, 4, 7, 8, 9], "size": [3, 4, 7, 8, 9]}
 ROWS["seen"] = [0, 9, 10, 11]
 FOURS = [("letter", "shade", "marks", "seen"), ("letter", "shade", "size", "seen")]
 
 
 def values_of(name: str) -> Tensor:
-    """The labels of the rows of `ROWS`, as a target gives them."""
+    """Return the labels of the rows of `ROWS`, as `Target.gather` does."""
     random = torch.Generator().manual_seed(1)
     count = len(ROWS[name])
     if name == "marks":
@@ -66,7 +66,7 @@ def build(backbone: str, tasks: tuple[str, ...]) -> SharedModel:
     net = Backbone(backbone, image_size=(32, 32))
     decoder = DECODERS.get("stages")(width=16, depth=1).build(MapSpec(net.channels, net.map_sizes, (32, 32)))
     model = SharedModel(net, decoder, {}, {name: ANSWERS[name] for name in tasks}).double()
-    for parameter in model.task_heads.parameters():  # heads start near zero, where the trunk hardly hears them
+    for parameter in model.task_heads.parameters():  # heads start near zero, and the trunk's gradients with them
         torch.nn.init.normal_(parameter, std=0.3)
     return model
 
@@ -87,7 +87,7 @@ def objective_of(tasks: tuple[str, ...]) -> TaskObjective:
 
 
 def textbook_loss(name: str, outputs: Tensor, values: Tensor) -> Tensor:
-    """The mean over images, by torch's own reductions."""
+    """Return the mean over images, by torch's reductions."""
     if name == "size":
         return 0.5 * F.mse_loss((outputs[:, 0] - 40) / 7, (values.double() - 40) / 7)
     if name == "marks":
@@ -105,7 +105,7 @@ def gradients(model: SharedModel) -> dict[str, Tensor]:
 
 
 def assert_close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], relative: float = 1e-6) -> None:
-    """Norm by norm, against the largest of the part: a bias before a norm has a gradient of rounding alone."""
+    """Compare norms, relative to the largest of the module: the gradient of a bias before a norm is rounding error."""
     assert found.keys() == expected.keys()
     for part in ("backbone", "decoder", "task_heads"):
         names = [name for name in expected if name.startswith(part)]
@@ -128,10 +128,10 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("tasks", FOURS, ids=lambda tasks: tasks[2])
 @pytest.mark.parametrize("backbone", ["test_resnet", "vit_tiny_patch16_224"])
-def test_the_gradient_of_a_mixed_batch_is_that_of_the_tasks_own_losses(
+def test_the_gradient_of_a_mixed_batch_is_the_sum_over_the_tasks(
     backbone: str, tasks: tuple[str, ...], images: Tensor
 ) -> None:
-    """One pass, in training mode: whatever the norms make of the batch, each head's loss is that of its own rows."""
+    """One pass, in training mode: BatchNorm sees the full batch, and each head's loss is over its own rows."""
     model = build(backbone, tasks)
     found = mixed_gradient(model, tasks, images)
     maps = model.backbone(images)
@@ -145,7 +145,7 @@ def test_the_gradient_of_a_mixed_batch_is_that_of_the_tasks_own_losses(
 
 @pytest.mark.parametrize("tasks", FOURS, ids=lambda tasks: tasks[2])
 def test_separate_passes_of_the_subsets_give_the_same_gradient(tasks: tuple[str, ...], images: Tensor) -> None:
-    """Where no statistics of the batch are taken, nobody sees who else was in it."""
+    """Without batch statistics, an image's loss does not depend on the other images of its batch."""
     model = build("vit_tiny_patch16_224", tasks)
     found = mixed_gradient(model, tasks, images)
     for name in tasks:
@@ -156,8 +156,8 @@ def test_separate_passes_of_the_subsets_give_the_same_gradient(tasks: tuple[str,
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
-def test_parts_of_a_batch_add_up_to_it(parts: int, images: Tensor) -> None:
-    """In two parts all of `shade`'s labels fall into the first, in five some parts lack several tasks."""
+def test_micro_batches_add_up_to_the_batch(parts: int, images: Tensor) -> None:
+    """Of two micro-batches only the first has labels of `shade`; of five, some lack several tasks."""
     model = build("vit_tiny_patch16_224", tuple(ANSWERS))
     whole = mixed_gradient(model, tuple(ANSWERS), images)
     assert_close(mixed_gradient(model, tuple(ANSWERS), images, parts), whole)
@@ -188,13 +188,16 @@ def test_shown_losses_are_means_over_labelled_images(images: Tensor) -> None:
     assert sum(loss.rows for loss in found) == 12 and isinstance(found[0], StepLoss)
 
 
-def test_a_head_without_a_label_in_the_batch_is_left_alone_bit_for_bit(images: Tensor) -> None:
+def test_a_head_without_a_label_in_the_batch_does_not_change(images: Tensor) -> None:
     tasks = FOURS[1]
     model = build("test_resnet", tasks)
     optimiser = build_optimiser(model, Optim(weight_decay=0.5))
     for group in optimiser.param_groups:
         group["lr"] = 0.1
-    for present in (tasks, ("letter", "seen")):  # the first step gives AdamW a momentum that could carry on
+    for present in (
+        tasks,
+        ("letter", "seen"),
+    ):  # the first gives AdamW momentum, which could move a head
         before = {name: value.clone() for name, value in model.state_dict().items()}
         optimiser.zero_grad(set_to_none=True)
         (batch, _), *_ = feed_of(labelled_batch(present, images)).at(0, 1)
@@ -202,7 +205,7 @@ def test_a_head_without_a_label_in_the_batch_is_left_alone_bit_for_bit(images: T
         optimiser.step()
     after = model.state_dict()
     heads = {name: torch.equal(before[name], after[name]) for name in before if name.startswith("task_heads.")}
-    absent = [still for name, still in heads.items() if "task_shade" in name or "task_size" in name]
+    absent = [is_unchanged for name, is_unchanged in heads.items() if "task_shade" in name or "task_size" in name]
     assert all(absent) and len(absent) == 11  # with temperature, offset and scale
     assert not any(heads[f"task_heads.task_{name}.project.weight"] for name in ("letter", "seen"))
 
@@ -235,20 +238,18 @@ def test_several_labels_by_hand(smoothing: float) -> None:
         assert found[row].item() == pytest.approx(sum(terms) / 2, rel=1e-6)
 
 
-def test_a_number_is_measured_in_units_of_the_labels_spread() -> None:
+def test_a_number_is_scored_in_units_of_the_labels_spread() -> None:
     found = TaskLoss("regression", scale=4.0)(torch.tensor([[10.0], [2.0]]), torch.tensor([18.0, 2.0]))
     assert found.tolist() == [pytest.approx(0.5 * 2.0**2), 0.0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 4.0]])
-def test_pixels_by_a_slow_loop_and_ignored_ones_count_for_nothing(
-    weights: list[float] | None, smoothing: float
-) -> None:
+def test_pixels_by_a_slow_loop_without_ignored_ones(weights: list[float] | None, smoothing: float) -> None:
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 3, 4, 5, generator=random, requires_grad=True)
     true = torch.randint(-1, 3, (3, 4, 5), generator=random)
-    true[1] = -1  # a mask that crops and turns have emptied
+    true[1] = -1  # a mask that crops and rotations left without classes
     loss = TaskLoss("dense", smoothing, None if weights is None else torch.tensor(weights))
     found = loss(logits, true)
     own = weights or [1.0] * 3
@@ -265,7 +266,7 @@ def test_pixels_by_a_slow_loop_and_ignored_ones_count_for_nothing(
     assert bool(logits.grad.isfinite().all()) and bool((logits.grad[(true < 0)[:, None].expand_as(logits)] == 0).all())
 
 
-def test_a_mixed_image_has_both_labels_losses_in_proportion() -> None:
+def test_a_mixed_image_has_the_losses_of_both_labels_by_share() -> None:
     from vision_mtl.training.mixing import Labels
 
     logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
@@ -306,7 +307,7 @@ def test_a_numbers_unit_comes_from_training_labels() -> None:
 
 
 def test_the_share_of_images_with_a_label_counts_those_drawn_for_other_tasks(make_task_trainer) -> None:
-    """Against a count over a whole cycle of slots: 0-29 carry a letter, 20-44 a shade."""
+    """Against a count over a full cycle of slots: 0-29 have a letter, 20-44 a shade."""
     trainer = make_task_trainer(tasks=("letter", "shade"))
     feed = trainer.feed
     carrying = sum(

@@ -1,4 +1,4 @@
-"""What is recorded, when, and what a resumed run does not repeat."""
+"""The tracker: lines, milestones and checkpoints, also of a resumed run."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A fresh small model for each test."""
+"""A new small model for each test."""
 
 import pytest
 from small_model import Model

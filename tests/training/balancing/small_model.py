@@ -1,4 +1,4 @@
-"""A trunk with three heads, small enough to check by hand, and a step as the loop takes it."""
+"""A trunk with three heads, small enough to check by hand, and a step like the training loop's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("digits", "cars", "blur")
 
 
 class Model(nn.Module):
-    """(B, 5) -> one number a row from each head, through a shared trunk with one parameter that nobody uses."""
+    """(B, 5) -> one number a row from each head, through a shared trunk with one unused parameter."""
 
     def __init__(self, names: Sequence[str] = NAMES, dtype: torch.dtype = torch.float32, width: int = 4) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Model(nn.Module):
         self.to(dtype)
 
     def losses(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A squared error for each objective, on its own rows."""
+        """Return the squared error of each task on its rows."""
         return {name: (self.heads[name](self.trunk(x)) - 1).square().mean() for name, x in rows.items()}
 
     def forward(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -40,26 +40,26 @@ class Model(nn.Module):
 def balance(
     model: Model, name: str = "equal", task_weights: Mapping[str, float] | None = None, **kwargs: Any
 ) -> Balancing:
-    """A balancing over the model's heads; `blur` is a regression."""
+    """Return a balancing over the model's heads; `blur` is a regression."""
     every = kwargs.pop("every", 0)
     given = {name: (task_weights or {}).get(name, 1.0) for name, _ in model.heads.named_children()}
-    objectives = [LossTerm(name=name, weight=w, regression=name == "blur") for name, w in given.items()]
+    terms = [LossTerm(name=name, weight=w, regression=name == "blur") for name, w in given.items()]
     shared = list(model.trunk.parameters())
-    return make_balancing(name, objectives, shared, other_parameters(model, shared), kwargs, every)
+    return make_balancing(name, terms, shared, other_parameters(model, shared), kwargs, every)
 
 
-def step(model: Model, balancing: Balancing, *parts: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-    """The gradients after a step of equal parts."""
+def step(model: Model, balancing: Balancing, *micro_batches: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    """Return the gradients after a step of equally large micro-batches."""
     for module in (model, balancing):
         module.zero_grad(set_to_none=True)
-    for rows in parts:
-        balancing.add(model.losses(rows), 1 / len(parts), torch.Tensor.backward)
+    for rows in micro_batches:
+        balancing.add(model.losses(rows), 1 / len(micro_batches), torch.Tensor.backward)
     balancing.finish()
     return model.gradients()
 
 
 def batch(names: Sequence[str] = NAMES, seed: int = 0, rows: int = 4, dtype: torch.dtype = torch.float32) -> dict:
-    """Disjoint rows for each objective."""
+    """Return disjoint rows for each task."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(rows, 5, generator=generator, dtype=dtype) for name in names}
 

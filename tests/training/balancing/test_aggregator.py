@@ -1,7 +1,9 @@
-"""torchjd's aggregators on rows of gradients: planted conflicts by hand, parts, absent objectives, memory, errors."""
+"""torchjd's aggregators: planted conflicts by hand, micro-batches, absent losses, memory, state, errors."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +17,8 @@ from torchjd import aggregation
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.balancing import aggregator as aggregator_file
 from vision_mtl.training.balancing.build import make_balancing
-from vision_mtl.training.balancing.contract import LossTerm
+from vision_mtl.training.balancing.contract import BALANCINGS, LossTerm
+from vision_mtl.training.balancing.fixed import Fixed
 from vision_mtl.training.balancing.options import BASES, SMOOTHED, Balance, aggregator_names, balance_names
 
 FREE = ["AlignedMTL", "ConFIG", "DualProj", "ExcessMTL", "GradDrop", "GradVac", "IMTLG", "MGDA", "Mean", "NashMTL"]
@@ -50,14 +53,14 @@ class Opposed(nn.Module):
 
     def losses(self) -> dict[str, Tensor]:
         rows = torch.tensor([[1.0, 0.0, 2.0], [-2.0, 1.0, 0.0]])
-        answers = self.layer(rows)
-        return {"a": answers[0].sum(), "b": answers[1].sum()}
+        outputs = self.layer(rows)
+        return {"a": outputs[0].sum(), "b": outputs[1].sum()}
 
 
 def aggregate(name: str, **kwargs: Any) -> tuple[Tensor, dict[str, float]]:
     model = Opposed()
-    objectives = [LossTerm(name="a"), LossTerm(name="b")]
-    balancing = make_balancing(name, objectives, list(model.parameters()), [], kwargs, 1)
+    terms = [LossTerm(name="a"), LossTerm(name="b")]
+    balancing = make_balancing(name, terms, list(model.parameters()), [], kwargs, 1)
     balancing.add(model.losses(), 1.0, torch.Tensor.backward)
     balancing.finish()
     return model.layer.weight.grad[0], balancing.scalars()
@@ -73,15 +76,15 @@ def test_a_planted_conflict_by_hand() -> None:
     assert figures["weight.a"] == pytest.approx(1.4)
 
 
-def test_the_mean_can_hurt_an_objective_where_upgrad_does_not() -> None:
+def test_the_mean_can_hurt_a_loss_where_upgrad_does_not() -> None:
     pytest.importorskip("qpsolvers")
     model = Opposed()
     large, small = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([-2.0, 1.0, 0.0])
-    objectives = [LossTerm(name="a", weight=10.0), LossTerm(name="b")]
+    terms = [LossTerm(name="a", weight=10.0), LossTerm(name="b")]
     found = {}
     for name in ("Mean", "UPGrad"):
         model.zero_grad(set_to_none=True)
-        balancing = make_balancing(name, objectives, list(model.parameters()), [], {})
+        balancing = make_balancing(name, terms, list(model.parameters()), [], {})
         balancing.add(model.losses(), 1.0, torch.Tensor.backward)
         balancing.finish()
         found[name] = model.layer.weight.grad[0].clone()
@@ -96,7 +99,7 @@ def test_every_aggregator_gives_a_finite_gradient(name: str, model: Model) -> No
     balancing = balance(model, name, **ARGUMENTS.get(name, {}))
     for seed in range(3):
         gradients = step(model, balancing, batch(seed=seed))
-        assert gradients.pop("trunk.unused") is None  # nobody reaches it, so nothing may decay it
+        assert gradients.pop("trunk.unused") is None  # no loss depends on it, so weight decay must not change it
         for (key, gradient), parameter in zip(
             gradients.items(), [p for n, p in model.named_parameters() if n != "trunk.unused"], strict=True
         ):
@@ -121,18 +124,18 @@ def test_sum_is_plain_backward_and_heads_see_their_own_task(model: Model) -> Non
 
 
 @pytest.mark.parametrize("name", each(["PCGrad", "UPGrad", "GradVac", "ConFIG"]))
-def test_two_parts_are_one_whole(name: str) -> None:
+def test_two_micro_batches_equal_one_batch(name: str) -> None:
     model, rows = Model(dtype=torch.float64), batch(dtype=torch.float64)
     halves = [{n: x[:2] for n, x in rows.items()}, {n: x[2:] for n, x in rows.items()}]
     found = []
-    for parts in ([rows], halves):
-        torch.manual_seed(3)  # PCGrad draws an order
-        found.append(flat(step(model, balance(model, name), *parts), ""))
+    for micro_batches in ([rows], halves):
+        torch.manual_seed(3)  # PCGrad draws a random order
+        found.append(flat(step(model, balance(model, name), *micro_batches), ""))
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", each(["Mean", "MGDA", "UPGrad", "Constant", "CAGrad"]))
-def test_an_absent_objective_takes_no_part(name: str, model: Model) -> None:
+def test_an_absent_loss_is_left_out_of_the_aggregation(name: str, model: Model) -> None:
     rows = batch(("digits", "blur"))
     small = Model(("digits", "blur"))
     small.load_state_dict(model.state_dict(), strict=False)
@@ -143,7 +146,7 @@ def test_an_absent_objective_takes_no_part(name: str, model: Model) -> None:
     assert {k: pytest.approx(v) for k, v in two.scalars().items()} == three.scalars()
 
 
-def test_one_objective_alone_keeps_its_gradient_and_none_leaves_none(model: Model) -> None:
+def test_a_single_loss_keeps_its_gradient_and_no_loss_leaves_none(model: Model) -> None:
     rows = batch(("cars",))
     model.losses(rows)["cars"].backward()
     expected = flat(model.gradients())
@@ -166,7 +169,7 @@ def test_gradients_lie_in_memory_as_their_parameters_do() -> None:
 
 
 class Large(TorchDispatchMode):
-    """Counts tensors of at least `numel` elements that are made while it is on."""
+    """Collects the storages of tensors of at least `numel` elements that are created within it."""
 
     def __init__(self, numel: int) -> None:
         super().__init__()
@@ -181,7 +184,7 @@ class Large(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", each(["PCGrad", "UPGrad", "MGDA", "Sum"]))
-def test_one_buffer_of_one_row_an_objective_is_allocated_once(name: str) -> None:
+def test_the_gradient_matrix_is_allocated_once(name: str) -> None:
     names = [f"task{i}" for i in range(8)]
     model = Model(names, width=64)
     balancing = balance(model, name, every=1)
@@ -189,7 +192,7 @@ def test_one_buffer_of_one_row_an_objective_is_allocated_once(name: str) -> None
     place = balancing.gradients.matrix.data_ptr()
     size = sum(p.numel() for p in model.trunk.parameters())
     assert balancing.gradients.matrix.shape == (8, size) and balancing.gradients.matrix.dtype == torch.float32
-    with Large(2 * size) as large:  # twice: a gradient or an aggregation is one row
+    with Large(2 * size) as large:  # 2: a gradient or an aggregation is one row
         step(model, balancing, batch(names))
         step(model, balancing, batch(names[1:6]))
     assert large.storages <= {place} and balancing.gradients.matrix.data_ptr() == place
@@ -197,16 +200,16 @@ def test_one_buffer_of_one_row_an_objective_is_allocated_once(name: str) -> None
 
 
 LASTING = [(name, {}) for name in ("GradVac", "PCD", "ExcessMTL", "CRMOGMWeighting", "NashMTL")]
-LASTING += [("ExcessMTL", {"n_warmup_steps": warm}) for warm in (2, 3, 5)]  # stopped past it, at its end, within
+LASTING += [("ExcessMTL", {"n_warmup_steps": warm}) for warm in (2, 3, 5)]  # stopped after, at, within warm-up
 LASTING += [("NashMTL", {"update_weights_every": 2})]
 
 
 @pytest.mark.parametrize(("name", "options"), [pytest.param(*given, marks=needs(given[0])) for given in LASTING])
-def test_a_state_over_time_goes_on_from_a_checkpoint(name: str, options: dict, model: Model) -> None:
+def test_a_state_over_time_is_restored_from_a_checkpoint(name: str, options: dict, model: Model) -> None:
     def make() -> Any:
         return balance(model, name, **ARGUMENTS.get(name, {}), **options)
 
-    def go_on(balancing: Any) -> torch.Tensor:
+    def continued(balancing: Any) -> torch.Tensor:
         torch.manual_seed(0)
         return torch.cat([flat(step(model, balancing, batch(seed=seed))) for seed in range(3, 7)])
 
@@ -216,22 +219,22 @@ def test_a_state_over_time_goes_on_from_a_checkpoint(name: str, options: dict, m
     state = {key: value.clone() for key, value in first.state_dict().items()}
     second = make()
     second.load_state_dict(dict(state))
-    expected = go_on(first)
-    torch.testing.assert_close(go_on(second), expected, rtol=0, atol=0)
-    assert not torch.equal(go_on(make()), expected)
-    second.load_state_dict(dict(state))  # into one that has a state already
+    expected = continued(first)
+    torch.testing.assert_close(continued(second), expected, rtol=0, atol=0)
+    assert not torch.equal(continued(make()), expected)
+    second.load_state_dict(dict(state))  # into a balancing that has a state already
     assert int(second.step) == 3
-    torch.testing.assert_close(go_on(second), expected, rtol=0, atol=0)
+    torch.testing.assert_close(continued(second), expected, rtol=0, atol=0)
 
 
-def test_a_loss_that_is_no_number_reaches_the_gradient(model: Model) -> None:
+def test_a_non_finite_loss_reaches_the_gradient(model: Model) -> None:
     rows = batch()
     rows["cars"][0, 0] = float("nan")
     assert not bool(flat(step(model, balance(model, "AlignedMTL"), rows)).isfinite().all())
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs", "said"),
+    ("name", "kwargs", "message"),
     [
         ("UPGrat", {}, r"unknown balance 'UPGrat'\. Did you mean 'UPGrad'"),
         ("CAGrad", {}, r"'CAGrad' needs c: give for example --balance\.kwargs\.c 0\.4"),
@@ -257,12 +260,12 @@ def test_a_loss_that_is_no_number_reaches_the_gradient(model: Model) -> None:
         ("ConFIG", {"pref_vector": 3}, r"pref_vector must be a list of 3 numbers"),
     ],
 )
-def test_mistakes_are_named(name: str, kwargs: dict, said: str, model: Model) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_named(name: str, kwargs: dict, message: str, model: Model) -> None:
+    with pytest.raises(UserError, match=message):
         balance(model, name, **kwargs)
 
 
-def test_too_few_objectives_and_missing_parameters_are_named(model: Model) -> None:
+def test_too_few_losses_and_missing_parameters_are_errors(model: Model) -> None:
     with pytest.raises(UserError, match=r"'TrimmedMean' failed on 2 losses.*at least 3 rows"):
         step(model, balance(model, "TrimmedMean", trim_number=1), batch(("digits", "cars")))
     with pytest.raises(UserError, match=r"'Sum' combines gradients of shared parameters, but none is trainable"):
@@ -278,11 +281,11 @@ def test_a_missing_package_is_named(model: Model, monkeypatch: pytest.MonkeyPatc
         balance(model, "UPGrad")
 
 
-def test_a_solver_that_gives_up_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def give_up(*_: Any) -> None:
+def test_a_solver_that_fails_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
         raise ValueError("Failed to solve the quadratic programming problem.")
 
-    monkeypatch.setattr(aggregator_file, "combine", give_up)
+    monkeypatch.setattr(aggregator_file, "combine", fail)
     with pytest.raises(UserError, match=r"'Sum' failed on 3 losses: Failed to solve"):
         step(model, balance(model, "Sum"), batch())
 
@@ -296,7 +299,21 @@ def test_options_know_the_names() -> None:
         Balance(conflicts_every_steps=-1)
 
 
-def test_a_list_of_numbers_stands_in_the_objectives_order(model: Model) -> None:
+def test_options_accept_a_method_that_a_plugin_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BALANCINGS._found, "mine", Fixed)
+    assert Balance(name="mine").name == "mine" and "mine" in balance_names()
+
+
+@pytest.mark.slow  # an interpreter that imports torch
+def test_options_import_torchjd_only_for_its_names() -> None:
+    code = (
+        "import sys; from vision_mtl.training.balancing.options import Balance; Balance(name='dwa'); "
+        "assert 'torchjd' not in sys.modules; Balance(name='Mean'); assert 'torchjd' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_list_of_numbers_is_in_the_order_of_the_losses(model: Model) -> None:
     balancing = balance(model, "Constant", weights=[1, 2, 3])
     step(model, balancing, batch())
     assert balancing.scalars() == dict(zip([f"weight.{n}" for n in NAMES], (1.0, 2.0, 3.0), strict=True))

@@ -1,4 +1,4 @@
-"""Cosines between objectives' gradients: by hand, in parts, for both families, and without a trace on the step."""
+"""Cosines between the losses' gradients: by hand, over micro-batches, for both families, with unchanged gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_cosines_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["equal", "dwa", "PCGrad"])
-def test_measured_every_so_many_steps_over_all_parts(name: str, model: Model) -> None:
+def test_cosines_are_measured_every_n_steps_over_all_micro_batches(name: str, model: Model) -> None:
     balancing = balance(model, name, every=2)
     seen = []
     for seed in range(3):
@@ -44,7 +44,7 @@ def test_measured_every_so_many_steps_over_all_parts(name: str, model: Model) ->
         seen.append(found)
         if seed != 1:
             assert found == {key: pytest.approx(value, abs=1e-5) for key, value in expected.items()}
-    assert seen[1] == seen[0] != seen[2]  # between measurements the last one stands
+    assert seen[1] == seen[0] != seen[2]  # the last measurement is repeated until the next one
 
 
 def test_measuring_changes_no_gradient(model: Model) -> None:

@@ -1,4 +1,4 @@
-"""Two processes with half the rows each take the step that one process with all of them takes."""
+"""Two processes with half of the rows each take the same step as one process with all rows."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def take_part(rank: int, folder: Path) -> None:
         model = Model()
         balancing = balance(model, name, every=1)
         wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-        torch.manual_seed(rank)  # what is drawn differs, what comes out must not
-        for _ in range(2):  # the wrapper complains at the second step if the first left it waiting
+        torch.manual_seed(rank)  # random draws differ, results must not
+        for _ in range(2):  # DDP raises at the second step if the first one did not finish its reduction
             balancing.zero_grad(set_to_none=True)
             model.zero_grad(set_to_none=True)
             with wrapped.no_sync() if balancing.averages_gradients else nullcontext():
@@ -45,7 +45,7 @@ def take_part(rank: int, folder: Path) -> None:
         found[name] = (flat(model.gradients(), ""), own, balancing.scalars())
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
-    os._exit(0)  # at the interpreter's own end gloo's threads sometimes abort it, when all has been said
+    os._exit(0)  # gloo's threads sometimes abort the interpreter's normal exit
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def test_processes_agree_to_the_bit(name: str, found: list[dict]) -> None:
 
 
 @pytest.mark.parametrize("name", ["uncertainty", "dwa", "GradVac", "Mean"])
-def test_two_processes_are_two_parts_of_one(name: str, found: list[dict]) -> None:
+def test_two_processes_equal_two_micro_batches(name: str, found: list[dict]) -> None:
     model = Model()
     balancing = balance(model, name)
-    torch.manual_seed(0)  # as the first process
+    torch.manual_seed(0)  # the same as in the first process
     for _ in range(2):
         expected = flat(step(model, balancing, halves(0), halves(1)), "")
     torch.testing.assert_close(found[0][name][0], expected, rtol=1e-5, atol=1e-6)

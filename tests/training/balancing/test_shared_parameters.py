@@ -1,4 +1,4 @@
-"""The split of a model's parameters."""
+"""The division of a model's parameters into shared and other ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
 
 
-def test_all_last_and_the_others_part_the_model() -> None:
+def test_shared_and_other_parameters_partition_the_model() -> None:
     backbone = Backbone("test_resnet", image_size=(32, 32))
     whole, last = shared_parameters(backbone, "all"), shared_parameters(backbone, "last")
     assert len(whole) == len(list(backbone.parameters())) and 0 < len(last) < len(whole)

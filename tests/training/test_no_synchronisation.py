@@ -1,4 +1,4 @@
-"""A step asks nothing of the device that has its images: every number that it needs at once is on the CPU already."""
+"""A step does not synchronise with the GPU: every value that Python needs at once is on the CPU already."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.suitability import Suitability
 from vision_mtl.training.repair import RepairFeed
 
-# not numpy: draws of the CPU go through it
-ASKING = {"item", "tolist", "nonzero", "unique", "cpu", "__bool__", "__int__", "__float__", "__index__"}
+# not numpy: the CPU's random draws use it
+SYNCHRONISING = {"item", "tolist", "nonzero", "unique", "cpu", "__bool__", "__int__", "__float__", "__index__"}
 
 
 class OnDevice(torch.Tensor):
-    """Stands for a tensor on a GPU: what comes of it is there too, and what asks for its values is noted."""
+    """Mimics a tensor on a GPU: results are of this class as well, and calls that read values are recorded."""
 
     asked: ClassVar[list[str]] = []
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") in ASKING:
+        if getattr(func, "__name__", "") in SYNCHRONISING:
             cls.asked.append(func.__name__)
         return super().__torch_function__(func, types, args, kwargs or {})
 
 
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
-    """Every batch of a feed, and every key that is sent to where its images are."""
+    """Make every batch of a feed, and every key moved to the images' device, an `OnDevice` tensor."""
     OnDevice.asked = []
     original, moved = RepairFeed.at, Keys.to
 
@@ -53,8 +53,8 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
     ("backbone", "decoder"),
     [("test_resnet", "stages"), ("vit_small_patch8_224", "transformer")],  # the second encodes visible tokens only
 )
-def test_a_step_between_two_looks_waits_for_nothing(make_trainer, on_device, backbone: str, decoder: str) -> None:
-    """Once each image has been seen: whether it has colours is looked up from then on."""
+def test_a_step_between_two_reads_does_not_synchronise(make_trainer, on_device, backbone: str, decoder: str) -> None:
+    """After the first epoch: then it is known which images have colours."""
     trainer = make_trainer(backbone, steps=8, images=16, decoder=decoder)
     trainer.guard.read_every = 6
     trainer.model.train()
@@ -68,13 +68,13 @@ def test_a_step_between_two_looks_waits_for_nothing(make_trainer, on_device, bac
     assert "tolist" in on_device.asked
 
 
-def test_what_suits_an_image_is_asked_once_and_remembered() -> None:
+def test_suitable_pretexts_are_computed_once_and_cached() -> None:
     grey, coloured = torch.full((3, 3, 8, 8), 0.5), torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     pretexts = {name: PRETEXTS.get(name)() for name in ("decolorise", "downsample")}
     known = Suitability()
     first = known.of(pretexts, torch.cat((grey, coloured)), torch.tensor([4, 900, 7, 1, 0, 5]))
     assert first.tolist() == [[False, True]] * 3 + [[True, True]] * 3
-    # other pictures under the numbers that are known
+    # other images under known indices
     again = known.of(pretexts, torch.cat((coloured[:2], grey[:1])), torch.tensor([7, 4, 1]))
     assert again.tolist() == [[False, True], [False, True], [True, True]]
     assert known.of(pretexts, coloured[:1], torch.tensor([2])).tolist() == [[True, True]]
