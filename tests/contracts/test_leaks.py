@@ -1,4 +1,4 @@
-"""What is hidden changes no prediction, bit for bit, in architectures of every kind; and each of them takes a step."""
+"""Hidden pixels change no prediction, bit for bit, in architectures of every kind; and each trains for one step."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.objective import step_loss
 from vision_mtl.training.repair import PretextObjective, head_specs, measure_chance_losses
 
-# a kind each: plain ViT, with relative positions, windows, hybrid, pyramid; residual, depthwise, dense, mobile and
+# one of each kind: plain ViT, relative positions, windows, hybrid, pyramid; residual, depthwise, dense, mobile and
 # modern convolutions; an MLP, a pooling mixer, and one without patches of one size
 FAMILIES = {
     "vit_tiny_patch16_224": 64,

@@ -1,4 +1,4 @@
-"""What every pretext must do. Runs over every file registered in the room: a new one is tested before its own test."""
+"""The contract of a pretext, for every registered one; a new pretext is tested without a test file of its own."""
 
 from dataclasses import fields, replace
 
@@ -18,7 +18,7 @@ EVERY = [(name, shape) for name in NAMES for shape in SHAPES]
 
 
 def build(name: str, shape: tuple[int, int, int]) -> Pretext:
-    """The pretext with its defaults; where it refuses the shape, that must be by a `UserError`."""
+    """The pretext with its defaults; skips a shape that it refuses by a `UserError`."""
     pretext = PRETEXTS.get(name)()
     try:
         pretext.check(shape)
@@ -29,7 +29,7 @@ def build(name: str, shape: tuple[int, int, int]) -> Pretext:
 
 
 def images_of(shape: tuple[int, int, int], count: int = 6) -> torch.Tensor:
-    """Smooth colourful images with some grain."""
+    """Smooth colourful images with some noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, shape[0], 4, 4, generator=generator)
     smooth = nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 1)
@@ -41,7 +41,7 @@ def keys_of(count: int = 6, seed: int = 0) -> Keys:
 
 
 def in_pairs(pretext: Pretext, images: torch.Tensor, keys: Keys) -> tuple[torch.Tensor, Keys]:
-    """What compares images is given two views of half of them; everything else the images as they are."""
+    """Two views of half the images for pretexts that compare images; all others get the images unchanged."""
     if pretext.output != "embedding":
         return images, keys
     half = torch.arange(len(images)) // 2
@@ -57,7 +57,7 @@ def test_every_option_is_documented_and_named_in_the_signature(name: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY)
-def test_draws_follow_the_image_not_the_batch(name: str, shape: tuple[int, int, int]) -> None:
+def test_draws_depend_on_the_image_not_the_batch(name: str, shape: tuple[int, int, int]) -> None:
     pretext = build(name, shape)
     whole = pretext.sample(keys_of(64), shape)
     for size in (1, 7):
@@ -72,14 +72,14 @@ def test_draws_follow_the_image_not_the_batch(name: str, shape: tuple[int, int, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_differ_between_epochs_and_seeds_if_there_is_any_chance(name: str) -> None:
+def test_random_draws_differ_between_epochs_and_seeds(name: str) -> None:
     pretext = build(name, (3, 64, 64))
     index = torch.arange(256)
     first, later, other = (pretext.sample(Keys(s, e, index), (3, 64, 64)) for s, e in ((0, 0), (0, 1), (1, 0)))
     varying = [
         key
         for key, value in first.items()
-        if key != "image"  # which image it is, is no chance
+        if key != "image"  # the number of the image is not random
         and len(value.flatten(1).unique(dim=0) if value.ndim > 1 else value.unique()) > 1
     ]
     for key in varying:
@@ -102,7 +102,7 @@ def test_damage_is_pure_and_in_range(name: str, shape: tuple[int, int, int]) -> 
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY)
-def test_each_image_is_damaged_by_itself(name: str, shape: tuple[int, int, int]) -> None:
+def test_images_are_damaged_independently(name: str, shape: tuple[int, int, int]) -> None:
     pretext, images = build(name, shape), images_of(shape)
     draw = pretext.sample(keys_of(), shape)
     whole = pretext.corrupt(images, draw)
@@ -112,7 +112,7 @@ def test_each_image_is_damaged_by_itself(name: str, shape: tuple[int, int, int])
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY)
-def test_hidden_pixels_reach_nothing(name: str, shape: tuple[int, int, int]) -> None:
+def test_hidden_pixels_have_no_influence(name: str, shape: tuple[int, int, int]) -> None:
     pretext, images = build(name, shape), images_of(shape)
     draw = pretext.sample(keys_of(), shape)
     mask = pretext.mask(draw, shape)
@@ -142,7 +142,7 @@ def test_hidden_pixels_reach_nothing(name: str, shape: tuple[int, int, int]) -> 
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY)
-def test_loss_is_per_image_and_normalised_by_what_is_scored(name: str, shape: tuple[int, int, int]) -> None:
+def test_loss_is_per_image_and_a_mean_over_scored_pixels(name: str, shape: tuple[int, int, int]) -> None:
     pretext = build(name, shape)
     images, keys = in_pairs(pretext, images_of(shape), keys_of())
     draw = pretext.sample(keys, shape)
@@ -154,13 +154,13 @@ def test_loss_is_per_image_and_normalised_by_what_is_scored(name: str, shape: tu
         return
     assert bool((pretext.loss(target, images, draw) < 1e-9).all())
     off = pretext.loss(target + 0.1, images, draw)
-    torch.testing.assert_close(off, off[:1].expand_as(off))  # the same error costs the same, whatever was drawn
+    torch.testing.assert_close(off, off[:1].expand_as(off))  # the same error has the same loss for every draw
     half = pretext.loss((target + 0.1).bfloat16(), images, draw)
     assert half.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY)
-def test_a_perfect_answer_repairs_and_references_are_pictures(name: str, shape: tuple[int, int, int]) -> None:
+def test_a_perfect_prediction_repairs_and_references_are_images(name: str, shape: tuple[int, int, int]) -> None:
     pretext, images = build(name, shape), images_of(shape)
     draw = pretext.sample(keys_of(), shape)
     target = pretext.target(images, draw)
@@ -219,10 +219,10 @@ def test_damages_are_named_and_can_be_drawn_by_number(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY)
-def test_rules_see_what_is_visible_and_one_is_the_reference(name: str, shape: tuple[int, int, int]) -> None:
+def test_rules_use_visible_pixels_only_and_one_is_the_reference(name: str, shape: tuple[int, int, int]) -> None:
     pretext, images = build(name, shape), images_of(shape)
     if not pretext.repairs:
-        pytest.skip("a question is not repaired")
+        pytest.skip("this pretext repairs no pixels")
     draw = pretext.sample(keys_of(), shape)
     rules, scored = pretext.rules(images, draw), pretext.scored(images, draw)
     assert all(rule.shape == images.shape and rule.min() >= 0 and rule.max() <= 1 for rule in rules.values())
@@ -234,7 +234,7 @@ def test_rules_see_what_is_visible_and_one_is_the_reference(name: str, shape: tu
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_instances_of_one_image_differ_if_it_gives_several(name: str) -> None:
+def test_instances_of_one_image_differ(name: str) -> None:
     shape = (3, 32, 32)
     pretext = build(name, shape)
     count = pretext.num_instances(shape)
@@ -270,7 +270,7 @@ def test_ten_steps_on_one_batch_lower_the_loss(name: str) -> None:
     draw = pretext.sample(keys, shape)
     torch.manual_seed(0)
     model = Small(3, pretext.num_outputs(3), pooled=not pretext.repairs)
-    if pretext.output == "embedding":  # all alike at zero: no direction to leave it in
+    if pretext.output == "embedding":  # equal embeddings at zero have no gradient
         nn.init.normal_(model.head.weight)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     damaged, losses = pretext.corrupt(images, draw), []

@@ -1,4 +1,4 @@
-"""Pools of synthetic images whose structure is known, built without files."""
+"""Pools of synthetic images with known structure, built without files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BuildPool = Callable[..., Pool]
 
 @pytest.fixture(scope="session")
 def pool_of() -> BuildPool:
-    """A pool of float images (N, H, W, 3) in [0, 1], all for training, each a cluster of its own."""
+    """A function that builds a pool of float images (N, H, W, 3) in [0, 1], all for training."""
 
     def build(
         images: np.ndarray,

@@ -1,4 +1,4 @@
-"""Arms: which damages are drawn together, what is measured of them, and a selection that pretraining takes."""
+"""Bandit arms: their damages, their losses, and their selection for pretraining."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def pool(pool_of):
     return pool_of(images, member=member)
 
 
-class Silent(torch.nn.Module):
-    """Predicts nothing, as a network before its first step."""
+class ZeroModel(torch.nn.Module):
+    """Predicts zeros, as a network does before its first step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bias = torch.nn.Parameter(torch.zeros(()))
 
-    def forward(self, damaged, requests, chance=None):
+    def forward(self, damaged, requests, drop_draw=None):
         return {r.name: [zero_prediction(PRETEXT[r.name], damaged[r.rows]) + self.bias] for r in requests}
 
 
-def test_few_damages_are_arms_each_and_a_question_is_one() -> None:
+def test_few_damages_are_single_arms_and_a_classification_pretext_is_one_arm() -> None:
     arms = build_arms(PRETEXT, SHAPE)
     assert len(arms) == 4 + 9 + 1 + 1 <= MOST_ARMS
     assert [arm.name for arm in arms][3:5] == ["2x2/r1c1", "3x3/r0c0"]
@@ -60,7 +60,7 @@ def test_many_damages_are_arms_by_scale() -> None:
     assert torch.equal(torch.cat([arm.columns for arm in arms]), torch.arange(29))
 
 
-def test_arms_are_drawn_as_often_as_their_weights_say() -> None:
+def test_arms_are_drawn_by_their_weights() -> None:
     arms = build_arms(PRETEXT, SHAPE)
     weights = np.full(15, 0.2)
     weights[2] = (1 - 0.2 * (1 - arms[2].share)) / arms[2].share  # the mean by share is 1
@@ -72,24 +72,24 @@ def test_arms_are_drawn_as_often_as_their_weights_say() -> None:
     assert float(share[14:].sum()) == pytest.approx(0.2 * 0.25, abs=0.015)
 
 
-def test_untrained_losses_are_those_of_a_silent_network_and_always_the_same(pool) -> None:
+def test_untrained_losses_are_those_of_a_zero_model_and_reproducible(pool) -> None:
     arms, indices = build_arms(PRETEXT, SHAPE), torch.arange(5, 40, 2)
-    judged = ScoredNetwork(Silent(), pool, Mixture(PRETEXT))
-    silent, untrained = arm_losses(judged, arms, indices), arm_losses(judged, arms, indices, untrained=True)
-    assert silent.shape == (15, 18)
-    np.testing.assert_allclose(silent, untrained)
-    np.testing.assert_array_equal(silent, arm_losses(judged, arms, indices))
-    one = arm_losses(judged, arms, indices[7:8])  # an image's damage does not depend on the others
-    np.testing.assert_allclose(one[:, 0], silent[:, 7], rtol=1e-6)
+    network = ScoredNetwork(ZeroModel(), pool, Mixture(PRETEXT))
+    zero, untrained = arm_losses(network, arms, indices), arm_losses(network, arms, indices, untrained=True)
+    assert zero.shape == (15, 18)
+    np.testing.assert_allclose(zero, untrained)
+    np.testing.assert_array_equal(zero, arm_losses(network, arms, indices))
+    one = arm_losses(network, arms, indices[7:8])  # an image's damage does not depend on the others
+    np.testing.assert_allclose(one[:, 0], zero[:, 7], rtol=1e-6)
     grey = [k for k, arm in enumerate(arms) if arm.pretext == "decolorise"]
-    assert np.isnan(silent[grey, :3]).all() and np.isfinite(silent[grey, 3:]).all()
-    np.testing.assert_allclose(silent[-1], np.log(4), rtol=1e-6)
-    judged.model.bias.data.fill_(0.3)
+    assert np.isnan(zero[grey, :3]).all() and np.isfinite(zero[grey, 3:]).all()
+    np.testing.assert_allclose(zero[-1], np.log(4), rtol=1e-6)
+    network.model.bias.data.fill_(0.3)
     cell = next(k for k, arm in enumerate(arms) if arm.name == "2x2/r0c0")
-    assert not np.allclose(arm_losses(judged, arms, indices)[cell], silent[cell])
+    assert not np.allclose(arm_losses(network, arms, indices)[cell], zero[cell])
 
 
-def test_a_selection_of_arms_is_one_that_pretraining_takes(pool) -> None:
+def test_a_selection_of_arms_works_as_a_preference(pool) -> None:
     arms = build_arms(PRETEXT, SHAPE)
     weights = np.linspace(0.2, 2, 15)
     about = {"image_size": [12, 12, 3], "sources": pool.sources, "pretexts": OPTIONS}

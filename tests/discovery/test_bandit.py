@@ -1,4 +1,4 @@
-"""The bandit on sequences of losses whose right answer is known: numbers by hand, noise, saturation, a late start."""
+"""The bandit on sequences of losses with known results: by hand, noise, saturation, a late start."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_two_updates_by_hand() -> None:
     assert bandit.shares == pytest.approx(bandit.weights / 2)
 
 
-def test_the_error_is_that_of_clusters_by_hand() -> None:
+def test_the_error_over_clusters_by_hand() -> None:
     bandit = start(0.1, [1.0], np.ones((1, 4)), clusters=np.array([7, 7, 3, 5]))
     fall, error = bandit.update(1 - np.array([[0.1, 0.3, 0.2, 0.2]])).progress()
     # totals .4, .2, .2 of three clusters: variance .04 / 3, times 3, over 4 images
@@ -75,16 +75,16 @@ def test_the_unit_of_a_loss_does_not_matter() -> None:
         assert plain.weights == pytest.approx(scaled.weights)
 
 
-def test_a_floor_of_one_is_the_mixture() -> None:
+def test_a_floor_of_one_gives_the_mixture() -> None:
     bandit = start(1.0, [0.5, 0.5], levels(1, 1)).update(levels(0.5, 1.0))
     assert bandit.weights.tolist() == [1, 1]
 
 
-def test_nothing_learned_is_the_mixture() -> None:
+def test_without_learning_the_weights_are_those_of_the_mixture() -> None:
     assert start(0.1, [0.5, 0.5], levels(1, 1)).update(levels(1.2, 1.0)).weights.tolist() == [1, 1]
 
 
-def test_making_good_a_harm_is_no_progress() -> None:
+def test_recovery_from_a_loss_above_chance_is_no_progress() -> None:
     bandit = start(0.1, [0.5, 0.5], levels(1, 1)).update(levels(1.5, 1.0)).update(levels(1.05, 0.98))
     assert bandit.weights == pytest.approx([1 / 2 + 0.1 / 2, 1 / 2 + 1.9 / 2])
 
@@ -96,7 +96,7 @@ def test_an_arm_without_an_image_keeps_its_share() -> None:
     assert bandit.weights == pytest.approx([1.45, 0.55, 1.0]) and bandit.skill[2] == 0
 
 
-def test_images_that_do_not_suit_count_for_nothing() -> None:
+def test_unsuited_images_have_no_influence() -> None:
     whole = start(0.1, [1.0], np.ones((1, 4)), np.arange(4)).update(np.array([[0.9, 0.8, 0.7, 0.6]]))
     chance, loss = (np.concatenate([a, np.full((1, 3), np.nan)], 1) for a in (whole.chance_loss, whole.loss))
     partly = start(0.1, [1.0], chance, np.arange(7)).update(loss)
@@ -105,8 +105,9 @@ def test_images_that_do_not_suit_count_for_nothing() -> None:
 
 
 def simulate(arms: list[Callable[[float, int], float]], updates: int, noise: float = 0.01, seed: int = 0) -> np.ndarray:
-    """(updates, A) weights where arm k's mean loss is `arms[k]` of (how much it was drawn, the update's number), and
-    each image's own loss is off by as much as a repair that wobbles."""
+    """(updates, A) weights where the mean loss of arm k is `arms[k]`(how much it was drawn, number of the update).
+
+    The loss of each image has normal `noise`, as that of a fluctuating repair."""
     random, seen = np.random.default_rng(seed), np.zeros(len(arms))
     bandit = start(0.1, [1 / len(arms)] * len(arms), np.ones((len(arms), IMAGES)), np.arange(IMAGES))
     found = []
@@ -123,7 +124,7 @@ def hopeless(drawn: float, number: int) -> float:
 
 
 def trivial(drawn: float, number: int) -> float:
-    """All there is to learn is learned at once."""
+    """Everything is learned at once."""
     return 0.02 if drawn > 0.5 else 1.0
 
 
@@ -132,7 +133,7 @@ def learnable(drawn: float, number: int) -> float:
 
 
 def late_after(updates: int) -> Callable[[float, int], float]:
-    """Nothing before so many updates; then a fall with each draw."""
+    """A loss that falls with each draw, but only after `updates` updates."""
     before = [0.0]
 
     def late(drawn: float, number: int) -> float:
@@ -144,25 +145,25 @@ def late_after(updates: int) -> Callable[[float, int], float]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_learned_is_drawn_and_what_is_not_falls_to_the_floor(seed: int) -> None:
+def test_learned_arms_are_drawn_and_the_others_fall_to_the_floor(seed: int) -> None:
     weights = simulate([hopeless, trivial, learnable], 40, seed=seed)[-10:].mean(0)
     assert weights[2] > 2 and weights[0] < 0.25 and weights[1] < 0.25
 
 
-def test_a_loss_that_wobbles_above_chance_is_not_progress() -> None:
+def test_a_fluctuating_loss_is_no_progress() -> None:
     def wobbling(drawn: float, number: int) -> float:
         return 1.05 + 0.05 * (-1) ** number
 
     assert simulate([wobbling, learnable], 60)[-30:, 0].mean() < 0.15
 
 
-def test_an_arm_that_becomes_learnable_late_is_regained() -> None:
+def test_an_arm_that_becomes_learnable_late_is_drawn_again() -> None:
     weights = simulate([late_after(30), learnable], 45)
     assert weights[20:30, 0].max() < 0.3  # forgotten
     assert weights[40:, 0].min() > 1.2
 
 
-def test_a_state_survives_a_checkpoint() -> None:
+def test_state_round_trip() -> None:
     chance = np.concatenate([np.ones((1, 3)), [[1.0, np.nan, 0.1]]])
     bandit = start(0.1, [0.7, 0.3], chance, np.array([4, 9, 4])).update(chance * 0.9)
     again = Bandit.from_state(json.loads(json.dumps(bandit.to_state())))

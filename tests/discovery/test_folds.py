@@ -1,4 +1,4 @@
-"""Folds: whole clusters, even halves of every source, drawn from what images are."""
+"""Folds: whole clusters, equal halves of every source, drawn by names of images."""
 
 import numpy as np
 import pytest
@@ -37,12 +37,12 @@ def test_one_cluster_cannot_be_split(pool_of) -> None:
         split_folds(pool_of(IMAGES, cluster=np.zeros(60, int)), torch.arange(60), seed=0)
 
 
-def test_a_sample_has_so_many_of_each_source(pool_of) -> None:
+def test_a_sample_has_count_images_of_each_source(pool_of) -> None:
     chosen = sample_images(pool_of(IMAGES, member=MEMBER), torch.arange(60), 5)
     assert len(chosen) == 10 and int((chosen < 40).sum()) == 5 and chosen.tolist() == sorted(chosen.tolist())
 
 
-def test_mean_images_are_of_all_the_folds_images_by_source(pool_of) -> None:
+def test_mean_images_are_over_all_images_of_a_source_in_the_fold(pool_of) -> None:
     pool = pool_of(IMAGES, member=MEMBER, cluster=np.arange(60) // 2)
     fold = fold_images(pool, torch.arange(50), torch.device("cpu"))
     pixels = pool.gather(torch.arange(50)).numpy()

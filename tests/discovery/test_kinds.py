@@ -33,7 +33,7 @@ def errors_of(
 
 @pytest.fixture
 def errors() -> DamageErrors:
-    """Three damages: half of the best rule's error, as much and a little noise, and nothing left to learn."""
+    """Three damages: half of the best rule's error; the same error with noise; nothing left to learn."""
     rule = RANDOM.uniform(0.1, 0.3, (N, 3))
     model = rule * [0.5, 1.0, 0.5] + RANDOM.normal(0, 0.01, (N, 3)) * [0, 1, 0]
     rule, model = rule * [1, 1, 0.01], model * [1, 1, 0.01]
@@ -47,7 +47,7 @@ def test_the_three_kinds(errors: DamageErrors) -> None:
     assert verdicts[0].skill.low > 0 and verdicts[0].skill.num_clusters == N
 
 
-def test_the_best_rule_is_chosen_on_the_set_itself(errors: DamageErrors) -> None:
+def test_the_best_rule_is_chosen_on_the_given_set(errors: DamageErrors) -> None:
     errors.rules["b"][:5] = 0.0
     rows = np.arange(N) < 5
     names, chosen = best_rules(errors, rows)
@@ -61,7 +61,7 @@ def test_the_untrained_prediction_is_a_rule_too(errors: DamageErrors) -> None:
     assert first.reference == "untrained" and first.skill.value == pytest.approx(-1)
 
 
-def test_a_whole_weighs_damages_by_their_shares(errors: DamageErrors) -> None:
+def test_judge_whole_weights_damages_by_their_shares(errors: DamageErrors) -> None:
     every = np.ones(N, bool)
     found = judge_whole(errors, errors.index, every, np.array([True, False, True]))
     reference = errors.rules["a"] @ [0.5, 0, 0.25]
@@ -75,7 +75,7 @@ def test_trivial_by_the_floor_and_by_the_variance() -> None:
     assert is_trivial(reference, first, second) == [True, True, False]
 
 
-def test_p_values_are_students_on_cluster_totals() -> None:
+def test_p_values_are_those_of_a_t_test_on_cluster_totals() -> None:
     gain, clusters = RANDOM.normal(0.1, 1, (30, 2)), np.arange(30) // 3
     totals = gain.reshape(10, 3, 2).sum(1)
     expected = ttest_1samp(totals, 0, alternative="greater").pvalue
@@ -92,7 +92,7 @@ def test_trivial_damages_do_not_dilute_the_correction() -> None:
 
 
 @pytest.mark.slow
-def test_noise_is_found_learnable_no_more_often_than_promised() -> None:
+def test_noise_is_learnable_no_more_often_than_the_level() -> None:
     false = 0
     for _ in range(200):
         rule = RANDOM.uniform(0.5, 1.5, (N, 10))

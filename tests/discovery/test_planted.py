@@ -1,4 +1,4 @@
-"""Planted truth: images in which it is known what can be repaired. Discovery must name each part rightly."""
+"""Planted images with known learnable, trivial and hopeless cells: discovery must find each kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow  # whole discoveries of planted images
 
 HEIGHT, WIDTH, CELL = 16, 32, 8  # a grid of 2 x 4 cells
 COUNT = 800  # images of a class
-ORANGE = np.array([37, -7, -61])  # of luma 0 (Rec. 601): the grey image does not show it at all
+ORANGE = np.array([37, -7, -61])  # of luma 0 (Rec. 601), so that the grey image does not show it
 
 
 def pattern(number: int) -> np.ndarray:
@@ -28,10 +28,10 @@ def pattern(number: int) -> np.ndarray:
 
 
 def planted(bound: bool, random: np.random.Generator) -> np.ndarray:
-    """Levels of 255. r0c0 is independent noise, r0c3 constant, r1c1 holds a pattern.
+    """An image in levels of 255: r0c0 is independent noise, r0c3 constant, r1c1 has a pattern.
 
     If `bound`, the pattern is one of four stripes, r1c2 is its mirror image, and both are orange for two of the stripes
-    and blue for the other two. Else r1c1 and r1c2 hold two of four other patterns, and a coin decides on the colour.
+    and blue for the other two. Otherwise r1c1 and r1c2 have two of four other patterns, and a random colour.
     """
     image = np.full((HEIGHT, WIDTH, 3), 140.0)
     image[:CELL, :CELL] = random.integers(50, 200, (CELL, CELL, 1))
@@ -79,7 +79,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return discover(folder, *words, "--optim.steps", "400", "--discover.num_images", "200")
 
 
-def test_each_cell_is_named_rightly(found: dict[str, Any]) -> None:
+def test_each_cell_has_the_right_kind(found: dict[str, Any]) -> None:
     cells = {name: verdict["kind"] for name, verdict in found["kinds"]["grid_mask"].items()}
     assert cells["2x4/r0c0"] == "hopeless" and cells["2x4/r0c3"] == "trivial"
     assert cells["2x4/r1c1"] == cells["2x4/r1c2"] == "learnable"
@@ -91,7 +91,7 @@ def test_only_the_class_that_carries_the_structure_is_learnable(found: dict[str,
     assert kinds["free"] == {"grid_mask": "hopeless", "decolorise": "hopeless"}
 
 
-def test_intervals_agree_with_the_names(found: dict[str, Any]) -> None:
+def test_intervals_agree_with_the_kinds(found: dict[str, Any]) -> None:
     bound, free = (found["kinds_by_class"]["structure"][name] for name in ("bound", "free"))
     for pretext in ("grid_mask", "decolorise"):
         assert bound[pretext]["skill"]["low"] > 0.05 and free[pretext]["skill"]["low"] < 0
@@ -100,7 +100,7 @@ def test_intervals_agree_with_the_names(found: dict[str, Any]) -> None:
         assert verdict["reference"]
 
 
-def test_noise_has_nothing_to_learn(tmp_path: Path) -> None:
+def test_noise_is_not_learnable(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     write([random.integers(256, size=(HEIGHT, WIDTH, 3)) for _ in range(100)], tmp_path / "images")
     words = ["--data.unlabelled", f"images/{tmp_path / 'images'}", "--pretexts.downsample.factor", "2", "4"]
@@ -116,9 +116,9 @@ def in_a_row(image: np.ndarray) -> np.ndarray:
     return np.concatenate([upper[:, :CELL], upper[:, 3 * CELL :], lower[:, CELL : 3 * CELL]], 1)
 
 
-def test_what_is_still_being_learned_is_drawn_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise's mean and the constant are learned at once, the patterns for as long as training lasts."""
-    monkeypatch.chdir(tmp_path)  # splits follow the source's name: the same at every call
+def test_damages_that_are_being_learned_are_drawn_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise's mean and the constant are learned at once; the patterns take all of the training."""
+    monkeypatch.chdir(tmp_path)  # splits depend on the name of the source, so it must be the same in every call
     random = np.random.default_rng(2)
     write([in_a_row(planted(True, random)) for _ in range(400)], Path("images"))
     words = ["--data.unlabelled", "images/images", "--image_size", f"{CELL},{WIDTH}"]

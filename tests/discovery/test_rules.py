@@ -1,4 +1,4 @@
-"""Fitted rules find what they can express, and nothing in noise."""
+"""Fitted rules recover relations that they can express, and nothing in noise."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def error(rules: dict, name: str, truth: torch.Tensor, damaged: torch.Tensor, ba
     return float((rules[name](damaged, base, SOURCE) - truth).square().mean())
 
 
-def test_a_coarse_linear_relation_is_found_with_an_intercept_for_each_source() -> None:
+def test_a_coarse_linear_relation_is_recovered_with_an_intercept_for_each_source() -> None:
     coarse = rand(N, 3, 4, 4)
     damaged = F.interpolate(coarse, size=16)
     weights = torch.randn(48, 768, generator=GENERATOR) * 0.05
@@ -54,14 +54,14 @@ def test_in_noise_the_linear_rule_is_the_mean() -> None:
     assert error(rules, "mean_colour", fresh, damaged, base) == pytest.approx(1 / 12, rel=0.02)
 
 
-def test_levels_find_any_function_of_the_pixel_by_source() -> None:
+def test_levels_recover_any_function_of_the_pixel_by_source() -> None:
     damaged = (rand(N, *SHAPE) * 255).round() / 255
     missing = torch.sin(20 * damaged) * (1 + SOURCE.view(-1, 1, 1, 1))
     rules = fit_rules(fold_of(damaged + missing), damaged, damaged, ALL, hides=False)
     assert error(rules, "levels", damaged + missing, damaged, damaged) < 1e-6
 
 
-def test_the_filter_finds_a_convolution() -> None:
+def test_the_filter_recovers_a_convolution() -> None:
     damaged = rand(N, *SHAPE)
     kernel = torch.randn(3, 3, 5, 5, generator=GENERATOR) * 0.1
     missing = F.conv2d(F.pad(damaged, [2] * 4, mode="replicate"), kernel) + 0.2
@@ -69,7 +69,7 @@ def test_the_filter_finds_a_convolution() -> None:
     assert error(rules, "local_linear", missing, damaged, torch.zeros_like(damaged)) < 1e-6
 
 
-def test_means_are_of_the_source() -> None:
+def test_means_are_by_source() -> None:
     images = rand(N, *SHAPE) * 0.1 + 0.5 * SOURCE.view(-1, 1, 1, 1)
     fold = fold_of(images)
     rules = fit_rules(fold, images, images, ALL, hides=True)

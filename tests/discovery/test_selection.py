@@ -1,4 +1,4 @@
-"""Selections: weights by rule, the file there and back, and what a run makes of them."""
+"""Selections: weights by rule, the file, and their use as a preference."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def pool(pool_of):
 
 
 def errors_of(name: str, damages: list[str], gains: list[float]) -> DamageErrors:
-    """A rule's error of 0.2, of which the network takes away `gains[d]`: a share of it, in source a only."""
+    """Errors of a rule of 0.2, and of a network that lowers it by the share `gains[d]` in source a only."""
     random = np.random.default_rng(1)
     size = len(SCORED), len(damages)
     rule = 0.2 + random.normal(0, 0.01, size)
@@ -113,7 +113,7 @@ def test_controls_are_the_hopeless_part_and_a_random_one_of_the_same_size(instan
     assert (instances["kind"][weights["hopeless"] > 0] == "hopeless").all()
 
 
-def test_a_selection_comes_back_from_its_file(instances, about, tmp_path: Path) -> None:
+def test_a_selection_is_read_back_from_its_file(instances, about, tmp_path: Path) -> None:
     chosen = select(instances, about, "soft")
     chosen.write(tmp_path / "selection.parquet")
     again = read_selection(tmp_path / "selection.parquet")
@@ -124,7 +124,7 @@ def test_a_selection_comes_back_from_its_file(instances, about, tmp_path: Path) 
     assert table["identity"].null_count == 10 and table.schema.field("weight").type == pa.float32()
 
 
-def test_no_selection_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_selection_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"weight": [1.0]}), tmp_path / "other.parquet")
     (tmp_path / "text.parquet").write_text("weights")
     for name in ("other.parquet", "text.parquet", "none.parquet"):
@@ -142,7 +142,7 @@ def test_a_preference_has_own_rows_for_scored_images_and_the_sources_for_others(
     assert weights[[0, 1, 2, 41]].tolist() == pytest.approx([0, 0.95 / 8, 1 / 8, 0])
 
 
-def test_a_question_is_chosen_as_a_whole(pool, about) -> None:
+def test_a_classification_pretext_is_selected_as_one_damage(pool, about) -> None:
     options = {"rotation": {"weight": 1.0}}
     table = build_tables(pool, found := [errors_of("rotation", ["all"], [0.5])])
     chosen = select(describe_instances(pool, found, table), {**about, "pretexts": options}, "learnable")
@@ -150,7 +150,7 @@ def test_a_question_is_chosen_as_a_whole(pool, about) -> None:
     assert preference.table[preference.row[2]].tolist() == [1] * 4
 
 
-def test_what_does_not_fit_is_named(instances, about, pool, pool_of) -> None:
+def test_a_selection_that_does_not_fit_the_run_is_refused(instances, about, pool, pool_of) -> None:
     chosen = select(instances, about, "learnable")
     larger = pool_of(np.zeros((COUNT, 16, 16, 3)), member=MEMBER)
     fewer = pool_of(np.zeros((10, 8, 8, 3)))
@@ -172,7 +172,7 @@ def _empty(chosen: Selection) -> Selection:
     return Selection({**chosen.columns, "weight": np.zeros_like(chosen.columns["weight"])}, chosen.about)
 
 
-def test_tables_know_groups_of_every_kind(pool, errors) -> None:
+def test_tables_have_groups_of_every_kind(pool, errors) -> None:
     tables = build_tables(pool, errors)
     assert {kind for kind, _ in tables.damages} == {"all", "source", "class"}
     metrics = tables.metrics()
@@ -185,7 +185,7 @@ def test_tables_know_groups_of_every_kind(pool, errors) -> None:
     assert levels.count(("all", "damage")) == 5 and levels.count(("source", "pretext")) == 4
 
 
-def test_the_course_of_training_by_hand(errors) -> None:
+def test_skill_over_time_by_hand(errors) -> None:
     own = errors[1]
     own.rules["rule"][:] = 0.2
     scored = [torch.tensor([0, 2]), torch.tensor([4])]

@@ -1,4 +1,4 @@
-"""Skill on models whose answer is known: nothing, the truth, noise, and the reference itself."""
+"""Skill of models with known predictions: zeros, the truth, and a share of it."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 class Oracle(nn.Module):
-    """Answers zeros, or what it is told for the pool's images: it looks the undamaged ones up by their order."""
+    """Predicts the share `truth` of the target of the last prepared part."""
 
     def __init__(self, mixture: Mixture, truth: float = 0.0) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Oracle(nn.Module):
         self.mixture, self.truth = mixture, truth
         self.part = None
 
-    def forward(self, damaged, requests, chance=None):
+    def forward(self, damaged, requests, drop_draw=None):
         part, pretext = self.part, self.part.pretext
         if pretext.output == "logits":
             one_hot = nn.functional.one_hot(part.draw["turn"], 4).float()
@@ -43,7 +43,7 @@ class Oracle(nn.Module):
 
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch):
-    """A model that is shown the truth behind the scenes and gives a share of it."""
+    """A function that builds a model which knows the targets and predicts a share of them."""
 
     def make(mixture: Mixture, truth: float) -> Oracle:
         model = Oracle(mixture, truth)
@@ -65,7 +65,7 @@ def mixture_of(names: list[str]) -> Mixture:
 
 
 @pytest.mark.slow
-def test_the_truth_has_skill_1_and_nothing_the_untrained_skill(pool: Pool, oracle) -> None:
+def test_the_truth_has_skill_1_and_zeros_the_untrained_skill(pool: Pool, oracle) -> None:
     mixture = mixture_of(NAMES)
     perfect = score_pretexts(oracle(mixture, 1.0), pool, mixture)
     for name in NAMES:
@@ -77,7 +77,7 @@ def test_the_truth_has_skill_1_and_nothing_the_untrained_skill(pool: Pool, oracl
 
 
 @pytest.mark.slow
-def test_sources_are_told_apart_and_grey_ones_have_no_colour_skill(pool: Pool, oracle) -> None:
+def test_skill_by_source_and_no_colour_skill_for_grey_sources(pool: Pool, oracle) -> None:
     mixture = mixture_of(NAMES)
     found = score_pretexts(oracle(mixture, 1.0), pool, mixture)
     assert set(found["skill_by_source"]) == {"bundled/photos", "bundled/faces"}
@@ -112,7 +112,7 @@ def test_squared_error_counts_scored_pixels_only() -> None:
     assert squared_error(repaired, images, scored).tolist() == pytest.approx([1.25 / 3, 0])
 
 
-def test_the_model_is_left_in_its_mode(pool: Pool, oracle) -> None:
+def test_the_model_keeps_its_mode(pool: Pool, oracle) -> None:
     mixture = mixture_of(["downsample"])
     model = oracle(mixture, 0.0).train()
     measure_errors(model, pool, pool.indices("val")[:5], mixture, "downsample")

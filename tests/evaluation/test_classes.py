@@ -1,4 +1,4 @@
-"""Tables by class, by hand; and maps of features that keep groups together."""
+"""Tables by class, by hand; and projections of features that keep groups together."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def test_csv_quotes_names_and_leaves_cells_empty() -> None:
     ]
 
 
-def test_groups_stay_together_on_the_map() -> None:
+def test_groups_stay_together_in_the_projection() -> None:
     random = np.random.default_rng(0)
     features = np.concatenate([random.normal(size=(40, 10)), random.normal(size=(40, 10)) + 20])
     points = embed(features)

@@ -1,4 +1,4 @@
-"""One comparison: differences by hand, what it says where it cannot tell, and what must not change it."""
+"""A comparison: differences by hand, undecided cases and invariances."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_by_hand() -> None:
     assert (found.arm_score.value, found.baseline_score.value, found.difference.value) == (0.75, 0.375, 0.375)
     assert (found.num_seeds, found.difference.n, found.difference.num_clusters) == (2, 4, 4)
     assert found.std == pytest.approx(np.std([0.25, 0.5], ddof=1))
-    assert found.p_value == 0.5  # of two seeds that agree: the floor
+    assert found.p_value == 0.5  # the floor for two seeds that agree
     assert (found.difference.low, found.difference.high) == spread(a - b, np.arange(4)).interval()
 
 
@@ -33,7 +33,7 @@ def test_it_is_the_paired_t_test_where_images_do_not_differ() -> None:
     assert found.minimum_detectable == pytest.approx(minimum_detectable(found.std, 6))
 
 
-def test_what_both_find_hard_cancels() -> None:
+def test_common_difficulty_cancels() -> None:
     random = np.random.default_rng(1)
     hard = random.normal(size=(1, 200)) + random.normal(size=(5, 1))
     a, b = hard + 0.1 + 0.1 * random.normal(size=(5, 200)), hard + 0.1 * random.normal(size=(5, 200))
@@ -44,7 +44,7 @@ def test_what_both_find_hard_cancels() -> None:
     assert compare(b, a, np.arange(200)).verdict == "hurts"
 
 
-def test_one_seed_or_one_cluster_is_undecided_and_says_why() -> None:
+def test_one_seed_or_one_cluster_is_undecided_with_a_reason() -> None:
     one_seed = compare(np.ones((1, 9)), np.zeros((1, 9)), np.arange(9))
     assert (one_seed.difference.value, one_seed.difference.low, one_seed.difference.high) == (1, None, None)
     assert (one_seed.verdict, one_seed.p_value, one_seed.minimum_detectable) == ("undecided", 1, None)
@@ -64,13 +64,13 @@ def test_constant_differences() -> None:
     assert (better.verdict, better.p_value, better.interval_p_value) == ("helps", 0.0625, 0)
 
 
-def test_an_undecided_comparison_says_what_it_could_have_seen() -> None:
+def test_an_undecided_comparison_states_its_minimum_detectable_difference() -> None:
     a, b = np.random.default_rng(2).random((2, 5, 50)) < 0.7
     found = compare(a, b, np.arange(50))
     assert found.verdict == "undecided" and f"{found.minimum_detectable:.3g}" in found.reason
 
 
-def test_errors_name_what_was_found() -> None:
+def test_invalid_values_are_refused() -> None:
     with pytest.raises(ValueError, match=r"found \(3, 4\) and \(3, 5\)"):
         compare(np.zeros((3, 4)), np.zeros((3, 5)), np.arange(4))
     with pytest.raises(ValueError, match=r"found \(4,\)"):

@@ -1,4 +1,4 @@
-"""The crossed interval: errors by hand and by a slow loop, what it covers, and what must leave it unchanged."""
+"""The crossed interval: errors by hand and by a slow loop, coverage and invariances."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_errors_by_hand() -> None:
     assert (only_rest.mean, only_rest.seed_error, only_rest.image_error) == (0, 0, 0)
 
 
-def test_without_image_effects_it_is_students_interval() -> None:
+def test_without_image_effects_it_is_the_t_interval() -> None:
     by_seed = np.array([0.1, 0.3, -0.05, 0.2, 0.12])
     found = spread(np.repeat(by_seed[:, None], 7, axis=1), np.arange(7))
     expected = ttest_1samp(by_seed, 0)
@@ -43,7 +43,7 @@ def test_without_image_effects_it_is_students_interval() -> None:
     assert found.p_value() == pytest.approx(expected.pvalue)
 
 
-def test_without_seed_effects_it_is_students_interval_of_images() -> None:
+def test_without_seed_effects_it_is_the_t_interval_of_images() -> None:
     by_image = np.random.default_rng(0).normal(0.3, 1, size=30)
     found = spread(np.tile(by_image, (4, 1)), np.arange(30))
     expected = ttest_1samp(by_image, 0)
@@ -69,7 +69,7 @@ def test_errors_agree_with_a_slow_loop_over_unequal_clusters() -> None:
     assert (found.num_seeds, found.num_clusters) == (4, 5)
 
 
-def test_errors_are_the_deviations_that_repeats_show() -> None:
+def test_errors_equal_the_deviations_of_repetitions() -> None:
     values = drawn(np.random.default_rng(2), 6, 40, seed_std=0.3, image_std=1.0, rest_std=0.5)
     found = spread(values, np.arange(40))
     variance = found.seed_error**2 + found.image_error**2
@@ -93,7 +93,7 @@ def test_it_covers_the_mean_of_clusters_of_any_size() -> None:
     assert covers(values, np.arange(len(clusters))) < 0.93, "clusters must matter here"
 
 
-def test_the_guard_covers_skewed_seeds_better_and_never_narrows() -> None:
+def test_the_guard_improves_coverage_of_skewed_seeds_and_never_narrows() -> None:
     random = np.random.default_rng(5)
     values = np.repeat(random.lognormal(size=(DRAWS, 10, 1)) - np.exp(0.5), 2, axis=2)
     plain, guarded = covers(values, np.arange(2)), covers(values, np.arange(2), guard_skew=True)
@@ -104,7 +104,7 @@ def test_the_guard_covers_skewed_seeds_better_and_never_narrows() -> None:
     assert (guarded_low == low)[found.skewness > 0.5].all(), "a long tail upward moves the upper end alone"
 
 
-def test_the_guard_is_halls_transformation() -> None:
+def test_the_guard_equals_halls_transformation() -> None:
     by_seed = np.array([0.0, 0.1, 0.1, 0.2, 0.9])
     found = spread(np.repeat(by_seed[:, None], 2, axis=1), np.arange(2))
     skewness, high = float(found.skewness), float(found.interval(guard_skew=True)[1])
@@ -114,7 +114,7 @@ def test_the_guard_is_halls_transformation() -> None:
 
 
 @pytest.mark.parametrize("guard", [False, True])
-def test_the_p_value_is_where_the_interval_touches_0(guard: bool) -> None:
+def test_at_the_p_value_the_interval_touches_0(guard: bool) -> None:
     random = np.random.default_rng(6)
     for shift in (-1.0, 0.2, 1.0):
         found = spread(random.lognormal(size=(6, 20)) + shift - 1.6, np.arange(20))
@@ -123,20 +123,20 @@ def test_the_p_value_is_where_the_interval_touches_0(guard: bool) -> None:
         assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-7)
 
 
-def test_what_one_seed_or_one_cluster_cannot_tell() -> None:
+def test_one_seed_or_one_cluster_has_no_interval() -> None:
     for values, clusters in ((np.ones((1, 4)), np.arange(4)), (np.arange(8.0).reshape(2, 4), np.zeros(4))):
         found = spread(values, clusters)
         assert np.isnan(found.interval()).all() and found.p_value() == 1
     assert np.isnan(spread(np.ones((1, 4)), np.arange(4)).seed_error)
 
 
-def test_constants_have_no_width() -> None:
+def test_constants_have_an_interval_of_no_width() -> None:
     found = spread(np.full((5, 3), 0.25), np.arange(3))
     assert found.interval() == (0.25, 0.25) == found.interval(guard_skew=True)
     assert found.p_value() == 0 and spread(np.zeros((5, 3)), np.arange(3)).p_value() == 1
 
 
-def test_errors_name_what_was_found() -> None:
+def test_invalid_values_are_refused() -> None:
     with pytest.raises(ValueError, match="3 clusters"):
         spread(np.zeros((2, 4)), np.arange(3))
     with pytest.raises(ValueError, match=r"\(4,\)"):

@@ -1,4 +1,4 @@
-"""Families: Holm by hand and by a slow loop, intervals that agree with verdicts, calls by chance, the record's keys."""
+"""Families: Holm by hand and by a slow loop, intervals that agree with verdicts, false verdicts, records."""
 
 import json
 
@@ -12,7 +12,7 @@ from vision_mtl.evaluation.families import family, holm, holm_levels, judge
 
 
 def comparisons(random: np.random.Generator, effects: list[float], seeds: int = 5) -> list[Comparison]:
-    """Against one baseline, as the arms of a study are."""
+    """Comparisons with one baseline, as in a study."""
     baseline = random.normal(size=(seeds, 1)) + random.normal(size=(seeds, 30))
     arms = [effect + random.normal(size=(seeds, 1)) + random.normal(size=(seeds, 30)) for effect in effects]
     return [compare(arm, baseline, np.arange(30), arm=f"arm {i}", task="pets") for i, arm in enumerate(arms)]
@@ -50,7 +50,7 @@ def test_levels_by_hand() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.sampled_from([0.0, 1.0, 2.5, -4.0]), min_size=1, max_size=6))
-def test_verdicts_are_holms_on_the_intervals(number: int, effects: list[float]) -> None:
+def test_verdicts_equal_holm_on_the_intervals(number: int, effects: list[float]) -> None:
     alone = comparisons(np.random.default_rng(number), effects)
     called = holm(np.array([one.interval_p_value for one in alone])) <= 0.05
     for one, is_called in zip(judge(alone), called, strict=True):
@@ -62,18 +62,18 @@ def test_verdicts_are_holms_on_the_intervals(number: int, effects: list[float]) 
 
 
 @pytest.mark.slow
-def test_arms_alike_are_seldom_called() -> None:
+def test_equal_arms_rarely_get_a_verdict() -> None:
     random, rounds = np.random.default_rng(1), 300
     called = [any(one.verdict != "undecided" for one in judge(comparisons(random, [0.0] * 4))) for _ in range(rounds)]
     assert np.mean(called) <= 0.06
 
 
-def test_clear_effects_are_called() -> None:
+def test_clear_effects_get_a_verdict() -> None:
     verdicts = [row["verdict"] for row in family(comparisons(np.random.default_rng(2), [9.0, 0.0, -9.0], seeds=8))]
     assert verdicts == ["helps", "undecided", "hurts"]
 
 
-def test_a_record_holds_what_the_study_promises() -> None:
+def test_a_record_has_the_keys_of_a_study() -> None:
     random = np.random.default_rng(3)
     a, b = random.random((5, 40)) < 0.9, random.random((5, 40)) < 0.5
     rows = family(
@@ -94,7 +94,7 @@ def test_a_record_holds_what_the_study_promises() -> None:
     assert family([]) == []
 
 
-def test_a_larger_family_must_see_larger_differences() -> None:
+def test_a_larger_family_has_a_larger_minimum_detectable_difference() -> None:
     alone = comparisons(np.random.default_rng(4), [0.0])
     among = family(alone + comparisons(np.random.default_rng(5), [0.0, 0.0]))
     assert among[0]["minimum_detectable"] > alone[0].minimum_detectable

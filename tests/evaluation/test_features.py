@@ -1,4 +1,4 @@
-"""Frozen features: BatchNorm that has seen clean images, and a backbone left as it was."""
+"""Frozen features: BatchNorm statistics of clean images, and an unchanged backbone."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return build_pool(Data(root=str(root)), {"faces": Task(source="bundled/faces")}, image_size=(32, 32))
 
 
-def test_statistics_are_those_of_clean_images_and_the_original_keeps_its_own(pool: Pool) -> None:
+def test_statistics_are_of_clean_images_and_the_original_is_unchanged(pool: Pool) -> None:
     torch.manual_seed(0)
     backbone = Backbone("test_resnet", image_size=(32, 32)).train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -43,7 +43,7 @@ def test_statistics_are_those_of_clean_images_and_the_original_keeps_its_own(poo
     )
 
 
-def test_a_backbone_without_batchnorm_is_copied_as_it_is(pool: Pool) -> None:
+def test_a_backbone_without_batchnorm_is_only_copied(pool: Pool) -> None:
     backbone = Backbone("vit_tiny_patch16_224", image_size=(32, 32))
     clean = with_clean_statistics(backbone, pool, pool.indices("train"))
     assert all(
@@ -76,12 +76,12 @@ def test_every_map_is_pooled_in_one_pass(pool: Pool) -> None:
     torch.testing.assert_close(last, extract_features(backbone, pool, indices), atol=1e-5, rtol=1e-4)
 
 
-def test_an_unknown_pooling_is_named() -> None:
+def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(UserError, match=r"unknown pooling 'men'\. Did you mean 'mean'"):
         pool_map(torch.zeros(1, 1, 2, 2), "men")
 
 
-def test_pixels_are_averaged_down(pool: Pool) -> None:
+def test_pixel_features_are_averages(pool: Pool) -> None:
     indices = pool.indices("val")[:3]
     images = pool.gather(indices)
     blocks = images.unflatten(2, (16, 2)).unflatten(4, (16, 2)).mean((3, 5))
@@ -92,11 +92,11 @@ def test_pixels_are_averaged_down(pool: Pool) -> None:
 def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    splits = []
     original = Pool.indices
-    monkeypatch.setattr(Pool, "indices", lambda self, split, **kw: asked.append(split) or original(self, split, **kw))
+    monkeypatch.setattr(Pool, "indices", lambda self, split, **kw: splits.append(split) or original(self, split, **kw))
     backbone = Backbone("test_resnet", image_size=(32, 32))
     found = online_probe(backbone, pool)
-    assert set(asked) == {"train", "val"}
+    assert set(splits) == {"train", "val"}
     assert 0.5 <= found["faces"]["knn"] <= 1 and 0.4 < found["faces"]["chance"] < 0.8
     assert all(p.grad is None for p in backbone.parameters())

@@ -1,4 +1,4 @@
-"""Label fractions: nested, stratified, the same images whatever their order or number."""
+"""Label fractions: nested, stratified, independent of the order and number of images."""
 
 import numpy as np
 import pytest
@@ -47,14 +47,14 @@ def test_order_and_other_images_change_nothing() -> None:
     assert {called[i] for i in label_fraction(called, strata, 0.2, 4).rows} != first
 
 
-def test_rounding_up_is_said() -> None:
+def test_rounding_up_warns() -> None:
     chosen = label_fraction(names(50), np.arange(50) % 10, 0.01, 0)
     assert chosen.num_labelled == 10 and chosen.fraction == 0.2 and chosen.requested == 0.01
     assert "0.01 of 50 labels is 0.5; one image of each of 10 classes makes it 10" in chosen.warning
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5])
-def test_what_is_no_share_is_refused(fraction: float) -> None:
+def test_invalid_fractions_are_refused(fraction: float) -> None:
     with pytest.raises(UserError, match=r"must lie in \(0, 1\]; found"):
         label_fraction(names(4), np.zeros(4), fraction, 0)
     with pytest.raises(ValueError, match="no image"):

@@ -1,4 +1,4 @@
-"""kNN against scikit-learn, and its promises at the edges."""
+"""kNN against scikit-learn, and its edge cases."""
 
 import numpy as np
 import pytest
@@ -24,19 +24,19 @@ def test_agrees_with_scikit_learn(k: int) -> None:
     assert np.array_equal(found.numpy(), oracle.predict(unit[1]))
 
 
-def test_votes_are_weighted_means_whatever_the_number_asked() -> None:
+def test_votes_are_weighted_means_for_any_number_of_queries() -> None:
     generator = torch.Generator().manual_seed(0)
-    train, asked = torch.randn(30, 8, generator=generator), torch.randn(ROWS + 9, 8, generator=generator)
+    train, queries = torch.randn(30, 8, generator=generator), torch.randn(ROWS + 9, 8, generator=generator)
     values = torch.randn(30, 2, generator=generator)
-    found = knn_votes(train, values, asked, k=30)
+    found = knn_votes(train, values, queries, k=30)
     mean = train.mean(0)
-    cosine = torch.nn.functional.cosine_similarity((asked - mean)[:, None], (train - mean)[None], dim=2)
+    cosine = torch.nn.functional.cosine_similarity((queries - mean)[:, None], (train - mean)[None], dim=2)
     weight = torch.softmax(cosine / TEMPERATURE, dim=1)
     torch.testing.assert_close(found, weight @ values, atol=1e-5, rtol=1e-4)
-    assert knn_votes(train, values, asked[:0], k=3).shape == (0, 2)
+    assert knn_votes(train, values, queries[:0], k=3).shape == (0, 2)
 
 
-def test_neighbours_are_named_nearest_first() -> None:
+def test_neighbours_are_sorted_by_similarity() -> None:
     train = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # of mean 0
     similarity, rows = nearest_neighbours(train, torch.tensor([[3.0, 1.0]]), k=3)
     assert rows.tolist() == [[0, 1, 3]]

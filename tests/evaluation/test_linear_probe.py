@@ -1,4 +1,4 @@
-"""The linear probe reaches the optimum that scikit-learn's other solvers find, and chooses as it says."""
+"""The linear probe against other solvers of scikit-learn, and its choice of the strength."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def drawn(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 @pytest.mark.parametrize("strength", [1e-3, 1e-1, 10.0])
 def test_agrees_with_newtons_method(k: int, strength: float) -> None:
     x, y = drawn(300, 20, k)
-    path = [c for c in STRENGTHS if c <= strength]  # reached along the grid, each fit warmed up by the last
+    path = [c for c in STRENGTHS if c <= strength]  # each fit starts from the last one
     probe = fit_linear_probe("single_label", x, y, x[:0], y[:0], num_outputs=k, strengths=path)
     assert probe.strength == DEFAULT_STRENGTH and probe.val_score is None
     probe = fit_linear_probe("single_label", x, y, x, y, num_outputs=k, strengths=[strength])
     oracle = LogisticRegression(C=strength, solver="newton-cg", tol=1e-10, max_iter=10_000).fit(x, y)
     np.testing.assert_allclose(probe.predict(x), oracle.predict_proba(x), atol=2e-3)
-    if k > 2:  # of two classes scikit-learn penalises one difference, not two weights
+    if k > 2:  # for two classes scikit-learn penalises one difference instead of two weights
         error = probe.predict(x) - np.eye(k)[y]
         gradient = x.T @ error / len(x) + probe.weight / (len(x) * strength)
         assert abs(gradient).max() < 2e-5
@@ -48,7 +48,7 @@ def test_the_path_ends_where_a_single_fit_does() -> None:
         np.testing.assert_allclose(along.predict(x), alone.predict(x), atol=2e-3)
 
 
-def test_the_strength_is_the_best_on_validation_and_ties_are_strict() -> None:
+def test_the_strength_is_the_best_on_validation_and_ties_go_to_the_stronger() -> None:
     x, y = drawn(120, 60, 3)
     train, val = slice(0, 60), slice(60, 120)
     args = x[train], y[train], x[val], y[val]
@@ -70,7 +70,7 @@ def test_classes_without_a_training_image_have_no_probability() -> None:
         assert (p[:, [k for k in range(4) if k not in kept]] == 0).all()
 
 
-def test_labels_are_fitted_one_by_one() -> None:
+def test_labels_are_fitted_separately() -> None:
     x, y = drawn(200, 10, 3)
     labels = np.stack([y == 0, y > 0, np.ones(200), np.zeros(200)], axis=1).astype(np.int8)
     probe = fit_linear_probe("multi_label", x, labels, x, labels, num_outputs=4, strengths=[0.1])
@@ -96,7 +96,7 @@ def test_a_kind_without_a_probe_is_refused() -> None:
         fit_linear_probe("dense", x, y, x, y, num_outputs=2)
 
 
-def test_standardised_by_training_rows_alone() -> None:
+def test_standardised_by_training_rows_only() -> None:
     features = np.array([[0.0, 5.0], [2.0, 5.0], [9.0, 8.0]])
     found = standardise(features, np.array([0, 1]))
     np.testing.assert_allclose(found, [[-1, 0], [1, 0], [8, 0]])
@@ -105,11 +105,11 @@ def test_standardised_by_training_rows_alone() -> None:
 def test_scores_of_validation() -> None:
     assert label_kind("regression").validation_score(np.array([1.0, 3.0]), np.array([2.0, 3.0])) == -0.5
     labels, several = np.array([[1, 0], [0, 0]]), label_kind("multi_label")
-    assert several.validation_score(np.array([[0.9, 0.9], [0.1, 0.9]]), labels) == 1.0  # the first label alone
+    assert several.validation_score(np.array([[0.9, 0.9], [0.1, 0.9]]), labels) == 1.0  # the first label only
     assert several.validation_score(np.array([[0.9, 0.9]]), labels[:1]) == 0.5
 
 
-def test_few_validation_images_are_said() -> None:
+def test_few_validation_images_warn() -> None:
     assert validation_warning("single_label", np.zeros(50), 10) is None
     assert "49 validation images for 10 classes" in validation_warning("single_label", np.zeros(49), 10)
     assert "no validation image" in validation_warning("regression", np.zeros(0), 1)

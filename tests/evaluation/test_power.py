@@ -1,4 +1,4 @@
-"""Power: the noncentral t by hand, inverses, and what simulated studies show."""
+"""Power: the noncentral t by hand, inverses, and simulated studies."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def noncentral(effect: float, std: float, num_seeds: int, alpha: float) -> float
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 10, 30])
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 12])
-def test_the_power_of_seeds_alone_is_that_of_the_t_test(num_seeds: int, alpha: float) -> None:
+def test_without_an_image_error_it_is_the_power_of_the_t_test(num_seeds: int, alpha: float) -> None:
     for effect in (0.0, 0.3, 0.8):
         assert power_of(effect, 1.3, num_seeds, alpha) == pytest.approx(
             noncentral(effect, 1.3, num_seeds, alpha), abs=1e-4
@@ -36,11 +36,11 @@ def test_the_detectable_difference_is_detected(image_error: float) -> None:
         found = minimum_detectable(1.0, num_seeds, image_error=image_error, num_clusters=100)
         assert power_of(found, 1.0, num_seeds, image_error=image_error, num_clusters=100) == pytest.approx(0.8)
         if num_seeds > 2:
-            found *= 1 + 1e-9  # a power of .8 in spite of rounding
+            found *= 1 + 1e-9  # a power of .8 despite rounding
             assert required_seeds(found, 1.0, image_error=image_error, num_clusters=100) == num_seeds
 
 
-def test_more_seeds_more_power_and_images_set_the_limit() -> None:
+def test_power_grows_with_seeds_and_images_limit_it() -> None:
     shown = [minimum_detectable(1.0, seeds, image_error=0.3) for seeds in (3, 5, 10, 100, 100_000)]
     assert shown == sorted(shown, reverse=True)
     assert shown[-1] == pytest.approx(0.3 * (1.95996 + 0.84162), rel=1e-3)
@@ -48,7 +48,7 @@ def test_more_seeds_more_power_and_images_set_the_limit() -> None:
     assert required_seeds(1.0, 1.0, image_error=0.3) > required_seeds(1.0, 1.0)
 
 
-def test_simulated_studies_show_it_as_often_as_promised() -> None:
+def test_simulated_studies_detect_as_often_as_computed() -> None:
     random, seeds, images, draws = np.random.default_rng(0), 6, 50, 4000
     seed_std, image_std = 1.0, 4.0
     image_error = image_std / np.sqrt(images)
@@ -58,12 +58,12 @@ def test_simulated_studies_show_it_as_often_as_promised() -> None:
     assert ((low > 0) | (high < 0)).mean() == pytest.approx(0.8, abs=0.025)
 
 
-def test_without_spread_anything_shows() -> None:
+def test_without_spread_any_difference_is_detected() -> None:
     assert (power_of(0.1, 0, 5), power_of(0, 0, 5)) == (1, 0)
     assert minimum_detectable(0, 5) == 0 and required_seeds(0.1, 0) == 2
 
 
-def test_errors_name_what_was_found() -> None:
+def test_invalid_values_are_refused() -> None:
     with pytest.raises(ValueError, match="found 1 and inf"):
         power_of(1, 1, 1)
     with pytest.raises(ValueError, match="found -1"):

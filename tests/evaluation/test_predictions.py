@@ -1,4 +1,4 @@
-"""What a model says of its tasks: in the pool's order, counted by slow loops, scored by hand."""
+"""Predictions of a shared model for its tasks: their order, counts by slow loops, scores by hand."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def model(pool: Pool) -> SharedModel:
     torch.manual_seed(0)
     net = Backbone("test_resnet", image_size=(SIDE, SIDE))
     decoder = DECODERS.get("stages")(width=8, depth=1).build(MapSpec(net.channels, net.map_sizes, net.image_size))
-    answers = {name: TaskHeadSpec(t.kind, t.num_outputs, 10.0, 4.0) for name, t in pool.targets.items()}
-    made = SharedModel(net, decoder, {}, answers)
+    specs = {name: TaskHeadSpec(t.kind, t.num_outputs, 10.0, 4.0) for name, t in pool.targets.items()}
+    made = SharedModel(net, decoder, {}, specs)
     for parameter in made.task_heads.parameters():
         torch.nn.init.normal_(parameter)
     return made.train()
@@ -74,7 +74,7 @@ def one_by_one(model: SharedModel, pool: Pool, task: str, indices: Tensor) -> Te
 
 
 @pytest.mark.parametrize("task", ["letter", "marks", "size"])
-def test_outputs_are_in_the_order_asked_for(model: SharedModel, pool: Pool, task: str) -> None:
+def test_outputs_are_in_the_order_of_the_indices(model: SharedModel, pool: Pool, task: str) -> None:
     indices = torch.tensor([7, 1, 13, 5, 10])
     found = predict_task(model, pool, task, indices, batch_size=2)
     assert model.training and torch.equal(found.indices, indices)
@@ -82,7 +82,7 @@ def test_outputs_are_in_the_order_asked_for(model: SharedModel, pool: Pool, task
     assert found.outputs.std() > 0.1
 
 
-def test_a_model_at_rest_is_left_at_rest_and_as_it_was(model: SharedModel, pool: Pool) -> None:
+def test_a_model_in_eval_mode_is_left_unchanged(model: SharedModel, pool: Pool) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     predict_task(model.eval(), pool, "letter", torch.arange(8))
     assert not model.training
@@ -92,7 +92,7 @@ def test_a_model_at_rest_is_left_at_rest_and_as_it_was(model: SharedModel, pool:
 def test_pixels_are_counted_by_a_slow_loop(model: SharedModel, pool: Pool) -> None:
     indices = torch.tensor([19, 6, 11])
     found = predict_task(model, pool, "seen", indices, batch_size=2)
-    said = one_by_one(model, pool, "seen", indices).argmax(1)
+    predicted = one_by_one(model, pool, "seen", indices).argmax(1)
     target = pool.targets["seen"]
     expected = torch.zeros(3, 3, 3, dtype=torch.int64)
     for n, index in enumerate(indices.tolist()):
@@ -100,7 +100,7 @@ def test_pixels_are_counted_by_a_slow_loop(model: SharedModel, pool: Pool) -> No
         for row in range(SIDE):
             for column in range(SIDE):
                 if mask[row, column] != 255:
-                    expected[n, mask[row, column], said[n, row, column]] += 1
+                    expected[n, mask[row, column], predicted[n, row, column]] += 1
     assert torch.equal(found.outputs, expected) and expected.sum() == 3 * SIDE * (SIDE - 1)
     assert len({tuple(counts.flatten().tolist()) for counts in expected}) == 3
 
@@ -152,7 +152,7 @@ def test_pixels_by_hand() -> None:
     assert scores["pixel_accuracy"].value == pytest.approx(9 / 12)
 
 
-def test_probabilities_are_the_heads_calibrated_ones(model: SharedModel, pool: Pool) -> None:
+def test_probabilities_are_those_of_the_calibrated_head(model: SharedModel, pool: Pool) -> None:
     found = predict_task(model, pool, "letter", torch.tensor([1, 2, 3]))
     model.task_head("letter").temperature.fill_(4.0)
     expected = np.exp(found.outputs.double().numpy() / 4)
@@ -167,7 +167,7 @@ def test_probabilities_are_the_heads_calibrated_ones(model: SharedModel, pool: P
 def test_a_high_temperature_changes_no_decision(
     model: SharedModel, task: str, logits: list[float], winner: int
 ) -> None:
-    """In float32 these tie, so that scores by probabilities and paired differences by logits told of other winners."""
+    """In float32 these tie, so scores from probabilities and paired differences from logits would disagree."""
     kind = "single_label" if task == "letter" else "multi_label"
     head = model.task_head(task)
     head.temperature.fill_(20.0)

@@ -1,4 +1,4 @@
-"""Probing a task: choices by validation, answers without test labels, and every kind of label."""
+"""Probing a task: choices by validation, predictions without test labels, and every kind of label."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ from vision_mtl.evaluation.probing import (
     score_task,
 )
 
-SIDES = {"train": np.arange(0, 120), "val": np.arange(120, 180), "test": np.arange(180, 240)}
+SPLITS = {"train": np.arange(0, 120), "val": np.arange(120, 180), "test": np.arange(180, 240)}
 HIDDEN = ["single_label", "multi_label", "regression"]
 
 
 def task_of(kind: str) -> tuple[torch.Tensor, ProbeTask]:
-    """Features (240, 6) that hold the answer, and the task."""
+    """Features (240, 6) that determine the labels, and the task."""
     random = np.random.default_rng(0)
     x = random.normal(size=(240, 6)).astype(np.float32)
     values = {
@@ -28,10 +28,10 @@ def task_of(kind: str) -> tuple[torch.Tensor, ProbeTask]:
         "regression": (2 * x[:, 0] + 5).astype(np.float32),
     }[kind]
     outputs = 1 if kind == "regression" else 3
-    return torch.from_numpy(x), ProbeTask(kind, outputs, values, **SIDES)
+    return torch.from_numpy(x), ProbeTask(kind, outputs, values, **SPLITS)
 
 
-def answers_of(x: torch.Tensor, task: ProbeTask) -> dict:
+def predictions_of(x: torch.Tensor, task: ProbeTask) -> dict:
     scaled = standardise(x.numpy(), task.train)
     noise = np.random.default_rng(1).normal(size=scaled.shape)
     return {
@@ -44,19 +44,19 @@ def answers_of(x: torch.Tensor, task: ProbeTask) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HIDDEN)
-def test_answers_come_without_test_labels(kind: str) -> None:
+def test_predictions_do_not_use_test_labels(kind: str) -> None:
     x, task = task_of(kind)
     hidden = task.values.copy()
     hidden[task.test] = 0 if kind != "regression" else np.nan
-    blind = ProbeTask(kind, task.num_outputs, hidden, **SIDES)
-    for method, answer in answers_of(x, task).items():
-        np.testing.assert_array_equal(answer.prediction, answers_of(x, blind)[method].prediction)
+    blind = ProbeTask(kind, task.num_outputs, hidden, **SPLITS)
+    for method, found in predictions_of(x, task).items():
+        np.testing.assert_array_equal(found.prediction, predictions_of(x, blind)[method].prediction)
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("single_label", "accuracy"), ("multi_label", "auroc")])
-def test_features_that_hold_the_answer_beat_noise_and_chance(kind: str, metric: str) -> None:
+def test_informative_features_beat_noise_and_chance(kind: str, metric: str) -> None:
     x, task = task_of(kind)
-    found = score_task(task, answers_of(x, task), np.arange(60))
+    found = score_task(task, predictions_of(x, task), np.arange(60))
     assert found["linear"][metric].value > 0.85
     assert found["linear"]["accuracy"].low > found["chance"]["accuracy"].high
     assert found["linear"]["accuracy"].low > found["majority"]["accuracy"].high
@@ -66,9 +66,9 @@ def test_features_that_hold_the_answer_beat_noise_and_chance(kind: str, metric: 
     assert 0.5 < found["knn"]["accuracy"].value <= 1
 
 
-def test_numbers_are_judged_by_their_error() -> None:
+def test_numbers_are_scored_by_their_error() -> None:
     x, task = task_of("regression")
-    found = score_task(task, answers_of(x, task), np.arange(60))
+    found = score_task(task, predictions_of(x, task), np.arange(60))
     assert found["linear"]["mae"].value < 0.1 < found["knn"]["mae"].value < found["majority"]["mae"].value
     median = np.median(task.values[task.train])
     assert found["majority"]["mae"].value == pytest.approx(abs(task.values[task.test] - median).mean())
@@ -77,9 +77,9 @@ def test_numbers_are_judged_by_their_error() -> None:
 
 def test_random_weights_are_not_compared_with_themselves() -> None:
     x, task = task_of("single_label")
-    answers = answers_of(x, task)
-    answers["linear_random_init"] = answers["linear"]
-    assert "linear_minus_random_init" not in score_task(task, answers, np.arange(60))
+    predictions = predictions_of(x, task)
+    predictions["linear_random_init"] = predictions["linear"]
+    assert "linear_minus_random_init" not in score_task(task, predictions, np.arange(60))
 
 
 def test_the_layer_is_chosen_by_validation_and_ties_go_deeper() -> None:
@@ -92,7 +92,7 @@ def test_the_layer_is_chosen_by_validation_and_ties_go_deeper() -> None:
     assert choose_features({(0, "mean"): x, (2, "mean"): noise}, blind) == ((2, "mean"), {})
 
 
-def test_neighbours_are_chosen_by_validation_within_what_there_is() -> None:
+def test_k_is_chosen_by_validation_up_to_the_number_of_images() -> None:
     x, task = task_of("single_label")
     few = predict_knn(x, task, task.train[:7])
     assert few.chosen["k"] in (1, 5)
@@ -100,7 +100,7 @@ def test_neighbours_are_chosen_by_validation_within_what_there_is() -> None:
     assert predict_knn(x, blind, task.train).chosen == {"k": 1, "val_score": None}
 
 
-def test_constant_answers() -> None:
+def test_constant_predictions() -> None:
     values = np.array([0, 1, 1, 2])
     task = ProbeTask("single_label", 3, values, np.arange(3), np.arange(0), np.array([3]))
     assert predict_constant(task, task.train).prediction.tolist() == [[0, 1, 0]]

@@ -1,4 +1,4 @@
-"""The effective rank by hand, and what a collapse looks like."""
+"""The effective rank by hand, and for collapsed embeddings."""
 
 import math
 
@@ -24,5 +24,5 @@ def test_collapse_is_below_the_bound_and_two_classes_are_not() -> None:
     assert effective_rank(torch.zeros(9, 4)) < COLLAPSED
 
 
-def test_what_is_not_finite_has_no_rank() -> None:
+def test_non_finite_embeddings_have_no_rank() -> None:
     assert math.isnan(effective_rank(torch.full((3, 3), float("inf"))))

@@ -1,4 +1,4 @@
-"""Scores against hand-made numbers, scipy's exact interval, and the coverage that 95 % promises."""
+"""Scores by hand, against scipy's exact interval, and the coverage of 95 % intervals."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_a_perfect_reference() -> None:
         ratio_skill(np.ones(3), np.zeros(3), np.arange(3))
 
 
-def test_bad_lengths_are_refused() -> None:
+def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="equal lengths"):
         ratio_skill(np.ones(3), np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="equal lengths"):
@@ -44,11 +44,11 @@ def test_copies_of_clusters_do_not_narrow_the_interval() -> None:
     assert copied.n == 1000 and copied.num_clusters == 20
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_its_coverage() -> None:
     random = np.random.default_rng(0)
     hits = 0
     for _ in range(300):
-        effect = random.normal(0, 0.2, 40)  # what the images of a cluster share
+        effect = random.normal(0, 0.2, 40)  # the common effect of a cluster
         reference = random.uniform(0.5, 1.5, (40, 10))
         model = reference * np.clip(0.8 + effect[:, None] + random.normal(0, 0.1, (40, 10)), 0, None)
         score = ratio_skill(model.ravel(), reference.ravel(), np.repeat(np.arange(40), 10))
@@ -57,26 +57,26 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (10, 10), (87, 100)])
-def test_accuracy_has_scipys_exact_interval(hits: int, n: int) -> None:
+def test_accuracy_has_the_exact_interval_of_scipy(hits: int, n: int) -> None:
     score = proportion(np.arange(n) < hits)
     expected = binomtest(hits, n).proportion_ci(0.95, method="exact")
     assert score.value == hits / n
     assert (score.low, score.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def test_any_statistic_of_sums_gets_an_interval() -> None:
+def test_any_statistic_of_sums_has_an_interval() -> None:
     parts = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 4.0], [0.0, 8.0]])
     bootstrap = Bootstrap(parts, np.array([7, 7, 3, 3]))
     assert bootstrap.sums.tolist() == [9, 16] and bootstrap.num_clusters == 2 and bootstrap.n == 4
     score = bootstrap.score(ratio(0, 1))
-    assert score.value == 9 / 16 and (score.low, score.high) == (5 / 12, 1.0)  # either cluster alone
+    assert score.value == 9 / 16 and (score.low, score.high) == (5 / 12, 1.0)  # resamples of a single cluster
     outside = bootstrap.score(ratio(0, 1), 2.0)
     assert (outside.value, outside.low, outside.high) == (2.0, 5 / 12, 2.0)
     alone = Bootstrap(parts, np.zeros(4)).score(ratio(0, 1))
     assert (alone.value, alone.low, alone.high) == (9 / 16, None, None)
 
 
-def test_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamples_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random(30)
     whole = mean_score(values, np.arange(30))
     monkeypatch.setattr("vision_mtl.evaluation.scores.CHUNK", 30 * 7)
@@ -97,5 +97,5 @@ def test_accuracy_over_clusters_is_wider_than_over_images() -> None:
     assert clustered.high - clustered.low > 1.5 * (single.high - single.low)
 
 
-def test_a_quotient_of_nothing_is_undefined() -> None:
+def test_a_ratio_without_instances_is_undefined() -> None:
     np.testing.assert_array_equal(divide(np.array([1.0, 2.0]), np.array([2.0, 0.0])), [0.5, np.nan])

@@ -19,7 +19,7 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 5, 8, 11])
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.6, -2.0])
-def test_equal_to_scipys(size: int, shift: float) -> None:
+def test_equal_to_scipy(size: int, shift: float) -> None:
     for decimals in (1, 6):  # one decimal: ties
         x = np.round(np.random.default_rng(size).normal(shift, 1, size=size), decimals)
         exact = permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf)
@@ -45,12 +45,12 @@ def test_drawn_signs_agree_with_the_normal_limit() -> None:
     assert sign_flip(np.ones(60)) == 1 / 100_001
 
 
-def test_size_and_sign_do_not_matter_order_neither() -> None:
+def test_scale_sign_and_order_do_not_matter() -> None:
     x = np.random.default_rng(1).normal(0.5, 1, size=9)
     assert sign_flip(x) == sign_flip(-x) == sign_flip(x[::-1]) == sign_flip(1e-9 * x) == sign_flip(1e9 * x)
 
 
-def test_errors() -> None:
+def test_invalid_values_are_refused() -> None:
     for wrong in (np.array([]), np.array([1.0, np.nan]), np.ones((2, 2))):
         with pytest.raises(ValueError, match="need finite differences"):
             sign_flip(wrong)

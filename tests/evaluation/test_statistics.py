@@ -1,4 +1,4 @@
-"""Comparisons: differences by hand, chance by counting, and the coverage that a shuffled task promises."""
+"""Paired differences by hand, chance by counting, and the score of shuffled labels."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_a_difference_is_of_means_on_the_same_images() -> None:
         paired_difference(a, b[:3], np.arange(4))
 
 
-def test_what_both_find_hard_cancels() -> None:
+def test_common_difficulty_cancels() -> None:
     random = np.random.default_rng(0)
     hard = random.random(400) < 0.5
     a = np.where(hard, random.random(400) < 0.1, random.random(400) < 0.95)
@@ -46,7 +46,7 @@ def test_chance_is_the_product_of_marginals() -> None:
         permutation_baseline(pred, true[:3])
 
 
-def test_the_interval_of_chance_is_that_of_shuffles() -> None:
+def test_the_interval_of_chance_covers_the_shuffles() -> None:
     random = np.random.default_rng(1)
     pred, true = random.integers(5, size=200), random.integers(5, size=200)
     score = permutation_baseline(pred, true)

@@ -1,4 +1,4 @@
-"""Attention written out gives what the fused kernel gives; who gets which."""
+"""Explicit attention equals the fused kernel; the choice between them."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ def layers_fused(model: torch.nn.Module) -> set[bool]:
     ("device", "positions", "fused"),
     [("cpu", 64, False), ("cpu", MOST_POSITIONS, False), ("cpu", MOST_POSITIONS + 1, True), ("cuda", 64, True)],
 )
-def test_written_out_for_few_tokens_on_a_cpu(device: str, positions: int, fused: bool) -> None:
+def test_explicit_products_for_few_tokens_on_a_cpu(device: str, positions: int, fused: bool) -> None:
     backbone = Backbone("vit_tiny_patch16_224", image_size=(32, 32))
     choose_attention(backbone, torch.device(device), positions)
     assert layers_fused(backbone) == {fused}
 
 
-def test_both_ways_agree() -> None:
+def test_both_implementations_agree() -> None:
     torch.manual_seed(0)
     backbone = Backbone("vit_tiny_patch16_224", image_size=(64, 64))
     images, results = torch.rand(2, 3, 64, 64), []
@@ -35,7 +35,7 @@ def test_both_ways_agree() -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
 
 
-def test_only_the_last_map_where_only_it_is_read() -> None:
+def test_last_only_returns_the_same_last_map() -> None:
     backbone = Backbone("resnet18", image_size=(64, 64)).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The timm adapter against timm itself, and its errors."""
+"""The timm adapter against timm, and its errors."""
 
 import pytest
 import timm
@@ -46,7 +46,7 @@ def test_kwargs_reach_timm() -> None:
     assert Backbone("resnet18", kwargs={"output_stride": 8}, image_size=(64, 64)).map_sizes[-1] == (8, 8)
 
 
-def test_an_unknown_name_gets_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown backbone 'resnet_18'\. Did you mean 'resnet18'"):
         Backbone("resnet_18", image_size=(64, 64))
 
@@ -58,7 +58,7 @@ def test_an_unknown_keyword_is_named() -> None:
 
 @pytest.mark.slow
 def test_a_refused_size_names_one_that_works() -> None:
-    # inception_v4's valid convolutions leave nothing of 64 pixels
+    # 64 pixels are too few for the unpadded convolutions of inception_v4
     with pytest.raises(UserError, match=r"inception_v4.*image_size 64,64.*Nearest size that works: --image_size \d+"):
         Backbone("inception_v4", image_size=(64, 64))
 
@@ -70,6 +70,6 @@ def test_allowed_size_is_allowed() -> None:
     assert max(abs(side - 70) for side in size) <= 6
 
 
-def test_convolutional_by_where_the_parameters_are() -> None:
+def test_is_convolutional_by_the_share_of_parameters() -> None:
     assert is_convolutional(timm.create_model("resnet18"))
     assert not is_convolutional(timm.create_model("vit_tiny_patch16_224"))

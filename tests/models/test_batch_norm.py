@@ -1,4 +1,4 @@
-"""BatchNorm of several processes: the same numbers as the layer that it stands for, and a way back for one process."""
+"""Synchronised BatchNorm: the same values as the replaced layers, and a copy for a single process."""
 
 import torch
 from timm.layers import BatchNormAct2d
@@ -13,7 +13,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), BatchNormAct2d(8), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
 
 
-def test_parameters_and_names_stay_and_a_copy_trains_alone_as_before() -> None:
+def test_parameters_and_names_stay_and_a_copy_trains_as_before() -> None:
     model, images = network(), torch.randn(6, 3, 12, 12)
     before = dict(model.named_parameters())
     expected = network().train()
@@ -25,10 +25,10 @@ def test_parameters_and_names_stay_and_a_copy_trains_alone_as_before() -> None:
     torch.testing.assert_close(alone(images), expected(images))
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(value, expected.state_dict()[name])
-    assert not torch.equal(alone[1].running_mean, model[1].running_mean)  # a copy: the model has seen nothing
+    assert not torch.equal(alone[1].running_mean, model[1].running_mean)  # the statistics of the original are unchanged
 
 
-def test_every_norm_of_a_timm_network_is_reached() -> None:
+def test_every_norm_of_a_timm_network_is_replaced() -> None:
     backbone = Backbone("test_resnet", image_size=(32, 32))
     count = sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
     synchronise(backbone)

@@ -1,4 +1,4 @@
-"""Every registered decoder, and the heads, held to what `models/decoder.py` promises."""
+"""The contract of `models/decoder.py`, for every registered decoder and for the heads."""
 
 import math
 
@@ -38,13 +38,13 @@ def test_a_decoder_of_the_last_map_needs_no_other(name: str) -> None:
         assert torch.equal(alone, among)
 
 
-def test_a_width_that_heads_cannot_share_is_named() -> None:
+def test_a_width_that_num_heads_does_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match=r"width must be a multiple of 4 and of decoder\.num_heads, 6; found 128"):
         DECODERS.get("transformer")(width=128).build(SPEC)
 
 
 @pytest.mark.parametrize("name", DECODERS.names())
-def test_images_of_a_batch_do_not_mix(name: str) -> None:
+def test_images_of_a_batch_are_independent(name: str) -> None:
     torch.manual_seed(0)
     decoder, maps = DECODERS.get(name)().build(SPEC).eval(), random_maps(3)
     whole = decoder(maps)
@@ -54,7 +54,7 @@ def test_images_of_a_batch_do_not_mix(name: str) -> None:
             torch.testing.assert_close(a[row : row + 1], b, atol=1e-5, rtol=1e-4)
 
 
-def test_dropping_leaves_the_last_map_alone_and_follows_chance() -> None:
+def test_dropping_keeps_the_last_map_and_follows_drop_draw() -> None:
     decoder, maps = Stages(shallow="drop", drop_ratio=0.5).build(SPEC), random_maps(2)
     found = decoder(maps, drop_draw=torch.tensor([0.49, 0.5]))[0]
     found.square().sum().backward()
@@ -66,7 +66,7 @@ def test_dropping_leaves_the_last_map_alone_and_follows_chance() -> None:
     assert not torch.allclose(found[0], kept[0])
 
 
-def test_stop_gradient_pictures_train_nothing_but_the_decoder() -> None:
+def test_stop_gradient_pictures_train_only_the_decoder() -> None:
     decoder, maps = Stages(shallow="stop_gradient").build(SPEC), random_maps()
     pictures, features = decoder(maps)
     assert not any(m.grad is not None for m in maps)
@@ -76,7 +76,7 @@ def test_stop_gradient_pictures_train_nothing_but_the_decoder() -> None:
     assert maps[0].grad is None and maps[-1].grad is not None
 
 
-def test_transformer_ignores_what_stands_at_hidden_positions() -> None:
+def test_transformer_ignores_features_at_hidden_positions() -> None:
     decoder, maps = DECODERS.get("transformer")().build(SPEC), random_maps()
     hidden = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
     hidden[:, :, 1, 2] = True
@@ -99,7 +99,7 @@ def test_pixel_head_against_a_loop() -> None:
     np.testing.assert_allclose(head(features)[0].detach().numpy(), expected[:, :7, :8], atol=1e-6)
 
 
-def test_heads_start_near_the_chance_answer() -> None:
+def test_heads_start_near_the_zero_prediction() -> None:
     assert PixelHead(64, 3, 4, (16, 16))(torch.randn(2, 64, 4, 4)).abs().max() < 0.1
     assert LogitHead(512, 4)(100 * torch.randn(2, 512, 2, 2)).abs().max() < 0.2
 
@@ -109,7 +109,7 @@ def test_natural_stride_rounds_up() -> None:
     assert natural_stride((3, 3), (64, 64)) == 22
 
 
-def test_positions_tell_every_cell_apart() -> None:
+def test_positions_of_all_cells_are_distinct() -> None:
     table = sine_positions(5, 7, 32)[0]
     distance = torch.cdist(table, table) + 10 * torch.eye(35)
     assert table.shape == (35, 32) and distance.min() > 0.1

@@ -1,4 +1,4 @@
-"""The last stage of many architectures, and what stands still when the rest is frozen."""
+"""The last stage of many architectures, and the modules that stay in eval mode when the rest is frozen."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_last_stage_is_the_deepest(name: str) -> None:
     assert last_stage(model) is model.get_submodule(LAST[name])
 
 
-def test_without_timms_word_the_last_child_that_is_no_norm_or_head() -> None:
+def test_without_feature_info_the_last_child_that_is_no_norm_or_head() -> None:
     class Plain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -42,17 +42,17 @@ def test_without_timms_word_the_last_child_that_is_no_norm_or_head() -> None:
     assert last_stage(nn.Linear(2, 2)).weight.shape == (2, 2)
 
 
-def test_freezing_leaves_the_exceptions_and_stills_the_norms_before_them() -> None:
+def test_freezing_keeps_the_exceptions_and_returns_the_norms_before_them() -> None:
     backbone = Backbone("test_resnet", image_size=(32, 32))
     late = list(last_stage(backbone.model).parameters())
-    still = freeze(backbone, late)
+    frozen = freeze(backbone, late)
     trained = {id(p) for p in backbone.parameters() if p.requires_grad}
     assert trained == {id(p) for p in late}
     norms = {m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)}
-    assert norms & set(still) == norms - set(backbone.model.layer4.modules())
+    assert norms & set(frozen) == norms - set(backbone.model.layer4.modules())
 
 
-def test_a_wholly_frozen_backbone_gives_the_same_maps_in_training() -> None:
+def test_a_fully_frozen_backbone_returns_the_same_maps_in_training() -> None:
     backbone = Backbone("test_resnet", image_size=(32, 32)).eval()
     images = torch.rand(4, 3, 32, 32)
     before = backbone(images)

@@ -1,4 +1,4 @@
-"""One pass for a mixed batch gives each pretext and each task what a pass of its own would."""
+"""One pass over a mixed batch gives the same predictions as separate passes for each pretext and task."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.request import Request
 from vision_mtl.models.shared import HeadSpec, SharedModel
 
-ANSWERS = {
+HEAD_SPECS = {
     "mask": HeadSpec("pixels", 3, learned_fill=True),
     "colour": HeadSpec("pixels", 2),
     "turn": HeadSpec("logits", 4),
@@ -27,7 +27,7 @@ def build(backbone: str, decoder: str, tasks: dict[str, TaskHeadSpec] | None = N
     torch.manual_seed(0)
     trunk = Backbone(backbone, image_size=(64, 64))
     made = DECODERS.get(decoder)().build(MapSpec(trunk.channels, trunk.map_sizes, (64, 64)))
-    return SharedModel(trunk, made, ANSWERS, tasks)
+    return SharedModel(trunk, made, HEAD_SPECS, tasks)
 
 
 def task(name: str, *rows: int) -> Request:
@@ -57,7 +57,7 @@ def test_parts_of_a_mixed_batch_equal_separate_passes() -> None:
                 torch.testing.assert_close(mixed[part.name][0], alone[part.name][0], atol=1e-5, rtol=1e-4)
 
 
-def test_learned_fill_stands_where_pixels_are_hidden_and_learns() -> None:
+def test_learned_fill_replaces_hidden_pixels_and_is_trained() -> None:
     model = build("resnet18", "linear")
     with torch.no_grad():
         model.fills["mask"].copy_(torch.tensor([0.1, 0.2, 0.3])[:, None, None])
@@ -115,7 +115,7 @@ def test_a_task_and_a_pretext_may_share_a_name() -> None:
     }
     torch.testing.assert_close(
         found["task:mask"][0], plain["task:mask"][0]
-    )  # no learned fill stands in a task's images
+    )  # the learned fill does not enter the images of a task
 
 
 def test_only_the_rows_that_need_it_are_decoded() -> None:
@@ -142,14 +142,14 @@ def test_heads_of_absent_tasks_get_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "", "a/b", "letter"])
-def test_a_name_that_cannot_name_a_module_or_is_taken_is_refused(name: str) -> None:
+def test_invalid_or_used_task_names_are_refused(name: str) -> None:
     model = build("resnet18", "linear", TASKS)
     with pytest.raises(UserError, match=rf"new and have letters, digits, - and _ only; found '{name}'"):
         model.add_task(name, TaskHeadSpec("single_label", 2))
 
 
 @pytest.mark.parametrize("name", ["keys", "pop", "2024", "my-task", "größe"])
-def test_any_other_name_will_do(name: str) -> None:
+def test_any_other_task_name_works(name: str) -> None:
     model = build("resnet18", "linear", TASKS)
     before = set(model.state_dict())
     model.add_task(name, TaskHeadSpec("single_label", 2))

@@ -1,4 +1,4 @@
-"""Visible tokens alone against all tokens with the hidden ones masked out of attention."""
+"""Encoding only visible tokens, against all tokens with the hidden ones masked out of attention."""
 
 import pytest
 import timm
@@ -51,15 +51,15 @@ def test_hidden_pixels_change_nothing(vit: Backbone) -> None:
             assert torch.equal(a, b)
 
 
-def test_a_number_of_tokens_that_only_others_have_changes_nothing(vit: Backbone) -> None:
+def test_counts_of_other_processes_do_not_change_the_maps(vit: Backbone) -> None:
     torch.manual_seed(1)
     hidden, images = random_hidden([0, 3, 3]), torch.rand(3, 3, 64, 64)
     images = torch.where(hidden.repeat_interleave(16, 2).repeat_interleave(16, 3), torch.nan, images)
-    asked, results, passes = [], [], []
+    requested, results, passes = [], [], []
     hook = vit.model.blocks[0].register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
 
     def common(counts: list[int], most: int) -> list[int]:
-        asked.append((counts, most))
+        requested.append((counts, most))
         return [7, *counts]
 
     for everywhere in (None, common):
@@ -69,7 +69,7 @@ def test_a_number_of_tokens_that_only_others_have_changes_nothing(vit: Backbone)
         results.append([*(m.detach() for m in maps), gradient])
     vit.common_counts = None
     hook.remove()
-    assert asked == [([13, 16], 16)] and passes == [2, 1, 1, 2, 1]
+    assert requested == [([13, 16], 16)] and passes == [2, 1, 1, 2, 1]
     for alone, together in zip(*results, strict=True):
         assert torch.equal(alone, together)
 
@@ -82,7 +82,7 @@ RUNS = [
 
 
 @pytest.mark.parametrize("runs", RUNS)
-def test_known_numbers_of_tokens_change_nothing(vit: Backbone, runs: list[tuple[slice, int]]) -> None:
+def test_known_counts_do_not_change_the_maps(vit: Backbone, runs: list[tuple[slice, int]]) -> None:
     torch.manual_seed(1)
     hidden = random_hidden([16 - count for rows, count in runs for _ in range(rows.start, rows.stop)])
     images = torch.rand(len(hidden), 3, 64, 64)
@@ -91,23 +91,23 @@ def test_known_numbers_of_tokens_change_nothing(vit: Backbone, runs: list[tuple[
         maps = vit(images, hidden, runs=known)
         gradient = torch.autograd.grad(maps[-1].square().sum(), vit.model.blocks[0].mlp.fc1.weight)[0]
         results.append([*(m.detach() for m in maps), gradient])
-    for counted, told in zip(*results, strict=True):
-        torch.testing.assert_close(told, counted, atol=1e-5, rtol=1e-5)
+    for counted, known in zip(*results, strict=True):
+        torch.testing.assert_close(known, counted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_with_known_numbers_of_tokens_the_graph_is_whole(vit: Backbone) -> None:
-    """Every count that is asked of the device breaks a compiled graph in two."""
+def test_known_counts_avoid_graph_breaks(vit: Backbone) -> None:
+    """Reading a count from the device breaks a compiled graph in two."""
     hidden, images = random_hidden([12, 12, 0, 0]), torch.rand(4, 3, 64, 64)
     runs = [(slice(0, 2), 4), (slice(2, 4), 16)]
     breaks = [torch._dynamo.explain(vit)(images, hidden, runs=known).graph_break_count for known in (runs, None)]
     assert breaks[0] == 0 < breaks[1]
 
 
-def test_a_token_is_hidden_only_if_all_of_it_is() -> None:
+def test_a_token_is_hidden_only_if_all_its_pixels_are() -> None:
     mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    mask[..., :4, :4] = True  # token 0 wholly
-    mask[..., 4:, 4:7] = True  # token 3 all but a column
+    mask[..., :4, :4] = True  # all of token 0
+    mask[..., 4:, 4:7] = True  # all of token 3 but one column
     assert hidden_tokens(mask, (2, 2)).flatten().tolist() == [True, False, False, False]
 
 
@@ -127,5 +127,5 @@ PLAIN = {
 
 
 @pytest.mark.parametrize(("name", "plain"), PLAIN.items())
-def test_which_architectures_skip(name: str, plain: bool) -> None:
+def test_architectures_that_skip_hidden_tokens(name: str, plain: bool) -> None:
     assert takes_visible_tokens(timm.create_model(name, num_classes=0)) is plain

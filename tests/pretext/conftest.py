@@ -1,4 +1,4 @@
-"""Images that look like something: smooth colours with grain, and photographs where a property of those is at stake."""
+"""Test images: smooth colours with grain, and photographs for tests of their properties."""
 
 import numpy as np
 import pytest

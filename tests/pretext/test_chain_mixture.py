@@ -1,4 +1,4 @@
-"""Several damages on one image, and several pretexts in one batch."""
+"""Chains of damages on one image, and mixtures of pretexts in one batch."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def test_other_steps_follow_the_order_given(images: Tensor) -> None:
     )
 
 
-def test_steps_draw_what_they_would_draw_alone(images: Tensor) -> None:
+def test_steps_have_the_same_draws_as_outside_a_chain(images: Tensor) -> None:
     draw = Chain().sample(keys(6), SHAPE)
     alone = GridMask().sample(keys(6).fold("grid_mask"), SHAPE)
     assert torch.equal(draw["grid_mask.cells"], alone["cells"])
@@ -58,7 +58,7 @@ def test_steps_draw_what_they_would_draw_alone(images: Tensor) -> None:
         ({"gridmask": {}}, r"unknown pretext 'gridmask'\. Did you mean 'grid_mask'"),
     ],
 )
-def test_faults_of_a_chain_are_named(steps: dict, words: str) -> None:
+def test_invalid_chains_are_refused(steps: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Chain(steps=steps)
 
@@ -72,21 +72,21 @@ def test_shares_follow_the_weights() -> None:
     assert bool(((assigned.bincount() - torch.tensor([2000, 4000, 2000])).abs() < 250).all())
 
 
-def test_a_weight_of_0_leaves_a_pretext_out() -> None:
+def test_a_weight_of_0_turns_a_pretext_off() -> None:
     mixture = Mixture({"grid_mask": GridMask(weight=0), "downsample": Downsample()})
     assert list(mixture.pretexts) == ["downsample"]
     with pytest.raises(UserError, match="no pretext to train on"):
         Mixture({"grid_mask": GridMask(weight=0)})
 
 
-def test_grey_images_get_a_pretext_that_suits_them(images: Tensor) -> None:
+def test_grey_images_get_a_usable_pretext(images: Tensor) -> None:
     grey = luma(images).expand_as(images).repeat(20, 1, 1, 1)
     damaged, parts = Mixture(three()).prepare(grey, keys(120))
     assert sorted(part.name for part in parts) == ["downsample", "grid_mask"]
     assert len(damaged) == 120
 
 
-def test_only_unsuitable_images_carry_no_loss(images: Tensor) -> None:
+def test_images_without_a_usable_pretext_have_zero_loss(images: Tensor) -> None:
     grey = luma(images).expand_as(images)
     _, (part,) = Mixture({"decolorise": Decolorise()}).prepare(grey, keys(6))
     assert not part.pretext.loss(torch.ones(6, 2, 48, 64), part.images, part.draw).any()
@@ -94,7 +94,7 @@ def test_only_unsuitable_images_carry_no_loss(images: Tensor) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 @pytest.mark.parametrize("backwards", [False, True])
-def test_an_image_gets_its_damage_in_any_batch(size: int, backwards: bool) -> None:
+def test_damage_does_not_depend_on_the_batch(size: int, backwards: bool) -> None:
     pretexts = {name: PRETEXTS.get(name)() for name in PRETEXTS.names()}
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.interpolate(
@@ -121,7 +121,7 @@ def test_an_image_gets_its_damage_in_any_batch(size: int, backwards: bool) -> No
         torch.testing.assert_close(again[row][1], seen, atol=1e-6, rtol=0)
 
 
-def test_instances_stand_side_by_side(images: Tensor) -> None:
+def test_instances_of_an_image_are_adjacent(images: Tensor) -> None:
     mixture = Mixture({"grid_mask": GridMask(grid=3, instances_per_image="all")})
     damaged, parts = mixture.prepare(images, keys(6))
     (part,) = parts
@@ -140,7 +140,7 @@ def test_rows_of_parts_tile_the_batch(images: Tensor) -> None:
         assert torch.equal(part.images, square[part.source_rows])
 
 
-def test_a_part_knows_how_many_tokens_it_hides_unless_its_damage_is_given(images: Tensor) -> None:
+def test_hidden_tokens_are_known_unless_the_damage_is_fixed(images: Tensor) -> None:
     grid, options = (6, 8), {"grid": "3x4", "hidden": "ratio", "ratio": 0.5}
     mixture = Mixture(
         {"grid_mask": GridMask(**options), "chain": Chain(steps={"grid_mask": options}), "grey": Decolorise()}
@@ -152,7 +152,7 @@ def test_a_part_knows_how_many_tokens_it_hides_unless_its_damage_is_given(images
     assert part.hidden_tokens is None and part.mask.flatten(1).float().mean(1).tolist() == pytest.approx([1 / 12] * 6)
 
 
-def test_a_mask_of_ones_own_is_counted() -> None:
+def test_hidden_tokens_of_an_overridden_mask_are_unknown() -> None:
     class Own(Decolorise):
         def mask(self, draw, shape):
             return torch.zeros(len(draw), 1, *shape[1:], dtype=torch.bool)

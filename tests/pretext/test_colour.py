@@ -32,40 +32,40 @@ def test_lab_agrees_with_scikit_image(images: Tensor) -> None:
     np.testing.assert_allclose(hwc(colour.chroma_ab(images)) * 110, lab[..., 1:], atol=0.05)
 
 
-def test_chroma_is_kornias(images: Tensor) -> None:
+def test_chroma_equals_kornia(images: Tensor) -> None:
     steps = torch.linspace(0, 1, 40)
-    cube = torch.cartesian_prod(steps, steps, steps).T.reshape(1, 3, 40, -1)  # both curves' straight ends among them
+    cube = torch.cartesian_prod(steps, steps, steps).T.reshape(1, 3, 40, -1)  # includes the linear parts of both curves
     for rgb in (images, cube, images.double()):
         expected = kornia.color.rgb_to_lab(rgb)[:, 1:] / 110
         torch.testing.assert_close(colour.chroma_ab(rgb), expected, atol=1e-5, rtol=0)
 
 
-def test_lab_goes_there_and_back(images: Tensor) -> None:
+def test_lab_round_trip(images: Tensor) -> None:
     back = colour.with_chroma(colour.lightness(images), colour.chroma_ab(images))
     torch.testing.assert_close(back, images, atol=2e-3, rtol=0)
 
 
-def test_bins_are_the_gamuts() -> None:
+def test_bins_cover_the_gamut() -> None:
     centres = colour.bin_centres()
     assert 230 <= len(centres) <= 330  # Zhang et al. count 313 in a slightly wider gamut
     assert len(centres.unique(dim=0)) == len(centres) and bool((centres.abs() <= 110).all())
 
 
-def test_the_nearest_bin_is_the_nearest(images: Tensor) -> None:
+def test_nearest_bin_is_within_half_a_bin(images: Tensor) -> None:
     ab = hwc(colour.chroma_ab(images)).reshape(-1, 2) * 110
     chosen = colour.bin_centres()[colour.nearest_bin(images).flatten()].numpy()
     distance = np.abs(chosen - ab).max(1)
     assert np.quantile(distance, 0.99) <= 5.01 and distance.max() <= 10  # half a bin, more only at the gamut's edge
 
 
-def test_rare_colours_weigh_more_and_the_mean_weight_is_one() -> None:
+def test_rare_colours_have_larger_weights_and_the_mean_weight_is_one() -> None:
     weights, centres = colour.bin_weights(), colour.bin_centres()
     prior = torch.softmax(-centres.norm(dim=1) / colour.PRIOR_CHROMA, dim=0)
     assert (weights * prior).sum().item() == pytest.approx(1, abs=1e-5)
     assert weights[centres.norm(dim=1).argmax()] > 2 * weights[centres.norm(dim=1).argmin()]
 
 
-def test_a_sure_answer_decodes_to_its_bin() -> None:
+def test_a_certain_prediction_decodes_to_its_bin() -> None:
     number = torch.tensor([[[7]]])
     logits = torch.nn.functional.one_hot(number, len(colour.bin_centres())).permute(0, 3, 1, 2) * 50.0
     decoded = colour.annealed_mean(logits)[0, :, 0, 0] * 110
@@ -81,7 +81,7 @@ def test_the_input_is_grey_of_that_kind(images: Tensor, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["luma", "lab"])
-def test_a_repair_keeps_what_was_seen(images: Tensor, kind: str) -> None:
+def test_a_repair_keeps_the_input_luma_or_lightness(images: Tensor, kind: str) -> None:
     pretext = Decolorise(input=kind)
     wrong = pretext.target(images, {}) * 0.3  # duller colours: inside the gamut
     repaired = pretext.repair(wrong, pretext.corrupt(images, {}), {})
@@ -90,7 +90,7 @@ def test_a_repair_keeps_what_was_seen(images: Tensor, kind: str) -> None:
     assert (measure(repaired) - measure(images)).abs().mean() < tolerance
 
 
-def test_no_answer_is_the_grey_image(images: Tensor) -> None:
+def test_a_zero_prediction_is_the_grey_image(images: Tensor) -> None:
     pretext = Decolorise()
     grey = pretext.corrupt(images, {})
     torch.testing.assert_close(pretext.repair(torch.zeros(6, 2, 48, 64), grey, {}), grey, atol=2e-3, rtol=0)
@@ -111,7 +111,7 @@ def test_classes_by_hand(images: Tensor) -> None:
     torch.testing.assert_close(pretext.loss(logits, images, {}), losses.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_grey_images_are_noticed_even_with_noise(images: Tensor) -> None:
+def test_noisy_grey_images_are_not_usable(images: Tensor) -> None:
     grey = colour.luma(images).expand_as(images)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * 0.002
     pretext = Decolorise()
@@ -122,7 +122,7 @@ def test_grey_images_are_noticed_even_with_noise(images: Tensor) -> None:
     assert not loss.any() and not prediction.grad.any()
 
 
-def test_faults_are_named() -> None:
+def test_invalid_options_are_refused() -> None:
     with pytest.raises(UserError, match="needs RGB images; these have 1 channels"):
         Decolorise().check((1, 32, 32))
     with pytest.raises(UserError, match=r"delta must be above 0; found 0"):

@@ -1,4 +1,4 @@
-"""Two views of one image agree, strangers do not; the loss is NT-Xent in units of chance."""
+"""Views of one image and their draws; the loss is NT-Xent divided by its chance value."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ def photographs(count: int = 8) -> torch.Tensor:
     return torch.stack([F.avg_pool2d(picture[:, i : i + 96, 200 : 200 + 96], 3) for i in range(0, 20 * count, 20)])
 
 
-def test_the_loss_is_the_papers_over_the_log_of_the_others() -> None:
+def test_the_loss_is_nt_xent_over_its_chance_value() -> None:
     torch.manual_seed(0)
     image = torch.arange(6).repeat_interleave(2)
     vectors = torch.randn(12, 16)
@@ -34,7 +34,7 @@ def test_the_loss_is_the_papers_over_the_log_of_the_others() -> None:
         assert found[i].item() == pytest.approx(-math.log(math.exp(cosine[partner]) / others) / math.log(11), rel=1e-5)
 
 
-def test_agreeing_embeddings_cost_little_and_equal_ones_chance() -> None:
+def test_loss_is_near_0_for_separate_embeddings_and_1_for_equal_ones() -> None:
     image = torch.arange(8).repeat_interleave(2)
     apart = torch.eye(8)[image]
     loss = Contrast().loss
@@ -42,7 +42,7 @@ def test_agreeing_embeddings_cost_little_and_equal_ones_chance() -> None:
     torch.testing.assert_close(loss(torch.ones(16, 8), torch.zeros(16, *SHAPE), {"image": image}), torch.ones(16))
 
 
-def test_of_several_views_each_pair_is_told_from_strangers_alone() -> None:
+def test_with_several_views_negatives_are_other_images_only() -> None:
     torch.manual_seed(0)
     image = torch.arange(4).repeat_interleave(3)
     vectors = torch.randn(12, 16)
@@ -50,9 +50,9 @@ def test_of_several_views_each_pair_is_told_from_strangers_alone() -> None:
     found = pretext.loss(vectors, torch.zeros(12, *SHAPE), {"image": image})
     cosine = F.cosine_similarity(vectors[:, None], vectors[None], dim=2).div(0.5).exp()
     for i in range(12):
-        strangers = cosine[i][image != image[i]].sum()
+        negatives = cosine[i][image != image[i]].sum()
         pairs = [
-            -(cosine[i, j] / (cosine[i, j] + strangers)).log() for j in range(12) if j != i and image[j] == image[i]
+            -(cosine[i, j] / (cosine[i, j] + negatives)).log() for j in range(12) if j != i and image[j] == image[i]
         ]
         assert found[i].item() == pytest.approx(sum(pairs).item() / 2 / math.log(10), rel=1e-5)
     torch.testing.assert_close(
@@ -60,14 +60,14 @@ def test_of_several_views_each_pair_is_told_from_strangers_alone() -> None:
     )
 
 
-def test_a_batch_of_one_image_twice_teaches_nothing_and_breaks_nothing() -> None:
+def test_a_batch_without_negatives_has_zero_loss_and_gradient() -> None:
     vectors = torch.randn(4, 8, requires_grad=True)
     loss = Contrast().loss(vectors, torch.zeros(4, *SHAPE), {"image": torch.zeros(4, dtype=torch.int64)})
     loss.sum().backward()
     assert torch.equal(loss, torch.zeros(4)) and torch.equal(vectors.grad, torch.zeros(4, 8))
 
 
-def test_a_view_alone_carries_no_loss() -> None:
+def test_a_view_without_a_positive_has_zero_loss() -> None:
     vectors = torch.randn(5, 8, requires_grad=True)
     image = torch.tensor([0, 0, 1, 1, 2])
     loss = Contrast().loss(vectors, torch.zeros(5, *SHAPE), {"image": image})
@@ -77,7 +77,7 @@ def test_a_view_alone_carries_no_loss() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_mixture_gives_an_images_views_side_by_side(count: int) -> None:
+def test_views_of_an_image_are_adjacent_in_a_mixture(count: int) -> None:
     mixture, keys = Mixture({"contrast": Contrast(views=count)}), Keys(0, 0, torch.arange(8) + 50)
     part, views = mixture.prepare_all("contrast", photographs(), keys)
     assert len(views) == 8 * count and part.source_rows.tolist() == [i for i in range(8) for _ in range(count)]
@@ -85,14 +85,14 @@ def test_a_mixture_gives_an_images_views_side_by_side(count: int) -> None:
     assert bool(((views[0::count] - views[1::count]).abs().mean((1, 2, 3)) > 0.01).all())
 
 
-def test_without_changes_a_view_is_the_image() -> None:
+def test_without_augmentation_a_view_is_the_image() -> None:
     plain = Contrast(smallest_crop=1.0, stretch=1.0, colour=0.0, grey=0.0, mirror=False)
     images = photographs()
     draw = plain.sample(Keys(0, 0, torch.arange(8)), SHAPE)
     torch.testing.assert_close(plain.corrupt(images, draw), images, atol=1e-5, rtol=0)
 
 
-def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
+def test_mirrored_window_and_quarter_window() -> None:
     images = photographs(1)
     plain = {
         "image": torch.zeros(1, dtype=torch.int64),
@@ -103,13 +103,13 @@ def test_a_mirrored_window_and_a_quarter_are_what_they_say() -> None:
     torch.testing.assert_close(Contrast().corrupt(images, plain), images.flip(3), atol=1e-5, rtol=0)
     corner = plain | {"window": torch.tensor([[0.5, 0.5, -0.5, 0.5]]), "mirrored": torch.tensor([False])}
     expected = F.interpolate(images[:, :, :16, 16:], size=32, mode="bilinear", align_corners=False)
-    # all but the rim: there the window sees its neighbours' pixels
+    # without the border, where interpolation reads pixels outside the window
     found = Contrast().corrupt(images, corner)
     torch.testing.assert_close(found[:, :, :31, 1:], expected[:, :, :31, 1:], atol=1e-5, rtol=0)
 
 
-def test_hue_and_saturation_keep_the_luma_and_grey_loses_the_colours() -> None:
-    images = 0.3 + 0.3 * photographs()  # away from the rims of the range, where colours are clipped
+def test_hue_and_saturation_keep_the_luma_and_grey_removes_the_colours() -> None:
+    images = 0.3 + 0.3 * photographs()  # away from the ends of the range, where colours are clipped
     draw = Contrast(smallest_crop=1.0, stretch=1.0, mirror=False).sample(Keys(0, 0, torch.arange(8)), SHAPE)
     turned = draw | {"light": torch.tensor([[1.0, 1.0, 0.5, 0.6]]).expand(8, -1)}
     found = Contrast().corrupt(images, turned)
@@ -131,7 +131,7 @@ def test_smaller_views_show_the_same_windows() -> None:
     assert (found - expected).abs().mean() < 0.02 < (found - expected.roll(1, 0)).abs().mean()
 
 
-def test_views_follow_the_instance_and_square_ones_never_leave_the_image() -> None:
+def test_views_differ_by_instance_and_square_ones_stay_inside_the_image() -> None:
     keys = Keys(0, 0, torch.arange(1000))
     first = Contrast().sample(replace(keys, instance=torch.zeros(1000, dtype=torch.int64)), SHAPE)
     second = Contrast().sample(replace(keys, instance=torch.ones(1000, dtype=torch.int64)), SHAPE)
@@ -159,7 +159,7 @@ def test_views_follow_the_instance_and_square_ones_never_leave_the_image() -> No
         ({"width": 1}, "contrast.width must be 2 or more; found 1"),
     ],
 )
-def test_bad_options_are_named(options: dict, message: str) -> None:
+def test_invalid_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Contrast(**options)
 

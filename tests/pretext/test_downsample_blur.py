@@ -18,7 +18,7 @@ def keys(count: int) -> Keys:
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_reduction_is_opencvs_area_and_enlargement_torchs_bicubic(images: Tensor, factor: int) -> None:
+def test_reduction_equals_opencv_area_and_enlargement_torch_bicubic(images: Tensor, factor: int) -> None:
     found = reduce_and_enlarge(images, factor)
     for image, seen in zip(images, found, strict=True):
         small = cv2.resize(image.permute(1, 2, 0).numpy(), (64 // factor, 48 // factor), interpolation=cv2.INTER_AREA)
@@ -29,7 +29,7 @@ def test_reduction_is_opencvs_area_and_enlargement_torchs_bicubic(images: Tensor
 
 
 @pytest.mark.parametrize(("size", "factor"), [((96, 130), 2), ((100, 64), 4), ((131, 97), 5)])
-def test_large_images_band_by_band(size: tuple[int, int], factor: int) -> None:
+def test_large_images_in_bands(size: tuple[int, int], factor: int) -> None:
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     small = torch.nn.functional.adaptive_avg_pool2d(images, [-(-side // factor) for side in size])
     large = torch.nn.functional.interpolate(small, size=size, mode="bicubic").clamp(0, 1)
@@ -41,13 +41,13 @@ def test_a_factor_that_does_not_divide_keeps_constants_and_size() -> None:
     torch.testing.assert_close(reduce_and_enlarge(image, 4), image)
 
 
-def test_nothing_finer_than_the_factor_is_left() -> None:
+def test_detail_finer_than_the_factor_is_removed() -> None:
     checks = (torch.arange(64)[:, None] + torch.arange(64)[None]).remainder(2).float().expand(1, 3, 64, 64)
     torch.testing.assert_close(reduce_and_enlarge(checks, 2), torch.full_like(checks, 0.5))
 
 
 @pytest.mark.parametrize("pretext", [Downsample(factor=[2, 4, 8]), Blur(sigma=[0.5, 1.0, 3.0])])
-def test_a_list_is_drawn_from_image_by_image(pretext: Downsample | Blur, images: Tensor) -> None:
+def test_a_list_is_drawn_from_for_each_image(pretext: Downsample | Blur, images: Tensor) -> None:
     (name,) = pretext.sample(keys(1), (3, 48, 64))
     drawn = pretext.sample(keys(3000), (3, 48, 64))[name]
     values, counts = drawn.unique(return_counts=True)
@@ -59,7 +59,7 @@ def test_a_list_is_drawn_from_image_by_image(pretext: Downsample | Blur, images:
         torch.testing.assert_close(alone[0], damaged[row], atol=1e-6, rtol=0)
 
 
-def test_blur_is_kornias(images: Tensor) -> None:
+def test_blur_equals_kornia(images: Tensor) -> None:
     found = Blur(sigma=1.5).corrupt(images, {"sigma": torch.full((6,), 1.5)})
     expected = gaussian_blur2d(images, (11, 11), (1.5, 1.5), border_type="reflect")
     torch.testing.assert_close(found, expected.clamp(0, 1), atol=1e-6, rtol=0)
@@ -91,6 +91,6 @@ def test_losses_are_mean_squares(pretext: Downsample | Blur, images: Tensor) -> 
         (lambda: Blur(sigma=20.0).check((3, 48, 64)), "too large for an image of 48 x 64"),
     ],
 )
-def test_faults_are_named(make, words: str) -> None:
+def test_invalid_options_are_refused(make, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()

@@ -1,4 +1,4 @@
-"""Grid masking against slow loops: which cells, which pixels, which numbers."""
+"""Grid masking against slow loops: cells, pixels and losses."""
 
 import pytest
 import torch
@@ -25,12 +25,12 @@ def masks_of(pretext: GridMask, count: int, shape: tuple[int, int, int] = SHAPE)
 
 
 def slow_cell(pixel: int, length: int, cells: int) -> int:
-    """The cell that a pixel is in, by walking the borders."""
+    """The cell of a pixel, found by a loop over the borders."""
     return next(c for c in range(cells) if c * length // cells <= pixel < (c + 1) * length // cells)
 
 
 def cells_hidden(mask: Tensor, rows: int, columns: int) -> list[tuple[int, int]]:
-    """The hidden cells of a mask (1, H, W); fails if any cell is hidden in part."""
+    """The hidden cells of a mask (1, H, W); fails if a cell is hidden partly."""
     height, width = mask.shape[-2:]
     found: dict[tuple[int, int], set[bool]] = {}
     for y in range(height):
@@ -65,7 +65,7 @@ def test_grids_are_drawn_from_a_list_in_equal_shares() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.25, 0.6, 0.75, 0.99])
-def test_ratio_hides_its_share_but_never_none_or_all(ratio: float) -> None:
+def test_ratio_hides_its_share_and_never_none_or_all(ratio: float) -> None:
     draw = GridMask(grid=4, hidden="ratio", ratio=ratio).sample(keys(200), SHAPE)
     expected = min(max(round(ratio * 16), 1), 15)
     assert bool((draw["cells"].sum(1) == expected).all())
@@ -81,7 +81,7 @@ def test_after_hides_everything_past_a_point_in_raster_order() -> None:
 
 
 @pytest.mark.parametrize(("grid", "middle"), [(3, [4]), (4, [5, 6, 9, 10]), ("3x5", [7]), ("3x4", [5, 6])])
-def test_centre_and_its_opposite(grid: int | str, middle: list[int]) -> None:
+def test_centre_and_all_but_centre(grid: int | str, middle: list[int]) -> None:
     centre = GridMask(grid=grid, hidden="centre").sample(keys(1), SHAPE)["cells"][0]
     around = GridMask(grid=grid, hidden="all_but_centre").sample(keys(1), SHAPE)["cells"][0]
     assert centre.nonzero().flatten().tolist() == middle
@@ -156,7 +156,7 @@ def test_the_reference_is_opencv(images: Tensor) -> None:
         ({"hidden": "ratio", "instances_per_image": 2}, "needs hidden=one"),
     ],
 )
-def test_bad_options_are_named(options: dict, words: str) -> None:
+def test_invalid_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         GridMask(**options)
 
@@ -177,14 +177,14 @@ HIDING = [
     ({"grid": 4, "hidden": "after"}, (4, 4), None),
     ({"grid": [2, 4]}, (4, 4), None),
     ({"grid": 4}, (2, 2), 0),  # a token in several cells
-    ({"grid": 4}, (6, 6), 1),  # a token and a half each side
+    ({"grid": 4}, (6, 6), 1),  # a token and a half per side
     ({"grid": 4, "hidden": "ratio"}, (6, 6), None),
     ({"grid": 4}, (7, 7), None),
 ]
 
 
 @pytest.mark.parametrize(("options", "grid", "count"), HIDING)
-def test_hidden_tokens_are_known_beforehand_where_every_draw_hides_as_many(
+def test_hidden_tokens_are_known_if_every_draw_hides_the_same_number(
     options: dict[str, object], grid: tuple[int, int], count: int | None
 ) -> None:
     pretext, shape = GridMask(**options), (3, 48, 48)
@@ -201,9 +201,7 @@ def test_hidden_tokens_are_known_beforehand_where_every_draw_hides_as_many(
     st.floats(0.05, 0.95),
     st.sampled_from([4, 6, 8, 12, 16]),
 )
-def test_no_draw_disagrees_with_what_is_known_beforehand(
-    rows: int, columns: int, hidden: str, ratio: float, tokens: int
-) -> None:
+def test_draws_agree_with_hidden_tokens(rows: int, columns: int, hidden: str, ratio: float, tokens: int) -> None:
     pretext = GridMask(grid=f"{rows}x{columns}", hidden=hidden, ratio=ratio)
     known = pretext.hidden_tokens((3, 48, 48), (tokens, tokens))
     counts = hidden_tokens(masks_of(pretext, 9, (3, 48, 48)), (tokens, tokens)).flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""What is hidden is gone, bit for bit, whatever it was."""
+"""Hidden pixels become 0 whatever their value; visible ones stay bit-identical."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_hidden_pixels_become_zero_and_others_stay(dtype: torch.dtype, memory_fo
     mask = torch.rand(4, 1, 5, 7, generator=random) < 0.5
     images[0].masked_fill_(mask[0], torch.nan)
     images[1].masked_fill_(mask[1], -torch.inf)
-    images[2].masked_fill_(~mask[2], torch.nan)  # a visible NaN is seen, and found by who looks for it
+    images[2].masked_fill_(~mask[2], torch.nan)  # a visible NaN stays, so that later checks find it
     before = images.clone()
     found = blank(images, mask)
     expected = torch.where(mask, torch.zeros((), dtype=dtype), images)
@@ -23,13 +23,13 @@ def test_hidden_pixels_become_zero_and_others_stay(dtype: torch.dtype, memory_fo
     torch.testing.assert_close(images, before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_mask_of_nothing_and_of_everything() -> None:
+def test_empty_and_full_masks() -> None:
     images = torch.rand(2, 1, 3, 3)
     assert torch.equal(blank(images, torch.zeros(2, 1, 3, 3, dtype=torch.bool)), images)
     assert not blank(images, torch.ones(2, 1, 3, 3, dtype=torch.bool)).any()
 
 
-def test_gradients_reach_what_is_visible() -> None:
+def test_gradients_reach_visible_pixels_only() -> None:
     images = torch.rand(1, 1, 2, 2, requires_grad=True)
     mask = torch.tensor([[[[True, False], [False, True]]]])
     blank(images, mask).sum().backward()

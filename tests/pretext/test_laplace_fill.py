@@ -1,4 +1,4 @@
-"""The exact membrane over a hidden cell, against a sparse solver."""
+"""The exact interpolation of a hidden cell, against a sparse solver."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from vision_mtl.pretext.laplace_fill import fill_rectangle
 
 
 def every_cell(images: Tensor, grid: int | str | list[int | str]) -> tuple[GridMask, Tensor, dict[str, Tensor]]:
-    """Each cell of the grids hidden once, in one image after the other."""
+    """Images in which each cell of the grids is hidden once."""
     pretext = GridMask(grid=grid)
     draw = pretext.enumerate(images[:1])[1]
     count = len(draw["grid"])
@@ -33,7 +33,7 @@ def test_exact_in_every_cell(photographs: Tensor, grid: int | str | list[int | s
 
 
 @pytest.mark.parametrize("grid", [4, "3x5", [2, 8]])
-def test_loss_is_that_of_the_repair(photographs: Tensor, grid: int | str | list[int | str]) -> None:
+def test_loss_is_the_error_of_the_repair(photographs: Tensor, grid: int | str | list[int | str]) -> None:
     pretext, images, draw = every_cell(photographs, grid)
     mask = pretext.mask(draw, tuple(images.shape[1:])).expand_as(images)
     prediction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)).mul(0.1).requires_grad_()

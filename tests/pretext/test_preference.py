@@ -1,4 +1,4 @@
-"""A preference draws damages as often as its weights say, the same ones for the same keys."""
+"""A preference draws damages by its weights, and the same ones for the same keys."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ PRETEXT = {
 
 
 def preference(*columns: int, value: float = 1.0) -> Preference:
-    """Row 0: all damages alike; row 1: only `columns`. Odd images have row 1."""
+    """A preference for images with row 0 (all damages equally) and, if odd, row 1 (only `columns`)."""
     table = torch.stack([torch.ones(16), torch.zeros(16)])
     table[1, list(columns)] = value
     return Preference(table, torch.arange(1000) % 2)
@@ -52,23 +52,23 @@ def test_only_preferred_damages_are_drawn_and_replayed() -> None:
     assert torch.equal(again[0].source_rows.sort().values, (399 - parts[0].source_rows).sort().values)
 
 
-def test_a_flat_preference_draws_as_the_mixture_does() -> None:
+def test_a_uniform_preference_draws_as_the_mixture_does() -> None:
     mixture = Mixture(PRETEXT, preference(0))
     keys = Keys(0, 0, torch.arange(2000) % 500 * 2, torch.arange(2000))
     names = {part.name: len(part.images) / 2000 for part in mixture.prepare(images(2000), keys)[1]}
     assert names == pytest.approx({"grid_mask": 0.5, "decolorise": 0.25, "downsample": 0.25}, abs=0.03)
 
 
-def test_what_does_not_suit_an_image_is_passed_over_if_another_does() -> None:
+def test_unusable_damages_are_avoided_if_another_is_usable() -> None:
     grey = images(300).mean(1, keepdim=True).expand(-1, 3, -1, -1)
     keys = Keys(0, 0, torch.arange(300) * 2 + 1)
     _, both = Mixture(PRETEXT, preference(13, 15)).prepare(grey, keys)
     assert [part.name for part in both] == ["downsample"]
     _, alone = Mixture(PRETEXT, preference(13)).prepare(grey, keys)
-    assert [part.name for part in alone] == ["decolorise"]  # and it carries no loss
+    assert [part.name for part in alone] == ["decolorise"]  # its loss is 0
 
 
-def test_a_question_draws_its_own_answer() -> None:
+def test_a_classification_pretext_draws_its_own_class() -> None:
     mixture = Mixture({"rotation": PRETEXTS.get("rotation")()}, Preference(torch.ones(1, 4), torch.zeros(40).long()))
     keys = Keys(0, 0, torch.arange(40))
     _, (part,) = mixture.prepare(images(40), keys)

@@ -1,4 +1,4 @@
-"""The questions: quarter-turns, and neighbours that only content gives away."""
+"""The classification pretexts: quarter-turns, and neighbours that only image content reveals."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def keys(count: int) -> Keys:
     return Keys(0, 0, torch.arange(count))
 
 
-def test_turns_are_numpys_and_equally_frequent(images: Tensor) -> None:
+def test_turns_equal_numpy_and_are_equally_frequent(images: Tensor) -> None:
     square = images[..., :48]
     pretext = Rotation()
     draw = {"turn": torch.tensor([0, 1, 2, 3, 1, 2])}
@@ -25,26 +25,26 @@ def test_turns_are_numpys_and_equally_frequent(images: Tensor) -> None:
     assert bool(((counts - 2000).abs() < 200).all())
 
 
-def test_rotation_needs_squares(images: Tensor) -> None:
+def test_rotation_needs_square_images(images: Tensor) -> None:
     with pytest.raises(UserError, match="square"):
         Rotation().check((3, 48, 64))
 
 
-def test_label_smoothing_is_torchs(images: Tensor) -> None:
+def test_label_smoothing_equals_torch(images: Tensor) -> None:
     draw = {"turn": torch.tensor([0, 1, 2, 3, 1, 2])}
     logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.cross_entropy(logits, draw["turn"], label_smoothing=0.1, reduction="none")
     torch.testing.assert_close(Rotation(label_smoothing=0.1).loss(logits, images, draw), expected)
 
 
-def test_answers_and_directions_are_balanced_and_independent() -> None:
+def test_classes_and_directions_are_balanced_and_independent() -> None:
     draw = Neighbour().sample(keys(8000), (3, 64, 64))
     table = torch.stack((draw["true"], draw["down"].long()), 1).unique(dim=0, return_counts=True)[1]
     assert bool(((table - 2000).abs() < 200).all())
 
 
 @pytest.mark.parametrize("grid", [3, 4])
-def test_a_true_one_follows_and_a_stranger_does_not(grid: int) -> None:
+def test_a_neighbour_follows_the_first_place_and_a_stranger_does_not(grid: int) -> None:
     draw = Neighbour(grid=grid).sample(keys(5000), (3, 96, 96))
     step = torch.where(draw["down"][:, None], torch.tensor([1, 0]), torch.tensor([0, 1]))
     follows = (draw["second"] == draw["first"] + step).all(1)
@@ -54,8 +54,8 @@ def test_a_true_one_follows_and_a_stranger_does_not(grid: int) -> None:
         assert draw[place].min() >= 0 and draw[place].max() < grid
 
 
-def test_where_patches_stand_tells_nothing(images: Tensor) -> None:
-    """The canvas outside the patches is the same for true and false pairs of one direction."""
+def test_positions_of_patches_do_not_reveal_the_class(images: Tensor) -> None:
+    """The canvas outside the patches is equal for both classes in one direction."""
     pretext = Neighbour()
     draw = pretext.sample(keys(400), (3, 64, 64))
     blank = torch.zeros(400, 3, 64, 64)
@@ -65,8 +65,8 @@ def test_where_patches_stand_tells_nothing(images: Tensor) -> None:
         assert len(rows.flatten(1).unique(dim=0)) == 1
 
 
-def test_patches_are_cut_from_where_the_draw_says() -> None:
-    """Pixels that hold their own coordinates come out on the canvas with the drawn gap and jitter."""
+def test_patches_are_cut_at_the_drawn_places() -> None:
+    """Pixels that contain their coordinates appear on the canvas with the drawn gap and jitter."""
     rows = torch.arange(96.0)[:, None].expand(96, 96) / 200
     columns = torch.arange(96.0)[None].expand(96, 96) / 200
     image = torch.stack((rows, columns, torch.ones(96, 96))).expand(300, -1, -1, -1)
@@ -93,7 +93,7 @@ def test_patches_are_cut_from_where_the_draw_says() -> None:
         ({"gap_ratio": -1}, "0 or more"),
     ],
 )
-def test_faults_are_named(options: dict, words: str) -> None:
+def test_invalid_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Neighbour(**options)
 

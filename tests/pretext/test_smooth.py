@@ -1,4 +1,4 @@
-"""The smooth fill: visible pixels only, close to the exact solution, better than the classic on photographs."""
+"""The smooth interpolation: only visible pixels, near the exact solution, better than inpainting on photographs."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_better_than_classic_inpainting_on_photographs(photographs: Tensor, grid
     assert errors[0] < (1 - gain) * errors[1]
 
 
-def test_without_a_visible_pixel_grey_is_all_that_can_be_said() -> None:
+def test_an_image_without_a_visible_pixel_becomes_grey() -> None:
     mask = torch.ones(1, 1, 16, 24, dtype=torch.bool)
     unknown = torch.full((1, 3, 16, 24), float("nan"))
     for fill in (fill_smoothly, inpaint):
@@ -78,20 +78,20 @@ def test_rows_are_independent_across_chunks(photographs: Tensor) -> None:
     assert torch.equal(whole[70:71], fill_smoothly(photographs[70:71], mask[70:71]))
 
 
-def test_inpainting_is_opencv_to_the_grey_level(photographs: Tensor) -> None:
+def test_inpainting_equals_opencv_to_the_grey_level(photographs: Tensor) -> None:
     import cv2
 
     mask = one_cell(photographs[:3], 4)
     found = inpaint(photographs[:3], mask)
     for image, hidden, repaired in zip(photographs[:3], mask[:, 0].numpy(), found, strict=True):
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy().copy()
-        pixels[hidden] = 0  # at image borders OpenCV reads a little of what is hidden
+        pixels[hidden] = 0  # at image borders OpenCV reads a few hidden pixels
         expected = cv2.inpaint(pixels, hidden.astype("uint8"), 5, cv2.INPAINT_TELEA)
         assert np.array_equal((repaired * 255).round().byte().permute(1, 2, 0).numpy()[hidden], expected[hidden])
 
 
 @pytest.mark.parametrize("grid", [2, 4, "3x5", 8])
-def test_only_what_is_around_the_hole_matters(photographs: Tensor, grid: int | str, monkeypatch) -> None:
+def test_only_pixels_around_the_hole_have_influence(photographs: Tensor, grid: int | str, monkeypatch) -> None:
     pretext = GridMask(grid=grid)
     images = photographs[:12]
     mask = pretext.mask(pretext.sample(Keys(0, 0, torch.arange(12)), tuple(images.shape[1:])), tuple(images.shape[1:]))
