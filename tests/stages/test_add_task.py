@@ -1,4 +1,4 @@
-"""`add_task`: a new head on a trained model, and what it does to the tasks that were there."""
+"""`add_task`: a new head on a trained model, and its effect on the old tasks."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def last(folder: Path) -> dict[str, torch.Tensor]:
     return read_tensors(checkpoints(folder / "checkpoints")[-1], "model")
 
 
-def test_on_a_frozen_trunk_nothing_old_moves_by_a_bit(first: Path, frozen: Path) -> None:
-    """Weights, BatchNorm's averages, heads and temperatures alike, in the last checkpoint and in the best."""
+def test_on_a_frozen_trunk_old_weights_stay_bit_identical(first: Path, frozen: Path) -> None:
+    """So do BatchNorm's averages, heads and temperatures, in the last checkpoint and in the best."""
     before = best(first)
     assert any("running_mean" in name for name in before) and any("decoder" in name for name in before)
     for after in (last(frozen), best(frozen)):
@@ -74,7 +74,7 @@ def test_on_a_frozen_trunk_nothing_old_moves_by_a_bit(first: Path, frozen: Path)
     assert last(frozen)["task_heads.task_shade.project.weight"].std() > 5e-3  # from 1e-3: the new head has learned
 
 
-def test_on_a_frozen_trunk_old_answers_are_the_same_to_the_bit(first: Path, frozen: Path, pool: Pool) -> None:
+def test_on_a_frozen_trunk_old_predictions_stay_bit_identical(first: Path, frozen: Path, pool: Pool) -> None:
     models = [restore_model(str(folder))[0] for folder in (first, frozen)]
     for task in OLD:
         indices = pool.indices("test", task=task)
@@ -97,7 +97,7 @@ def test_on_a_frozen_trunk_the_change_is_exactly_zero(frozen: Path, result) -> N
     assert "the tasks that were there before, now minus then" in result_text(found)
 
 
-def test_the_new_model_answers_old_and_new(frozen: Path, tmp_path: Path, add) -> None:
+def test_the_new_model_predicts_old_and_new_tasks(frozen: Path, tmp_path: Path, add) -> None:
     model, state = restore_model(str(frozen))
     assert set(model.task_specs) == {*OLD, "shade"} == set(state["task_answers"])
     assert state["class_names"]["shade"] == ["bright", "dark"] and set(state["tasks"]) == {*OLD, "shade"}
@@ -140,7 +140,9 @@ def test_rehearsal_trains_old_and_new(add, tmp_path: Path, first: Path, result) 
     assert all(row["num_labelled"] > 10 and row["epochs"] > 0 for row in metrics["tasks"].values())
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(add, interrupt_at, tmp_path: Path, result, frozen: Path) -> None:
+def test_an_interrupted_run_resumes_with_the_same_result(
+    add, interrupt_at, tmp_path: Path, result, frozen: Path
+) -> None:
     interrupt_at(2)
     assert add(tmp_path / "run") == 130
     interrupt_at(None)
@@ -151,7 +153,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(add, interrupt_at, tmp_path:
     assert result(tmp_path / "run")["metrics"] == result(frozen)["metrics"]
 
 
-def test_what_makes_no_sense_is_refused(
+def test_options_that_do_not_fit_are_errors(
     supervise, table_tasks, add, first: Path, tmp_path: Path, label_table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def said(code: int) -> str:

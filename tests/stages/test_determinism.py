@@ -1,4 +1,4 @@
-"""The same seed gives the same bits: in another process with another hash seed, other numbers of workers, a new store.
+"""The same seed gives the same bits: in another process, with another hash seed, number of workers, and store.
 
 That the order of batches changes nothing is tested where they are made: `tests/data/test_loader.py`,
 `tests/data/test_batches.py`, `tests/contracts/test_pretexts.py`.
@@ -37,7 +37,7 @@ PROGRAM = "import json, sys; from vision_mtl.cli.command import main; sys.exit(m
 
 @pytest.fixture(scope="module")
 def place(table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every stage run here with one worker, and in a process of its own with three."""
+    """Run every stage here with one worker, and in a separate process with three."""
     folder = tmp_path_factory.mktemp("twice")
 
     def words(stage: str, side: str, workers: int) -> list[str]:
@@ -61,14 +61,14 @@ def place(table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPa
 
 
 def timeless(value: Any) -> Any:
-    """The same without what a clock said."""
+    """Return the same without times."""
     if isinstance(value, dict):
         return {key: timeless(item) for key, item in value.items() if key not in CLOCK}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Everything that a run found out, by file and part: tensors, lines, tables, the result."""
+    """Return a run's outputs by file and part: tensors, lines, tables, the result."""
     found: dict[str, Any] = {}
     for folder in [run, *sorted(run.glob("fold-*"))]:
         name = folder.relative_to(run).as_posix()

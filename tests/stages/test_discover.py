@@ -1,4 +1,4 @@
-"""Discovery end to end on a small folder: what it leaves, going on, and pretraining on its selection."""
+"""Discovery end to end on a small folder: outputs, resuming, and pretraining on the selection."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("discover") / "run"
 
 
-def test_a_run_leaves_everything_it_promises(train, result, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_all_its_outputs(train, result, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, *words()) == 0
     metrics = result(folder)["metrics"]
     assert set(metrics["kinds"]["grid_mask"]) == {"2x2/r0c0", "2x2/r0c1", "2x2/r1c0", "2x2/r1c1"}
@@ -64,7 +64,7 @@ def test_a_run_leaves_everything_it_promises(train, result, folder: Path, capsys
     assert "damages of each kind" in text and "the best rule without a network" in text
 
 
-def test_no_image_is_scored_by_a_network_that_saw_it_and_test_images_are_not_touched(train, folder: Path) -> None:
+def test_no_image_is_scored_by_a_network_trained_on_it_and_test_images_are_not_read(train, folder: Path) -> None:
     train(folder, *words())
     table = pq.read_table(folder / "instances.parquet").to_pandas()
     assert table.groupby("identity")["fold"].nunique().max() == 1
@@ -83,7 +83,7 @@ def test_the_same_command_again_shows_the_result(train, folder: Path, capsys: py
     assert "is completed" in capsys.readouterr().err and (folder / "selection.parquet").read_bytes() == before
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(
+def test_an_interrupted_run_resumes_with_the_same_result(
     train, result, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vision_mtl.training.loop import Trainer
@@ -120,7 +120,9 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
         assert read_rule(folder / f"selection-{control}.parquet") == control
 
 
-def test_pretraining_on_a_selection_goes_on_to_the_same_end(train, folder: Path, tmp_path: Path, interrupt_at) -> None:
+def test_pretraining_on_a_selection_resumes_with_the_same_result(
+    train, folder: Path, tmp_path: Path, interrupt_at
+) -> None:
     from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
     train(folder, *words())
@@ -168,7 +170,7 @@ def test_mistakes_are_named(
     assert message in capsys.readouterr().err
 
 
-def test_weights_that_saw_the_images_are_refused(train, folder, tmp_path, capsys) -> None:
+def test_weights_trained_on_the_images_are_an_error(train, folder, tmp_path, capsys) -> None:
     assert train(tmp_path / "first") == 0
     assert (
         main(["--stage", "discover", "--init_from", str(tmp_path / "first"), "--run_dir", str(tmp_path / "run")]) == 2

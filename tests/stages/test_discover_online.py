@@ -1,4 +1,4 @@
-"""Discovery while training, end to end on a small folder: what it leaves, going on, and what can be made of it."""
+"""Discovery during training, end to end on a small folder: outputs, resuming, and later use of the run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def records(folder: Path) -> list[dict]:
     return [record for record in map(json.loads, lines) if record["kind"] == "online"]
 
 
-def test_a_run_leaves_everything_it_promises(train, result, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_all_its_outputs(train, result, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, *words()) == 0
     metrics = result(folder)["metrics"]
     for key in ("online_weights", "online_weights_mean"):
@@ -97,7 +97,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
     ],
     ids=["between updates", "after an update", "while measuring", "while changing the weights"],
 )
-def test_an_interrupted_run_goes_on_to_the_same_bits(
+def test_an_interrupted_run_resumes_with_the_same_bits(
     train, result, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
 ) -> None:
     train(folder, *words())

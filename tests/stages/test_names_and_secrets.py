@@ -1,4 +1,4 @@
-"""Names that mean harm and secrets in the environment, followed through every file that runs leave behind."""
+"""Malicious names and secrets in the environment, traced through every file that runs write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECRETS = {
 
 
 class Page(HTMLParser):
-    """The tags of a page, and its attributes that act."""
+    """The tags of a page, and its attributes that run code."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Every stage that writes tables or pages, on images whose files and classes have such names."""
+    """Run every stage that writes tables or pages, on images whose files and classes have such names."""
     folder = tmp_path_factory.mktemp("names")
     patch = pytest.MonkeyPatch()
     for name, value in SECRETS.items():
@@ -89,7 +89,7 @@ def written(runs: Path) -> list[Path]:
     return [file for file in runs.rglob("*") if file.is_file() and not {"images", "root"} & set(file.parts)]
 
 
-def test_no_page_acts(runs: Path) -> None:
+def test_no_page_runs_injected_code(runs: Path) -> None:
     seen = set()
     for file in written(runs):
         if file.suffix in (".md", ".html", ".svg"):
@@ -97,10 +97,10 @@ def test_no_page_acts(runs: Path) -> None:
             page = Page(MarkdownIt("commonmark").enable("table").render(text) if file.suffix == ".md" else text)
             assert not {"script", "img", "b"} & page.tags and not page.acting, file
             seen.add(file.name)
-    assert seen == {"MODEL_CARD.md"}  # the page of a study has a test of its own
+    assert seen == {"MODEL_CARD.md"}  # the page of a study has a separate test
 
 
-def test_no_table_computes(runs: Path) -> None:
+def test_no_table_has_a_formula(runs: Path) -> None:
     cells = []
     for file in written(runs):
         if file.suffix == ".csv":
@@ -109,7 +109,7 @@ def test_no_table_computes(runs: Path) -> None:
     assert not [cell for cell in cells if re.match(r"[=@\t\r]|[+-](?![\d.])", cell)]
 
 
-def test_names_are_told_as_they_are(runs: Path) -> None:
+def test_names_are_shown_unchanged(runs: Path) -> None:
     answers = json.loads((runs / "predict" / "predictions.json").read_text())
     files = {Path(answer["image"]).name for answer in answers}
     assert files >= {"=cmd|' 0.png", "<b onmouseover=alert(1)>.png", "[2].png"}
@@ -131,7 +131,7 @@ def test_no_secret_of_the_environment_is_written(runs: Path) -> None:
 
 
 def test_an_export_names_neither_the_user_nor_the_machine_nor_a_folder(runs: Path) -> None:
-    """But for the records of the run that made it, which are not passed on."""
+    """The records of the run that made it are an exception: they are not part of the export."""
     private = [str(runs), str(Path.home()), rf"\b{re.escape(socket.gethostname())}\b", rf"/{getpass.getuser()}\b"]
     passed_on = [runs / "export" / "MODEL_CARD.md", *(runs / "export" / "backbone").iterdir()]
     assert len(passed_on) >= 3

@@ -1,4 +1,4 @@
-"""`reconstruct` and `data`: pictures of a trained run, and a report on the images."""
+"""`reconstruct` and `data`: pictures of a trained run, and a summary of the images."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_pictures_of_other_images_and_splits(trained: Path, tmp_path: Path, resu
     assert any("no picture of decolorise" in warning for warning in found["warnings"])
 
 
-def test_what_was_not_trained_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_untrained_pretexts_are_an_error(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reconstruct(trained, tmp_path / "r", "--pretexts.blur.weight", "1") == 2
     assert "holds no weights for pretext 'blur'; it was trained on" in capsys.readouterr().err
     assert main(["--stage", "reconstruct", "--run_dir", str(tmp_path / "s")]) == 2

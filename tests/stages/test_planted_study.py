@@ -1,4 +1,4 @@
-"""A study whose answer is known: only coloured, unlabelled images say what the grey, labelled ones are.
+"""A study with a known result: only coloured, unlabelled images show what the grey, labelled ones are.
 
 Each picture shows one of four shapes in noise. In the pile of unlabelled pictures its colour is a function of the
 shape; the labelled ones are grey. So who learns to colour the pile learns to tell the shapes. The saboteur's
@@ -25,7 +25,7 @@ COLOURS = {"circle": (220, 60, 60), "square": (60, 200, 60), "cross": (70, 90, 2
 
 
 def shape_mask(random: np.random.Generator, shape: str) -> np.ndarray:
-    """(32, 32) float32 in {0, 1}: the shape at a random place and size."""
+    """Return (32, 32) float32 in {0, 1}: the shape at a random position and size."""
     mask = np.zeros((SIDE, SIDE), np.float32)
     radius = int(random.integers(6, 10))
     y, x = (int(v) for v in random.integers(radius + 1, SIDE - radius - 1, 2))
@@ -40,7 +40,7 @@ def shape_mask(random: np.random.Generator, shape: str) -> np.ndarray:
 
 
 def picture(random: np.random.Generator, shape: str, coloured: bool) -> np.ndarray:
-    """(32, 32, 3) uint8 RGB; all shapes are equally bright, so only an image in colour tells by colour."""
+    """Return (32, 32, 3) uint8 RGB; all shapes are equally bright, so grey images do not show the colour."""
     mask, colour = shape_mask(random, shape)[..., None], np.array(COLOURS[shape], np.float32)
     ink = colour * 150 / (colour @ (0.299, 0.587, 0.114)) if coloured else np.full(3, 150.0)
     ground = random.uniform(20, 90) + random.normal(0, 18, (SIDE, SIDE, 1))
@@ -49,7 +49,7 @@ def picture(random: np.random.Generator, shape: str, coloured: bool) -> np.ndarr
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 coloured pictures in `pile`, and 400 grey ones in a folder a shape below `task`."""
+    """Write 400 coloured pictures to `pile`, and 400 grey ones to `task`, in a folder per shape."""
     folder, random = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
     for number in range(800):
         shape, coloured = list(COLOURS)[number % 4], number < 400
@@ -59,10 +59,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_and_harm_are_called_by_name(
+def test_helping_and_hurting_arms_are_found(
     images: Path, tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    get_reusable_executor().shutdown(wait=True)  # workers of an earlier test stand in another folder
+    get_reusable_executor().shutdown(wait=True)  # workers of an earlier test have another working directory
     monkeypatch.chdir(images)  # splits go by names, and a temporary folder's is another each time
     rate = {"learning_rate": 0.05}
     config: dict[str, Any] = {

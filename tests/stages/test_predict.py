@@ -26,7 +26,7 @@ def trained(many_headed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six pictures in two folders, as the working directory's `photos`."""
+    """Write six pictures in two folders to `photos`, in the working directory."""
     random = np.random.default_rng(1)
     for number in range(6):
         file = tmp_path / "photos" / ("day" if number % 2 else "night") / f"{number}.png"
@@ -47,7 +47,7 @@ def read_csv(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "predictions.csv").open(encoding="utf-8")))
 
 
-def test_the_files_say_what_the_model_says(trained: Path, photos: Path, tmp_path: Path, result, capsys) -> None:
+def test_the_files_contain_the_models_predictions(trained: Path, photos: Path, tmp_path: Path, result, capsys) -> None:
     assert predict(trained, tmp_path / "run", "--predict.images", "photos") == 0
     rows, records = read_csv(tmp_path / "run"), json.loads((tmp_path / "run" / "predictions.json").read_text())
     names = [f"photos/{place}/{n}.png" for place, numbers in (("day", "135"), ("night", "024")) for n in numbers]
@@ -82,7 +82,7 @@ def test_the_files_say_what_the_model_says(trained: Path, photos: Path, tmp_path
     assert "6 images predicted: predictions.csv, predictions.json, figures/predictions.png, masks/layout/" in text
 
 
-def test_masks_lie_over_the_files_images_and_hold_the_tasks_values(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_masks_have_the_files_size_and_the_tasks_values(trained: Path, photos: Path, tmp_path: Path) -> None:
     Image.open("photos/day/1.png").convert("L").save("photos/day/1.jpg")  # of the same stem
     assert predict(trained, tmp_path / "run", "--predict.images", "photos") == 0
     rows = read_csv(tmp_path / "run")
@@ -117,7 +117,7 @@ def test_files_folders_globs_and_standard_input(
     assert rows[0]["age"] == pytest.approx(rows[5]["age"]) == rows[6]["age"] and rows[1]["age"] == rows[7]["age"]
 
 
-def test_batches_of_any_size_give_the_same_answers(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_batches_of_any_size_give_the_same_predictions(trained: Path, photos: Path, tmp_path: Path) -> None:
     assert predict(trained, tmp_path / "one", "--predict.images", "photos", "--predict.batch_size", "1") == 0
     assert predict(trained, tmp_path / "all", "--predict.images", "photos") == 0
     for one, several in zip(read_csv(tmp_path / "one"), read_csv(tmp_path / "all"), strict=True):
@@ -150,7 +150,7 @@ def test_unreadable_images_are_listed_and_the_others_kept(
     assert predict(trained, tmp_path / "z", "--predict.images", "photos/day/3.png", "--predict.skip_unreadable") == 2
 
 
-def test_an_interrupted_run_leaves_whole_files(
+def test_an_interrupted_run_leaves_complete_files(
     trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vision_mtl.inference.predictor import Predictor
@@ -202,12 +202,12 @@ def test_heads_are_needed(many_headed, photos: Path, tmp_path: Path, capsys: pyt
     assert "give --init_from RUN" in capsys.readouterr().err
 
 
-def test_an_absolute_path_stays_what_was_typed(photos: Path) -> None:
+def test_an_absolute_path_stays_as_typed(photos: Path) -> None:
     (file,) = find_inputs([str(photos / "day" / "1.png")])
     assert file.name == str(photos / "day" / "1.png") and file.inner == "1.png"
 
 
-def test_names_that_are_no_text_are_escaped(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_escaped(trained: Path, photos: Path, tmp_path: Path) -> None:
     odd = bytes(photos) + b"/odd\xff.png"
     with open(odd, "wb") as file:
         file.write(Path("photos/day/1.png").read_bytes())

@@ -1,4 +1,4 @@
-"""The front door, end to end: a run, its folder, going on, and starting from another."""
+"""`pretrain` end to end: a run, its folder, resuming, and starting from another run."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_run_leaves_everything_it_promises(train, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_all_its_outputs(train, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert train(folder) == 0
     for name in ("config.yaml", "environment.json", "metrics.jsonl", "result.json"):
@@ -70,7 +70,7 @@ def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(tra
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, interrupt_at, result) -> None:
+def test_an_interrupted_run_resumes_with_the_same_result(train, tmp_path: Path, interrupt_at, result) -> None:
     assert train(tmp_path / "whole") == 0
     interrupt_at(2)
     assert train(tmp_path / "run") == 130
@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, inter
 
 
 @pytest.mark.slow
-def test_a_new_run_takes_over_weights_backbone_and_size(
+def test_a_new_run_inherits_weights_backbone_and_size(
     train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from vision_mtl.cli.command import main
@@ -107,7 +107,7 @@ def test_a_new_run_takes_over_weights_backbone_and_size(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_describes_what_it_is(train, tmp_path: Path) -> None:
+def test_a_checkpoint_describes_its_model(train, tmp_path: Path) -> None:
     assert train(tmp_path / "run") == 0
     state = read_state(checkpoints(tmp_path / "run" / "checkpoints")[-1])
     assert state["backbone"]["name"] == "test_resnet" and state["image_size"] == [32, 32]
@@ -133,7 +133,7 @@ def test_grey_images_other_shapes_and_decoders(train, result, tmp_path: Path, wo
 
 
 @pytest.mark.slow
-def test_every_pretext_at_once_and_fills_that_are_learned(train, result, tmp_path: Path) -> None:
+def test_every_pretext_at_once_with_learned_fills(train, result, tmp_path: Path) -> None:
     words = [w for name in ("blur", "rotation", "neighbour", "chain") for w in (f"--pretexts.{name}.weight", "1")]
     assert train(tmp_path / "run", *words, "--pretexts.grid_mask.fill", "learned", "--optim.batch_size", "24") == 0
     assert len(result(tmp_path / "run")["metrics"]["skill"]) == 7
@@ -153,7 +153,7 @@ def test_a_failed_run_says_so_and_keeps_its_batch(
     assert result(tmp_path / "run")["status"] == "failed" and "non-finite" in result(tmp_path / "run")["error"]
 
 
-def test_a_folder_of_something_else_is_left_alone(train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_with_other_files_is_an_error(train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     assert train(tmp_path) == 2
     assert "holds other files (thesis.tex" in capsys.readouterr().err
@@ -161,8 +161,10 @@ def test_a_folder_of_something_else_is_left_alone(train, tmp_path: Path, capsys:
 
 
 @pytest.mark.slow
-def test_two_processes_see_what_one_sees(image_folder: Path, root: Path, tmp_path: Path, result, train) -> None:
-    """The same images, the same damage, the same first loss, on one process and on two."""
+def test_two_processes_see_the_same_images_as_one(
+    image_folder: Path, root: Path, tmp_path: Path, result, train
+) -> None:
+    """So the damage and the first loss are the same in one process and in two."""
     assert train(tmp_path / "one", "--backbone.name", "vit_tiny_patch16_224", "--runtime.precision", "fp32") == 0
     words = ["--stage", "pretrain", "--run_dir", tmp_path / "two", "--data.root", root, "--image_size", "32"]
     words += ["--backbone.name", "vit_tiny_patch16_224", "--runtime.precision", "fp32", "--optim.steps", "4"]

@@ -1,4 +1,4 @@
-"""`probe`: what it inherits, what it chooses by, what it writes, and how it says what it cannot do."""
+"""`probe`: inherited options, choices on validation images, outputs, and errors."""
 
 import csv
 import json
@@ -103,7 +103,7 @@ def test_test_labels_change_no_choice(
     assert rows[0]["chosen"] == rows[1]["chosen"] and rows[0]["linear"] != rows[1]["linear"]
 
 
-def test_the_runs_backbone_is_loaded_whole(trained: Path) -> None:
+def test_the_runs_backbone_is_loaded_completely(trained: Path) -> None:
     backbone = Backbone("test_resnet", image_size=(32, 32))
     path = find_checkpoint(trained)
     load_backbone(backbone, path)
@@ -137,7 +137,7 @@ def test_random_weights_are_probed_with_a_warning(image_folder: Path, root: Path
     assert not (tmp_path / "p" / "figures" / "embedding_shape.png").exists()
 
 
-def test_what_cannot_be_probed_is_said(
+def test_what_cannot_be_probed_is_an_error(
     trained: Path, image_folder: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = ["--init_from", str(trained)]

@@ -1,4 +1,4 @@
-"""A machine that gives no more: one clear error, nothing lost, and the same command goes on when there is room."""
+"""Full disk, memory or file table: one clear error, nothing lost, and the same command resumes later."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ ROOT = Path(__file__).parents[2]
 LIMITED = """
 import json, os, resource, sys
 from vision_mtl.cli.command import main
-words, kind, room = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+words, kind, extra = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 import vision_mtl.stages.pretrain, vision_mtl.recipes.result_text, vision_mtl.models.decoders.stages
 import vision_mtl.data.sources.images, torch._dynamo
 if kind == "AS":
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
 else:
     used = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + room, used + room))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + extra, used + extra))
 sys.exit(main(words))
 """
 
 
-def limited(words: list[object], kind: str, room: int) -> subprocess.CompletedProcess[str]:
-    """The command in a process that may take `room` more bytes of memory, or open so many more files."""
-    command = [sys.executable, "-c", LIMITED, json.dumps([str(word) for word in words]), kind, str(room)]
+def limited(words: list[object], kind: str, extra: int) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process that may take `extra` more bytes of memory, or open `extra` more files."""
+    command = [sys.executable, "-c", LIMITED, json.dumps([str(word) for word in words]), kind, str(extra)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
@@ -59,10 +59,10 @@ def test_too_many_open_files_is_one_clear_error(image_folder: Path, tmp_path: Pa
     assert "too many open files" in done.stderr and "ulimit -n" in done.stderr
 
 
-def test_too_little_memory_names_what_fits_and_that_fits(image_folder: Path, tmp_path: Path, root: Path) -> None:
+def test_too_little_memory_names_options_that_fit(image_folder: Path, tmp_path: Path, root: Path) -> None:
     options = {"image_size": 96, "optim.batch_size": 512, "pretexts.grid_mask.weight": 1}
-    room = 1_200_000_000
-    done = limited(words_of(tmp_path / "run", image_folder, root, **options), "AS", room)
+    extra = 1_200_000_000
+    done = limited(words_of(tmp_path / "run", image_folder, root, **options), "AS", extra)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert "out of memory at step 0, which is saved. Measured just now:" in done.stderr
     named = re.search(r"--optim\.accumulate (\d+)", done.stderr)
@@ -70,11 +70,13 @@ def test_too_little_memory_names_what_fits_and_that_fits(image_folder: Path, tmp
         assert "--optim.batch_size" in done.stderr or "--image_size" in done.stderr, done.stderr[-2000:]
         return
     parts = int(named.group(1))
-    done = limited(words_of(tmp_path / "new", image_folder, root, **options, **{"optim.accumulate": parts}), "AS", room)
+    done = limited(
+        words_of(tmp_path / "new", image_folder, root, **options, **{"optim.accumulate": parts}), "AS", extra
+    )
     assert "out of memory at step" not in done.stderr
 
 
-def test_a_disk_that_refuses_even_the_result_hides_no_error(
+def test_an_error_is_shown_even_if_the_result_cannot_be_written(
     train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
@@ -93,7 +95,7 @@ def test_a_disk_that_refuses_even_the_result_hides_no_error(
     assert train(tmp_path / "run") == 0
 
 
-def test_a_figure_that_finds_no_room_is_the_users_to_mend(
+def test_a_figure_that_does_not_fit_on_the_disk_is_a_clear_error(
     train, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from matplotlib.figure import Figure

@@ -22,7 +22,7 @@ CLOCK = ("seconds", "images_per_second")
 
 
 def lines(folder: Path) -> list[dict]:
-    """`metrics.jsonl` without its clock, and without the lines that say where the run was resumed."""
+    """Return `metrics.jsonl` without times, and without the lines about resuming."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = [record for record in records if record["kind"] != "resume"]
     return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
@@ -41,7 +41,7 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.fixture
 def fail_at(monkeypatch: pytest.MonkeyPatch):
-    """Have the process fail in the middle of a step, as by a fault of the machine; None: no longer."""
+    """Make the process fail in the middle of a step, like a hardware fault; None: stop failing."""
     original = StepGuard._read
 
     def arm(step: int | None) -> None:
@@ -55,7 +55,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch):
     return arm
 
 
-def test_killed_at_random_moments_it_ends_the_same() -> None:
+def test_a_run_killed_at_random_steps_ends_with_the_same_result() -> None:
     command = [sys.executable, "benchmarks/faults.py", "--kills", "12", "--seed", "5"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -65,10 +65,8 @@ def test_killed_at_random_moments_it_ends_the_same() -> None:
     assert sum(row["bytes"] + row["flushed"] + row["rename"] + row["renamed"] for row in rows) >= 3
 
 
-def test_lines_and_memory_go_on_in_the_middle_of_what_they_average(
-    supervise, table_tasks, interrupt_at, tmp_path: Path, result
-) -> None:
-    """Stopped between two lines, two cosines and two windows of the balancing; averaged weights, threads that load."""
+def test_averages_continue_over_an_interruption(supervise, table_tasks, interrupt_at, tmp_path: Path, result) -> None:
+    """Stop between two lines, two cosines and two balancing windows, with averaged weights and loader threads."""
     words = [*table_tasks("letter", "size"), "--optim.steps", 9, "--track.log_every_steps", 4, "--optim.ema_decay", 0.8]
     words += ["--balance.name", "dwa", "--balance.kwargs.window", 4, "--balance.conflicts_every_steps", 5]
     assert supervise("finetune", tmp_path / "whole", *words) == 0
@@ -84,7 +82,7 @@ def test_lines_and_memory_go_on_in_the_middle_of_what_they_average(
     assert (found["resumes"], found["repeated_steps"]) == (2, 0)
 
 
-def test_a_network_alone_goes_on_where_it_was_stopped_or_killed(
+def test_a_single_task_network_resumes_after_a_stop_or_a_kill(
     supervise, table_tasks, interrupt_at, fail_at, tmp_path: Path, result
 ) -> None:
     words = [*table_tasks("letter"), "--finetune.single_task", "same_images", "--optim.steps", 6]
@@ -111,7 +109,7 @@ def test_a_network_alone_goes_on_where_it_was_stopped_or_killed(
     assert not work.exists()
 
 
-def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
+def test_repeated_steps_are_counted_and_resuming_differs_from_restarting(
     train, fail_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logged = ["--track.log_every_steps", "1"]  # only logged steps are counted
@@ -137,7 +135,7 @@ def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
     assert (found["resumes"], found["repeated_steps"]) == (3, 3)  # 2 of the first life, 1 of the second
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_gives_the_same_result(
     train, interrupt_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--optim.ema_decay", "0.5", "--track.checkpoint_every_seconds", "0", "--track.log_every_steps", "1"]
@@ -174,21 +172,23 @@ def test_resumed_and_initialised_are_never_confused(
     assert f"step 2 (0 steps are repeated); --init_from {tmp_path / 'first'} was used at step 0 only" in text
 
 
-def test_a_wish_to_save_is_met_and_training_goes_on(train, interrupt_at, result, tmp_path: Path) -> None:
+def test_a_signal_to_save_writes_a_checkpoint_and_training_continues(
+    train, interrupt_at, result, tmp_path: Path
+) -> None:
     interrupt_at(2, signal.SIGUSR1)
     assert train(tmp_path / "run", "--track.checkpoint_every_seconds", "1e9") == 0
     steps = [read_state(path)["step"] for path in checkpoints(tmp_path / "run" / "checkpoints")]
     assert steps == [2, 4] and result(tmp_path / "run")["status"] == "completed"
 
 
-def test_a_wish_to_stop_at_the_last_step_is_not_lost(train, interrupt_at, result, tmp_path: Path) -> None:
+def test_a_signal_to_stop_at_the_last_step_is_not_lost(train, interrupt_at, result, tmp_path: Path) -> None:
     interrupt_at(4)
     assert train(tmp_path / "run") == 130
     interrupt_at(None)
     assert train(tmp_path / "run") == 0 and result(tmp_path / "run")["images_seen"] == 32
 
 
-def test_an_extension_that_was_killed_is_not_the_shorter_run(train, fail_at, result, tmp_path: Path) -> None:
+def test_a_killed_extension_is_not_taken_for_the_shorter_run(train, fail_at, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run", "--optim.steps", "2") == 0
     fail_at(3)
     with pytest.raises(SystemExit):
@@ -198,10 +198,10 @@ def test_an_extension_that_was_killed_is_not_the_shorter_run(train, fail_at, res
     assert result(tmp_path / "run")["images_seen"] == 32
 
 
-def test_the_training_clock_goes_on(
+def test_the_training_clock_continues(
     train, interrupt_at, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every step takes a second by this clock, so six of them fill the six seconds, wherever the run was cut."""
+    """A step takes a second by this clock, so six steps fill the six seconds, wherever the run was interrupted."""
     ticks = iter(range(1000))
     clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
     monkeypatch.setattr("vision_mtl.training.loop.time", clock)

@@ -29,14 +29,14 @@ def run(jpegs: Path, tmp_path: Path) -> Callable[..., int]:
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
-    """`metrics.jsonl` without what a clock said, and without the lines that say where the run was resumed."""
+    """Return `metrics.jsonl` without times, and without the lines about resuming."""
     found = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     found = [line for line in found if line["kind"] != "resume"]
     return [{key: value for key, value in line.items() if "second" not in key} for line in found]
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_a_streamed_run_is_the_stored_one_and_resumes_exactly(
+def test_a_streamed_run_equals_the_stored_one_and_resumes_exactly(
     stage: str, run, interrupt_at, jpegs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = threading.active_count()
@@ -82,7 +82,7 @@ def broken_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     files[0].write_bytes(contents[0])
 
 
-def test_a_file_that_breaks_in_training_is_named_and_the_steps_before_are_kept(
+def test_a_file_that_breaks_in_training_is_named_and_earlier_steps_are_kept(
     run, broken_file: list[Path], jpegs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("run", "pretrain", "true", 2, **HELD_OUT) == 2
@@ -92,7 +92,7 @@ def test_a_file_that_breaks_in_training_is_named_and_the_steps_before_are_kept(
     assert [line["step"] for line in lines(tmp_path / "run") if line["kind"] == "train"] == [1, 2]
 
 
-def test_or_it_is_shown_as_grey_where_such_files_are_left_out(
+def test_a_file_that_breaks_is_grey_if_unreadable_files_are_skipped(
     run, broken_file: list[Path], jpegs: Path, tmp_path: Path
 ) -> None:
     assert run("run", "pretrain", "true", 2, **HELD_OUT, **{"data.skip_unreadable": "true"}) == 0

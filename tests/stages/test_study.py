@@ -1,4 +1,4 @@
-"""`study`: arms are paired, shared and resumed, and a killed study ends as one that was left alone."""
+"""`study`: arms are paired, share runs and resume; a killed study ends with the same result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Study = Callable[..., int]
 
 @pytest.fixture(scope="session")
 def study(root: Path, label_table: Path) -> Study:
-    """Run a study of tiny runs in this process; keywords are its own options."""
+    """Run a study of tiny runs in this process; keywords are the stage's options."""
 
     def run(folder: Path, *words: str, **own: Any) -> int:
         file = folder.with_suffix(".yaml")
@@ -90,7 +90,7 @@ def test_arms_that_share_a_pretraining_run_it_once(finished: Path, result) -> No
     assert Path(start).is_dir()
 
 
-def test_the_result_holds_every_comparison(finished: Path, result) -> None:
+def test_the_result_contains_every_comparison(finished: Path, result) -> None:
     found = result(finished)
     assert found["status"] == "completed" and found["stage"] == "study"
     rows = found["metrics"]["comparisons"]
@@ -121,7 +121,7 @@ def test_the_result_holds_every_comparison(finished: Path, result) -> None:
     assert {seed["value"] for seed in one["by_seed"]} <= own
 
 
-def test_the_report_is_there_and_little_else_is_kept(finished: Path) -> None:
+def test_the_report_is_written_and_few_other_files_are_kept(finished: Path) -> None:
     assert {"report.html", "report.md", "study.json", "tables"} <= {path.name for path in finished.iterdir()}
     assert "pretrained" in (finished / "report.md").read_text()
     for run in runs_of(finished, "finetune"):
@@ -149,7 +149,7 @@ def test_the_same_command_shows_the_result_and_more_seeds_extend_it(study: Study
 
 
 def test_the_same_recipe_twice_gives_the_same_scores(study: Study, tmp_path: Path, result) -> None:
-    """A/A: without sharing both arms are run, and at equal seeds they are equal to the last bit."""
+    """A/A test: without sharing, both arms are run, and with equal seeds they are bit-identical."""
     arms = {"a": ["pretrain", "finetune"], "b": ["pretrain", "finetune"]}
     assert study(tmp_path / "run", arms=arms, share=False) == 0
     assert len(runs_of(tmp_path / "run", "pretrain")) == 4 and len(runs_of(tmp_path / "run", "finetune")) == 4
@@ -161,7 +161,7 @@ def test_the_same_recipe_twice_gives_the_same_scores(study: Study, tmp_path: Pat
         assert row["verdict"] == "undecided" and row["p_value"] == 1
 
 
-def test_tasks_alone_and_a_grid(study: Study, tmp_path: Path, result) -> None:
+def test_separate_tasks_and_a_grid(study: Study, tmp_path: Path, result) -> None:
     grid = {"finetune.optim.learning_rate": [0.001, 0.05]}
     arms = {
         "shared": {"stages": ["finetune"], "grid": grid},
@@ -186,7 +186,7 @@ def test_tasks_alone_and_a_grid(study: Study, tmp_path: Path, result) -> None:
 def test_the_downstream_test_of_a_selection(
     study: Study, tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One discovery serves the arms; each pretrains by its file of weights."""
+    """The arms share one discovery; each pretrains on its selection file."""
     from vision_mtl.stages import discover
 
     def all_of_it(selection: Selection) -> dict[str, Selection]:
@@ -196,7 +196,7 @@ def test_the_downstream_test_of_a_selection(
             for name, one in found.items()
         }
 
-    monkeypatch.setattr(discover, "controls", all_of_it)  # what two steps say of eight images is luck
+    monkeypatch.setattr(discover, "controls", all_of_it)  # two steps on eight images give a random result
     selected = {
         "stages": ["discover", "pretrain", "finetune"],
         "discover": {"seed": 0, "pretexts": {"decolorise": None}},
@@ -232,7 +232,7 @@ def test_the_downstream_test_of_a_selection(
         ({"num_tuning_seeds": 0}, "1 or more; found 0"),
     ],
 )
-def test_mistakes_are_answered_before_any_run(study: Study, tmp_path: Path, capsys, own: dict, said: str) -> None:
+def test_mistakes_are_named_before_any_run(study: Study, tmp_path: Path, capsys, own: dict, said: str) -> None:
     import re
 
     assert study(tmp_path / "run", **own) == 2
@@ -263,7 +263,7 @@ def finished_run(run: Path) -> bool:
     return json.loads((run / "result.json").read_text())["status"] == "completed"
 
 
-def test_a_killed_study_ends_as_one_left_alone(
+def test_a_killed_study_ends_with_the_same_result(
     study: Study, tmp_path: Path, root: Path, label_table: Path, result
 ) -> None:
     arms = {"plain": ["finetune"], "pretrained": ["pretrain", "finetune"]}

@@ -97,8 +97,7 @@ def test_the_headline_counts() -> None:
 def test_a_summary_names_where_an_arm_helps() -> None:
     rows = [HELPS, {**HELPS, "fraction": 1.0}, {**HURTS, "task": "cars"}, {**OPEN, "arm": "joint"}]
     assert summaries(rows) == [
-        "pretrained against labels: helps on pets (10 %, all labels); hurts on cars (10 % labels); "
-        "none undecided.",
+        "pretrained against labels: helps on pets (10 %, all labels); hurts on cars (10 % labels); none undecided.",
         "joint against labels: helps on no task; hurts on no task; undecided in 1 of 1.",
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,9 +36,14 @@ class LabelledTasks:
     train: Mapping[str, Tensor]
     records: Mapping[str, dict[str, Any]]  # task -> requested and real fraction, num_labelled
 
-    def only(self, name: str) -> LabelledTasks:
-        """Return the same with one task."""
-        return LabelledTasks(self.pool, {name: self.tasks[name]}, {name: self.train[name]}, {name: self.records[name]})
+    def subset(self, names: Sequence[str]) -> LabelledTasks:
+        """Return the same with the tasks `names` only."""
+        return LabelledTasks(
+            self.pool,
+            {name: self.tasks[name] for name in names},
+            {name: self.train[name] for name in names},
+            {name: self.records[name] for name in names},
+        )
 
     @property
     def train_indices(self) -> Tensor:

@@ -72,7 +72,7 @@ def _single_task_scores(
     """
     kept = run.folder / "single" / f"{name}.safetensors"
     steps = single_task_steps(trainer, name, budget)
-    task = labelled.only(name)
+    task = labelled.subset([name])
     own_trainer = build_trainer(task, replace(trainer.optim, steps=steps, max_seconds=None))
     if not kept.is_file() or read_state(kept)["steps"] != steps:  # fewer before the run was extended
         run.say(f"training {name} alone for {steps} steps")
