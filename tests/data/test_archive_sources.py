@@ -49,8 +49,8 @@ def test_a_huggingface_set_on_disk(form: str, tmp_path: Path, picture) -> None:
         datasets.DatasetDict(parts).save_to_disk(str(folder))
     else:
         (folder / "data").mkdir(parents=True)
-        for side, part in parts.items():
-            part.to_parquet(str(folder / "data" / f"{side}-00000-of-00001.parquet"))
+        for split, part in parts.items():
+            part.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
     source = open_source(f"hfds/{folder}", tmp_path)
     items = source.items()
     assert [item.split for item in items] == ["train"] * 7 + ["test"] * 3

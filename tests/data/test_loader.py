@@ -20,26 +20,26 @@ COUNT = 30
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> dict[str, Task]:
-    """Return 30 images of bright cells on black, masks of the bright cells and overlapping labels of three tasks."""
+    """Three tasks with overlapping labels on 30 images of bright cells on black, and masks of the bright cells."""
     folder = tmp_path / "set"
     (folder / "masks").mkdir(parents=True)
     random = np.random.default_rng(0)
-    lines = ["file,letter,mask,size,side"]
+    lines = ["file,letter,mask,size,split"]
     for number in range(COUNT):
         cells = np.kron(random.integers(0, 2, (4, 4), np.uint8), np.ones((8, 8), np.uint8))
         cells[number % 32, number // 32] ^= 1  # all different
         Image.fromarray(np.stack([cells * 200] * 3, axis=-1)).save(folder / f"{number:02d}.png")
         Image.fromarray(cells).save(folder / "masks" / f"{number:02d}.png")
         letter = "ab"[number % 2] if number < 20 else ""
-        side = "test" if number % 5 == 0 else "train"
+        split = "test" if number % 5 == 0 else "train"
         mask = f"masks/{number:02d}.png" if number >= 10 else ""
-        lines.append(f"{number:02d}.png,{letter},{mask},{number / 2 if number % 3 else ''},{side}")
+        lines.append(f"{number:02d}.png,{letter},{mask},{number / 2 if number % 3 else ''},{split}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     source = f"csv/{folder}/labels.csv"
     return {
-        "letter": Task(source=source, label="letter", split="side", augment="none"),
-        "seen": Task(source=source, label="mask", split="side", kind="dense", augment="mirror"),
-        "size": Task(source=source, label="size", split="side", kind="regression", augment="light"),
+        "letter": Task(source=source, label="letter", split="split", augment="none"),
+        "seen": Task(source=source, label="mask", split="split", kind="dense", augment="mirror"),
+        "size": Task(source=source, label="size", split="split", kind="regression", augment="light"),
     }
 
 

@@ -145,7 +145,7 @@ def test_returned_units_do_not_depend_on_the_order(classes: list[int], random) -
 def test_one_unit_comes_back_from_validation_before_test() -> None:
     names, drawn = [f"image {i}" for i in range(200)], np.ones(200, bool)
     split = draw(names)
-    rare = [int(np.flatnonzero(split == side)[n]) for side in (TEST, VAL) for n in (0, 1)]
+    rare = [int(np.flatnonzero(split == held_out)[n]) for held_out in (TEST, VAL) for n in (0, 1)]
     classes = np.zeros(200, int)
     classes[rare] = 1
     found = returned(classes.tolist(), split, drawn)

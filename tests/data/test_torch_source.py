@@ -23,12 +23,12 @@ def write_mnist(folder: Path) -> tuple[np.ndarray, str]:
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     images = pictures(5, 28, 28)
-    for side, rows in (("train", slice(0, 3)), ("t10k", slice(3, 5))):
+    for split, rows in (("train", slice(0, 3)), ("t10k", slice(3, 5))):
         part = images[rows]
         header = struct.pack(">iiii", 2051, len(part), 28, 28)
-        (raw / f"{side}-images-idx3-ubyte").write_bytes(header + part.tobytes())
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + part.tobytes())
         labels = bytes([1, 2, 3, 4, 5][rows])
-        (raw / f"{side}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, len(part)) + labels)
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, len(part)) + labels)
     return images[0][..., None], "1"
 
 
@@ -37,9 +37,9 @@ def write_svhn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarra
 
     monkeypatch.setattr(torchvision.datasets.SVHN, "_check_integrity", lambda self: True)
     images = pictures(4, 32, 32, 3)
-    for side in ("train", "test"):
+    for split in ("train", "test"):
         labels = np.array([[10], [2], [3], [4]], np.uint8)  # 10 is the digit 0
-        scipy.io.savemat(folder / f"{side}_32x32.mat", {"X": images.transpose(1, 2, 3, 0), "y": labels})
+        scipy.io.savemat(folder / f"{split}_32x32.mat", {"X": images.transpose(1, 2, 3, 0), "y": labels})
     return images[0], "0"
 
 
@@ -67,8 +67,8 @@ def write_pets(folder: Path) -> tuple[np.ndarray, str]:
     for name, image in zip(("Abyssinian_1", "yorkshire_terrier_2"), images, strict=True):
         Image.fromarray(image).save(base / "images" / f"{name}.jpg", quality=95)
     lines = "Abyssinian_1 1 1 1\nyorkshire_terrier_2 2 2 1\n"
-    for side in ("trainval", "test"):
-        (base / "annotations" / f"{side}.txt").write_text(lines)
+    for split in ("trainval", "test"):
+        (base / "annotations" / f"{split}.txt").write_text(lines)
     return np.asarray(Image.open(base / "images" / "Abyssinian_1.jpg")), "Abyssinian"
 
 
@@ -82,10 +82,10 @@ def write_cars(folder: Path) -> tuple[np.ndarray, str]:
     scipy.io.savemat(base / "devkit" / "cars_train_annos.mat", {"annotations": rows})
     scipy.io.savemat(base / "cars_test_annos_withlabels.mat", {"annotations": rows})
     images = pictures(2, 20, 30, 3)
-    for side in ("cars_train", "cars_test"):
-        (base / side).mkdir()
+    for split in ("cars_train", "cars_test"):
+        (base / split).mkdir()
         for number, image in enumerate(images, start=1):
-            Image.fromarray(image).save(base / side / f"{number:05d}.jpg", quality=95)
+            Image.fromarray(image).save(base / split / f"{number:05d}.jpg", quality=95)
     return np.asarray(Image.open(base / "cars_train" / "00001.jpg")), "Acura RL Sedan 2012"
 
 
@@ -102,8 +102,8 @@ def write_lfw(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray
             image.save(base / "lfw_funneled" / name / f"{name}_{number:04d}.jpg")
     listed = "".join(f"{name}\t{count}\n" for name, count in people.items())
     (base / "lfw-names.txt").write_text(listed)
-    for side in ("Train", "Test"):
-        (base / f"peopleDev{side}.txt").write_text(f"{len(people)}\n{listed}")
+    for split in ("Train", "Test"):
+        (base / f"peopleDev{split}.txt").write_text(f"{len(people)}\n{listed}")
     first = base / "lfw_funneled" / "Ann_Smith" / "Ann_Smith_0001.jpg"
     return np.asarray(Image.open(first)), "Ann_Smith"
 
