@@ -1,4 +1,4 @@
-"""Options, defaults and help come from the fields of dataclasses; pydantic converts their values."""
+"""Options, defaults and help are the fields of dataclasses; pydantic converts their values."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -13,7 +13,7 @@ Colour = Literal["red", "green"]
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What all share. More about it."""
+    """Shared options. More about them."""
 
     weight: float = 1.0
     """Relative to the others."""
@@ -27,13 +27,13 @@ class Plain(Base):
     """
 
     kinds: ClassVar[int] = 2
-    """No option."""
+    """Not an option."""
     size: int = 3
     """Pixels a side;
     at least 1."""
     names: list[str] = field(default_factory=list)
     path: str
-    """Where it is."""
+    """Its file."""
     colour: Colour = "red"
     """An alias is resolved."""
 
@@ -43,10 +43,10 @@ def test_fields_are_options_and_the_docstrings_below_them_their_help() -> None:
         Option("weight", float, 1.0, "Relative to the others"),
         Option("size", int, 3, "Pixels a side; at least 1"),
         Option("names", list[str], [], ""),
-        Option("path", str, REQUIRED, "Where it is"),
+        Option("path", str, REQUIRED, "Its file"),
         Option("colour", Colour, "red", "An alias is resolved"),
     )
-    assert (summary(Plain), summary(Base)) == ("Sizes and names", "What all share")
+    assert (summary(Plain), summary(Base)) == ("Sizes and names", "Shared options")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_value_that_the_type_does_not_allow_is_named(kind: Any, value: object,
         convert(Option("x.y", kind, REQUIRED, "some help"), value)
 
 
-def test_one_value_too_many_or_none_is_named() -> None:
+def test_too_many_values_or_none_are_named() -> None:
     with pytest.raises(UserError, match="takes one value; found '1 2'"):
         from_words(Option("x", int, 0, ""), ["1", "2"])
     with pytest.raises(UserError, match="needs a value"):
@@ -105,7 +105,7 @@ def test_one_value_too_many_or_none_is_named() -> None:
         from_words(Option("x", list[int], [], ""), ["[1"])
 
 
-def test_a_type_as_help_shows_it() -> None:
+def test_types_in_help() -> None:
     assert type_text(int | None) == "int | None"
     assert type_text(Colour) == "[red, green]"
     assert type_text(bool | Literal["auto"]) == "bool | [auto]"

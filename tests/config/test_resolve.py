@@ -1,7 +1,8 @@
-"""Options in, one resolved config out; every mistake is named with what was meant."""
+"""Resolving options into one config; errors name the mistake and what was probably meant."""
 
 import subprocess
 import sys
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,23 @@ MISTAKES = [
     (["--data.skip_unreadable", "perhaps"], r"must be true or false; found 'perhaps'"),
     (["--reconstruct.split", "val"], r"unknown option 'reconstruct\.split'"),
     (["stray"], r"options begin with --; found 'stray'"),
+    (["--run_dri", "x"], r"unknown option 'run_dri'\. Did you mean 'run_dir'\?"),
+    (
+        ["--tasks.pets", "folder/x"],
+        r"tasks\.pets names a task.*: give its source as --tasks\.pets\.source folder/x\.",
+    ),
+    (["--tasks.pets"], r"give its source as --tasks\.pets\.source folder/PATH\."),
+    (["--pretexts.blur", "2"], r"pretexts\.blur names a pretext, .*: add it with --pretexts\.blur\.weight 1\."),
+    (
+        ["--pretexts.my_own.weight", "1"],
+        r"unknown pretext 'my_own'.* If a file of yours defines it, .*--plugins",
+    ),
+    (["--optim", "5"], r"optim is a section of options: give one of them, as --optim\.OPTION VALUE; found '5'"),
+    (["--optmi.steps", "5"], r"unknown section 'optmi'\. Did you mean 'optim'\?"),
+    (["--steps", "5"], r"unknown option 'steps'\. Did you mean 'optim\.steps'\?"),
+    (["--learning-rate", "1"], r"unknown option 'learning_rate'\. Did you mean 'optim\.learning_rate'\?"),
+    (["--optim.tensorboard", "1"], r"unknown option 'optim\.tensorboard'\. Did you mean 'track\.tensorboard'\?"),
+    (["--track.zzz", "5"], r"unknown option 'track\.zzz'\. Known: track\."),
 ]
 
 
@@ -135,12 +153,24 @@ def test_every_option_is_in_the_help_with_a_default_and_a_meaning(stage: str) ->
 
 @pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
+    assert imported_by("--help", ("torch", "timm", "cv2", "numpy", "matplotlib", "pydantic")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES.names())
+def test_help_of_a_stage_imports_only_torch(stage: str) -> None:
+    assert imported_by(f"--stage {stage} --help", ("timm", "kornia", "accelerate", "torchvision", "matplotlib")) == []
+
+
+def imported_by(command: str, packages: tuple[str, ...]) -> list[str]:
+    """Return those of `packages` that a command imports in a new process."""
     code = (
-        "import sys; from vision_mtl.cli.command import main; main(['--help']); "
-        "print([m for m in ('torch', 'timm', 'cv2', 'numpy', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+        f"import sys; from vision_mtl.cli.command import main; main({command.split()!r}); "
+        f"print([name for name in {packages!r} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr.strip() == "[]"
+    assert done.returncode == 0, done.stderr
+    return literal_eval(done.stderr.strip())
 
 
 def test_a_config_that_is_no_yaml_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

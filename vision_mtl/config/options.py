@@ -39,7 +39,7 @@ class Option:
         return type_text(self.type)
 
 
-def options_of(component: type[Any]) -> tuple[Option, ...]:
+def options_of(component: type) -> tuple[Option, ...]:
     """Return the options of a dataclass, in order: its fields, those of its base classes first."""
     return _options_of(component)
 

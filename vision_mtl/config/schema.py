@@ -43,8 +43,8 @@ def build_schema(stage: str, tasks: Iterable[str], pretexts: Iterable[str], deco
 def section_options(section: str, tasks: Iterable[str], pretexts: Iterable[str], decoder: str) -> Schema:
     """Return the options of one section by their dotted names."""
     if section == "decoder":
-        name = Option("decoder.name", str, DEFAULT_DECODER, "What turns the backbone's maps into pictures")
-        return {"decoder.name": name} | _prefixed("decoder", options_of(DECODERS.get(decoder)))
+        choice = Option("decoder.name", str, DEFAULT_DECODER, "Decoder that turns the backbone's maps into pictures")
+        return {choice.name: choice} | _prefixed("decoder", options_of(DECODERS.get(decoder)))
     if section in SECTIONS:
         return _prefixed(section, options_of(SECTIONS[section]))
     components: dict[str, type] = {}
@@ -96,17 +96,25 @@ def unknown_option(stage: str, key: str, schema: Mapping[str, Option], value: ob
 
 
 def _unknown_name(key: str, schema: Mapping[str, Option]) -> UserError:
-    """Return the error with the nearest option: of the same section first, as only there similar letters mean much."""
-    parent = key.rpartition(".")[0]
+    """Return the error with the nearest option: one of this very name elsewhere, or a similar one, siblings first."""
+    parent, _, last = key.rpartition(".")
     siblings = [name for name in schema if name.rpartition(".")[0] == parent]
     if not parent:
         siblings += COMMAND_OPTIONS
-    guess = nearest(key, siblings) or nearest(key, schema)
+    same = next((name for name in schema if name.rpartition(".")[2] == last), None)
+    guess = same or _nearest_name(last, siblings) or _nearest_name(last, schema)
     hint = f" Did you mean {guess!r}?" if guess else ""
     groups = [] if parent else sorted({f"{name.partition('.')[0]}.*" for name in schema if "." in name})
     listed = [*sorted(siblings), *groups]
     more = ", ..." if len(listed) > MAX_LISTED else ""
     return UserError(f"unknown option {key!r}.{hint} Known: {', '.join(listed[:MAX_LISTED])}{more}.")
+
+
+def _nearest_name(last: str, names: Iterable[str]) -> str | None:
+    """Return the dotted name whose last part is most like `last`: a shared section makes no names alike."""
+    by_last = {name.rpartition(".")[2]: name for name in names}
+    found = nearest(last, by_last)
+    return None if found is None else by_last[found]
 
 
 def _prefixed(prefix: str, options: Sequence[Option]) -> Schema:
