@@ -30,7 +30,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.objective import step_loss
-from vision_mtl.training.repair import PretextObjective, RepairBatch, chance_losses, head_specs
+from vision_mtl.training.repair import PretextObjective, head_specs, measure_chance_losses
 
 HERE = Path(__file__).parent
 PRETEXT_NAMES = ("grid_mask", "decolorise", "downsample")
@@ -99,15 +99,15 @@ def one_step(backbone: Backbone) -> str:
     images = torch.rand(BATCH, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
     mixture = Mixture(pretexts)
     keys = all_pretexts_drawn(mixture)
-    objective = PretextObjective(mixture, chance_losses(mixture, images, keys))
+    objective = PretextObjective(mixture, measure_chance_losses(mixture, images, keys))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    loss = step_loss(model, objective, RepairBatch(images, keys))
+    loss = step_loss(model, objective, (images, keys))
     loss.total.backward()
     # a layer, not a class token: of those some never meet the maps
     weights = (getattr(module, "weight", None) for module in backbone.model.modules())
     first = next(w for w in weights if isinstance(w, torch.nn.Parameter) and w.requires_grad and w.ndim > 1)
-    if set(loss.parts) != set(PRETEXT_NAMES) or not bool(loss.total.isfinite()):
-        return f"loss {loss.total.item()} of {sorted(loss.parts)}"
+    if set(loss.shown) != set(PRETEXT_NAMES) or not bool(loss.total.isfinite()):
+        return f"loss {loss.total.item()} of {sorted(loss.shown)}"
     if first.grad is None or not bool(first.grad.isfinite().all()) or not bool(first.grad.any()):
         return "no gradient in the first trainable layer"
     optimiser.step()

@@ -92,7 +92,7 @@ def time_arms(arms: list[str], options: list[str]) -> dict[str, float]:
             for arm, trainer in trainers.items():
                 start = time.perf_counter()
                 for _ in range(STEPS):
-                    trainer._step()
+                    trainer.step()
                 found[arm].append((time.perf_counter() - start) / STEPS)
     return {arm: float(np.median(seconds[1:])) for arm, seconds in found.items()}
 

@@ -46,10 +46,9 @@ from vision_mtl.cli.command import main
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.environment import environment
 from vision_mtl.core.files import atomic_write_bytes
-from vision_mtl.core.reached import Reached
 from vision_mtl.core.run import Run
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
-from vision_mtl.training.loop import Trainer
+from vision_mtl.training.step_guard import StepGuard
 
 RESULT = Path(__file__).parent / "results" / "faults.json"
 STEPS = 12
@@ -105,7 +104,7 @@ def arm(place: str, count: int) -> None:
         die()
 
     {
-        "step": lambda: around(Trainer, "_records", lambda *_: die()),
+        "step": lambda: around(StepGuard, "_read", lambda *_: die()),
         "line": lambda: around(Run, "log", half_a_line),
         "bytes": lambda: around(os, "fsync", half_a_file),
         "flushed": lambda: around(os, "fsync", after=lambda *_: die()),
@@ -180,6 +179,7 @@ def outcome(run: Path) -> dict[str, Any]:
             found |= {f"{path.name} {part}.{k}": v.numpy().tobytes() for k, v in read_tensors(path, part).items()}
     found["best"] = read_state(last).get("best")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line["kind"] != "resume"]
     found["lines"] = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines]
     found["metrics"] = json.loads((run / "result.json").read_text())["metrics"]
     return found
@@ -203,7 +203,7 @@ def try_stage(stage: str, root: Path, kills: int, dice: random.Random) -> Iterat
             code = live(words, None if dice.random() < SPARED else death, draws=False)
             row["kills"] += code is None
             row[place] += code is None
-            row["late"] += code is None and Reached.read(run).step > STEPS / 2
+            row["late"] += code is None and Run(run, stage).last_step > STEPS / 2
         row["runs"] += 1
         if code != 0:
             raise SystemExit(f"{stage} ended with exit code {code}")

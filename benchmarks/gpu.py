@@ -46,7 +46,7 @@ from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import build_optimiser
 from vision_mtl.training.options import Optim, Runtime
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairFeed, measure_chance_losses
 
 from timm.models.vision_transformer import Block  # isort: skip  # after the project: it mends torchvision's import
 from vision_mtl.training.repair import head_specs
@@ -107,14 +107,14 @@ def measure(recipe: Recipe, batch: int, given: argparse.Namespace) -> dict[str, 
     trainer = build(recipe, batch, given.device, given.compile)
     plain = plain_step(recipe, batch, trainer)
     for _ in range(WARM_UP):
-        trainer._step()
+        trainer.step()
         plain()
     # what could fail comes before what takes long
     flops, damage = model_flops(trainer), damage_seconds(trainer, given.blocks)
     peak = given.peak or peak_of(torch.cuda.get_device_name() if given.device == "cuda" else "")
     before = graphs()
     calls = 1 if given.small else CALLS
-    seconds = interleave({"ours": trainer._step, "plain": plain}, blocks=given.blocks, calls=calls, warm_up=0)
+    seconds = interleave({"ours": trainer.step, "plain": plain}, blocks=given.blocks, calls=calls, warm_up=0)
     recompiled = graphs() - before
     step = float(np.median(seconds["ours"]))
     return {
@@ -126,7 +126,7 @@ def measure(recipe: Recipe, batch: int, given: argparse.Namespace) -> dict[str, 
         "utilisation": None if peak is None else flops / step / 1e12 / peak,
         "damage_share": damage / step,
         "recompiles": recompiled,
-        "losses": {"ours": trainer._step().loss, "plain": float(plain()) / grey_loss(trainer.feed.pool)},
+        "losses": {"ours": trainer.step().loss, "plain": float(plain()) / grey_loss(trainer.feed.pool)},
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if given.device == "cuda" else None,
     }
 
@@ -181,7 +181,7 @@ def build(recipe: Recipe, batch: int, device: str, compiled: bool) -> Trainer:
     decoder = DECODERS.get("transformer")(width=recipe.width, depth=recipe.depth, num_heads=recipe.heads).build(maps)
     mixture, indices = Mixture(pretexts), pool.indices("train")
     sample = indices[:batch]
-    objective = PretextObjective(mixture, chance_losses(mixture, pool.gather(sample), Keys(0, 0, sample)))
+    objective = PretextObjective(mixture, measure_chance_losses(mixture, pool.gather(sample), Keys(0, 0, sample)))
     accelerator = runtime.accelerator(device)
     feed = RepairFeed(pool, Batches(indices, batch, seed=0), 0, accelerator.device)
     optim = Optim(steps=10**6, max_seconds=None, batch_size=batch)
@@ -196,7 +196,7 @@ def model_flops(trainer: Trainer) -> float:
     prepared = trainer.objective.prepare(trainer.feed.at(0, 1)[0][0])
     with FlopCounterMode(display=False) as counter:
         with trainer.accelerator.autocast():
-            found = trainer.model(prepared.inputs, prepared.requests, prepared.chance)
+            found = trainer.model(prepared.images, prepared.requests, prepared.drop_draw)
         sum(p.float().square().mean() for readouts in found.values() for p in readouts).backward()
     trainer.optimiser.zero_grad(set_to_none=True)
     return float(counter.get_total_flops())

@@ -170,7 +170,7 @@ def speed(given: argparse.Namespace) -> None:
                 continue  # of the candidates those that are named
             trainer = our_trainer(*opened(settings(own), given.runs, pools), given.runs)
             trainer.model.train()
-            methods[name] = trainer._step
+            methods[name] = trainer.step
         seconds = interleave(methods, blocks=given.blocks)
         rates |= {
             name: {**summary(values), "images_per_second": BATCH / float(np.median(values))}
@@ -377,7 +377,7 @@ def finetuned(path: Path, seed: int, given: argparse.Namespace, pool: Pool) -> d
     config = read_config(ROOT / "configs" / "four_tasks_photos.yaml")
     config |= {"seed": seed, "init_from": str(path.parent.parent), "runtime": {"num_threads": 1}}
     config["tasks"] = {task: config["tasks"][task] for task in TASKS}
-    config["data"] = {"unlabelled": settings({}).data["unlabelled"]}
+    config["data"] = {"unlabelled": settings({}).data.unlabelled}
     config["optim"] = {"steps": FINETUNE_STEPS, "max_seconds": None}
     config["finetune"] |= {"label_fraction": FRACTION, "keep_best_per_task": False}
     written = folder.with_suffix(".yaml")

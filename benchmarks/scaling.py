@@ -98,7 +98,7 @@ def pool_of(images: int, side: int = SIDE) -> Pool:
 def step(**options: int) -> Call:
     """A training step."""
     pool = pool_of(options.pop("images", IMAGES), options.pop("side", SIDE))
-    return build("resnet18", pool, **{"batch": BATCH, **options})._step
+    return build("resnet18", pool, **{"batch": BATCH, **options}).step
 
 
 def damage(grid: int) -> Call:

@@ -123,7 +123,7 @@ def inside(begun: float, found: Path, last: int, words: list[str]) -> None:
 
     steps: list[dict[str, float]] = []
     peaks: dict[str, float] = {}
-    step = Trainer._step
+    step = Trainer._take_step
 
     def watched(trainer: Trainer) -> object:
         record = step(trainer)
@@ -134,7 +134,7 @@ def inside(begun: float, found: Path, last: int, words: list[str]) -> None:
             os._exit(0)
         return record
 
-    Trainer._step = watched
+    Trainer._take_step = watched
     for name, owner, function in (
         ("open", build, "open_pool"),
         ("fit", pretrain, "fit"),

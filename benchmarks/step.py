@@ -40,7 +40,7 @@ from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import build_optimiser
 from vision_mtl.training.options import Optim, Runtime
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
+from vision_mtl.training.repair import PretextObjective, RepairFeed, head_specs, measure_chance_losses
 
 SIDE, BATCH, IMAGES = 64, 128, 8192
 MIXTURE = ("grid_mask", "decolorise", "downsample")
@@ -105,7 +105,7 @@ def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: in
     tasks = {f"task{number}": TaskHeadSpec("single_label", 10) for number in range(heads)}
     model, mixture = SharedModel(net, decoder, head_specs(pretexts, 3), tasks), Mixture(pretexts)
     indices = pool.indices("train")
-    chance = chance_losses(mixture, pool.gather(indices[:BATCH]), Keys(0, 0, indices[:BATCH]))
+    chance = measure_chance_losses(mixture, pool.gather(indices[:BATCH]), Keys(0, 0, indices[:BATCH]))
     accelerator = runtime.accelerator("auto")
     feed = RepairFeed(pool, Batches(indices, batch, seed=0), 0, accelerator.device)
     trainer = Trainer(model, PretextObjective(mixture, chance), feed, optim, accelerator, runtime.layout(net), seed=0)
@@ -115,7 +115,7 @@ def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: in
 
 def one_step(trainer: Trainer) -> None:
     """One step as `Trainer.fit` takes it; what it does once a run (walking through the modules) is not in it."""
-    trainer._step()
+    trainer.step()
 
 
 def bound(trainer: Trainer) -> Callable[[], None]:
@@ -123,7 +123,7 @@ def bound(trainer: Trainer) -> Callable[[], None]:
     model = trainer.model
     batch, _ = trainer.feed.at(0, 1)[0]
     prepared = trainer.objective.prepare(batch)
-    inputs = prepared.inputs.to(memory_format=trainer.layout)
+    inputs = prepared.images.to(memory_format=trainer.layout)
     optimiser = build_optimiser(model, trainer.optim)
     for group in optimiser.param_groups:
         group["lr"] = 1e-4
@@ -133,7 +133,7 @@ def bound(trainer: Trainer) -> Callable[[], None]:
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
         with trainer.accelerator.autocast():
-            predictions = model(inputs, prepared.requests, prepared.chance)
+            predictions = model(inputs, prepared.requests, prepared.drop_draw)
         loss = sum((predictions[k][0].float() - target).square().mean() for k, target in targets.items())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.optim.clip_norm)

@@ -103,7 +103,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None
     """Have Ctrl-C come while training takes the last of so many steps; None: no longer."""
     from vision_mtl.training.loop import Trainer
 
-    original = Trainer._step
+    original = Trainer._take_step
 
     def arm(step: int | None, number: signal.Signals = signal.SIGINT) -> None:
         def signalled(self: Trainer) -> object:
@@ -111,7 +111,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None
                 os.kill(os.getpid(), number)
             return original(self)
 
-        monkeypatch.setattr(Trainer, "_step", signalled)
+        monkeypatch.setattr(Trainer, "_take_step", signalled)
 
     return arm
 

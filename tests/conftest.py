@@ -10,6 +10,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,15 @@ from vision_mtl.recipes import build
 from vision_mtl.training.checkpoint import save_weights
 
 pytest_plugins = ["command_fixtures"]  # the command as a user gives it, on small images
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files whose tests are slow, so that at the end no core waits long for another."""
+    total = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path] / total[item.path])  # stable: a file's tests stay together
+
 
 ANSWERS = {
     "shape": TaskHeadSpec("single_label", 3),

@@ -8,6 +8,7 @@ import pytest
 import vision_mtl
 
 
+@pytest.mark.slow
 def test_the_package_imports_nothing_heavy() -> None:
     code = "import sys, vision_mtl; sys.exit(any(name in sys.modules for name in ('torch', 'pandas', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

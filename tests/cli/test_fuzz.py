@@ -20,7 +20,9 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import build_pool
 
-# of each test; more: FUZZ_EXAMPLES=1000 pytest -n 0 tests/stages/test_fuzz.py --hypothesis-seed 1 (minutes)
+pytestmark = pytest.mark.slow  # hundreds of command lines
+
+# of each test; more: FUZZ_EXAMPLES=1000 pytest -n 0 tests/cli/test_fuzz.py --hypothesis-seed 1 (minutes)
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "120"))
 DRAWN = "FUZZ_EXAMPLES" in os.environ  # by that seed; else the same examples every time
 FUZZ = settings(

@@ -133,6 +133,7 @@ def test_every_option_is_in_the_help_with_a_default_and_a_meaning(stage: str) ->
     assert {"seed", "device", "image_size", "init_from", "config", "run_dir", "print_config"} <= set(listed)
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from vision_mtl.cli.command import main; main(['--help']); "

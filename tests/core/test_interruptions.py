@@ -35,6 +35,7 @@ def test_where_nothing_trains_it_stops_at_once_and_saving_is_no_end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [False, True])
 def test_the_second_leaves(at_once: bool) -> None:
     """Nothing after it runs, not even what is to run in any case; inside or around the training."""

@@ -51,6 +51,40 @@ def test_rewind_forgets_what_came_later(run: Run) -> None:
     assert [record["step"] for record in run.records()] == [1, 5]
 
 
+def test_resumes_and_repeated_steps_are_counted_from_the_log(run: Run) -> None:
+    """In a folder of an earlier version, whose own file of counts is not read."""
+    (run.folder / ".reached.json").write_text('{"step": 990, "resumes": 7, "repeated_steps": 70}')
+    assert run.last_step == 0 and run.resumes() == []
+    for step in (1, 10, 20):
+        run.log({"kind": "train", "step": step})
+    run.log({"kind": "validation", "step": 25})
+    assert run.last_step == 20 and run.resume_from(15) == 5
+    assert [(r["kind"], r["step"]) for r in run.records()] == [("train", 1), ("train", 10), ("resume", 15)]
+    run.log({"kind": "train", "step": 20})
+    assert run.resume_from(20) == 0 and run.resume_from(8) == 12  # an earlier checkpoint: what was counted stays
+    assert [record["step"] for record in run.resumes()] == [15, 20, 8] and run.last_step == 1
+    run.log({"kind": "resume", "step": 3, "repeated_steps": 2, "network": "pets"})
+    run.write_result("completed")
+    assert (run.result()["resumes"], run.result()["repeated_steps"]) == (3, 5 + 0 + 12 + 2)
+
+
+def test_to_extend_a_run_is_no_resume(run: Run) -> None:
+    run.log({"kind": "train", "step": 4})
+    run.extend()
+    assert run.resume_from(4) == 0 and run.resumes() == []
+
+
+def test_the_resumes_of_a_runs_parts_are_its_own(run: Run) -> None:
+    parts = [run.part(run.folder / name) for name in "ab"]
+    for part, steps in zip(parts, ((9, 3), (7,)), strict=True):
+        part.folder.mkdir()
+        for step in steps:
+            part.log({"kind": "train", "step": 10})
+            part.resume_from(step)
+    run.write_result("completed", parts=parts)
+    assert (run.result()["resumes"], run.result()["repeated_steps"]) == (2, 1 + 7 + 3)
+
+
 def test_result_has_its_keys_and_no_number_that_json_lacks(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run.warn("mind this")
     run.warn("mind this")

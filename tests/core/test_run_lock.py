@@ -35,6 +35,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileLock, "acquire", acquire)
 
 
+@pytest.mark.slow
 def test_another_process_is_named_and_its_end_frees_the_folder(tmp_path: Path) -> None:
     wait = f"{HOLD}; print('held', flush=True); input()"
     with subprocess.Popen(

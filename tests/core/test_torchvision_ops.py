@@ -18,11 +18,13 @@ def python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_alone_imports_neither() -> None:
     code = "import vision_mtl, sys; print('torch' in sys.modules, 'torchvision' in sys.modules)"
     assert python(code).split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_torchvision_and_timm_import() -> None:
     code = "import vision_mtl, torchvision, timm; print(torchvision.datasets.MNIST.__name__)"
     assert python(code).strip() == "MNIST"

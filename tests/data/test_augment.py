@@ -129,6 +129,7 @@ def test_grey_images_and_a_policy_for_colour() -> None:
         Augmenter("digits", written({"__class_fullname__": "ChannelDropout"}), (28, 28, 1))
 
 
+@pytest.mark.slow
 def test_the_import_is_late_quiet_and_asks_no_network() -> None:
     code = (
         "import sys, socket; socket.socket.connect = lambda *_: sys.exit('network'); "

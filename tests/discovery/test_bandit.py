@@ -98,7 +98,7 @@ def test_an_arm_without_an_image_keeps_its_share() -> None:
 
 def test_images_that_do_not_suit_count_for_nothing() -> None:
     whole = start(0.1, [1.0], np.ones((1, 4)), np.arange(4)).update(np.array([[0.9, 0.8, 0.7, 0.6]]))
-    chance, loss = (np.concatenate([a, np.full((1, 3), np.nan)], 1) for a in (whole.chance, whole.loss))
+    chance, loss = (np.concatenate([a, np.full((1, 3), np.nan)], 1) for a in (whole.chance_loss, whole.loss))
     partly = start(0.1, [1.0], chance, np.arange(7)).update(loss)
     assert np.array(partly.progress()) == pytest.approx(np.array(whole.progress()))
     assert partly.skill == pytest.approx(whole.skill)

@@ -91,6 +91,7 @@ def test_trivial_damages_do_not_dilute_the_correction() -> None:
     assert [verdict.kind for verdict in corrected(verdicts)] == ["learnable"] + ["trivial"] * 49
 
 
+@pytest.mark.slow
 def test_noise_is_found_learnable_no_more_often_than_promised() -> None:
     false = 0
     for _ in range(200):

@@ -12,6 +12,8 @@ from PIL import Image
 
 from vision_mtl.cli.command import main
 
+pytestmark = pytest.mark.slow  # whole discoveries of planted images
+
 HEIGHT, WIDTH, CELL = 16, 32, 8  # a grid of 2 x 4 cells
 COUNT = 800  # images of a class
 ORANGE = np.array([37, -7, -61])  # of luma 0 (Rec. 601): the grey image does not show it at all

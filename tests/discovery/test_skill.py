@@ -64,6 +64,7 @@ def mixture_of(names: list[str]) -> Mixture:
     return Mixture({name: PRETEXTS.get(name)() for name in names})
 
 
+@pytest.mark.slow
 def test_the_truth_has_skill_1_and_nothing_the_untrained_skill(pool: Pool, oracle) -> None:
     mixture = mixture_of(NAMES)
     perfect = score_pretexts(oracle(mixture, 1.0), pool, mixture)
@@ -75,6 +76,7 @@ def test_the_truth_has_skill_1_and_nothing_the_untrained_skill(pool: Pool, oracl
         assert nothing["skill"][name]["value"] == pytest.approx(0, abs=0.005)
 
 
+@pytest.mark.slow
 def test_sources_are_told_apart_and_grey_ones_have_no_colour_skill(pool: Pool, oracle) -> None:
     mixture = mixture_of(NAMES)
     found = score_pretexts(oracle(mixture, 1.0), pool, mixture)

@@ -16,6 +16,8 @@ from readme_commands import NOT_RUN, README, ROOT, SERVES, at_smoke_size, comman
 from vision_mtl.cli.command import main
 from vision_mtl.config.stage import STAGES
 
+pytestmark = pytest.mark.slow  # the documents' commands in processes of their own
+
 TEXT = README.read_text("utf-8")
 MADE_OF_A_FOLDER = ("pretrain", "probe", "predict", "export")  # a stranger's four commands
 

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "vision_mtl"
 WITH_EXAMPLES = [file for file in sorted(PACKAGE.rglob("*.py")) if ">>> " in file.read_text("utf-8")]
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mkdocstrings", reason="pip install -r requirements-docs.txt")
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")

@@ -61,6 +61,7 @@ def test_verdicts_are_holms_on_the_intervals(number: int, effects: list[float]) 
             assert one.verdict == ("helps" if one.difference.value > 0 else "hurts")
 
 
+@pytest.mark.slow
 def test_arms_alike_are_seldom_called() -> None:
     random, rounds = np.random.default_rng(1), 300
     called = [any(one.verdict != "undecided" for one in judge(comparisons(random, [0.0] * 4))) for _ in range(rounds)]

@@ -20,7 +20,8 @@ from vision_mtl.evaluation.predictions import (
 )
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import Request, SharedModel
+from vision_mtl.models.request import Request
+from vision_mtl.models.shared import SharedModel
 
 COUNT, SIDE = 20, 32
 

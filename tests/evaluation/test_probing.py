@@ -42,6 +42,7 @@ def answers_of(x: torch.Tensor, task: ProbeTask) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_answers_come_without_test_labels(kind: str) -> None:
     x, task = task_of(kind)

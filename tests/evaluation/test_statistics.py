@@ -55,6 +55,7 @@ def test_the_interval_of_chance_is_that_of_shuffles() -> None:
     assert np.quantile(shuffled, [0.025, 0.975]) == pytest.approx([score.low, score.high], abs=0.0101)
 
 
+@pytest.mark.slow
 def test_a_probe_of_shuffled_labels_scores_chance() -> None:
     random = np.random.default_rng(0)
     x, y = random.normal(size=(440, 12)), random.integers(4, size=440)

@@ -205,6 +205,7 @@ def test_a_chain_that_was_trained_repairs_at_once(explorable: Path, open_page: O
     assert found["tasks"] == []
 
 
+@pytest.mark.slow
 def test_a_run_without_its_images_still_answers_and_may_borrow_a_repairer(
     many_headed: Callable[..., Path], open_page: OpenPage, tmp_path: Path, explorable: Path
 ) -> None:
@@ -238,6 +239,7 @@ def test_unlisted_images_of_the_run_are_not_shown(page: Server, start: dict[str,
 # the command
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_interrupted_and_writes_nothing(explorable: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in explorable.rglob("*")}
     command = [sys.executable, "train.py", "--stage", "explore", "--run_dir", str(explorable), "--device", "cpu"]

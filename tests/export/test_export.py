@@ -80,6 +80,7 @@ def exported(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_file_is_compared_to_the_model(exported, result, kind: str) -> None:
     _, folder = exported[kind]
@@ -92,6 +93,7 @@ def test_every_file_is_compared_to_the_model(exported, result, kind: str) -> Non
     assert [p.parent.name for p in folder.rglob("model.safetensors")] == ["backbone"]
 
 
+@pytest.mark.slow
 def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Path) -> None:
     """As published and with keywords of their own: a CNN, a ViT and a Swin."""
     runs = dict(exported)
@@ -119,6 +121,7 @@ def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Pat
         assert own["pooled"].std() > 1e-3 and about[folder] == {"classes": 0, "size": [3, 64, 64]}
 
 
+@pytest.mark.slow
 def test_the_cards_snippets_give_what_predict_gives(exported, tmp_path: Path) -> None:
     """For every architecture and kind of head, on a photo that needs no resizing."""
     pixels, code = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "import os\n"
@@ -147,6 +150,7 @@ def test_the_cards_snippets_give_what_predict_gives(exported, tmp_path: Path) ->
         assert shape[0] == 1 and about["image_size"] == [64, 64] and len(about["mean"]) == 3
 
 
+@pytest.mark.slow
 def test_nothing_of_the_machine_is_exported(exported) -> None:
     start, folder = exported["cnn"]
     for file in (*folder.glob("model.*"), *(folder / "backbone").iterdir(), folder / "MODEL_CARD.md"):
@@ -155,6 +159,7 @@ def test_nothing_of_the_machine_is_exported(exported) -> None:
             assert str(path).encode() not in content, (file, path)
 
 
+@pytest.mark.slow
 def test_onnx_says_what_goes_in_and_comes_out(exported) -> None:
     model = onnx.load(exported["vit"][1] / "model.onnx")
     (images,) = model.graph.input
@@ -170,6 +175,7 @@ def small(many_headed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return many_headed(tmp_path_factory.mktemp("small"), size="32", tasks=("shape", "age"), chans=1)
 
 
+@pytest.mark.slow
 def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsys, result) -> None:
     start = many_headed(tmp_path / "run", size="32,48", tasks=(), fit="pad")
     assert export(start, tmp_path / "e", "--export.torch_export", "false") == 0
@@ -186,6 +192,7 @@ def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsy
     assert "without task heads" in card and "model.pt2" not in card and "ImageOps.pad(image, (48, 32))" in card
 
 
+@pytest.mark.slow
 def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> None:
     model, path = InferenceModel(restore_model(str(small))[0]).eval(), tmp_path / "model.onnx"
     program = export_graph.trace(model, (1, 32, 32))
@@ -200,6 +207,7 @@ def test_task_names_may_be_names_of_operations(small: Path, tmp_path: Path) -> N
     assert list(export_graph.read_onnx(path)(torch.rand(2, 1, 32, 32))) == names
 
 
+@pytest.mark.slow
 def test_weights_beyond_the_formats_limit_lie_beside_it(small: Path, tmp_path: Path, monkeypatch, result) -> None:
     monkeypatch.setattr(export_graph, "LARGEST_ONNX", 0)
     assert export(small, tmp_path / "e", "--export.torch_export", "false") == 0
@@ -207,6 +215,7 @@ def test_weights_beyond_the_formats_limit_lie_beside_it(small: Path, tmp_path: P
     assert (tmp_path / "e" / "model.onnx").stat().st_size < (tmp_path / "e" / "model.onnx.data").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_otherwise_is_an_error(small: Path, tmp_path: Path, monkeypatch, capsys, result) -> None:
     from vision_mtl.stages import export as stage
 
@@ -221,6 +230,7 @@ def test_a_file_that_answers_otherwise_is_an_error(small: Path, tmp_path: Path, 
     assert result(tmp_path / "e")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_what_onnx_cannot_say_is_an_error_with_its_cause(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("step 2/3 failed") from ValueError("no such view\nmore")
@@ -230,6 +240,7 @@ def test_what_onnx_cannot_say_is_an_error_with_its_cause(small: Path, tmp_path: 
     assert "as ONNX: no such view. Leave it out with --export.onnx false." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_runs_card_has_its_scores_and_counts(train, tmp_path: Path, result) -> None:
     words = ("--stage", "finetune", "--optim.steps", "2", "--finetune.num_evaluations", "1")
     assert train(tmp_path / "run", *words) == 0

@@ -56,6 +56,7 @@ def test_an_unknown_keyword_is_named() -> None:
         Backbone("resnet18", kwargs={"output_strid": 8}, image_size=(64, 64))
 
 
+@pytest.mark.slow
 def test_a_refused_size_names_one_that_works() -> None:
     # inception_v4's valid convolutions leave nothing of 64 pixels
     with pytest.raises(UserError, match=r"inception_v4.*image_size 64,64.*Nearest size that works: --image_size \d+"):

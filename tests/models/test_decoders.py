@@ -29,7 +29,9 @@ def test_readouts_cover_the_image_and_pass_gradient_to_the_last_map(name: str) -
     assert maps[-1].grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", [name for name in DECODERS.names() if DECODERS.get(name).reads_last_only])
+@pytest.mark.parametrize(
+    "name", [name for name in DECODERS.names() if DECODERS.get(name)().build(SPEC).reads_last_only]
+)
 def test_a_decoder_of_the_last_map_needs_no_other(name: str) -> None:
     decoder, maps = DECODERS.get(name)().build(SPEC).eval(), random_maps()
     for alone, among in zip(decoder(maps[-1:]), decoder(maps), strict=True):
@@ -54,7 +56,7 @@ def test_images_of_a_batch_do_not_mix(name: str) -> None:
 
 def test_dropping_leaves_the_last_map_alone_and_follows_chance() -> None:
     decoder, maps = Stages(shallow="drop", drop_ratio=0.5).build(SPEC), random_maps(2)
-    found = decoder(maps, chance=torch.tensor([0.49, 0.5]))[0]
+    found = decoder(maps, drop_draw=torch.tensor([0.49, 0.5]))[0]
     found.square().sum().backward()
     for m in maps[:-1]:
         assert not m.grad[0].any() and m.grad[1].any()

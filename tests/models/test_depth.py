@@ -23,6 +23,7 @@ LAST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAST)
 def test_the_last_stage_is_the_deepest(name: str) -> None:
     model = timm.create_model(name, num_classes=0)

@@ -7,7 +7,8 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import HeadSpec, Request, SharedModel
+from vision_mtl.models.request import Request
+from vision_mtl.models.shared import HeadSpec, SharedModel
 
 ANSWERS = {
     "mask": HeadSpec("pixels", 3, learned_fill=True),
@@ -52,7 +53,7 @@ def test_parts_of_a_mixed_batch_equal_separate_passes() -> None:
             mixed = model(images, parts)
             for part in parts:
                 size = part.rows.stop - part.rows.start
-                alone = model(images[part.rows], [Request(part.name, slice(0, size), part.hidden)])
+                alone = model(images[part.rows], [Request(part.name, slice(0, size), part.mask)])
                 torch.testing.assert_close(mixed[part.name][0], alone[part.name][0], atol=1e-5, rtol=1e-4)
 
 
@@ -93,7 +94,7 @@ def test_tasks_and_pretexts_of_a_mixed_batch_equal_separate_passes(backbone: str
         assert {key: tuple(mixed[key][0].shape) for key in sizes} == sizes
         for request in requests:
             rows = images[request.rows]
-            own = Request(request.name, slice(0, len(rows)), request.hidden, request.is_task)
+            own = Request(request.name, slice(0, len(rows)), request.mask, request.is_task)
             alone = model(rows, [own])[own.key][0]
             torch.testing.assert_close(mixed[request.key][0], alone, atol=1e-5, rtol=1e-4)
 

@@ -95,6 +95,7 @@ def test_known_numbers_of_tokens_change_nothing(vit: Backbone, runs: list[tuple[
         torch.testing.assert_close(told, counted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_known_numbers_of_tokens_the_graph_is_whole(vit: Backbone) -> None:
     """Every count that is asked of the device breaks a compiled graph in two."""
     hidden, images = random_hidden([12, 12, 0, 0]), torch.rand(4, 3, 64, 64)

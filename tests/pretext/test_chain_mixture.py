@@ -81,15 +81,14 @@ def test_a_weight_of_0_leaves_a_pretext_out() -> None:
 
 def test_grey_images_get_a_pretext_that_suits_them(images: Tensor) -> None:
     grey = luma(images).expand_as(images).repeat(20, 1, 1, 1)
-    batch = Mixture(three()).prepare(grey, keys(120))
-    assert sorted(part.name for part in batch.parts) == ["downsample", "grid_mask"]
-    assert len(batch.damaged) == 120
+    damaged, parts = Mixture(three()).prepare(grey, keys(120))
+    assert sorted(part.name for part in parts) == ["downsample", "grid_mask"]
+    assert len(damaged) == 120
 
 
 def test_only_unsuitable_images_carry_no_loss(images: Tensor) -> None:
     grey = luma(images).expand_as(images)
-    batch = Mixture({"decolorise": Decolorise()}).prepare(grey, keys(6))
-    (part,) = batch.parts
+    _, (part,) = Mixture({"decolorise": Decolorise()}).prepare(grey, keys(6))
     assert not part.pretext.loss(torch.ones(6, 2, 48, 64), part.images, part.draw).any()
 
 
@@ -107,9 +106,9 @@ def test_an_image_gets_its_damage_in_any_batch(size: int, backwards: bool) -> No
     def damaged(order: Tensor, size: int) -> dict[int, tuple[str, Tensor]]:
         found = {}
         for rows in order.split(size):
-            batch = mixture.prepare(images[rows], Keys(5, 2, rows))
-            for part in batch.parts:
-                for row, seen in zip(rows[part.source_rows].tolist(), batch.damaged[part.rows], strict=True):
+            images_seen, parts = mixture.prepare(images[rows], Keys(5, 2, rows))
+            for part in parts:
+                for row, seen in zip(rows[part.source_rows].tolist(), images_seen[part.rows], strict=True):
                     found[row] = (part.name, seen)
         return found
 
@@ -124,20 +123,20 @@ def test_an_image_gets_its_damage_in_any_batch(size: int, backwards: bool) -> No
 
 def test_instances_stand_side_by_side(images: Tensor) -> None:
     mixture = Mixture({"grid_mask": GridMask(grid=3, instances_per_image="all")})
-    batch = mixture.prepare(images, keys(6))
-    (part,) = batch.parts
-    assert len(batch.damaged) == 54
+    damaged, parts = mixture.prepare(images, keys(6))
+    (part,) = parts
+    assert len(damaged) == 54
     assert torch.equal(part.source_rows, torch.arange(6).repeat_interleave(9))
     assert bool((part.mask.view(6, 9, 1, 48, 64).sum(1) == 1).all())  # together they cover each image once
 
 
 def test_rows_of_parts_tile_the_batch(images: Tensor) -> None:
     square = images[..., :48].repeat(8, 1, 1, 1)
-    batch = Mixture({**three(), "rotation": Rotation()}).prepare(square, keys(48))
-    edges = [(part.rows.start, part.rows.stop) for part in batch.parts]
-    assert edges[0][0] == 0 and edges[-1][1] == len(batch.damaged)
+    damaged, parts = Mixture({**three(), "rotation": Rotation()}).prepare(square, keys(48))
+    edges = [(part.rows.start, part.rows.stop) for part in parts]
+    assert edges[0][0] == 0 and edges[-1][1] == len(damaged)
     assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
-    for part in batch.parts:
+    for part in parts:
         assert torch.equal(part.images, square[part.source_rows])
 
 

@@ -41,35 +41,35 @@ def test_image_weights_are_the_preferred_share() -> None:
 def test_only_preferred_damages_are_drawn_and_replayed() -> None:
     mixture = Mixture(PRETEXT, preference(5, 14))  # the second cell of the 3 x 3 grid, and factor 2
     keys = Keys(0, 0, torch.arange(400) * 2 + 1)
-    batch = mixture.prepare(images(400), keys)
-    assert [part.name for part in batch.parts] == ["grid_mask", "downsample"]
-    cells = batch.parts[0].draw["cells"]
-    assert bool((batch.parts[0].draw["grid"] == 1).all()) and bool((cells.int().argmax(1) == 1).all())
-    assert bool((batch.parts[1].draw["factor"] == 2).all())
-    share = len(batch.parts[0].images) / 400
+    _, parts = mixture.prepare(images(400), keys)
+    assert [part.name for part in parts] == ["grid_mask", "downsample"]
+    cells = parts[0].draw["cells"]
+    assert bool((parts[0].draw["grid"] == 1).all()) and bool((cells.int().argmax(1) == 1).all())
+    assert bool((parts[1].draw["factor"] == 2).all())
+    share = len(parts[0].images) / 400
     assert share == pytest.approx((0.25 / 9) / (0.25 / 9 + 0.125), abs=0.06)
-    again = mixture.prepare(images(400).flip(0), Keys(0, 0, keys.index.flip(0)))
-    assert torch.equal(again.parts[0].source_rows.sort().values, (399 - batch.parts[0].source_rows).sort().values)
+    _, again = mixture.prepare(images(400).flip(0), Keys(0, 0, keys.index.flip(0)))
+    assert torch.equal(again[0].source_rows.sort().values, (399 - parts[0].source_rows).sort().values)
 
 
 def test_a_flat_preference_draws_as_the_mixture_does() -> None:
     mixture = Mixture(PRETEXT, preference(0))
     keys = Keys(0, 0, torch.arange(2000) % 500 * 2, torch.arange(2000))
-    names = {part.name: len(part.images) / 2000 for part in mixture.prepare(images(2000), keys).parts}
+    names = {part.name: len(part.images) / 2000 for part in mixture.prepare(images(2000), keys)[1]}
     assert names == pytest.approx({"grid_mask": 0.5, "decolorise": 0.25, "downsample": 0.25}, abs=0.03)
 
 
 def test_what_does_not_suit_an_image_is_passed_over_if_another_does() -> None:
     grey = images(300).mean(1, keepdim=True).expand(-1, 3, -1, -1)
     keys = Keys(0, 0, torch.arange(300) * 2 + 1)
-    both = Mixture(PRETEXT, preference(13, 15)).prepare(grey, keys)
-    assert [part.name for part in both.parts] == ["downsample"]
-    alone = Mixture(PRETEXT, preference(13)).prepare(grey, keys)
-    assert [part.name for part in alone.parts] == ["decolorise"]  # and it carries no loss
+    _, both = Mixture(PRETEXT, preference(13, 15)).prepare(grey, keys)
+    assert [part.name for part in both] == ["downsample"]
+    _, alone = Mixture(PRETEXT, preference(13)).prepare(grey, keys)
+    assert [part.name for part in alone] == ["decolorise"]  # and it carries no loss
 
 
 def test_a_question_draws_its_own_answer() -> None:
     mixture = Mixture({"rotation": PRETEXTS.get("rotation")()}, Preference(torch.ones(1, 4), torch.zeros(40).long()))
     keys = Keys(0, 0, torch.arange(40))
-    (part,) = mixture.prepare(images(40), keys).parts
+    _, (part,) = mixture.prepare(images(40), keys)
     assert torch.equal(part.draw["turn"], part.pretext.sample(keys.fold("rotation"), SHAPE)["turn"])

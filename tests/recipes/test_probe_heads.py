@@ -56,6 +56,7 @@ def test_every_kind_answers_like_its_probe(label_table: Path, root: Path, tmp_pa
         np.testing.assert_allclose(logits[0] * temperature, logits[1], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_probe_predicts_and_exports(image_folder: Path, root: Path, tmp_path: Path, result, monkeypatch) -> None:
     monkeypatch.chdir(image_folder.parent)
     words = ["--stage", "probe", "--run_dir", str(tmp_path / "probe"), "--data.root", str(root), "--image_size", "32"]

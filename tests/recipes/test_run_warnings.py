@@ -16,6 +16,7 @@ def warned(folder: Path, result, text: str) -> list[str]:
     return [warning for warning in result(folder)["warnings"] if text in warning]
 
 
+@pytest.mark.slow
 def test_test_images_that_pretraining_saw_are_counted(
     train, supervise, result, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -32,6 +33,7 @@ def test_test_images_that_pretraining_saw_are_counted(
     assert np.load(tmp_path / "tuned" / SEEN).shape == (80,)
 
 
+@pytest.mark.slow
 def test_test_images_that_stayed_away_are_not_warned_of(
     train, supervise, result, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -44,6 +46,7 @@ def test_test_images_that_stayed_away_are_not_warned_of(
     assert warned(tmp_path / "other", result, "not held out")
 
 
+@pytest.mark.slow
 def test_tasks_with_too_little_are_named(supervise, table_tasks, result, tmp_path: Path) -> None:
     words = [*table_tasks("letter", "size"), "--data.val_ratio", 0.05, "--optim.steps", 1, "--optim.batch_size", 2]
     assert supervise("finetune", tmp_path / "run", *words) == 0
@@ -66,6 +69,7 @@ def test_seen_once_each_is_enough() -> None:
     assert said == ["task c is starved: its labelled images were seen 0.99 times each, on average."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_collapse_is_said(
     train, supervise, table_tasks, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -82,11 +86,13 @@ def test_a_collapse_is_said(
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_warned_of_nothing_but_its_size(train, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run") == 0
     assert not [w for w in result(tmp_path / "run")["warnings"] if "collapsed" in w or "blown" in w or "skipped" in w]
 
 
+@pytest.mark.slow
 def test_skipped_steps_stand_in_the_result(train, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vision_mtl.training.repair import PretextObjective
 
@@ -94,7 +100,7 @@ def test_skipped_steps_stand_in_the_result(train, result, tmp_path: Path, monkey
 
     def measure(self, *given):
         loss = original(self, *given)
-        return loss if next(calls) != 1 else type(loss)({n: v * torch.nan for n, v in loss.losses.items()}, loss.parts)
+        return loss if next(calls) != 1 else type(loss)({n: v * torch.nan for n, v in loss.losses.items()}, loss.shown)
 
     monkeypatch.setattr(PretextObjective, "measure", measure)
     assert train(tmp_path / "run", "--optim.non_finite", "skip") == 0

@@ -17,6 +17,8 @@ from vision_mtl.inference.restore import restore_model
 from vision_mtl.recipes.result_text import result_text
 from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
+pytestmark = pytest.mark.slow  # several runs, one after another
+
 OLD = ("letter", "seen")
 
 

@@ -20,6 +20,8 @@ import pytest
 from vision_mtl.cli.command import main
 from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
+pytestmark = pytest.mark.slow  # runs in processes of their own
+
 ROOT = Path(__file__).parents[2]
 CLOCK = {"seconds", "images_per_second", "wall_seconds", "gpu_seconds"}
 PARTS = ("model", "average", "optimiser", "balancing")

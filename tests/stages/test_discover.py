@@ -17,6 +17,8 @@ from PIL import Image
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
 
+pytestmark = pytest.mark.slow  # whole discoveries
+
 SMALL = {
     "stage": "discover",
     "pretexts.grid_mask.grid": "2",
@@ -87,14 +89,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     from vision_mtl.training.loop import Trainer
 
     train(folder, *words())
-    original, calls = Trainer._step, iter(range(100))
+    original, calls = Trainer._take_step, iter(range(100))
 
     def interrupted(self):
         if next(calls) == 6:  # in the second fold
             os.kill(os.getpid(), signal.SIGINT)
         return original(self)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "_take_step", interrupted)
     assert train(tmp_path / "run", *words()) == 130
     monkeypatch.undo()
     assert train(tmp_path / "run", *words()) == 0
@@ -113,7 +115,7 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
     assert config["pretexts"]["grid_mask"]["grid"] == 2
     assert result(tmp_path / "run")["images_seen"] == 32
     again = resolve("pretrain", config, {})
-    assert again.own == config["pretrain"] and again.pretexts == config["pretexts"]
+    assert again.to_dict()["pretrain"] == config["pretrain"] and again.section("pretexts") == config["pretexts"]
     for control in ("hopeless", "random"):
         assert read_rule(folder / f"selection-{control}.parquet") == control
 
@@ -176,6 +178,6 @@ def test_weights_that_saw_the_images_are_refused(train, folder, tmp_path, capsys
 
 def test_the_default_damages_are_five_grids_colour_and_three_factors() -> None:
     config = resolve("discover", {}, {})
-    assert config.pretexts["grid_mask"]["grid"] == [2, 3, 4, 6, 8]
-    assert config.pretexts["downsample"]["factor"] == [2, 4, 8] and "decolorise" in config.pretexts
-    assert resolve("pretrain", {}, {}).pretexts["grid_mask"]["grid"] == 4
+    assert config.pretexts["grid_mask"].grid == [2, 3, 4, 6, 8]
+    assert config.pretexts["downsample"].factor == [2, 4, 8] and "decolorise" in config.pretexts
+    assert resolve("pretrain", {}, {}).pretexts["grid_mask"].grid == 4

@@ -16,6 +16,8 @@ from vision_mtl.recipes.run_warnings import images_seen
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.loop import Trainer
 
+pytestmark = pytest.mark.slow  # whole discoveries
+
 SMALL = {
     "stage": "discover",
     "pretexts.grid_mask.grid": "2",
@@ -87,7 +89,12 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
-    [(Trainer, "_step", 3), (Trainer, "_step", 6), (Syllabus, "_measure", 3), (Syllabus, "_draw_by_weights", 2)],
+    [
+        (Trainer, "_take_step", 3),
+        (Trainer, "_take_step", 6),
+        (Syllabus, "_measure", 3),
+        (Syllabus, "_draw_by_weights", 2),
+    ],
     ids=["between updates", "after an update", "while measuring", "while changing the weights"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bits(
@@ -114,10 +121,10 @@ def test_no_test_image_and_no_validation_image_is_trained_on(
 
     original, seen, pools = RepairFeed.at, set(), []
 
-    def watched(self, step, num_parts):
+    def watched(self, step, num_micro_batches):
         seen.update(self.batches.at(step)[0].tolist())
         pools.append(self.pool)
-        return original(self, step, num_parts)
+        return original(self, step, num_micro_batches)
 
     monkeypatch.setattr(RepairFeed, "at", watched)
     assert train(tmp_path / "run", *words()) == 0

@@ -68,6 +68,7 @@ def test_every_task_is_scored_on_its_test_images(finished: Path, result) -> None
         assert is_score(own[metric], data[task]["test"]) and own["step"] in (2, 4, 6)
 
 
+@pytest.mark.slow
 def test_a_tasks_best_epoch_is_the_shared_one_where_they_fall_together(
     supervise, table_tasks, tmp_path: Path, result
 ) -> None:
@@ -141,6 +142,7 @@ def test_conflicts_are_recorded(finished: Path) -> None:
     assert len(cosines) == 6 and all(-1 <= value <= 1 for value in cosines.values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:
@@ -171,6 +173,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     assert result(tmp_path / "whole")["metrics"] == result(tmp_path / "parts")["metrics"]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_weights(supervise, table_tasks, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
         words = [*table_tasks("letter"), "--seed", seed, "--optim.steps", 1]
@@ -180,6 +183,7 @@ def test_the_seed_decides_the_weights(supervise, table_tasks, tmp_path: Path) ->
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_without_validation_images_the_last_weights_are_kept_with_a_warning(
     supervise, table_tasks, tmp_path: Path, result
 ) -> None:
@@ -193,6 +197,7 @@ def test_without_validation_images_the_last_weights_are_kept_with_a_warning(
         assert same(read_tensors(best, "model"), weights(tmp_path / "run")) and read_state(best)["step"] == steps
 
 
+@pytest.mark.slow
 def test_a_fraction_of_the_labels_is_recorded(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter", "size"), "--finetune.label_fraction", 0.25, "--optim.steps", 2]
     assert supervise("finetune", tmp_path / "run", *words) == 0
@@ -254,6 +259,7 @@ def test_mixing_is_off_unless_asked_for(opened) -> None:
         assert all((labels.others is not None) == on for labels in batch.labels.values())
 
 
+@pytest.mark.slow
 def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
     train, supervise, tmp_path: Path, result, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +275,7 @@ def test_a_pretrained_run_hands_on_tasks_backbone_and_weights(
     assert "--backbone.name resnet18 contradicts --init_from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["early", "all"])
 def test_what_is_frozen_does_not_move(supervise, table_tasks, tmp_path: Path, freeze: str) -> None:
     words = [*table_tasks("letter"), "--finetune.freeze", freeze, "--optim.layer_decay", 0.8]
@@ -281,6 +288,7 @@ def test_what_is_frozen_does_not_move(supervise, table_tasks, tmp_path: Path, fr
     assert all(".layer4." in name or ".stages.3." in name for name in trunk) and bool(trunk) == (freeze == "early")
 
 
+@pytest.mark.slow
 def test_more_steps_train_the_single_networks_anew(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter"), "--finetune.single_task", "same_steps", "--optim.steps"]
     for steps in (1, 3):
@@ -289,6 +297,7 @@ def test_more_steps_train_the_single_networks_anew(supervise, table_tasks, tmp_p
         assert read_state(tmp_path / "run" / "single" / "letter.safetensors")["steps"] == steps
 
 
+@pytest.mark.slow
 def test_a_network_alone_needs_no_balancing(supervise, table_tasks, tmp_path: Path, result) -> None:
     words = [*table_tasks("letter", "shade"), "--balance.name", "Constant", "--balance.kwargs.weights", "[1,2]"]
     assert supervise("finetune", tmp_path / "run", *words, "--finetune.single_task", "same_steps") == 0
@@ -312,6 +321,7 @@ def test_as_many_labelled_images_alone_as_together(opened) -> None:
         assert steps_alone(trainer, name, "same_steps") == 40
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(supervise, table_tasks, tmp_path: Path, root: Path, result) -> None:
     """The same images, each task's mean over both, the same best, and single-task networks that are kept once."""
     options = ["--backbone.name", "test_vit", "--finetune.single_task", "same_steps", "--optim.accumulate", 2]

@@ -61,6 +61,7 @@ def test_the_checkpoint_holds_heads_of_both(finished: Path) -> None:
     assert {"heads.grid_mask", "task_heads.task_seen"} <= heads
 
 
+@pytest.mark.slow
 def test_unlabelled_images_are_repaired(
     supervise, table_tasks, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,10 +70,10 @@ def test_unlabelled_images_are_repaired(
     seen, pools = [], []
     original = RepairFeed.at
 
-    def at(self: RepairFeed, step: int, num_parts: int) -> list:
+    def at(self: RepairFeed, step: int, num_micro_batches: int) -> list:
         pools.append(self.pool)
         seen.append(self.batches.at(step)[0])
-        return original(self, step, num_parts)
+        return original(self, step, num_micro_batches)
 
     monkeypatch.setattr(RepairFeed, "at", at)
     words = [*table_tasks("letter"), "--data.unlabelled", f"images/{image_folder}", "--joint.label_fraction", 0.1]
@@ -115,6 +116,7 @@ def test_schedules_by_hand() -> None:
         weight_schedule(-1.0, "constant")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(
     supervise, table_tasks, interrupt_at, tmp_path: Path, result
 ) -> None:

@@ -20,6 +20,8 @@ from PIL import Image
 from vision_mtl.cli.command import main
 from vision_mtl.recipes.result_text import result_text
 
+pytestmark = pytest.mark.slow  # a run of every stage
+
 HTML = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 FORMULA = '=HYPERLINK("http://evil.example","win")'
 MARKUP = "[/red] [bold]x [a](javascript:alert(3)) `"

@@ -28,6 +28,7 @@ def test_pictures_of_the_runs_own_images(trained: Path, tmp_path: Path, result) 
         assert again["skill"][name]["value"] == pytest.approx(score["value"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_pictures_of_other_images_and_splits(trained: Path, tmp_path: Path, result, root: Path) -> None:
     words = ["--data.unlabelled", "bundled/faces", "--data.root", str(root), "--reconstruct.split", "train"]
     assert reconstruct(trained, tmp_path / "r", *words) == 0

@@ -18,6 +18,8 @@ from joblib.externals.loky import get_reusable_executor
 
 from vision_mtl.cli.command import main
 
+pytestmark = pytest.mark.slow  # a study of planted images
+
 SIDE = 32
 COLOURS = {"circle": (220, 60, 60), "square": (60, 200, 60), "cross": (70, 90, 230), "ring": (220, 200, 40)}
 

@@ -16,7 +16,7 @@ from vision_mtl.data.decode import decode_file
 from vision_mtl.data.resize import resize
 from vision_mtl.inference.image_files import Frame, ImageFile, decoded_batches, find_inputs
 from vision_mtl.inference.restore import restore_model
-from vision_mtl.models.shared import Request
+from vision_mtl.models.request import Request
 
 
 @pytest.fixture(scope="module")

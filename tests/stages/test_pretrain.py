@@ -40,6 +40,7 @@ def test_a_run_leaves_everything_it_promises(train, result, tmp_path: Path, caps
     assert "skill on held-out images" in text and str(folder) in text
 
 
+@pytest.mark.slow
 def test_the_same_command_again_shows_the_result(train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run") == 0
     before = (tmp_path / "run" / "result.json").read_bytes()
@@ -49,6 +50,7 @@ def test_the_same_command_again_shows_the_result(train, tmp_path: Path, capsys: 
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_any_other_difference_is_refused_with_the_diff(
     train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +60,7 @@ def test_any_other_difference_is_refused_with_the_diff(
     assert "seed: 0 there, 1 here" in text and "optim.clip_norm: 1.0 there, 2.0 here" in text
 
 
+@pytest.mark.slow
 def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(train, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run", "--optim.steps", "2") == 0
     assert train(tmp_path / "run", "--optim.steps", "4") == 0
@@ -66,6 +69,7 @@ def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(tra
     assert train(tmp_path / "run", "--optim.steps", "3") == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, interrupt_at, result) -> None:
     assert train(tmp_path / "whole") == 0
     interrupt_at(2)
@@ -79,6 +83,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(train, tmp_path: Path, inter
     assert steps == [1, 2, 3, 4, 4] and len(checkpoints(tmp_path / "run" / "checkpoints")) == 2
 
 
+@pytest.mark.slow
 def test_a_new_run_takes_over_weights_backbone_and_size(
     train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +106,7 @@ def test_a_new_run_takes_over_weights_backbone_and_size(
         assert f"--{option} {value} contradicts --init_from" in text
 
 
+@pytest.mark.slow
 def test_a_checkpoint_describes_what_it_is(train, tmp_path: Path) -> None:
     assert train(tmp_path / "run") == 0
     state = read_state(checkpoints(tmp_path / "run" / "checkpoints")[-1])
@@ -109,12 +115,14 @@ def test_a_checkpoint_describes_what_it_is(train, tmp_path: Path) -> None:
     assert len(state["mean"]) == len(state["std"]) == 3
 
 
+@pytest.mark.slow
 def test_unlabelled_images_alone_need_no_task(train, result, tmp_path: Path) -> None:
     assert train(tmp_path / "run", task=False) == 0
     found = result(tmp_path / "run")
     assert found["metrics"]["online"] == {} and found["data"]["tasks"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--backbone.in_chans", "1"], ["--image_size", "32,48"], ["--decoder.name", "transformer"]]
 )
@@ -124,6 +132,7 @@ def test_grey_images_other_shapes_and_decoders(train, result, tmp_path: Path, wo
     assert result(tmp_path / "run")["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_every_pretext_at_once_and_fills_that_are_learned(train, result, tmp_path: Path) -> None:
     words = [w for name in ("blur", "rotation", "neighbour", "chain") for w in (f"--pretexts.{name}.weight", "1")]
     assert train(tmp_path / "run", *words, "--pretexts.grid_mask.fill", "learned", "--optim.batch_size", "24") == 0
@@ -151,6 +160,7 @@ def test_a_folder_of_something_else_is_left_alone(train, tmp_path: Path, capsys:
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(image_folder: Path, root: Path, tmp_path: Path, result, train) -> None:
     """The same images, the same damage, the same first loss, on one process and on two."""
     assert train(tmp_path / "one", "--backbone.name", "vit_tiny_patch16_224", "--runtime.precision", "fp32") == 0

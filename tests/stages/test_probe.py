@@ -79,11 +79,13 @@ def test_the_report_is_a_table(probed: Path) -> None:
     assert len([line for line in lines if line.strip().startswith("shape")]) == 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result(probed: Path, trained: Path, tmp_path: Path) -> None:
     assert probe(tmp_path / "p", "--init_from", str(trained), "--probe.fractions", "0.1", "0.5") == 0
     assert found(tmp_path / "p")["metrics"] == found(probed)["metrics"]
 
 
+@pytest.mark.slow
 def test_test_labels_change_no_choice(
     probed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,13 +116,14 @@ def test_the_runs_backbone_is_loaded_whole(trained: Path) -> None:
 
 def test_tasks_are_inherited_unless_others_are_given(trained: Path) -> None:
     own = resolve("probe", {}, {"init_from": [str(trained)]})
-    assert list(own.tasks) == ["shape"] and own.backbone["name"] == "test_resnet" and own.image_size == (32, 32)
+    assert list(own.tasks) == ["shape"] and own.backbone.name == "test_resnet" and own.image_size == (32, 32)
     assert own.pretexts == own.decoder == {}
     other = resolve("probe", {}, {"init_from": [str(trained)], "tasks.faces.source": ["bundled/faces"]})
-    assert list(other.tasks) == ["faces"] and other.data["unlabelled"] == []
-    assert resolve("probe", {}, {"probe.fractions": ["0.2"]}).own["fractions"] == [0.2]
+    assert list(other.tasks) == ["faces"] and other.data.unlabelled == []
+    assert resolve("probe", {}, {"probe.fractions": ["0.2"]}).options.fractions == [0.2]
 
 
+@pytest.mark.slow
 def test_random_weights_are_probed_with_a_warning(image_folder: Path, root: Path, tmp_path: Path) -> None:
     words = ["--tasks.shape.source", f"folder/{image_folder}", "--data.root", str(root), "--image_size", "32"]
     words += ["--backbone.name", "vit_tiny_patch16_224", "--probe.embedding_images", "0", "--probe.fractions", "0.001"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # runs in processes without memory or disk
+
 ROOT = Path(__file__).parents[2]
 LIMITED = """
 import json, os, resource, sys

@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
-from vision_mtl.training.loop import PendingStep, Trainer
+from vision_mtl.training.step_guard import PendingStep, StepGuard
+
+pytestmark = pytest.mark.slow  # interrupted and resumed runs
 
 ROOT = Path(__file__).parents[2]
 CLOCK = ("seconds", "images_per_second")
 
 
 def lines(folder: Path) -> list[dict]:
-    """`metrics.jsonl` without its clock."""
+    """`metrics.jsonl` without its clock, and without the lines that say where the run was resumed."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = [record for record in records if record["kind"] != "resume"]
     return [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
 
 
@@ -39,15 +42,15 @@ def same(one: Path, other: Path) -> bool:
 @pytest.fixture
 def fail_at(monkeypatch: pytest.MonkeyPatch):
     """Have the process fail in the middle of a step, as by a fault of the machine; None: no longer."""
-    original = Trainer._records
+    original = StepGuard._read
 
     def arm(step: int | None) -> None:
-        def failing(self: Trainer, taken: list[PendingStep]) -> object:
-            if taken[0].step == step:
+        def failing(self: StepGuard, pending: list[PendingStep]) -> object:
+            if pending[0].step == step:
                 raise SystemExit(9)
-            return original(self, taken)
+            return original(self, pending)
 
-        monkeypatch.setattr(Trainer, "_records", failing)
+        monkeypatch.setattr(StepGuard, "_read", failing)
 
     return arm
 
@@ -85,7 +88,7 @@ def test_a_network_alone_goes_on_where_it_was_stopped_or_killed(
     supervise, table_tasks, interrupt_at, fail_at, tmp_path: Path, result
 ) -> None:
     words = [*table_tasks("letter"), "--finetune.single_task", "same_images", "--optim.steps", 6]
-    words += ["--track.checkpoint_every_seconds", 0]
+    words += ["--track.checkpoint_every_seconds", 0, "--track.log_every_steps", 1]  # logged steps are counted
     assert supervise("finetune", tmp_path / "whole", *words) == 0
     assert supervise("finetune", tmp_path / "parts", *words, "--optim.steps", 5) == 0  # its network is for 5 steps
     interrupt_at(6)  # of the shared network
@@ -111,10 +114,12 @@ def test_a_network_alone_goes_on_where_it_was_stopped_or_killed(
 def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
     train, fail_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    logged = ["--track.log_every_steps", "1"]  # only logged steps are counted
+
     def fails(step: int, *words: str) -> str:
         fail_at(step)
         with pytest.raises(SystemExit):
-            train(tmp_path / "run", *words)
+            train(tmp_path / "run", *logged, *words)
         return capsys.readouterr().err
 
     every_step, never = ["--track.checkpoint_every_seconds", "0"], ["--track.checkpoint_every_seconds", "1e9"]
@@ -125,7 +130,7 @@ def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
     )
     fails(3, *every_step)
     fail_at(None)
-    assert train(tmp_path / "run", *every_step) == 0
+    assert train(tmp_path / "run", *logged, *every_step) == 0
     path = tmp_path / "run" / "checkpoints" / "step-00000003.safetensors"
     assert f"resumed this run from {path}, step 3 (0 steps are repeated)" in capsys.readouterr().err
     found = result(tmp_path / "run")
@@ -135,7 +140,7 @@ def test_steps_taken_twice_are_counted_and_going_on_is_told_from_beginning(
 def test_a_damaged_checkpoint_is_named_and_the_one_before_gives_the_same_end(
     train, interrupt_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--optim.ema_decay", "0.5", "--track.checkpoint_every_seconds", "0"]
+    words = ["--optim.ema_decay", "0.5", "--track.checkpoint_every_seconds", "0", "--track.log_every_steps", "1"]
     assert train(tmp_path / "whole", *words) == 0
     interrupt_at(3)
     assert train(tmp_path / "run", *words) == 130

@@ -18,6 +18,8 @@ import torch
 from vision_mtl.cli.command import main
 from vision_mtl.training.checkpoint import check, checkpoints, read_state, read_tensors
 
+pytestmark = pytest.mark.slow  # several processes
+
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 CLOCK = ("seconds", "images_per_second")
@@ -28,7 +30,7 @@ import json, os, signal, sys
 from vision_mtl.cli.command import main
 from vision_mtl.training.loop import Trainer
 
-step, backward = Trainer._step, Trainer._backward
+step, backward = Trainer._take_step, Trainer._backward
 
 def held(tensors):
     return sum(t.to_local().numel() if hasattr(t, "to_local") else t.numel() for t in tensors)
@@ -52,7 +54,7 @@ def broken(self, loss, share):
 
 for words, happens in json.loads(sys.argv[1]):
     number = getattr(signal, happens, None)
-    Trainer._step = step if number is None else signalled
+    Trainer._take_step = step if number is None else signalled
     Trainer._backward = broken if happens == "nan" else backward
     code = main(words)
     if code not in (0, 130):

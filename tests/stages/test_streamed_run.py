@@ -12,6 +12,8 @@ import pytest
 
 from vision_mtl.cli.command import main
 
+pytestmark = pytest.mark.slow  # interrupted and resumed runs
+
 
 @pytest.fixture
 def run(jpegs: Path, tmp_path: Path) -> Callable[..., int]:
@@ -27,8 +29,9 @@ def run(jpegs: Path, tmp_path: Path) -> Callable[..., int]:
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
-    """`metrics.jsonl` without what a clock said."""
+    """`metrics.jsonl` without what a clock said, and without the lines that say where the run was resumed."""
     found = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    found = [line for line in found if line["kind"] != "resume"]
     return [{key: value for key, value in line.items() if "second" not in key} for line in found]
 
 
@@ -63,7 +66,7 @@ def broken_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     whole again."""
     from vision_mtl.training.loop import Trainer
 
-    original, files, contents = Trainer._step, [], []
+    original, files, contents = Trainer._take_step, [], []
 
     def step(self: Trainer) -> object:
         if not files:
@@ -74,7 +77,7 @@ def broken_file(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
             files[0].write_bytes(contents[0][:300])
         return original(self)
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_take_step", step)
     yield files
     files[0].write_bytes(contents[0])
 

@@ -20,6 +20,8 @@ from vision_mtl.cli.command import main
 from vision_mtl.discovery.selection import Selection
 from vision_mtl.discovery.selection import controls as selection_controls
 
+pytestmark = pytest.mark.slow  # studies, one of them killed
+
 ROOT = Path(__file__).parents[2]
 TINY = {"optim": {"steps": 3, "batch_size": 12}}
 OPTIONS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy.stats import binom
 from sklearn.datasets import load_digits
 
@@ -27,6 +28,7 @@ def right(seed: int) -> np.ndarray:
     return (np.unique(LABELS[taught])[distance.argmin(1)] == LABELS[HELD_OUT]).astype(float)
 
 
+@pytest.mark.slow
 def test_the_same_recipe_at_other_seeds_is_undecided(written, tmp_path: Path) -> None:
     """1,000 studies of an arm and its control: no more are called than a rate of 5 % explains."""
     arms = {"arm": ["finetune"], "control": {"stages": ["finetune"], "seed_offset": 100_000}}

@@ -105,6 +105,7 @@ def test_each_verdict_stands_in_both_pages_with_its_numbers(tmp_path: Path) -> N
         assert said in page.text and said in text
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path, picture: Path) -> None:
     record = study({"a": 0.0, "b": 0.1}) | {"pictures": [{"title": "t", "caption": "", "path": str(picture)}]}
     for name in ("one", "two"):
@@ -118,6 +119,7 @@ def test_the_same_record_gives_the_same_bytes(tmp_path: Path, picture: Path) -> 
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     record = study({WICKED: 0.0, "b": 0.1}, tasks={WICKED: task()}) | {
         **{"name": WICKED, "question": f"# {WICKED}", "warnings": [WICKED, "- [x] </td>"]},
@@ -205,6 +207,7 @@ def test_every_list_may_be_empty(tmp_path: Path) -> None:
     assert "img" not in page.tags and rows(tmp_path / "tables" / "comparisons.csv") == []
 
 
+@pytest.mark.slow
 def test_pictures_are_reduced_and_a_missing_one_is_named(tmp_path: Path, picture: Path) -> None:
     Image.new("RGBA", (50, 40), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")

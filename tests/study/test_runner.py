@@ -94,6 +94,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
     assert times(tmp_path) == [1] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["dask", "ray"])
 def test_a_local_cluster_of_two_workers(tmp_path: Path, backend: str) -> None:
     pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])

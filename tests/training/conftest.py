@@ -26,7 +26,7 @@ from vision_mtl.training.balancing.contract import LossTerm
 from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim, Runtime
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
+from vision_mtl.training.repair import PretextObjective, RepairFeed, head_specs, measure_chance_losses
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_head_specs, task_losses
 
 NAMES = ("grid_mask", "decolorise", "downsample", "rotation")
@@ -56,7 +56,7 @@ def make_trainer(pool: Pool) -> MakeTrainer:
         model = SharedModel(net, decoder, head_specs(pretexts, 3))
         indices = pool.indices("train")[:images]
         mixture = Mixture(pretexts)
-        objective = PretextObjective(mixture, chance_losses(mixture, pool.gather(indices), Keys(0, 0, indices)))
+        objective = PretextObjective(mixture, measure_chance_losses(mixture, pool.gather(indices), Keys(0, 0, indices)))
         batches = Batches(indices, optim.batch_size, seed=0)
         accelerator = runtime.accelerator("cpu")
         feed = RepairFeed(pool, batches, 0, accelerator.device)

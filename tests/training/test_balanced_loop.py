@@ -13,10 +13,10 @@ from vision_mtl.core.run import Run
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.recipes.fit import fit, resume
 from vision_mtl.training.balancing.options import balance_names
-from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.optimiser import parameter_groups
 from vision_mtl.training.options import Track
-from vision_mtl.training.process_sync import StepRecord
+from vision_mtl.training.step_record import Progress, StepRecord
 
 NEEDED = {  # arguments that a torchjd aggregator has no default for
     "CAGrad": {"c": 0.4},
@@ -179,6 +179,7 @@ def test_tokens_and_vectors_do_not_decay_with_layers_either(make_task_trainer) -
     assert decays[1]["backbone.model.cls_token"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["early", "all"])
 def test_what_is_frozen_stays_in_eval_mode_and_does_not_move(make_task_trainer, which: str) -> None:
     trainer = make_task_trainer("test_resnet", THREE, steps=3)

@@ -9,6 +9,8 @@ from torch._dynamo.utils import counters
 from vision_mtl.models import compiling
 from vision_mtl.models.compiling import compile_parts
 
+pytestmark = pytest.mark.slow  # torch.compile
+
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch):
@@ -30,10 +32,9 @@ def test_a_mixture_compiles_at_its_start_and_learns_the_same(make_trainer, graph
         trainer.model.train()
         found = []
         for _ in range(7):
-            taken = trainer._take()
-            trainer._update()
-            found.append(float(taken.total))
-            shares.add(tuple(int(count) for _, count in taken.shown[0].parts.values()))
+            record = trainer.step()
+            found.append(record.loss)
+            shares.add(tuple(int(count) for _, count in record.sums.values()))
             compiled.append(graphs())
         losses.append(found)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -11,10 +11,12 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.memory import is_out_of_memory
 from vision_mtl.core.run import Run
 from vision_mtl.recipes.fit import fit, resume
-from vision_mtl.training.diagnosis import LossWatch, broken_images, what_fits
-from vision_mtl.training.loop import NonFiniteLoss, Trainer
+from vision_mtl.training.diagnosis import what_fits
+from vision_mtl.training.loop import Trainer
+from vision_mtl.training.loss_watch import LossWatch
 from vision_mtl.training.objective import StepLoss
 from vision_mtl.training.options import Track
+from vision_mtl.training.step_guard import NonFiniteLoss
 from vision_mtl.training.supervised import TaskObjective
 
 SIZE_OF_33 = 99.0
@@ -39,7 +41,7 @@ def break_steps(trainer: Trainer, steps: set[int]) -> None:
         loss = original(predictions, prepared, progress)
         if trainer.progress.step in steps and trainer.model.training:
             trainer.model.get_buffer("backbone.model.bn1.running_mean").data.fill_(torch.nan)
-            loss = StepLoss({n: v * torch.nan for n, v in loss.losses.items()}, loss.parts, loss.rows)
+            loss = StepLoss({n: v * torch.nan for n, v in loss.losses.items()}, loss.shown, loss.rows)
         return loss
 
     trainer.objective.measure = measure
@@ -48,6 +50,20 @@ def break_steps(trainer: Trainer, steps: set[int]) -> None:
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
     modules = {"model": trainer.model, "average": trainer.average, "balancing": trainer.balancing}
     return {f"{n}.{k}": v.clone() for n, m in modules.items() if m is not None for k, v in m.state_dict().items()}
+
+
+def advice(trainer: Trainer) -> str:
+    """What is said after the first step ran out of memory."""
+    return what_fits(
+        trainer.model,
+        trainer.objective,
+        trainer.feed,
+        0,
+        optim=trainer.optim,
+        optimiser=trainer.optimiser,
+        layout=trainer.layout,
+        autocast=trainer.accelerator.autocast,
+    )
 
 
 def test_the_image_that_breaks_a_step_is_named(make_task_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,10 +77,10 @@ def test_the_image_that_breaks_a_step_is_named(make_task_trainer, monkeypatch: p
 
 def test_broken_weights_are_told_from_broken_images(make_task_trainer) -> None:
     trainer = make_task_trainer(tasks=("letter",))
-    assert broken_images(trainer, 0) == "no image alone breaks it: it is the step as a whole"
+    assert trainer._explain(0) == "no image alone breaks it: it is the step as a whole"
     with torch.no_grad():
         next(trainer.model.parameters()).fill_(torch.nan)
-    assert broken_images(trainer, 0) == "all 12 images of the step do: the weights are broken, not the images"
+    assert trainer._explain(0) == "all 12 images of the step do: the weights are broken, not the images"
     trainer.feed.close()
 
 
@@ -145,7 +161,7 @@ def test_the_parts_that_fit_are_found_by_trying(
         return original(self, images, *others)
 
     monkeypatch.setattr(type(trainer.model), "forward", forward)
-    said = what_fits(trainer, 0)
+    said = advice(trainer)
     if parts == 12:
         assert "not even one image at a time fits" in said or "--optim.accumulate 8" in said
     else:
@@ -166,7 +182,7 @@ def test_what_fits_is_what_every_part_of_the_step_does(make_task_trainer, monkey
         return original(self, images, *others)
 
     monkeypatch.setattr(type(trainer.model), "forward", forward)
-    assert "--optim.accumulate 4" in what_fits(trainer, 0)
+    assert "--optim.accumulate 4" in advice(trainer)
     trainer.feed.close()
 
 

@@ -35,6 +35,7 @@ def numbers(found: Any) -> list[float]:
     return [] if found is None else [float(found)]
 
 
+@pytest.mark.slow
 def test_its_figures_are_sound(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

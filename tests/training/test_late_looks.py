@@ -10,15 +10,16 @@ import torch
 
 from tests.training.test_diagnosis import break_steps
 from vision_mtl.core.errors import UserError
-from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import StepLoss
-from vision_mtl.training.process_sync import StepRecord
+from vision_mtl.training.step_guard import NonFiniteLoss
+from vision_mtl.training.step_record import Progress, StepRecord
 
 Seen = list[tuple[Progress, StepRecord]]
 
 
 def fitted(trainer: Trainer, read_every: int, stop: Callable[[], bool] = lambda: False) -> Seen:
-    trainer.read_every, seen = read_every, []
+    trainer.guard.read_every, seen = read_every, []
     trainer.fit(lambda progress, record: seen.append((Progress(**vars(progress)), record)), stop)
     return seen
 
@@ -38,9 +39,10 @@ def same(one: Trainer, other: Trainer) -> bool:
 
 
 def shown(seen: Seen) -> list[tuple[object, ...]]:
-    return [(p.step, p.images_seen, p.skipped, r.step, r.loss, r.parts, r.gradient_norm, r.skipped) for p, r in seen]
+    return [(p.step, p.images_seen, p.skipped, r.step, r.loss, r.shown, r.gradient_norm, r.skipped) for p, r in seen]
 
 
+@pytest.mark.slow
 def test_what_is_seen_late_is_what_is_seen_at_once(make_trainer) -> None:
     at_once, late = make_trainer(steps=7), make_trainer(steps=7)
     expected, seen = fitted(at_once, 1), fitted(late, 3)
@@ -51,8 +53,8 @@ def test_what_is_seen_late_is_what_is_seen_at_once(make_trainer) -> None:
 
 def test_nothing_is_read_from_the_device_between_two_looks(make_trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, looked = make_trainer(steps=6), []
-    original = trainer._records
-    monkeypatch.setattr(trainer, "_records", lambda taken: looked.append([t.step for t in taken]) or original(taken))
+    guard, original = trainer.guard, trainer.guard._read
+    monkeypatch.setattr(guard, "_read", lambda steps: looked.append([s.step for s in steps]) or original(steps))
     fitted(trainer, 4)
     assert looked == [[0, 1, 2, 3], [4, 5]]
 
@@ -82,7 +84,7 @@ def test_a_run_ends_at_its_first_broken_step_with_the_weights_before_it(make_tra
     with pytest.raises(KeyboardInterrupt):
         fitted(whole, 1, stop=lambda: whole.progress.step == 5)
     break_steps(trainer, {5})
-    trainer.read_every = 8
+    trainer.guard.read_every = 8
     with pytest.raises(NonFiniteLoss, match="became non-finite at step 5; loss of") as caught:
         trainer.fit(lambda progress, record: seen.append(record.step))
     assert seen == [0, 1, 2, 3, 4] and trainer.progress.step == 5 and trainer.progress.images_seen == 5 * 8
@@ -100,7 +102,7 @@ def test_a_step_that_fails_is_tried_again_once_those_before_it_are_seen(make_tra
             raise UserError("no room")
         return original(*given)
 
-    trainer.objective.measure, trainer.read_every = measure, 8
+    trainer.objective.measure, trainer.guard.read_every = measure, 8
     with pytest.raises(UserError, match="no room"):
         trainer.fit(lambda progress, record: seen.append((record.step, record.is_latest)))
     assert seen == [(0, False), (1, True)] and tries == [0, 1, 2, 2]
@@ -126,5 +128,5 @@ def test_a_clock_ends_training_at_a_look(make_trainer, monkeypatch: pytest.Monke
 def test_what_cannot_be_undone_is_looked_at_after_every_step(make_trainer, options: dict, expected: int) -> None:
     made = make_trainer(**options)
     given = {f.name: getattr(made, f.name) for f in fields(Trainer) if f.init and f.name != "read_every"}
-    assert made.read_every == 1  # on the CPU a look costs nothing
-    assert Trainer(**given, read_every=5).read_every == expected
+    assert made.guard.read_every == 1  # on the CPU a look costs nothing
+    assert Trainer(**given, read_every=5).guard.read_every == expected

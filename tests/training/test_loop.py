@@ -7,8 +7,10 @@ import torch
 
 from vision_mtl.data.pool import Pool
 from vision_mtl.training.checkpoint import load_optimiser, optimiser_tensors
-from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.objective import step_loss
+from vision_mtl.training.step_guard import NonFiniteLoss
+from vision_mtl.training.step_record import Progress
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -26,6 +28,7 @@ def mean_loss(trainer) -> float:
         return sum(step_loss(trainer.model, trainer.objective, batch).total.item() for batch in batches) / 10
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_chance(make_trainer) -> None:
     """Of 64 images: chance is measured on one damage of each, and of eight images that scatters by an eighth."""
     assert mean_loss(make_trainer(images=64)) == pytest.approx(1, abs=0.1)
@@ -80,6 +83,7 @@ def test_going_on_equals_never_having_stopped(make_trainer, backbone: str) -> No
     assert equal(dict(whole.average.module.state_dict()), dict(second.average.module.state_dict()))
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_add_up_to_it(make_trainer) -> None:
     """A ViT has no BatchNorm, so a step in two parts is the step in one, to rounding."""
     whole, parts = (
@@ -137,7 +141,7 @@ def test_a_gradient_beyond_the_limit_is_clipped(make_trainer, monkeypatch: pytes
 def test_a_loss_that_is_no_number_names_its_pretext_and_keeps_the_weights(make_trainer, pool: Pool) -> None:
     trainer = make_trainer(names=("downsample", "rotation"))
     before = weights(trainer)
-    trainer.objective.chance["rotation"] = float("nan")
+    trainer.objective.chance_losses["rotation"] = float("nan")
     with pytest.raises(
         NonFiniteLoss,
         match=r"at step 0; loss of: rotation; images: bundled/photos::.*\. Lower --optim",
@@ -187,3 +191,24 @@ def test_half_precision_is_the_models_alone(make_trainer, monkeypatch: pytest.Mo
     trainer.model.backbone.register_forward_hook(lambda module, given, maps: dtypes.append(maps[-1].dtype))
     trainer.fit(lambda progress, record: None)
     assert seen == [False, False] and torch.bfloat16 in dtypes
+
+
+def test_steps_one_by_one_are_those_of_fit(make_trainer) -> None:
+    """Without a run folder and without a hook; each step's loss is read at once, wherever it is computed."""
+    whole, single = make_trainer(steps=4), make_trainer(steps=4)
+    single.guard.read_every = 3
+    seen: list[float] = []
+    whole.fit(lambda progress, record: seen.append(record.loss))
+    single.model.train()
+    assert [single.step().loss for _ in range(4)] == seen
+    assert equal(weights(whole), weights(single)) and single.progress.images_seen == whole.progress.images_seen
+    single.fit()  # is over already
+    assert single.progress.step == 4
+
+
+def test_a_trainer_is_built_of_its_parts(make_trainer) -> None:
+    made = make_trainer(names=("grid_mask",), steps=2)
+    trainer = Trainer(made.model, made.objective, made.feed, made.optim, made.accelerator)
+    trainer.fit()
+    assert trainer.progress.step == 2 and trainer.strategy.alone
+    assert Trainer(made.model, made.objective, made.feed, made.optim).accelerator.num_processes == 1

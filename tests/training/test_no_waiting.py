@@ -34,11 +34,9 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
     OnDevice.asked = []
     original, moved = RepairFeed.at, Keys.to
 
-    def at(self, step: int, num_parts: int):
-        found = original(self, step, num_parts)
-        for batch, _ in found:
-            object.__setattr__(batch, "images", batch.images.as_subclass(OnDevice))
-        return found
+    def at(self, step: int, num_micro_batches: int):
+        found = original(self, step, num_micro_batches)
+        return [((images.as_subclass(OnDevice), keys), share) for (images, keys), share in found]
 
     def to(self, device: torch.device) -> Keys:
         there = moved(self, device)
@@ -50,6 +48,7 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
     return OnDevice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "decoder"),
     [("test_resnet", "stages"), ("vit_small_patch8_224", "transformer")],  # the second encodes visible tokens only
@@ -57,18 +56,15 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> type[OnDevice]:
 def test_a_step_between_two_looks_waits_for_nothing(make_trainer, on_device, backbone: str, decoder: str) -> None:
     """Once each image has been seen: whether it has colours is looked up from then on."""
     trainer = make_trainer(backbone, steps=8, images=16, decoder=decoder)
-    trainer.read_every = 6
+    trainer.guard.read_every = 6
     trainer.model.train()
     for _ in range(2):  # an epoch
-        trainer._take()
-        trainer._update()
+        trainer._take_step()
     assert on_device.asked == ["cpu", "cpu"]
     on_device.asked.clear()
-    taken = trainer._take()
-    trainer._hold_if_broken(taken)
-    trainer._update()
+    trainer._take_step()
     assert on_device.asked == []
-    trainer._sound([taken])
+    trainer.guard.read(trainer.progress)
     assert "tolist" in on_device.asked
 
 

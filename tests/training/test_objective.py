@@ -8,10 +8,8 @@ from vision_mtl.training.objective import step_loss
 from vision_mtl.training.repair import (
     SMALLEST_CHANCE,
     PretextObjective,
-    RepairBatch,
-    chance_losses,
-    requests,
-    spread,
+    draw_drops,
+    measure_chance_losses,
     zero_prediction,
 )
 
@@ -21,9 +19,9 @@ def test_an_untrained_model_stands_at_chance(make_trainer, pool) -> None:
     for head in trainer.model.heads.parameters():
         torch.nn.init.zeros_(head)
     indices = pool.indices("train")[:64]
-    loss = step_loss(trainer.model, trainer.objective, RepairBatch(pool.gather(indices), Keys(0, 0, indices)))
+    loss = step_loss(trainer.model, trainer.objective, (pool.gather(indices), Keys(0, 0, indices)))
     assert loss.total.item() == pytest.approx(1, abs=0.35)
-    assert set(loss.parts) == {"downsample", "decolorise"} and loss.rows == 64
+    assert set(loss.shown) == {"downsample", "decolorise"} and loss.rows == 64
     assert all(value == pytest.approx(1, abs=0.35) for value in loss.means().values())
 
 
@@ -33,26 +31,26 @@ def test_the_total_is_the_mean_over_images_in_units_of_chance(make_trainer, pool
     indices = pool.indices("train")[:16]
     images, keys = pool.gather(indices), Keys(0, 0, indices)
     with torch.no_grad():
-        loss = step_loss(trainer.model, trainer.objective, RepairBatch(images, keys))
-        batch = trainer.objective.mixture.prepare(images, keys)
+        loss = step_loss(trainer.model, trainer.objective, (images, keys))
+        damaged, parts = trainer.objective.mixture.prepare(images, keys)
         total = 0.0
-        for part in batch.parts:
-            predictions = trainer.model(batch.damaged, requests(batch.parts), spread(keys, batch))
+        for part in parts:
+            predictions = trainer.model(damaged, parts, draw_drops(keys, parts))
             values = part.pretext.loss(predictions[part.name][0], part.images, part.draw)
-            total += (values / trainer.objective.chance[part.name]).sum().item()
+            total += (values / trainer.objective.chance_losses[part.name]).sum().item()
     assert loss.total.item() == pytest.approx(total / 16, rel=1e-5)
 
 
 def test_a_pretext_that_suits_no_image_is_absent_from_chance(make_trainer, pool) -> None:
     mixture = make_trainer().objective.mixture
     grey = pool.gather(pool.indices("train")[:8]).mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    found = chance_losses(mixture, grey, Keys(0, 0, torch.arange(8)))
+    found = measure_chance_losses(mixture, grey, Keys(0, 0, torch.arange(8)))
     assert "decolorise" not in found and set(found) == {"grid_mask", "downsample", "rotation"}
 
 
 def test_blank_images_do_not_divide_by_nothing(make_trainer) -> None:
     mixture = make_trainer(names=("downsample",)).objective.mixture
-    found = chance_losses(mixture, torch.full((4, 3, 32, 32), 0.5), Keys(0, 0, torch.arange(4)))
+    found = measure_chance_losses(mixture, torch.full((4, 3, 32, 32), 0.5), Keys(0, 0, torch.arange(4)))
     assert found == {"downsample": SMALLEST_CHANCE}
 
 

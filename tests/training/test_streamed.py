@@ -21,7 +21,7 @@ from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim, Runtime
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
+from vision_mtl.training.repair import PretextObjective, RepairFeed, head_specs, measure_chance_losses
 
 NAMES = ("grid_mask", "decolorise")
 
@@ -39,7 +39,7 @@ def make(pool: Pool, num_workers: int = 1, **options: object) -> Trainer:
     net = Backbone("test_resnet", image_size=(32, 32))
     decoder = DECODERS.get("stages")(width=16, depth=1).build(MapSpec(net.channels, net.map_sizes, net.image_size))
     indices, mixture = pool.indices("train"), Mixture(pretexts)
-    chance = chance_losses(mixture, pool.gather(indices[:8]), Keys(0, 0, indices[:8]))
+    chance = measure_chance_losses(mixture, pool.gather(indices[:8]), Keys(0, 0, indices[:8]))
     runtime = Runtime(precision="fp32")
     accelerator = runtime.accelerator("cpu")
     feed = RepairFeed(pool, Batches(indices, 8, seed=0), 0, accelerator.device, num_workers)
@@ -67,9 +67,9 @@ def test_streamed_steps_have_the_losses_of_stored_ones(pool_of, num_workers: int
 def test_a_step_can_be_asked_for_again_and_names_its_images(pool_of) -> None:
     stored, streamed = (make(pool_of(stream)).feed for stream in (False, True))
     for step in (0, 1, 1, 7, 2):
-        for (a, share), (b, other) in zip(stored.at(step, 3), streamed.at(step, 3), strict=True):
-            assert share == other and torch.equal(a.images, b.images)
-            assert torch.equal(a.keys.uniform(), b.keys.uniform())
+        for ((a, keys), share), ((b, others), other) in zip(stored.at(step, 3), streamed.at(step, 3), strict=True):
+            assert share == other and torch.equal(a, b)
+            assert torch.equal(keys.uniform(), others.uniform())
     assert torch.equal(streamed.evidence(4)["images"], stored.evidence(4)["images"])
     streamed.close()
 

@@ -19,7 +19,8 @@ from vision_mtl.data.loader import LabelledBatch
 from vision_mtl.data.targets import Target
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
-from vision_mtl.models.shared import Request, SharedModel
+from vision_mtl.models.request import Request
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.objective import StepLoss, step_loss
 from vision_mtl.training.optimiser import build_optimiser
 from vision_mtl.training.options import Optim
@@ -174,8 +175,8 @@ def test_shown_losses_are_means_over_labelled_images(images: Tensor) -> None:
         readout = model.decoder(maps)[0]
     whole: dict[str, list[Tensor]] = {}
     for loss, name in itertools.product(found, tasks):
-        if name in loss.parts:
-            whole.setdefault(name, []).append(torch.stack(loss.parts[name]))
+        if name in loss.shown:
+            whole.setdefault(name, []).append(torch.stack(loss.shown[name]))
     for name in tasks:
         total, count = torch.stack(whole[name]).sum(0).tolist()
         source = readout if name == "seen" else maps[-1]

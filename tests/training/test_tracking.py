@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 from vision_mtl.core.run import Run
-from vision_mtl.training.loop import Progress
 from vision_mtl.training.options import Optim, Track
-from vision_mtl.training.process_sync import StepRecord
+from vision_mtl.training.step_record import Progress, StepRecord
 from vision_mtl.training.tracking import Milestones, Tracker
 
 

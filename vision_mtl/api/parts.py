@@ -26,7 +26,7 @@ from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.image_files import Frame
-from vision_mtl.inference.image_inputs import read_given
+from vision_mtl.inference.image_inputs import read_image_input
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, DecoderOptions, MapSpec
 from vision_mtl.models.options import BackboneOptions
@@ -40,7 +40,7 @@ from vision_mtl.training.loop import Hook
 from vision_mtl.training.loop import Trainer as Loop
 from vision_mtl.training.objective import step_loss
 from vision_mtl.training.options import Optim, Runtime, Track
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses, head_specs
+from vision_mtl.training.repair import PretextObjective, RepairFeed, head_specs, measure_chance_losses
 from vision_mtl.training.step_record import Progress, StepRecord
 
 DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
@@ -81,7 +81,7 @@ def open_images(
             Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels
         )
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
-    _, pixels = read_given(items, Frame((height, width), channels, "stretch"))
+    _, pixels = read_image_input(items, Frame((height, width), channels, "stretch"))
     return _pool_in_memory((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
 
 
@@ -127,7 +127,7 @@ def repair_loss(model: RepairModel, images: Tensor, *, step: int | None = None, 
     index = torch.arange(len(images))
     keys = Keys(seed, torch.full_like(index, step), index)
     if not model.chance_losses:
-        model.chance_losses = chance_losses(Mixture(model.pretexts), images.detach(), Keys(seed, 0, index))
+        model.chance_losses = measure_chance_losses(Mixture(model.pretexts), images.detach(), Keys(seed, 0, index))
     usable = {name: pretext for name, pretext in model.pretexts.items() if name in model.chance_losses}
     if not usable:
         raise UserError(f"no pretext of the model suits these images: {', '.join(model.pretexts)}.")
@@ -139,8 +139,8 @@ class Trainer:
 
     Training ends at `steps` or after `max_seconds`, whichever comes first. `options` are those of section `optim`
     (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a
-    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises `UserError`
-    for options out of range.
+    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises
+    `UserError` for options out of range.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Trainer:
     def _objective(self) -> PretextObjective:
         sample = spread_evenly(self.indices, CHANCE_IMAGES)
         mixture, images = Mixture(self.model.pretexts), self.pool.gather(sample)
-        self.model.chance_losses = chance_losses(mixture, images, Keys(self.seed, 0, sample))
+        self.model.chance_losses = measure_chance_losses(mixture, images, Keys(self.seed, 0, sample))
         kept = {name: pretext for name, pretext in self.model.pretexts.items() if name in self.model.chance_losses}
         if not kept:
             raise UserError(f"no pretext of the model suits these images: {', '.join(self.model.pretexts)}.")
@@ -266,7 +266,7 @@ def _items(images: Any) -> Iterable[Any]:
 
 
 def _image_of(item: Any) -> Any:
-    """The image of a dataset's item, as `read_given` takes one."""
+    """The image of a dataset's item, as `read_image_input` takes one."""
     image = item[0] if isinstance(item, tuple | list) else item
     return image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
 

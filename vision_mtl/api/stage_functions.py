@@ -47,8 +47,8 @@ def run_stage(
     A keyword is a section as a mapping (`optim={"steps": 5}`), a general option (`seed=1`), one of the stage's own
     options (`label_fraction=0.1`) or a short name (`SHORT_NAMES`). `tasks` maps a name to a source or to the task's
     options; `pretexts` is a mapping, or a list of names and of pretexts such as `vm.GridMask(grid=2)`; `init_from`
-    takes a run. `config` is a YAML file or its content, below the keywords. As on the command line, the same call with the
-    same `run_dir` resumes, and a completed run is returned as it is.
+    takes a run. `config` is a YAML file or its content, below the keywords. As on the command line, the same call with
+    the same `run_dir` resumes, and a completed run is returned as it is.
 
     Raises `UserError` for what the caller can change, `KeyboardInterrupt` if the run was interrupted.
     """

@@ -164,6 +164,14 @@ def _value_error(option: Option, value: Any) -> UserError:
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices and not {int, float, str, bool} & set(kinds):
         return unknown(f"value of {option.name}", str(value), [str(choice) for choice in choices])
+    items = [
+        item for kind in kinds if get_origin(kind) is list for item in get_args(kind) if get_origin(item) is Literal
+    ]
+    if items and isinstance(value, list):
+        known = [str(choice) for item in items for choice in get_args(item)]
+        wrong = next((str(one) for one in value if str(one) not in known), None)
+        if wrong is not None:
+            return unknown(f"value of {option.name}", wrong, known)
     names = [NAMES.get(kind) or ", ".join(map(str, get_args(kind))) or type_text(kind) for kind in kinds
              if not _is_list(kind) and get_origin(kind) is not dict]  # fmt: skip
     names += [type_text(kind) for kind in kinds if _is_list(kind) or get_origin(kind) is dict]

@@ -69,7 +69,7 @@ def disk_error(path: Path, needed: int, error: OSError) -> UserError:
     """What a failed write means, in words that name the path, the bytes needed and what to do."""
     wanted = f"{needed:,} bytes were to be written to {str(path)!r}" if needed else f"{str(path)!r} cannot be written"
     elsewhere = "choose another place with --run_dir (results) or --data.root (images), and run the same command again"
-    meaning = {
+    meaning: dict[int | None, str] = {
         errno.ENOSPC: f"the disk is full: {wanted}. Free space there, or {elsewhere}.",
         errno.EDQUOT: f"the disk is full, for you: your quota is used up; {wanted}. Free space there, or {elsewhere}.",
         errno.EFBIG: f"a file may not grow so large here (ulimit -f): {wanted}. Raise the limit, or {elsewhere}.",

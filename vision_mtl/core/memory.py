@@ -11,8 +11,15 @@ import sys
 from vision_mtl.core.errors import UserError
 
 # how PyTorch's allocators, C++ and oneDNN say it where the exception has no class of its own
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
-SIGNS += ("could not create a primitive", "could not create a memory object")
+SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "could not create a primitive",
+    "could not create a memory object",
+)
 # glibc's mallopt: how many blocks may lie apart from the heap, and how much free memory stays at the heap's end
 MMAP_MAX, TRIM_THRESHOLD = -4, -1
 SYSTEM_MMAP_MAX, SYSTEM_TRIM_BYTES = 65536, 1 << 26  # its own first value, and the most that it grows to by itself

@@ -113,7 +113,8 @@ class Keys:
 
     def to(self, device: torch.device) -> Keys:
         """The same streams, from their start, on another device: their numbers are the same to the bit."""
-        epoch, instance = (send(v, device) if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
+        epoch = send(self.epoch, device) if isinstance(self.epoch, Tensor) else self.epoch
+        instance = None if self.instance is None else send(self.instance, device)
         return replace(self, epoch=epoch, index=send(self.index, device), instance=instance, _taken=0)
 
     def fold(self, name: str) -> Keys:
@@ -126,7 +127,8 @@ class Keys:
 
     def select(self, rows: Tensor | slice) -> Keys:
         """The streams of some of the images, from their start."""
-        epoch, instance = (v[rows] if isinstance(v, Tensor) else v for v in (self.epoch, self.instance))
+        epoch = self.epoch[rows] if isinstance(self.epoch, Tensor) else self.epoch
+        instance = None if self.instance is None else self.instance[rows]
         return replace(self, epoch=epoch, index=self.index[rows], instance=instance, _taken=0)
 
     def bits(self, n: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 from vision_mtl.core.console import AUTO, Console
 from vision_mtl.core.environment import environment
 from vision_mtl.core.files import atomic_write_json, atomic_write_text, disk_error, remove_leftovers
-from vision_mtl.core.reached import Reached
 from vision_mtl.core.run_lock import RunLock
 
 RESULT, CONFIG, METRICS, ENVIRONMENT = "result.json", "config.yaml", "metrics.jsonl", "environment.json"
+TRAIN, RESUME = "train", "resume"  # kinds of lines in metrics.jsonl
 
 
 def is_main_process() -> bool:
@@ -39,16 +39,8 @@ class Run:
     console: Console = AUTO
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; the exit code
     runtime: dict[str, Any] = field(default_factory=dict)  # how the machine was used, where that was chosen by timing
-    extends: bool = False  # more steps for a completed run: to go on from its checkpoint is then no resume
+    extends: bool = False  # more steps for a completed run: to train on from its checkpoint is then no resume
     _lock: RunLock | None = field(default=None, repr=False)
-    _reached: Reached | None = field(default=None, repr=False)
-
-    @property
-    def reached(self) -> Reached:
-        """How far the run has got, in this process and in those before it."""
-        if self._reached is None:
-            self._reached = Reached.read(self.folder)
-        return self._reached
 
     def part(self, folder: Path) -> Run:
         """A run within this one, in a folder of its own: it speaks as this one does, and its warnings are its own."""
@@ -140,12 +132,35 @@ class Run:
                 continue
         return found
 
+    @property
+    def last_step(self) -> int:
+        """The last step of training that was logged; 0 before the first."""
+        return max((record["step"] for record in self.records() if record.get("kind") == TRAIN), default=0)
+
+    def resume_from(self, step: int) -> int:
+        """Forget the records after `step`, from which training resumes; return how many logged steps are repeated.
+
+        A line of kind `resume` is added, unless the run is extended. Steps after the last logged one are not counted.
+        """
+        if not self.is_main:
+            return 0
+        repeated = max(self.last_step - step, 0)
+        self.rewind(step)
+        if self.extends:
+            return 0
+        self.log({"kind": RESUME, "step": step, "repeated_steps": repeated})
+        return repeated
+
     def rewind(self, step: int) -> None:
-        """Forget records after `step`: training goes on from there and will write them again."""
+        """Forget records after `step`, which training will write again. Lines of kind `resume` stay."""
         path = self.folder / METRICS
         if self.is_main and path.exists():
-            kept = [record for record in self.records() if record.get("step", 0) <= step]
+            kept = [r for r in self.records() if r.get("step", 0) <= step or r.get("kind") == RESUME]
             atomic_write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def resumes(self) -> list[dict[str, Any]]:
+        """Return the lines of kind `resume`; those of a network that is trained beside this one have its `network`."""
+        return [record for record in self.records() if record.get("kind") == RESUME]
 
     def result(self) -> dict[str, Any] | None:
         """What `result.json` says, or None if there is none that can be read."""
@@ -170,10 +185,15 @@ class Run:
         images_seen: int = 0,
         images_per_second: float = 0.0,
         error: str | None = None,
+        parts: Sequence[Run] = (),
     ) -> None:
-        """Write `result.json`. `status` is completed, interrupted or failed; `error` says why it failed."""
+        """Write `result.json`. `status` is completed, interrupted or failed; `error` says why it failed.
+
+        `parts` are the runs that do this run's training, if it does none itself: their resumes count for it.
+        """
         if not self.is_main:
             return
+        resumes = [part.resumes() for part in parts or [self]]
         result = {
             "stage": self.stage,
             "status": status,
@@ -182,8 +202,8 @@ class Run:
             "images_seen": images_seen,
             "images_per_second": round(images_per_second, 2),
             "data": data or {},
-            "resumes": self.reached.resumes,
-            "repeated_steps": self.reached.repeated_steps,
+            "resumes": max(sum("network" not in record for record in found) for found in resumes),
+            "repeated_steps": sum(record["repeated_steps"] for found in resumes for record in found),
             "warnings": self.warnings,
             "metrics": metrics or {},
         }

@@ -1,7 +1,14 @@
 """Image sizes and grids. Sizes are (height, width) in pixels, grids (rows, columns), cells in raster order."""
-# H W pixels, h w grid cells
+# B images, C channels, H W pixels, h w grid cells
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from vision_mtl.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_image_size(value: int | str | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -16,6 +23,12 @@ def parse_image_size(value: int | str | list[int] | tuple[int, int]) -> tuple[in
     if len(sides) not in (1, 2) or min(sides) < 8:
         raise UserError(f"image_size must be N or H,W in pixels, each at least 8; found {value!r}.")
     return sides[0], sides[-1]
+
+
+def image_shape(images: Tensor) -> tuple[int, int, int]:
+    """The (C, H, W) of a batch (B, C, H, W)."""
+    _, channels, height, width = images.shape
+    return channels, height, width
 
 
 def cell_edges(length: int, cells: int) -> list[int]:

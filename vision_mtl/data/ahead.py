@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-import torch
-from torch import Tensor
 
 BUFFER_BYTES = 1 << 30  # of images that are read ahead, at most, or one step where a step is larger
 T = TypeVar("T")
@@ -69,31 +65,3 @@ def plan(step_bytes: int, num_workers: int) -> tuple[int, int]:
     workers = num_workers or os.cpu_count() or 1
     depth = max(1, min(workers + 1, BUFFER_BYTES // max(step_bytes, 1)))
     return depth, min(workers, depth)
-
-
-@dataclass(frozen=True)
-class Sent:
-    """A tensor on its way to a CUDA device."""
-
-    tensor: Tensor
-    arrived: torch.cuda.Event
-
-    def receive(self) -> Tensor:
-        """The tensor, of any shape, for what the device is asked to do from here on; the CPU does not wait."""
-        stream = torch.cuda.current_stream(self.tensor.device)
-        stream.wait_event(self.arrived)
-        self.tensor.record_stream(stream)
-        return self.tensor
-
-
-class Sender:
-    """Sends pinned tensors to a CUDA device beside what it computes, in a stream of its own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.stream = device, torch.cuda.Stream(device)
-
-    def send(self, pinned: Tensor) -> Sent:
-        """Begin to send a tensor of any shape."""
-        with torch.cuda.stream(self.stream):
-            tensor = pinned.to(self.device, non_blocking=True)
-            return Sent(tensor, self.stream.record_event())

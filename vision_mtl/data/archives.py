@@ -14,8 +14,9 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
+from typing import Literal
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.decode import MAX_FILE_BYTES, UnreadableImage
@@ -25,10 +26,10 @@ ALLOWANCE = 1 << 30  # bytes that any archive may expand to, however small it is
 MEMBER_ALLOWANCE = 1 << 26  # bytes that any one picture of a zip file may expand to
 SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".lzma", ".zst", ".7z", ".rar", ".lz4")
 BLOCK = 1 << 20
-SINGLE: dict[bytes, Callable[[Path], IO[bytes]]] = {  # one file compressed, by its first bytes
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
+SINGLE: dict[bytes, Callable[[Path], BufferedIOBase]] = {  # one file compressed, by its first bytes
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
@@ -66,7 +67,7 @@ def _expanded(path: Path, limit: int) -> int:
     raise ValueError("it is neither a zip nor a tar file, nor compressed by gzip, bzip2 or xz")
 
 
-def _total(path: Path, way: str, limit: int) -> int | None:
+def _total(path: Path, way: Literal["r:", "r|*"], limit: int) -> int | None:
     """Bytes that the members of a tar file expand to; None if it is none."""
     with suppress(tarfile.ReadError), tarfile.open(path, way) as tar:
         size = 0
@@ -78,7 +79,7 @@ def _total(path: Path, way: str, limit: int) -> int | None:
     return None
 
 
-def _length(file: IO[bytes], limit: int) -> int:
+def _length(file: BufferedIOBase, limit: int) -> int:
     size = 0
     with file:
         while size <= limit and (block := file.read(BLOCK)):

@@ -126,7 +126,7 @@ def decode_fitted(
     header = jpeg.read_header(data)
     scale = 1 if header is None else reduction(header.shape, size, fit)
     image = decode_at_scale(data, name, header, scale)
-    shape = (image.shape[0], image.shape[1]) if scale == 1 else header.shape
+    shape = (image.shape[0], image.shape[1]) if header is None or scale == 1 else header.shape
     return to_channels(resize(image, size, fit, of=shape), channels), shape
 
 

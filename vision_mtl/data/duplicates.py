@@ -21,9 +21,13 @@ MAX_RESIDUAL = 0.12  # norm of what is left after fitting one image to the other
 FLAT = 4.0  # standard deviation in grey levels below which an image shows nothing to compare
 BLOCK = 2048  # images compared at a time
 
+Images = Sequence[np.ndarray] | np.ndarray  # N of (H, W, C) uint8
+
 
 def near_duplicates(
-    images: Sequence[np.ndarray], labels: Mapping[str, np.ndarray], progress: Callable[[int, int], None] | None = None
+    images: Images,
+    labels: Mapping[str, np.ndarray],
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """N images (H, W, C) uint8, task -> (N,) int64, -1 for none -> (N,) int64: each image's representative, or itself.
 
@@ -46,7 +50,7 @@ def near_duplicates(
     return representative
 
 
-def _small_greys(images: Sequence[np.ndarray]) -> np.ndarray:
+def _small_greys(images: Images) -> np.ndarray:
     """(N, DETAIL_SIDE, DETAIL_SIDE) float32 in grey levels."""
     found = np.empty((len(images), DETAIL_SIDE, DETAIL_SIDE), np.float32)
     for number, image in enumerate(images):

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
-from vision_mtl.data.duplicates import near_duplicates
+from vision_mtl.data.duplicates import Images, near_duplicates
 from vision_mtl.data.options import Task
 from vision_mtl.data.source import Item, movable_name
 from vision_mtl.data.store import NEAR_FILES, Progress, Settings
@@ -73,7 +74,7 @@ class Instances:
         """The pixels; instances are numbered source by source, so each block is part of one store or stream."""
         chosen = [np.array([i for s, i in self.first if s == number], np.int64) for number in range(len(self.loaded))]
         parts = list(zip(chosen, self.loaded, strict=True))
-        stored = [(rows, source.images) for rows, source in parts if not source.is_streamed]
+        stored = [(rows, source.images) for rows, source in parts if isinstance(source.images, np.ndarray)]
         in_memory = sum(len(rows) * int(np.prod(images.shape[1:])) for rows, images in stored) <= RESIDENT_BYTES
         if in_memory and len(stored) == len(parts):
             whole = np.empty((sum(map(len, chosen)), *stored[0][1].shape[1:]), np.uint8)
@@ -86,9 +87,10 @@ class Instances:
 
 def _rows(source: Loaded, rows: np.ndarray, in_memory: bool) -> np.ndarray | StreamedImages:
     """The images of some rows (n,) of a source."""
-    if source.is_streamed:
-        return source.images.part(rows)
-    return source.images if len(rows) == len(source.images) and not in_memory else source.images[rows]
+    images = source.images
+    if isinstance(images, StreamedImages):
+        return images.part(rows)
+    return images if len(rows) == len(images) and not in_memory else images[rows]
 
 
 def unite(loaded: list[Loaded]) -> Instances:
@@ -145,25 +147,27 @@ def near_representatives(
     sources below that limit. What was found is kept beside the store, for every run on the same images and labels asks
     again.
     """
-    if len(instances) <= NEAR_LIMIT and not any(source.is_streamed for source in instances.loaded):
+    stored = [source.images for source in instances.loaded if isinstance(source.images, np.ndarray)]
+    if len(instances) <= NEAR_LIMIT and len(stored) == len(instances.loaded):
 
         def every_image() -> list[np.ndarray]:
-            return [instances.loaded[s].images[i] for s, i in instances.first]
+            return [stored[s][i] for s, i in instances.first]
 
         return _near(every_image, contents, labels, settings, root, "all images", progress)
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
-        if len(row) > NEAR_LIMIT or source.is_streamed:
+        images = source.images
+        if len(row) > NEAR_LIMIT or isinstance(images, StreamedImages):
             continue
         own = {task: values[row] for task, values in labels.items()}
-        representative = _near(lambda s=source: s.images, source.hashes, own, settings, root, source.name, progress)
+        representative = _near(partial(np.asarray, images), source.hashes, own, settings, root, source.name, progress)
         moved = representative != np.arange(len(row))
         found[row[moved]] = row[representative[moved]]
     return found
 
 
 def _near(
-    images: Callable[[], Sequence[np.ndarray]],
+    images: Callable[[], Images],
     contents: np.ndarray,
     labels: Mapping[str, np.ndarray],
     settings: Settings,

@@ -17,7 +17,9 @@ FEWEST = 10  # labelled images; fewer may stand in order by chance
 def order_warning(name: str, target: Target, identities: Sequence[str]) -> str | None:
     """What to say of a task whose labels follow the files' or the folders' order; `identities` are in the source's."""
     numbers = _numbers(target)
-    rows = [] if numbers is None else np.flatnonzero(np.isfinite(numbers)).tolist()
+    if numbers is None:
+        return None
+    rows = np.flatnonzero(np.isfinite(numbers)).tolist()
     if len(rows) < FEWEST:
         return None
     names, values = [identities[row] for row in rows], numbers[rows]

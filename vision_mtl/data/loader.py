@@ -86,6 +86,7 @@ class TaskLoader:
         own: list[list[np.ndarray]] = [[] for _ in indices]  # each row's masks
         for task in (dense for dense in self._dense if dense in rows):
             target = self.pool.targets[task]
+            assert target.masks is not None, f"{task} is dense"
             masks[task] = target.masks[target.values[indices[rows[task]].numpy()]]  # (b, H, W), a copy
             for row, mask in zip(rows[task].tolist(), masks[task], strict=True):
                 own[row].append(mask)

@@ -52,5 +52,5 @@ def name_of(item: Item) -> Path | str:
 def pixel_hash(image: np.ndarray) -> int:
     """64 bits of the decoded pixels (H, W, C) and their shape."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little")

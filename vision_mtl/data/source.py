@@ -37,13 +37,22 @@ class Item:
     split: Split | None = None
     group: str | None = None
 
+    @property
+    def file(self) -> Path:
+        """`path` of an item that is a file; raises `ValueError` for one that is not."""
+        if self.path is None:
+            raise ValueError(f"{self.identity} is not a file")
+        return self.path
+
 
 class Source(Protocol):
     """Constructed as `cls(rest, root)`: the text after the first slash, and the folder for downloads."""
 
-    version: str  # part of the store's key: changes when the same items would decode to other pixels
-
     def __init__(self, rest: str, root: Path) -> None: ...
+
+    @property
+    def version(self) -> str:
+        """Part of the store's key: changes when the same items would decode to other pixels."""
 
     def items(self) -> list[Item]:
         """Every image, in a stable order. Raises `UserError` for a missing path, an empty source, a bad label file."""

@@ -96,7 +96,7 @@ def return_classes_to_train(
 def _draw_units(names: Sequence[str], unit: np.ndarray, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(units, a number in [0, 1) for each), from the smallest name in the unit and the seed."""
     smallest: dict[int, str] = {}
-    for i in np.flatnonzero(rows):
+    for i in np.flatnonzero(rows).tolist():
         key = int(unit[i])
         smallest[key] = min(smallest.get(key, names[i]), names[i])
     ids = np.array(sorted(smallest), np.int64)

@@ -16,6 +16,7 @@ import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def store_key(
         digest.update(name.encode())
     contents = _contents([item.path for item in items if item.path], parent, num_workers, report, name)
     for item in items:
-        digest.update(f"\0{item.identity}\0{contents.get(item.path, '')}".encode())
+        digest.update(f"\0{item.identity}\0{contents[item.path] if item.path else ''}".encode())
     word = "".join(c if c.isalnum() else "-" for c in name.rstrip("/").rpartition("/")[2])[:24]
     return f"{word}-{digest.hexdigest()}"
 
@@ -186,7 +187,7 @@ def _content(path: Path) -> str:
         return f"unreadable {error.errno}"
 
 
-def locked(folder: Path, name: str, report: Progress) -> FileLock:
+def locked(folder: Path, name: str, report: Progress) -> AbstractContextManager[None]:
     """The store's lock, held; says so if another process has it. The system frees it when its holder dies."""
     lock = FileLock(folder.with_suffix(".lock"))
     try:
@@ -318,7 +319,7 @@ def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | Non
 def _checksums(file: Path, expected: Sequence[int] | None = None) -> list[int]:
     """CRC-32 of each block; blocks that a large store is not verified in keep their `expected` value."""
     blocks = -(-file.stat().st_size // BLOCK)
-    chosen = range(blocks)
+    chosen: Sequence[int] = range(blocks)
     if expected is not None:
         if len(expected) != blocks:
             return []

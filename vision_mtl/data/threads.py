@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 BEGUN = 1024  # pieces of work that wait or are done and not yet looked at
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from scipy.special import ndtr
 from vision_mtl.training.repair import SMALLEST_CHANCE
 
 PACE = 0.5  # of the way that the weights move at each update: one lucky measurement does not turn them over
+IN_FILES = {"chance_loss": "chance"}  # a field -> its key in checkpoints
 KEEP = 0.8  # of the falls so far at each update: progress is that of about the last five updates
 
 
@@ -38,16 +39,16 @@ class Bandit:
     """Where A arms stand. `weights` (A,) say how often each is drawn relative to the mixture; weighed by `base`, their
     mean is 1 and none is below `floor`.
 
-    `base` (A,) are the arms' shares of the mixture, of sum 1. `chance`, `loss`, `fall` (A, n) are the untrained losses,
-    the last ones measured, and the discounted sum of their falls, 0 where an image does not `suit` the arm. `exposure`
-    (A,) is the discounted sum of past weights and `num_updates` that of ones.
+    `base` (A,) are the arms' shares of the mixture, of sum 1. `chance_loss`, `loss`, `fall` (A, n) are the untrained
+    losses, the last ones measured, and the discounted sum of their falls, 0 where an image does not `suit` the arm.
+    `exposure` (A,) is the discounted sum of past weights and `num_updates` that of ones.
     """
 
     floor: float
     base: np.ndarray
     clusters: np.ndarray  # (n,) of the images
     suits: np.ndarray  # (A, n) bool
-    chance: np.ndarray
+    chance_loss: np.ndarray
     loss: np.ndarray
     fall: np.ndarray
     exposure: np.ndarray
@@ -55,16 +56,27 @@ class Bandit:
     num_updates: float = 0.0
 
     @staticmethod
-    def start(floor: float, base: np.ndarray, clusters: np.ndarray, chance: np.ndarray, loss: np.ndarray) -> Bandit:
-        """Before the first update: the mixture as it is. `chance` and `loss` (A, n) are NaN where nothing suits."""
+    def start(
+        floor: float, base: np.ndarray, clusters: np.ndarray, chance_loss: np.ndarray, loss: np.ndarray
+    ) -> Bandit:
+        """Return the mixture as it is, before the first update; `chance_loss` and `loss` (A, n), NaN where unsuited."""
         groups, zeros = np.unique(clusters, return_inverse=True)[1], np.zeros(len(base))
-        known = [np.nan_to_num(chance), np.nan_to_num(loss), np.zeros_like(loss)]
-        return Bandit(floor, base, groups, ~np.isnan(chance), *known, zeros, np.ones_like(zeros))
+        return Bandit(
+            floor,
+            base,
+            groups,
+            suits=~np.isnan(chance_loss),
+            chance_loss=np.nan_to_num(chance_loss),
+            loss=np.nan_to_num(loss),
+            fall=np.zeros_like(loss),
+            exposure=zeros,
+            weights=np.ones_like(zeros),
+        )
 
     @property
     def skill(self) -> np.ndarray:
         """(A,) 1 - loss / untrained loss, 0 where no image suits the arm."""
-        return (self.chance - self.loss).sum(1) / self._unit
+        return (self.chance_loss - self.loss).sum(1) / self._unit
 
     @property
     def shares(self) -> np.ndarray:
@@ -101,18 +113,20 @@ class Bandit:
 
     def to_state(self) -> dict[str, Any]:
         """Plain lists and numbers, for a checkpoint."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {IN_FILES.get(field.name, field.name): getattr(self, field.name) for field in fields(self)}
         return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
     @staticmethod
     def from_state(state: dict[str, Any]) -> Bandit:
         """What `to_state` gave."""
-        return Bandit(**{name: np.array(v) if isinstance(v, list) else v for name, v in state.items()})
+        names = {in_file: name for name, in_file in IN_FILES.items()}
+        values: dict[str, Any] = {name: np.array(v) if isinstance(v, list) else v for name, v in state.items()}
+        return Bandit(**{names.get(name, name): value for name, value in values.items()})
 
     @property
     def _unit(self) -> np.ndarray:
         """(A,) the untrained loss over all images; what is too small to be worth learning is not blown up."""
-        return np.maximum(self.chance.sum(1), SMALLEST_CHANCE * np.maximum(self.suits.sum(1), 1))
+        return np.maximum(self.chance_loss.sum(1), SMALLEST_CHANCE * np.maximum(self.suits.sum(1), 1))
 
     def _aim(self, improvement: np.ndarray) -> np.ndarray:
         """(A,) proportional to improvement a draw, above the floor; all 1 where nothing improves.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -127,8 +128,12 @@ def skill_scores(model: np.ndarray, reference: np.ndarray, clusters: np.ndarray)
         if bootstrap.sums[count + k] == 0:
             found.append(Score(0.0, None, None, bootstrap.n, bootstrap.num_clusters))
             continue
-        found.append(bootstrap.score(lambda sums, k=k: 1 - divide(sums[..., k], sums[..., count + k])))
+        found.append(bootstrap.score(partial(_skill, model=k, reference=count + k)))
     return found
+
+
+def _skill(sums: np.ndarray, model: int, reference: int) -> np.ndarray:
+    return 1 - divide(sums[..., model], sums[..., reference])
 
 
 def is_trivial(reference: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[bool]:

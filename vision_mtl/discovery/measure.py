@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class DamageErrors:
     def joined(self, other: DamageErrors) -> DamageErrors:
         """The images of both."""
         names = ("index", "fold", "model", "untrained", "first", "second")
-        parts = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        parts: dict[str, Any] = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
         rules = {k: np.concatenate([v, other.rules[k]]) for k, v in self.rules.items() if k in other.rules}
         return replace(self, **parts, rules=rules)
 

@@ -63,8 +63,10 @@ def _check(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], op
         changed = [key for key in sorted({*before, *now} - {"weight"}) if before.get(key) != now.get(key)]
         if name not in about["pretexts"] or changed:
             what = f"pretexts.{name}" + (f".{changed[0]}" if changed else "")
-            there, here = (found.get(changed[0]) if changed else bool(found) for found in (before, now))
-            raise UserError(f"the selection was made with other damage: {what} was {there} there and is {here} here.")
+            values = [found.get(changed[0]) if changed else bool(found) for found in (before, now)]
+            raise UserError(
+                f"the selection was made with other damage: {what} was {values[0]} there and is {values[1]} here."
+            )
 
 
 def _columns(pretexts: Mapping[str, Pretext], shape: tuple[int, int, int]) -> dict[tuple[str, str], list[int]]:

@@ -98,8 +98,8 @@ def _ridge(x: Tensor, y: Tensor, x_choice: Tensor, y_choice: Tensor) -> Tensor:
 
 def _reduced(images: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, p)."""
-    size = [max(1, min(REDUCED_SIDE, length // REDUCTION)) for length in images.shape[-2:]]
-    return F.adaptive_avg_pool2d(images, size).flatten(1)
+    height, width = (max(1, min(REDUCED_SIDE, length // REDUCTION)) for length in images.shape[-2:])
+    return F.adaptive_avg_pool2d(images, (height, width)).flatten(1)
 
 
 def _source_means(values: Tensor, source: Tensor, num_sources: int) -> Tensor:

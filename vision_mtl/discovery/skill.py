@@ -21,7 +21,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import images_a_pass
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
-from vision_mtl.training.repair import requests, zero_prediction
+from vision_mtl.training.repair import zero_prediction
 
 SCORE_SEED = 20_240_117  # the damage that repairs are judged on: the same for every run, and none that training draws
 
@@ -106,7 +106,7 @@ def predict_part(
 ) -> Tensor:
     """What the first readout says of a damaged part: (b, K, H, W) or (b, K), float32, without a gradient."""
     with torch.no_grad(), autocast():
-        return model(damaged, requests([part]))[part.name][0].float()
+        return model(damaged, [part])[part.name][0].float()
 
 
 def squared_error(repaired: Tensor, images: Tensor, scored: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ def _judged(
             pretexts.append(whole)
             for scale in dict.fromkeys(own.scales):
                 part = judge_whole(own, clusters, rows, np.array([s == scale for s in own.scales]))
-                scales.append(replace(part, damage=scale))
+                if part is not None:
+                    scales.append(replace(part, damage=scale))
     return damages, scales, pretexts
 
 

@@ -15,7 +15,8 @@ from vision_mtl.data.label_kinds import LabelKind, label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
 from vision_mtl.evaluation.scores import Score, score_measures
-from vision_mtl.models.shared import Request, SharedModel
+from vision_mtl.models.request import Request
+from vision_mtl.models.shared import SharedModel
 
 Autocast = Callable[[], AbstractContextManager[object]]
 

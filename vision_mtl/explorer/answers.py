@@ -26,10 +26,12 @@ from vision_mtl.explorer.gallery import Gallery
 from vision_mtl.explorer.repairing import Repairer
 from vision_mtl.inference.image_files import Frame
 from vision_mtl.inference.pictures import repair_pictures
-from vision_mtl.inference.prediction_files import Question, read_answers
+from vision_mtl.inference.prediction_files import TaskOutput, read_predictions
 from vision_mtl.inference.predictor import Predictor
-from vision_mtl.inference.repairs import repairs_of
+from vision_mtl.inference.repairs import measure_repairs
+from vision_mtl.pretext.downsample import Downsample
 from vision_mtl.pretext.grid import parse_grids
+from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Part
 from vision_mtl.training.repair import zero_prediction
 from vision_mtl.viz.predictions import overlay
@@ -48,7 +50,7 @@ class Explorer:
     about: Mapping[str, Any]
     frame: Frame
     ask: Predictor
-    questions: Mapping[str, Question]
+    questions: Mapping[str, TaskOutput]
     repairer: Repairer
     gallery: Gallery | None
     num_neighbours: int
@@ -58,7 +60,8 @@ class Explorer:
         height, width = self.frame.size
         shape = (self.frame.channels, height, width)
         pretexts = self.repairer.pretexts
-        factors = _listed(pretexts[COARSE].factor) if COARSE in pretexts else []
+        coarse, mask = pretexts.get(COARSE), pretexts.get(MASK)
+        factors = _listed(coarse.factor) if isinstance(coarse, Downsample) else []
         by_number = {
             name: own for name, own in pretexts.items() if name not in (*BY_HAND, CHAIN) and own.output != "embedding"
         }
@@ -67,7 +70,7 @@ class Explorer:
             "size": [height, width],
             "channels": self.frame.channels,
             "heads": sorted(pretexts),
-            "grids": [list(size) for size in parse_grids(pretexts[MASK].grid)] if MASK in pretexts else [],
+            "grids": [list(size) for size in parse_grids(mask.grid)] if isinstance(mask, GridMask) else [],
             "edges": {"rows": _edges(height), "columns": _edges(width)},
             "factors": {
                 "offered": sorted({f for f in (*FACTORS, *factors) if 1 < f <= min(height, width)}),
@@ -133,7 +136,7 @@ class Explorer:
             return self._asked(part, damaged), views
         whole, how = self.repairer.repair(part, damaged)
         untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-        found = repairs_of(part, untrained if whole is None else whole)
+        found = measure_repairs(part, untrained if whole is None else whole)
         pictures = repair_pictures(found)
         errors = {"classic": found.classic_error, "untrained": squared_error(untrained, images, found.scored)}
         if whole is None:
@@ -141,8 +144,8 @@ class Explorer:
         else:
             errors["repaired"] = found.error
             views["repaired"] = found.repaired
-        scores = {key: float(error) for key, error in errors.items()}
-        scores |= {"skill": _skill(scores), "scored": float(found.scored.float().mean())}
+        means = {key: float(error) for key, error in errors.items()}
+        scores = means | {"skill": _skill(means), "scored": float(found.scored.float().mean())}
         shown = {key: _text(png(np.round(picture[0] * 255).astype(np.uint8))) for key, picture in pictures.items()}
         return {"pictures": shown, "scores": scores, "how": how}, views
 
@@ -162,7 +165,7 @@ class Explorer:
         """Every head's answers for images (n, C, H, W), one a view."""
         if not self.questions:
             return []
-        answers = dict(zip(views, read_answers(self.questions, self.ask.answer(images)), strict=True))
+        answers = dict(zip(views, read_predictions(self.questions, self.ask.answer(images)), strict=True))
         shown = dict(zip(views, images.split(1), strict=True))
         found = []
         for task, question in self.questions.items():

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.discovery.skill import SCORE_SEED
 from vision_mtl.inference.repairs import damage_images
+from vision_mtl.pretext.chain import Chain
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext
+from vision_mtl.pretext.downsample import Downsample
+from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Part
 
 MASK, GREY, COARSE, CHAIN = "grid_mask", "decolorise", "downsample", "chain"
@@ -71,11 +75,11 @@ def make_part(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -
     Raises `UserError` if the image cannot be damaged so: a grid that does not fit, a grey image without colours.
     """
     if damage.name is not None:
-        return _numbered(pretexts, damage, images)
+        return _numbered(pretexts, damage.name, damage.number, images)
     if not damage.kinds:
         return None
     steps = {kind: by_hand(pretexts, kind, damage) for kind in damage.kinds}
-    shape = tuple(images.shape[1:])
+    shape = image_shape(images)
     for pretext in steps.values():
         pretext.check(shape)
     if GREY in steps and not bool(steps[GREY].usable(images)):
@@ -85,7 +89,7 @@ def make_part(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -
         (kind, pretext), *_ = steps.items()
         return part_of(kind, pretext, images, pretext.sample(keys.fold(kind), shape) | _chosen(kind, damage, images))
     options = {kind: _chain_options(pretext) for kind, pretext in steps.items()}
-    chain = PRETEXTS.get(CHAIN)(steps=options)
+    chain = Chain(steps=options)
     chosen = {f"{kind}.{key}": value for kind in steps for key, value in _chosen(kind, damage, images).items()}
     return part_of(CHAIN, chain, images, chain.sample(keys.fold(CHAIN), shape) | chosen)
 
@@ -93,18 +97,27 @@ def make_part(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -
 def by_hand(pretexts: Mapping[str, Pretext], kind: str, damage: Damage) -> Pretext:
     """The run's pretext `kind`, or the default one, with the grid or the factor that is asked for."""
     own = pretexts.get(kind) or PRETEXTS.get(kind)()
-    if kind == MASK:
+    if isinstance(own, GridMask):
         grid = f"{damage.grid[0]}x{damage.grid[1]}"
-        how = "one" if len(damage.cells) == 1 else "ratio"  # `one` is for exactly one
+        how: Literal["one", "ratio"] = "one" if len(damage.cells) == 1 else "ratio"  # `one` is for exactly one
         return replace(own, grid=grid, hidden=how, instances_per_image=1)
-    return replace(own, factor=damage.factor) if kind == COARSE else own
+    return replace(own, factor=damage.factor) if isinstance(own, Downsample) else own
 
 
 def part_of(name: str, pretext: Pretext, images: Tensor, draw: Draw) -> Part:
     """Images (1, C, H, W) under one draw of the pretext `name`."""
     source = torch.arange(len(images), device=images.device)
-    mask = pretext.mask(draw, tuple(images.shape[1:]))
-    return Part(name, pretext, slice(0, len(images)), source, images, draw, mask, len(images))
+    mask = pretext.mask(draw, image_shape(images))
+    return Part(
+        name=name,
+        rows=slice(0, len(images)),
+        mask=mask,
+        pretext=pretext,
+        source_rows=source,
+        images=images,
+        draw=draw,
+        num_images=len(images),
+    )
 
 
 def own_draw(part: Part, kind: str) -> Draw:
@@ -113,18 +126,18 @@ def own_draw(part: Part, kind: str) -> Draw:
     return {key.removeprefix(prefix): value for key, value in part.draw.items() if key.startswith(prefix)}
 
 
-def _numbered(pretexts: Mapping[str, Pretext], damage: Damage, images: Tensor) -> Part:
-    if damage.name not in pretexts:
-        raise unknown("pretext of this run", str(damage.name), pretexts)
-    pretext, shape = pretexts[damage.name], tuple(images.shape[1:])
+def _numbered(pretexts: Mapping[str, Pretext], name: str, number: int, images: Tensor) -> Part:
+    if name not in pretexts:
+        raise unknown("pretext of this run", name, pretexts)
+    pretext, shape = pretexts[name], image_shape(images)
     if pretext.output == "embedding":
-        raise UserError(f"{damage.name} compares views of several images: there is nothing to show of one.")
+        raise UserError(f"{name} compares views of several images: there is nothing to show of one.")
     count = len(pretext.damages(shape))
-    if not 0 <= damage.number < count:
-        raise UserError(f"damage.number must be 0 to {count - 1}, a damage of {damage.name}; found {damage.number}.")
+    if not 0 <= number < count:
+        raise UserError(f"damage.number must be 0 to {count - 1}, a damage of {name}; found {number}.")
     if not bool(pretext.usable(images)):
-        raise UserError(f"this image does not suit {damage.name}: there is nothing to repair in it.")
-    return damage_images(damage.name, pretext, images, seed=SCORE_SEED, number=damage.number)[0]
+        raise UserError(f"this image does not suit {name}: there is nothing to repair in it.")
+    return damage_images(name, pretext, images, seed=SCORE_SEED, number=number)[0]
 
 
 def _chosen(kind: str, damage: Damage, images: Tensor) -> Draw:

@@ -13,10 +13,9 @@ from torch import Tensor
 from vision_mtl.discovery.skill import predict_part
 from vision_mtl.explorer.damage import BY_HAND, CHAIN, WORDS, own_draw, part_of
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.pretext.chain import DEFAULT_STEPS
+from vision_mtl.pretext.chain import DEFAULT_STEPS, Chain
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.pretext.mixture import Part
-from vision_mtl.training.repair import requests
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -36,7 +35,7 @@ class Repairer:
     def seen(self, part: Part, damaged: Tensor) -> Tensor:
         """(1, C, H, W) in [0, 1]: what the encoder gets, with the learned colour where a pretext learns one."""
         with torch.no_grad():
-            return self.model.fill_hidden(damaged, requests([part])).clamp(0, 1)
+            return self.model.fill_hidden(damaged, [part]).clamp(0, 1)
 
     def repair(self, part: Part, damaged: Tensor) -> tuple[Tensor | None, str]:
         """(raw repair (1, C, H, W) in [0, 1], how it was made in words); None where a head is missing."""
@@ -51,10 +50,11 @@ class Repairer:
 
     def _in_turn(self, part: Part, damaged: Tensor) -> Tensor:
         """The last damage is undone first: each head then sees an image that its own damage alone is left in."""
-        current = damaged
+        current, chain = damaged, part.pretext
+        assert isinstance(chain, Chain), part.name  # a single damage has a head of its own, or none
         for number, kind in enumerate(reversed(self._steps(part))):
             draw = own_draw(part, kind)
-            step = part_of(kind, part.pretext.step(kind), current, draw)
+            step = part_of(kind, chain.step(kind), current, draw)
             seen = step.pretext.corrupt(current, draw) if number else current
             repaired = step.pretext.repair(self.predict(step, seen), seen, draw)
             current = torch.where(step.pretext.scored(current, draw), repaired, current)
@@ -62,12 +62,12 @@ class Repairer:
 
     def _has_head(self, part: Part) -> bool:
         """Whether a head was trained on this very combination."""
-        if part.name == CHAIN and CHAIN in self.pretexts:
-            return set(self.pretexts[CHAIN].steps or DEFAULT_STEPS) == set(self._steps(part))
+        if part.name == CHAIN and isinstance(trained := self.pretexts.get(CHAIN), Chain):
+            return set(trained.steps or DEFAULT_STEPS) == set(self._steps(part))
         return part.name in self.pretexts
 
     def _steps(self, part: Part) -> list[str]:
-        chained = part.pretext.steps if part.name == CHAIN else ()
+        chained = part.pretext.steps if isinstance(part.pretext, Chain) else ()
         return [kind for kind in BY_HAND if kind in chained] or [part.name]
 
     def _words(self, part: Part) -> str:

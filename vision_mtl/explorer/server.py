@@ -163,8 +163,7 @@ class Handler(BaseHTTPRequestHandler):
     def _get(self) -> None:
         path = urlsplit(self.path).path
         if path in self.server.assets:
-            body, kind = self.server.assets[path]
-            self._send(HTTPStatus.OK, body, kind)
+            self._send(HTTPStatus.OK, *self.server.assets[path])
         elif path == "/api/start":
             self._send_json(HTTPStatus.OK, self._asked(self.server.site.start))
         elif (match := PICTURE.fullmatch(path)) and (body := self.server.site.picture(int(match[1]))) is not None:

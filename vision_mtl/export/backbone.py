@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors.torch import save
 from timm.models._hub import save_config_for_hf
-from torch import Tensor, nn
+from torch import Tensor
 
 from vision_mtl.core.files import atomic_write_bytes, atomic_write_json
 from vision_mtl.data.resize import Fit
@@ -58,7 +59,7 @@ def backbone_difference(backbone: Backbone, folder: Path, images: Tensor) -> flo
 
     `images` (B, C, H, W) in [0, 1]; relative to the largest feature where that is above 1.
     """
-    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     mean, std = (torch.tensor(loaded.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
     with torch.no_grad():
         theirs = [*_maps(loaded, backbone, (images - mean) / std), loaded((images - mean) / std)]
@@ -67,7 +68,7 @@ def backbone_difference(backbone: Backbone, folder: Path, images: Tensor) -> flo
     return max(float((a - b).abs().max()) / scale for a, b, scale in zip(ours, theirs, scales, strict=True))
 
 
-def _maps(model: nn.Module, backbone: Backbone, normalised: Tensor) -> list[Tensor]:
+def _maps(model: Any, backbone: Backbone, normalised: Tensor) -> list[Tensor]:
     return model.forward_intermediates(
         normalised, indices=backbone.indices, output_fmt="NCHW", intermediates_only=True, norm=backbone.final_norm
     )

@@ -70,6 +70,7 @@ def write_onnx(program: ExportedProgram, outputs: list[str], path: Path, metadat
         except Exception as error:
             text = f"the model cannot be written as ONNX: {first_line(error)}. Leave it out with --export.onnx false."
             raise UserError(text) from error
+    assert found is not None  # what the exporter gives with dynamo=True
     inner = [value for node in found.model.graph for value in node.outputs]
     for value in [*inner, *found.model.graph.initializers.values()]:
         value.name = f"graph/{value.name}"  # a task may have an operation's or a weight's name; no task has a slash
@@ -138,7 +139,7 @@ def check(
     return largest
 
 
-def answer_units(answers: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
+def difference_units(answers: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
     """What a difference is measured in: 1 for probabilities, the labels' standard deviation for numbers."""
     # / 100: float32 cannot tell numbers apart that differ by less than a ten-millionth of their size
     return {

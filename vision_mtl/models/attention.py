@@ -22,4 +22,4 @@ def choose_attention(model: nn.Module, device: torch.device, positions: int) -> 
     fused = device.type != "cpu" or positions > MOST_POSITIONS
     for module in model.modules():
         if isinstance(getattr(module, "fused_attn", None), bool):
-            module.fused_attn = fused
+            module.fused_attn = fused  # type: ignore[assignment]  # timm's flag, a bool

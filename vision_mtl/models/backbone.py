@@ -35,6 +35,9 @@ class Backbone(nn.Module):
     not allow (naming the nearest that works).
     """
 
+    mean: Tensor  # (C, 1, 1)
+    std: Tensor  # (C, 1, 1)
+
     def __init__(
         self,
         name: str = "resnet18",
@@ -47,15 +50,15 @@ class Backbone(nn.Module):
         super().__init__()
         self.options = BackboneOptions(name=name, pretrained=pretrained, in_chans=in_chans, kwargs=dict(kwargs or {}))
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
-        self.model = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
+        self.model: Any = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
         mean, std = _pixel_statistics(self.model, in_chans)
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])  # (C, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
-        self.indices: list[int] | None = None
+        self.indices: list[int] | None = None  # of the maps to give; None: all, for the dry run
         # ViTs pass their maps through their final norm, so that it is trained too; a few architectures refuse
         self.final_norm = True
         shapes = self._dry_run()
-        self.indices = choose_maps([tuple(shape[-2:]) for shape in shapes])
+        self.indices = choose_maps([(shape[2], shape[3]) for shape in shapes])
         self.channels = [shapes[i][1] for i in self.indices]
         self.map_sizes = [(shapes[i][2], shapes[i][3]) for i in self.indices]
         self.num_features = self.channels[-1]
@@ -75,8 +78,8 @@ class Backbone(nn.Module):
         `hidden` (B, 1, h, w) bool marks tokens to leave out, where `skips_hidden`; the maps hold 0 there. `runs`
         says how many are left in of each row, if that is known: the device is not asked then.
         """
-        indices = self.indices[-1:] if last_only else self.indices
-        if hidden is None:
+        indices = self.indices[-1:] if last_only and self.indices else self.indices
+        if hidden is None or indices is None:
             return maybe_compiled(self, _whole_maps)(self, images, indices)
         encode = maybe_compiled(self, encode_tokens)
         return encode_visible(self.model, self.normalise(images), hidden, indices, runs, self.common_counts, encode)
@@ -133,7 +136,7 @@ def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -
 
 def create_timm_model(
     name: str, pretrained: bool, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
-) -> nn.Module:
+) -> Any:  # timm's models share methods, but no declared type
     """`timm.create_model` without classifier, told the image size if the architecture asks for it.
 
     Raises `UserError`.
@@ -142,6 +145,7 @@ def create_timm_model(
         raise unknown("backbone", name, timm.list_models())
     fixed: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "in_chans": in_chans}
     sized = {"img_size": image_size[0] if image_size[0] == image_size[1] else image_size}
+    refused: Exception | None = None
     attempts = [{**fixed, **kwargs}] if "img_size" in kwargs else [{**fixed, **sized, **kwargs}, {**fixed, **kwargs}]
     for attempt in attempts:
         try:

@@ -43,5 +43,5 @@ def copy_for_one(model: Model) -> Model:
     alone = copy.deepcopy(model)
     for module in alone.modules():
         if isinstance(module, nn.SyncBatchNorm):
-            module.__class__ = LocalNorm  # the same parameters, buffers and children; only its forward differs
+            module.__class__ = LocalNorm  # type: ignore[assignment]  # the same parameters, buffers and children; only its forward differs
     return alone

@@ -13,13 +13,14 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def compile_parts(*parts: nn.Module) -> None:
     """Have modules that go through `maybe_compiled` be compiled while they are trained."""
     for part in parts:
-        part.is_compiled = True
+        part.is_compiled = True  # type: ignore[assignment]  # a flag, which nn.Module's stub does not know
 
 
 def maybe_compiled(part: nn.Module, function: Callable[P, R]) -> Callable[P, R]:

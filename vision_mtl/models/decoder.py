@@ -40,11 +40,11 @@ class Decoder(nn.Module):
         self.readouts: list[tuple[int, int]] = []
 
     def forward(
-        self, maps: Sequence[Tensor], hidden: Tensor | None = None, chance: Tensor | None = None
+        self, maps: Sequence[Tensor], hidden: Tensor | None = None, drop_draw: Tensor | None = None
     ) -> list[Tensor]:
         """Maps (B, D_i, h_i, w_i), shallow to deep -> one tensor for each readout.
 
-        `hidden` (B, 1, h, w) bool marks positions of the last map that were not encoded. `chance` (B,) in [0, 1) is
+        `hidden` (B, 1, h, w) bool marks positions of the last map that were not encoded. `drop_draw` (B,) in [0, 1) is
         one number an image for what a decoder leaves out at random in training; None leaves nothing out.
         """
         raise NotImplementedError
@@ -118,7 +118,8 @@ class EmbeddingHead(nn.Module):
 
 def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.trunc_normal_(layer.weight, std=1e-3)  # 1e-3: loss within 1 % of chance, gradients far above rounding
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:

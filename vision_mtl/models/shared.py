@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,7 @@ from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead
+from vision_mtl.models.request import Request
 from vision_mtl.models.visible import Runs, hidden_tokens, joined
 
 NAME_RULE = "letters, digits, - and _ only"
@@ -40,27 +41,6 @@ class HeadSpec:
     def is_dense(self) -> bool:
         """Whether the answer is a picture, which needs the decoder."""
         return self.kind == "pixels"
-
-
-@dataclass(frozen=True)
-class Request:
-    """Rows of a mixed batch that one head must answer.
-
-    A pretext's rows are a slice, and `hidden` is (b, 1, H, W) bool, or None where nothing is hidden; `hidden_tokens`
-    says how many tokens of a grid (h, w) each row of it hides, if all hide as many and that is known. A task's rows are
-    (b,) int64, in any order, and may overlap another task's.
-    """
-
-    name: str
-    rows: slice | Tensor
-    hidden: Tensor | None = None
-    is_task: bool = False
-    hidden_tokens: Callable[[tuple[int, int]], int | None] | None = None
-
-    @property
-    def key(self) -> str:
-        """The name of the prediction."""
-        return f"task:{self.name}" if self.is_task else self.name
 
 
 class SharedModel(nn.Module):
@@ -117,17 +97,17 @@ class SharedModel(nn.Module):
         return self.task_heads[_module_name(name)]
 
     def forward(
-        self, images: Tensor, requests: Sequence[Request], chance: Tensor | None = None
+        self, images: Tensor, requests: Sequence[Request], drop_draw: Tensor | None = None
     ) -> dict[str, list[Tensor]]:
         """Images (B, C, H, W), damaged or not -> for each request, one prediction a readout.
 
-        A prediction is (b, K, H, W) or (b, K); a task's is listed under `task:NAME`, and is one alone. `chance` (B,)
+        A prediction is (b, K, H, W) or (b, K); a task's is listed under `task:NAME`, and is one alone. `drop_draw` (B,)
         in [0, 1] is one number an image for whatever the decoder drops in training.
         """
         images = self.fill_hidden(images, requests)
         hidden, runs = self._hidden_tokens(images, requests)
         maps = self.backbone(images, hidden, self.decoder.reads_last_only, runs)
-        readouts, places = self._decode(maps, hidden, chance, requests)
+        readouts, places = self._decode(maps, hidden, drop_draw, requests)
         predictions = {}
         for request in requests:
             answer, heads = self._answerers(request)
@@ -142,14 +122,14 @@ class SharedModel(nn.Module):
         """(B, C, H, W) with the learned colour where a pretext with `fill: learned` hid pixels; else the images
         themselves."""
         for request in requests:
-            if request.name in self.fills and request.hidden is not None:
-                filled = torch.where(request.hidden, self.fills[request.name].clamp(0, 1), images[request.rows])
+            if request.name in self.fills and request.mask is not None:
+                filled = torch.where(request.mask, self.fills[request.name].clamp(0, 1), images[request.rows])
                 before, after = images[: request.rows.start], images[request.rows.stop :]
                 images = torch.cat((before, filled.to(images.dtype), after))
         return images
 
     def _decode(
-        self, maps: list[Tensor], hidden: Tensor | None, chance: Tensor | None, requests: Sequence[Request]
+        self, maps: list[Tensor], hidden: Tensor | None, drop_draw: Tensor | None, requests: Sequence[Request]
     ) -> tuple[list[Tensor], dict[str, slice | Tensor]]:
         """The readouts of the rows that need them, and where among those the rows of each such request are.
 
@@ -161,10 +141,10 @@ class SharedModel(nn.Module):
             return [], {}
         slices = {key: rows for key, rows in wanted.items() if isinstance(rows, slice)}
         if sum(rows.stop - rows.start for rows in slices.values()) == count:
-            return decode(self.decoder, maps, hidden, chance), wanted
+            return decode(self.decoder, maps, hidden, drop_draw), wanted
         if len(slices) == len(wanted):  # known here, so nothing is asked of the device
             slices = dict(sorted(slices.items(), key=lambda item: item[1].start))
-            chosen = (None if x is None else joined(x, [*slices.values()]) for x in (hidden, chance))
+            chosen = (None if x is None else joined(x, [*slices.values()]) for x in (hidden, drop_draw))
             places, end = {}, 0
             for key, rows in slices.items():
                 places[key] = slice(end, end + rows.stop - rows.start)
@@ -174,7 +154,7 @@ class SharedModel(nn.Module):
         for rows in wanted.values():
             needed[rows] = True
         kept, places = needed.nonzero()[:, 0], needed.cumsum(0) - 1
-        chosen = (None if x is None else x[kept] for x in (hidden, chance))
+        chosen = (None if x is None else x[kept] for x in (hidden, drop_draw))
         readouts = decode(self.decoder, [m[kept] for m in maps], *chosen)
         return readouts, {key: places[rows] for key, rows in wanted.items()}
 
@@ -192,13 +172,13 @@ class SharedModel(nn.Module):
         if tuple(images.shape[-2:]) != tuple(self.backbone.image_size):  # views of another size, which hide nothing
             return None, None
         grid, together = self.backbone.map_sizes[-1], self.backbone.common_counts is not None
-        masked = [request for request in requests if request.hidden is not None]
+        masked = [request for request in requests if request.mask is not None]
         runs = None if together else _visible_runs(len(images), masked, grid)
         if runs is not None and all(count == math.prod(grid) for _, count in runs):
             return None, None
         hidden = images.new_zeros(len(images), 1, *grid, dtype=torch.bool)
         for request in masked:
-            hidden[request.rows] = hidden_tokens(request.hidden, grid)
+            hidden[request.rows] = hidden_tokens(request.mask, grid)
         return (hidden, runs) if together or runs is not None or bool(hidden.any()) else (None, None)
 
     def _head(self, answer: HeadSpec) -> nn.ModuleList:
@@ -211,9 +191,9 @@ class SharedModel(nn.Module):
         )
 
 
-def _readouts(decoder: Decoder, maps: list[Tensor], hidden: Tensor | None, chance: Tensor | None) -> list[Tensor]:
+def _readouts(decoder: Decoder, maps: list[Tensor], hidden: Tensor | None, drop_draw: Tensor | None) -> list[Tensor]:
     """What a decoder makes of maps (B, D, h, w), see `Decoder.forward`."""
-    return decoder(maps, hidden, chance)
+    return decoder(maps, hidden, drop_draw)
 
 
 def _visible_runs(num_rows: int, masked: Sequence[Request], grid: tuple[int, int]) -> Runs | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.smooth import fill_smoothly
@@ -82,14 +83,15 @@ class Chain(Pretext):
         return {f"{name}.{key}": value for name, draw in draws.items() for key, value in draw.items()}
 
     def mask(self, draw: Draw, shape: Shape) -> Tensor | None:
-        masks = [p.mask(_own(draw, name), shape) for name, p in self._steps.items()]
-        masks = [mask for mask in masks if mask is not None]
+        drawn = [p.mask(_own(draw, name), shape) for name, p in self._steps.items()]
+        masks = [mask for mask in drawn if mask is not None]
         return torch.stack(masks).any(0) if masks else None
 
     def hidden_tokens(self, shape: Shape, grid: tuple[int, int]) -> int | None:
         """Those of the only step that hides pixels."""
         counts = [pretext.hidden_tokens(shape, grid) for pretext in self._steps.values()]
-        return None if None in counts else sum(counts)
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         """Hidden pixels interpolated, then every other step in order."""
@@ -115,7 +117,7 @@ class Chain(Pretext):
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """Every combination of the steps' damages."""
-        shape = tuple(images.shape[1:])
+        shape = image_shape(images)
         each = {name: pretext.enumerate(images)[1] for name, pretext in self._steps.items()}
         counts = [_length(draw) for draw in each.values()]
         numbers = torch.cartesian_prod(*(torch.arange(n, device=images.device) for n in counts)).view(-1, len(counts))
@@ -143,7 +145,7 @@ class Chain(Pretext):
         return {"inpainting": self.reference(images, draw)}
 
     def _damaged(self, images: Tensor, draw: Draw, fill: Any) -> Tensor:
-        mask = self.mask(draw, tuple(images.shape[1:]))
+        mask = self.mask(draw, image_shape(images))
         damaged = images if mask is None else fill(images, mask)
         for name, pretext in self._steps.items():
             if not _hides(pretext):

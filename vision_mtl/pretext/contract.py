@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vision_mtl.core.registry import Registry
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 
 Draw = dict[str, Tensor]  # each (B, ...): small, on the images' device
 Shape = tuple[int, int, int]  # (C, H, W)
@@ -94,7 +95,7 @@ class Pretext:
 
     def scored(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, 1, H, W) bool: the pixels that repair is judged on. Default: the hidden ones, or all where none are."""
-        hidden = self.mask(draw, tuple(images.shape[1:]))
+        hidden = self.mask(draw, image_shape(images))
         return torch.ones_like(images[:, :1], dtype=torch.bool) if hidden is None else hidden
 
     def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
@@ -128,7 +129,7 @@ class Pretext:
     def sample_damage(self, keys: Keys, images: Tensor, which: Tensor) -> Draw:
         """As `sample`, with the damage of image i fixed to number `which[i]` (B,) of those that `enumerate` lists."""
         table = self.enumerate(images[:1])[1]
-        drawn = self.sample(keys, tuple(images.shape[1:]))
+        drawn = self.sample(keys, image_shape(images))
         return drawn | {key: value[which] for key, value in table.items()}
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from vision_mtl.core.device_transfer import constant
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.colour import LUMA
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
@@ -147,7 +148,7 @@ class Contrast(Pretext):
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
         """Each view's window of its image, at the views' size, bilinear; beyond the image its rim is repeated."""
-        size = self.input_size(tuple(images.shape[1:]))
+        size = self.input_size(image_shape(images))
         height, width, down, across = draw["window"].unbind(1)
         width = torch.where(draw["mirrored"], -width, width)
         zero = torch.zeros_like(width)

@@ -132,8 +132,8 @@ def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = (
         _bands(before, after, small.device, small.dtype) for before, after in zip(small.shape[-2:], size, strict=True)
     )
-    wide = [small[..., band.read] @ band.weights.T for band in columns]
-    wide = torch.cat(wide, dim=3) if len(wide) > 1 else wide[0]
+    parts = [small[..., band.read] @ band.weights.T for band in columns]
+    wide = torch.cat(parts, dim=3) if len(parts) > 1 else parts[0]
     if len(rows) == 1:
         return rows[0].weights @ wide
     enlarged = small.new_empty(*small.shape[:2], *size)

@@ -102,8 +102,8 @@ def _tables(grids: Grids, device: torch.device) -> tuple[Tensor, Tensor, Tensor,
     height, width = grids.image_size
     rows = torch.stack([_cell_of_pixel(height, r) for r, _ in grids.sizes])
     columns = torch.stack([_cell_of_pixel(width, c) for _, c in grids.sizes])
-    tables = rows, columns, torch.tensor([c for _, c in grids.sizes]), torch.tensor(grids.counts)
-    return tuple(table.to(device) for table in tables)
+    widths, counts = torch.tensor([c for _, c in grids.sizes]), torch.tensor(grids.counts)
+    return rows.to(device), columns.to(device), widths.to(device), counts.to(device)
 
 
 @lru_cache

@@ -24,6 +24,7 @@ from torch import Tensor
 from vision_mtl.core.device_transfer import table
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.grid import Grids, Rectangles, parse_grids
 from vision_mtl.pretext.hiding import blank
@@ -125,7 +126,7 @@ class GridMask(Pretext):
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         if self.hidden == "one" and self.fill != "noise":
             return self._hide_cells(images, draw)
-        mask = self.mask(draw, tuple(images.shape[1:]))
+        mask = self.mask(draw, image_shape(images))
         if self.fill == "noise":
             return torch.where(mask, draw["noise"].to(images.dtype), images)
         damaged = blank(images, mask)
@@ -149,18 +150,18 @@ class GridMask(Pretext):
 
     def reference(self, images: Tensor, draw: Draw) -> Tensor:
         """OpenCV's inpainting."""
-        return inpaint(images, self.mask(draw, tuple(images.shape[1:])))
+        return inpaint(images, self.mask(draw, image_shape(images)))
 
     def picture(self, images: Tensor, draw: Draw) -> Tensor:
         """Hidden cells hatched, whatever fills them for the encoder: a mean colour would hardly be seen."""
         height, width = images.shape[-2:]
         stripes = torch.arange(height, device=images.device)[:, None] + torch.arange(width, device=images.device)
         hatch = torch.where(stripes % HATCH < HATCH // 2, 0.45, 0.85).to(images.dtype)
-        return torch.where(self.mask(draw, tuple(images.shape[1:])), hatch, images)
+        return torch.where(self.mask(draw, image_shape(images)), hatch, images)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """All one-cell instances of one image, grid after grid, cells in raster order."""
-        grids = self._grids(tuple(images.shape[1:]))
+        grids = self._grids(image_shape(images))
         which = torch.arange(len(grids.sizes)).repeat_interleave(torch.tensor(grids.counts))  # (n,)
         cells = torch.cat([torch.eye(count, grids.max_cells, dtype=torch.bool) for count in grids.counts])
         draw = {"grid": which.to(images.device), "cells": cells.to(images.device)}
@@ -178,7 +179,7 @@ class GridMask(Pretext):
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
         """The mean of the visible pixels, and OpenCV's inpainting."""
-        mask = self.mask(draw, tuple(images.shape[1:]))
+        mask = self.mask(draw, image_shape(images))
         mean = visible_mean(images, mask).expand_as(images)
         return {"visible_mean": mean, "inpainting": inpaint(images, mask)}
 
@@ -186,7 +187,7 @@ class GridMask(Pretext):
         """(B, C, H, W): what the prediction is the difference to, from visible pixels alone."""
         if self.hidden == "one" and self.residual:
             return self._fill_cells(images, draw)
-        mask = self.mask(draw, tuple(images.shape[1:]))
+        mask = self.mask(draw, image_shape(images))
         return fill_smoothly(images, mask) if self.residual else visible_mean(images, mask).expand_as(images)
 
     def _hide_cells(self, images: Tensor, draw: Draw) -> Tensor:
@@ -227,7 +228,7 @@ class GridMask(Pretext):
 
     def _cells(self, images: Tensor, draw: Draw) -> list[tuple[Windows, Rectangles]]:
         """Each image's only hidden cell, those of one size together, and where they are in their images."""
-        shape = tuple(images.shape[1:])
+        shape = image_shape(images)
         found = self._grids(shape).rectangles(draw["grid"], draw["cells"].view(torch.uint8).argmax(1))
         return [(Windows(cells.first, cells.size, shape, cells.aligned), cells) for cells in found]
 
@@ -239,7 +240,8 @@ class GridMask(Pretext):
         if self.hidden in ("centre", "all_but_centre"):
             centre = table(_centre_cells, (grids,), keys.device, torch.bool)[which]
             return centre if self.hidden == "centre" else ~centre & (number < counts[:, None])
-        if self.hidden == "one" and keys.instance is None:  # one of each image: no order of its cells is needed
+        instance = keys.instance
+        if self.hidden == "one" and instance is None:  # one of each image: no order of its cells is needed
             return number == shared.integers(counts)[:, None]
         order = shared.bits(grids.max_cells) * grids.max_cells + number  # (B, n) places in a line, no two the same
         if self.hidden == "ratio" and len(grids.sizes) == 1:  # as many in every image: no need to sort
@@ -248,8 +250,8 @@ class GridMask(Pretext):
         if len(grids.sizes) > 1:
             order = order.masked_fill(number >= counts[:, None], 1 << 62)
         line = order.sort(dim=1).values
-        if self.hidden == "one":
-            return order == line.gather(1, (keys.instance % counts)[:, None])
+        if instance is not None and self.hidden == "one":
+            return order == line.gather(1, (instance % counts)[:, None])
         return order <= line.gather(1, self._amount(counts)[:, None] - 1)
 
     def _amount(self, counts: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.device_transfer import constant, table
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.windows import Windows
 
 
@@ -52,7 +53,7 @@ def _line(images: Tensor, first: Tensor, size: tuple[int, int], axis: int, numbe
     start = torch.stack([first[:, a] + step if a == axis else first[:, a] for a in (0, 1)], dim=1)
     start = start.clamp(min=0).minimum(constant(tuple(images.shape[-2:]), start.device) - 1)
     shape = (1, size[1]) if axis == 0 else (size[0], 1)
-    return Windows(start, shape, tuple(images.shape[1:])).cut(images)
+    return Windows(start, shape, image_shape(images)).cut(images)
 
 
 def _vibrations_of(ends: tuple[Tensor, Tensor], length: int, images: Tensor) -> tuple[Tensor, Tensor]:

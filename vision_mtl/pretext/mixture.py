@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,33 +13,35 @@ from torch import Tensor
 from vision_mtl.core.device_transfer import send
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
+from vision_mtl.models.request import Request
 from vision_mtl.pretext.contract import Draw, Pretext
 from vision_mtl.pretext.preference import Preference, count_damages, mixture_shares
 
-HiddenTokens = Callable[[tuple[int, int]], int | None]  # of a grid (h, w); see `Pretext.hidden_tokens`
 
+@dataclass(frozen=True, kw_only=True)
+class Part(Request):
+    """What one pretext damaged, as the request that its head answers: a contiguous slice of the mixed batch."""
 
-@dataclass(frozen=True)
-class Part:
-    """What one pretext damaged: a contiguous slice of the mixed batch."""
-
-    name: str
-    pretext: Pretext
     rows: slice  # in the mixed batch
+    pretext: Pretext
     source_rows: Tensor  # (b,) int64: each instance's image among those that came in
     images: Tensor  # (b, C, H, W), undamaged
     draw: Draw
-    mask: Tensor | None  # (b, 1, H, W) bool, True = hidden
     num_images: int  # that the b instances were made of, as many of each
-    hidden_tokens: HiddenTokens | None = None  # how many of a token grid every row hides, where that can be known
 
-
-@dataclass(frozen=True)
-class MixedBatch:
-    """`damaged` (B', C, H, W) is what the encoder sees; `parts` say which rows are whose."""
-
-    damaged: Tensor
-    parts: list[Part]
+    def select(self, which: slice | Tensor) -> Part:
+        """Return the instances `which` (n,) as a separate part, its rows counted from 0 and each an image."""
+        images = self.images[which]
+        return replace(
+            self,
+            rows=slice(0, len(images)),
+            mask=None if self.mask is None else self.mask[which],
+            source_rows=self.source_rows[which],
+            images=images,
+            draw={key: value[which] for key, value in self.draw.items()},
+            num_images=len(images),
+        )
 
 
 class Mixture:
@@ -78,8 +80,9 @@ class Mixture:
         """Whether pretext `name` draws a mask."""
         return type(self.pretexts[name]).mask is not Pretext.mask
 
-    def prepare(self, images: Tensor, keys: Keys, usable: Tensor | None = None) -> MixedBatch:
-        """Images (B, C, H, W) -> a batch in which each has its pretext's damage, sorted by pretext.
+    def prepare(self, images: Tensor, keys: Keys, usable: Tensor | None = None) -> tuple[Tensor, list[Part]]:
+        """Damage each of the images (B, C, H, W) by its pretext: (B', C, H, W) sorted by pretext, and whose rows are
+        whose.
 
         Who gets which is settled where the keys are. Keys and `usable` (B, K), if it is known, on the CPU spare a wait
         for the GPU that has the images.
@@ -103,7 +106,7 @@ class Mixture:
             parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))
             damaged.append(seen)
             start = moved.stop
-        return MixedBatch(torch.cat(damaged), parts)
+        return torch.cat(damaged), parts
 
     def prepare_all(self, name: str, images: Tensor, keys: Keys, damage: Tensor | None = None) -> tuple[Part, Tensor]:
         """Pretext `name` for every image: the part and the damaged instances (b, C, H, W), an image's side by side.
@@ -111,7 +114,7 @@ class Mixture:
         `damage` (B,) fixes each image's damage to that number of the pretext's; every image is then one instance.
         """
         pretext = self.pretexts[name]
-        shape, num_images = tuple(images.shape[1:]), len(images)
+        shape, num_images = image_shape(images), len(images)
         source = torch.arange(len(images), device=images.device)
         count = pretext.num_instances(shape) if damage is None else 1
         if count > 1:
@@ -124,14 +127,24 @@ class Mixture:
         mask = pretext.mask(draw, shape)
         # a damage that is fixed may hide another number of cells than a draw does
         known = partial(pretext.hidden_tokens, shape) if damage is None else None
-        part = Part(name, pretext, slice(0, len(images)), source, images, draw, mask, num_images, known)
+        part = Part(
+            name=name,
+            rows=slice(0, len(images)),
+            mask=mask,
+            hidden_tokens=known,
+            pretext=pretext,
+            source_rows=source,
+            images=images,
+            draw=draw,
+            num_images=num_images,
+        )
         return part, pretext.corrupt(images, draw)
 
     def _drawn(self, images: Tensor, keys: Keys, usable: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B,) each image's pretext, and the number of its damage if a preference draws that; `usable` (B, K) bool."""
         if self.preference is None:
             return self.assign(keys, usable), None
-        shape = tuple(images.shape[1:])
+        shape = image_shape(images)
         counts = torch.tensor(count_damages(self.pretexts, shape), device=keys.device)  # (K,)
         of = torch.arange(len(counts), device=keys.device).repeat_interleave(counts)  # (D,) a damage's pretext
         chosen = self.preference.draw(keys, mixture_shares(self.pretexts, shape), usable[:, of])

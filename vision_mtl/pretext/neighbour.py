@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from vision_mtl.core.device_transfer import constant
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
+from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 GREY = 0.5  # the canvas
@@ -79,7 +80,7 @@ class Neighbour(Pretext):
         return {"true": true, "down": down, "first": first, "second": second, "shift": keys.uniform(4, -1.0, 1.0)}
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
-        shape = tuple(images.shape[1:])
+        shape = image_shape(images)
         canvas = torch.full_like(images, GREY)
         columns = torch.arange(2, device=images.device)
         for number, place in enumerate((draw["first"], draw["second"])):

@@ -23,8 +23,9 @@ from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_online import check_one_cell
 from vision_mtl.recipes.fit import fit, resume
 from vision_mtl.recipes.repair import CHANCE_IMAGES
-from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.progress import ProgressLine
+from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 
 FEW = 6  # images of each source and fold that skill is measured on during training
@@ -80,9 +81,9 @@ def fit_fold(config: RunConfig, part: Run, pool: Pool, trainer: Trainer, few: Te
         tracker.run.log({"kind": "skill", "errors": found, **when})
 
     part.folder.mkdir(parents=True, exist_ok=True)
-    memory: dict[str, Any] = {"chance": trainer.objective.chance}
+    memory: dict[str, Any] = {"chance": trainer.objective.chance_losses}
     resume(trainer, part, memory)
-    trainer.objective.chance = memory["chance"]
+    trainer.objective.chance_losses = memory["chance"]
     description = build.describe_model(config, trainer.model, pool)
     fit(part, trainer, config.track, description, memory, [(num_scorings, measure)])
 
@@ -109,7 +110,9 @@ def score_folds(
     return list(found.values())
 
 
-def write_discovery(run: Run, pool: Pool, trainers: Sequence[Trainer], metrics: dict[str, Any]) -> None:
+def write_discovery(
+    run: Run, parts: Sequence[Run], pool: Pool, trainers: Sequence[Trainer], metrics: dict[str, Any]
+) -> None:
     """`result.json`; images and seconds are those of both networks."""
     progress = [trainer.progress for trainer in trainers]
     seconds, images = sum(p.seconds for p in progress), sum(p.images_seen for p in progress)
@@ -120,4 +123,5 @@ def write_discovery(run: Run, pool: Pool, trainers: Sequence[Trainer], metrics: 
         seconds=seconds,
         images_seen=images,
         images_per_second=images / max(seconds, 1e-9),
+        parts=parts,
     )

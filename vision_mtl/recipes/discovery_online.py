@@ -32,7 +32,8 @@ from vision_mtl.recipes.fit import fit, resume, write_result
 from vision_mtl.recipes.pretrain_outputs import draw, watch
 from vision_mtl.recipes.repair import build_network, build_trainer, training_images
 from vision_mtl.recipes.run_warnings import remember_images
-from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.loop import Trainer
+from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.online import online_figure
 
@@ -68,9 +69,9 @@ def discover_online(config: RunConfig, run: Run, online: Online) -> None:
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
-    memory: dict[str, Any] = {"chance": trainer.objective.chance, RECORD: None}
+    memory: dict[str, Any] = {"chance": trainer.objective.chance_losses, RECORD: None}
     resume(trainer, run, memory, config)
-    trainer.objective.chance = memory["chance"]
+    trainer.objective.chance_losses = memory["chance"]
     syllabus = Syllabus(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
     syllabus.begin()
     actions = [(online.num_updates, syllabus.update), *watch(trainer, pool, trainer.objective, track)]
@@ -154,8 +155,8 @@ class Syllabus:
         """Start from the mixture as it is, or from a checkpoint's weights."""
         if self.memory[RECORD] is None:
             base, clusters = np.array([arm.share for arm in self.arms]), self.pool.cluster[self.images.numpy()]
-            chance = self._measure(untrained=True)
-            self._follow(Bandit.start(self.online.floor, base, clusters, chance, self._measure()), Progress())
+            untrained = self._measure(untrained=True)
+            self._follow(Bandit.start(self.online.floor, base, clusters, untrained, self._measure()), Progress())
             return
         self.bandit = Bandit.from_state(self.memory[RECORD]["bandit"])
         self._draw_by_weights()

@@ -1,9 +1,10 @@
-"""Training inside a run: going on from a checkpoint, what is recorded on the way, and what happens when it breaks."""
+"""Training inside a run folder: resuming, what is recorded on the way, and what happens when training fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from traceback import clear_frames
@@ -28,12 +29,14 @@ from vision_mtl.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from vision_mtl.training.diagnosis import LossWatch, what_fits
+from vision_mtl.training.diagnosis import what_fits
 from vision_mtl.training.dtensors import load_weights
-from vision_mtl.training.loop import NonFiniteLoss, Progress, Trainer
+from vision_mtl.training.loop import Hook, Trainer
+from vision_mtl.training.loss_watch import LossWatch
 from vision_mtl.training.objective import Feed, Objective
 from vision_mtl.training.options import Optim, Track
-from vision_mtl.training.process_sync import StepRecord
+from vision_mtl.training.step_guard import NonFiniteLoss
+from vision_mtl.training.step_record import Progress, StepRecord
 from vision_mtl.training.tracking import Milestones, Tracker
 
 Action = tuple[int, Callable[[Progress, Tracker], None]]  # how often over the run, and what
@@ -50,7 +53,8 @@ def make_trainer(
     balancing: Balancing | None = None,
     optim: Optim | None = None,
 ) -> Trainer:
-    """What fits `model` as the config says; `optim` stands for its own where a part of the run has another budget."""
+    """Build the trainer that the config asks for; `optim` replaces its own where a part of the run has another
+    budget."""
     runtime, optim = config.runtime, optim or config.optim
     layout = runtime.layout(model.backbone)
     parts = model, objective, feed, optim, accelerator, layout, config.seed
@@ -58,14 +62,14 @@ def make_trainer(
 
 
 def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig | None = None) -> None:
-    """Go on from the run's newest whole checkpoint, if it has one; `memory` gets the values saved under its keys.
+    """Resume from the run's newest whole checkpoint, if it has one; `memory` gets the values saved under its keys.
 
-    Says which of the two happened: going on with this run, or a new one, and with which weights.
+    The log says whether this run was resumed or is a new one, and from which file the weights are.
     """
     path = newest_checkpoint(run.checkpoints, lambda damaged, why: _pass_over(run, damaged, why))
     if run.is_main:
         remove_leftovers(run.checkpoints)
-    if trainer.shard and trainer.sharding is None:
+    if trainer.shard and trainer.strategy.alone:
         run.say(
             "runtime.shard changes nothing in one process: start several by torchrun --nproc_per_node N train.py ..."
         )
@@ -93,17 +97,18 @@ def _pass_over(run: Run, damaged: Path, why: str) -> None:
 
 
 def _begin(run: Run, start: Path | None) -> None:
-    """A run without a checkpoint: a new one, or one that was killed before its first."""
-    run.rewind(0)
-    if run.is_main and run.reached.step:
-        run.say(f"begun again, not resumed: there is no checkpoint yet; {run.reached.go_on(0)} steps are repeated.")
+    """Start a run without a checkpoint: a new one, or one that was killed before its first."""
+    if not run.last_step:
+        run.rewind(0)
+    else:
+        repeated = run.resume_from(0)
+        run.say(f"begun again, not resumed: there is no checkpoint yet; {repeated} steps are repeated.")
     if start:
         run.say(f"initialised from {start}: a new run, at step 0")
 
 
 def _go_on(run: Run, path: Path, step: int, init_from: str | None) -> None:
-    run.rewind(step)
-    repeated = 0 if run.extends or not run.is_main else run.reached.go_on(step)
+    repeated = run.resume_from(step)
     unused = f"; --init_from {init_from} counted for step 0 only" if init_from else ""
     run.say(f"resumed this run from {path}, step {step} ({repeated} steps are repeated){unused}")
 
@@ -116,85 +121,34 @@ def fit(
     memory: dict[str, Any],
     actions: Sequence[Action],
     saved: Callable[[], None] = lambda: None,
+    hook: Hook | None = None,
 ) -> None:
     """Train to the end with records, checkpoints and `actions`; a checkpoint holds `description` and `memory`.
 
-    `saved` is called after each checkpoint. A run that is asked to stop (Ctrl-C, SIGTERM) finishes its step, is saved
-    there, and raises `KeyboardInterrupt`. Raises `UserError` if the loss is not a number, its batch kept.
+    `saved` is called after each checkpoint, `hook` after each step. On Ctrl-C or SIGTERM the step is finished and saved
+    and `KeyboardInterrupt` raised. Raises `UserError` if a loss is not finite, after saving the batch, and if memory
+    runs out.
     """
-    main = trainer.accelerator.is_main_process
-    takes_part = main or trainer.sharding is not None  # whole weights for the first process are gathered by all
-
-    def save() -> None:
-        if takes_part:
-            run.flush()
-            own = {"step": trainer.progress.step, "progress": vars(trainer.progress), "warnings": run.warnings}
-            average = None if trainer.average is None else trainer.average.module
-            save_checkpoint(
-                run.checkpoints,
-                {**description, **memory, **own, LOSSES: tracker.losses, WATCH: vars(tracker.watch)},
-                trainer.model,
-                trainer.optimiser,
-                average,
-                trainer.balancing,
-                keep=track.keep_checkpoints,
-                write=main,
-            )
-        if main:
-            saved()
-
-    def reach(act: Callable[[Progress, Tracker], None], progress: Progress) -> None:
-        with trainer.whole_weights(keep=main):
-            if main:
-                act(progress, tracker)
-
-    milestones = [Milestones(count, partial(reach, act)) for count, act in actions] if takes_part else []
-    past = memory.get(LOSSES, {}), LossWatch(**memory.get(WATCH, {}))
-    tracker = Tracker(run, track, trainer.optim, trainer.progress, save, milestones, main, *past)
+    session = _Session(run, trainer, track, description, memory, actions, saved, hook)
     with Interruptions(say=run.say) as asked:
-
-        def save_is_asked(progress: Progress) -> bool:
-            if trainer.sharding is None:
-                return asked.take_save()
-            # all must hear of it, which costs a message: not at every step
-            return progress.step % track.log_every_steps == 0 and trainer.sharding.any(asked.take_save())
-
-        def hook(progress: Progress, record: StepRecord) -> None:
-            tracker(progress, record)
-            if main:
-                run.reached.to(progress.step)
-            if record.is_latest and save_is_asked(progress):
-                save()
-
         try:
-            trainer.fit(hook, lambda: asked.stop)
-            save()
+            trainer.fit(partial(session.hook, asked), lambda: asked.stop)
+            session.save()
         except NonFiniteLoss as error:
-            save()
-            rank = "" if main else f"-{trainer.accelerator.process_index}"  # each process has images of its own
-            where = run.folder / f"failed_batch{rank}.safetensors"
-            atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
-            raise UserError(f"{error} Its images are kept in {where}.") from error
+            session.save()
+            raise UserError(f"{error} Its images are kept in {session.keep(error)}.") from error
         except KeyboardInterrupt:
-            save()
+            session.save()
             raise
         except Exception as error:
-            can_save = trainer.sharding is None  # else it takes all processes, and the others wait within the step
-            if trainer.failed_cleanly and can_save:
-                with suppress(UserError):  # the disk may be what failed
-                    save()
-            if trainer.failed_cleanly and is_out_of_memory(error):
-                step = trainer.progress.step
-                clear_frames(error.__traceback__)  # they hold the activations of the step that failed
-                saved_or_not = "which is saved" if can_save else "after the last checkpoint"
-                raise out_of_memory(f"at step {step}, {saved_or_not}", what_fits(trainer, step)) from error
+            session.rescue(error)
             raise
         finally:
             trainer.feed.close()
-            tracker.close()
+            session.tracker.close()
     trainer.optimiser.zero_grad(set_to_none=True)
     hand_back_freed_memory()
-    trainer.gather()
+    trainer.strategy.gather()
     for failure in trainer.feed.pool.failures():
         run.warn(failure)
     if trainer.progress.skipped:
@@ -203,8 +157,109 @@ def fit(
         raise KeyboardInterrupt
 
 
+@dataclass
+class _Session:
+    """One call of `fit`: its tracker, and how it saves."""
+
+    run: Run
+    trainer: Trainer
+    track: Track
+    description: dict[str, Any]
+    memory: dict[str, Any]
+    actions: Sequence[Action]
+    saved: Callable[[], None]
+    also: Hook | None
+    tracker: Tracker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_main = self.trainer.accelerator.is_main_process
+        self.takes_part = self.is_main or self.trainer.strategy.saves_together
+        milestones = [Milestones(count, partial(self._act, act)) for count, act in self.actions]
+        past = self.memory.get(LOSSES, {}), LossWatch(**self.memory.get(WATCH, {}))
+        optim, progress = self.trainer.optim, self.trainer.progress
+        acting = milestones if self.takes_part else []
+        self.tracker = Tracker(self.run, self.track, optim, progress, self.save, acting, self.is_main, *past)
+
+    def hook(self, asked: Interruptions, progress: Progress, record: StepRecord) -> None:
+        """Record a step; save where a signal asked for it."""
+        self.tracker(progress, record)
+        if self.also is not None:
+            self.also(progress, record)
+        if record.is_latest and self._save_is_asked(asked, progress):
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of now."""
+        trainer, progress = self.trainer, self.trainer.progress
+        if self.takes_part:
+            self.run.flush()
+            own = {"step": progress.step, "progress": vars(progress), "warnings": self.run.warnings}
+            save_checkpoint(
+                self.run.checkpoints,
+                {
+                    **self.description,
+                    **self.memory,
+                    **own,
+                    LOSSES: self.tracker.losses,
+                    WATCH: vars(self.tracker.watch),
+                },
+                trainer.model,
+                trainer.optimiser,
+                None if trainer.average is None else trainer.average.module,
+                trainer.balancing,
+                keep=self.track.keep_checkpoints,
+                write=self.is_main,
+            )
+        if self.is_main:
+            self.saved()
+
+    def keep(self, error: NonFiniteLoss) -> Path:
+        """Write the images of the step that broke; return the file."""
+        # each process has images of its own
+        rank = "" if self.is_main else f"-{self.trainer.accelerator.process_index}"
+        where = self.run.folder / f"failed_batch{rank}.safetensors"
+        atomic_write_bytes(where, safetensors(error.evidence, {"step": str(error.step)}))
+        return where
+
+    def rescue(self, error: Exception) -> None:
+        """Save what an error left whole; raises `UserError` with advice where memory ran out."""
+        trainer, step = self.trainer, self.trainer.progress.step
+        if not trainer.failed_cleanly:
+            return
+        can_save = not trainer.strategy.saves_together  # else it takes all processes, and the others are in the step
+        if can_save:
+            with suppress(UserError):  # the disk may be what failed
+                self.save()
+        if is_out_of_memory(error):
+            clear_frames(error.__traceback__)  # they hold the activations of the step that failed
+            saved_or_not = "which is saved" if can_save else "after the last checkpoint"
+            advice = what_fits(
+                trainer.model,
+                trainer.objective,
+                trainer.feed,
+                step,
+                optim=trainer.optim,
+                optimiser=trainer.optimiser,
+                layout=trainer.layout,
+                autocast=trainer.accelerator.autocast,
+                alone=trainer.strategy.alone,
+            )
+            raise out_of_memory(f"at step {step}, {saved_or_not}", advice) from error
+
+    def _act(self, act: Callable[[Progress, Tracker], None], progress: Progress) -> None:
+        with self.trainer.strategy.full_weights(self.trainer.model, keep=self.is_main):
+            if self.is_main:
+                act(progress, self.tracker)
+
+    def _save_is_asked(self, asked: Interruptions, progress: Progress) -> bool:
+        if not self.trainer.strategy.saves_together:
+            return asked.take_save()
+        # all must hear of it, which costs a message: not at every step
+        return progress.step % self.track.log_every_steps == 0 and self.trainer.strategy.any(asked.take_save())
+
+
 def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:
-    """The result of a stage that trained."""
+    """Write the result of a stage that trained."""
     progress = trainer.progress
     run.write_result(
         "completed",

@@ -12,9 +12,10 @@ from vision_mtl.inference.pictures import repair_figure
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.recipes.fit import Action
 from vision_mtl.recipes.run_warnings import measure_rank
-from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Track
 from vision_mtl.training.repair import PretextObjective
+from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.curves import curves_figure, skill_figure
 

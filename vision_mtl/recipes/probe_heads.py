@@ -59,7 +59,7 @@ def fit_heads(
         chosen = {"C": probe.strength, "val_score": probe.val_score, "converged": probe.converged}
         found[name] = ProbePrediction(probe.predict(x[task.test]), chosen)
     if run.is_main:
-        described = describe_model(replace(config, decoder={"name": DECODER}), model, pool)
+        described = describe_model(replace(config, decoder=DECODERS.get(DECODER)()), model, pool)
         save_weights(run.checkpoints / BEST, described | {"step": 0}, model.state_dict())
     return found
 

@@ -25,7 +25,7 @@ from vision_mtl.recipes import build
 from vision_mtl.recipes.fit import make_trainer
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim
-from vision_mtl.training.repair import PretextObjective, RepairFeed, chance_losses
+from vision_mtl.training.repair import PretextObjective, RepairFeed, measure_chance_losses
 
 CHANCE_IMAGES = 512  # training images that chance losses are measured on: their error is then a few per cent
 
@@ -49,10 +49,11 @@ def build_repair_objective(
     """The mixture in units of chance, measured on `indices` (n,); a pretext that no image suits is left out, and
     said."""
     sample = spread_evenly(indices, CHANCE_IMAGES)
-    chance = chance_losses(Mixture(pretexts), pool.gather(sample), Keys(config.seed, 0, sample))
-    for name in pretexts.keys() - chance.keys():
+    chance_losses = measure_chance_losses(Mixture(pretexts), pool.gather(sample), Keys(config.seed, 0, sample))
+    for name in pretexts.keys() - chance_losses.keys():
         run.warn(f"pretext {name} is left out: none of {len(sample)} training images looked at suits it.")
-    return PretextObjective(Mixture({name: pretexts[name] for name in pretexts if name in chance}), chance)
+    kept = {name: pretext for name, pretext in pretexts.items() if name in chance_losses}
+    return PretextObjective(Mixture(kept), chance_losses)
 
 
 def build_network(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedModel:

@@ -18,8 +18,10 @@ from vision_mtl.evaluation.features import extract_features, spread_evenly, with
 from vision_mtl.evaluation.linear_probe import FEW_VALIDATION
 from vision_mtl.evaluation.rank import COLLAPSED, effective_rank
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.training.loop import Progress, Trainer
-from vision_mtl.training.objective import Feed, TogetherFeed
+from vision_mtl.training.joint import JointFeed
+from vision_mtl.training.loop import Trainer
+from vision_mtl.training.objective import Feed
+from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 
 SEEN = "images_seen.npy"  # content hashes of the training images, of this run and of those that it started from
@@ -62,7 +64,7 @@ def warn_of_seen(run: Run, pool: Pool, init_from: str | None) -> None:
 
 def warn_of_few(run: Run, pool: Pool, feed: Feed, tasks: Sequence[str]) -> None:
     """Before training: say which tasks have too few validation images to choose by, or too small a part of a step."""
-    feed = feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed
+    feed = feed.members["tasks"] if isinstance(feed, JointFeed) else feed
     for task in tasks:
         target = pool.targets[task]
         groups = len(target.class_names) if label_kind(target.kind).one_class else 1

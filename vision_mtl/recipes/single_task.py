@@ -101,4 +101,5 @@ def _fit(run: Run, alone: Trainer, own: Labelled, train: Train) -> None:
     if best.scores:  # of several processes the first alone
         best.load(alone.scored_model)
     run.warnings += [f"{name} alone: {text}" for text in part.warnings if text not in run.warnings]
-    run.reached.add_repeated(part.reached.repeated_steps)
+    for record in part.resumes():
+        run.log({**record, "network": name})

@@ -27,10 +27,11 @@ from vision_mtl.training.balancing.contract import Balancing, LossTerm
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
 from vision_mtl.training.best import ALL, Best
-from vision_mtl.training.loop import Progress, Trainer
+from vision_mtl.training.joint import JointFeed
+from vision_mtl.training.loop import Trainer
 from vision_mtl.training.mixing import Mixing
-from vision_mtl.training.objective import TogetherFeed
 from vision_mtl.training.options import Optim, Track
+from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
 from vision_mtl.training.tracking import Tracker
 
@@ -98,7 +99,7 @@ class Validation:
     def epochs(self) -> dict[str, float]:
         """Task -> how often its labelled images have been seen, on average, drawn for it or for another task."""
         feed = self.trainer.feed
-        feed = feed.members["tasks"] if isinstance(feed, TogetherFeed) else feed
+        feed = feed.members["tasks"] if isinstance(feed, JointFeed) else feed
         seen = self.trainer.progress.step * feed.images_per_step
         return {task: seen * feed.share(task) / len(rows) for task, rows in self.labelled.train.items()}
 

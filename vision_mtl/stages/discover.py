@@ -115,8 +115,6 @@ class Discover(Stage):
             fit_fold(config, part, pool, trainer, few[1 - number], self.num_scorings)
             trainers.append(trainer)
             run.warnings += [text for text in part.warnings if text not in run.warnings]
-        run.reached.resumes = max(part.reached.resumes for part in parts)
-        run.reached.repeated_steps = sum(part.reached.repeated_steps for part in parts)
         errors = score_folds(pool, folds, asked, trainers, run)
 
         tables = build_tables(pool, errors)
@@ -130,4 +128,4 @@ class Discover(Stage):
         write_files(run, tables, instances, {"selection": chosen, **controls(chosen)})
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
         write_figures(run, networks, errors, tables, course)
-        write_discovery(run, pool, trainers, {**tables.metrics(), "skill_over_time": course})
+        write_discovery(run, parts, pool, trainers, {**tables.metrics(), "skill_over_time": course})

@@ -66,7 +66,7 @@ class Joint(Stage):
         from vision_mtl.recipes.repair import build_repair_objective, repair_feed, training_images
         from vision_mtl.recipes.run_warnings import remember_images
         from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective, finish, train_tasks
-        from vision_mtl.training.objective import Together, TogetherFeed
+        from vision_mtl.training.joint import JointFeed, JointObjective
         from vision_mtl.training.repair import REPAIR, PretextObjective
 
         track, accelerator = config.track, config.runtime.accelerator(config.device)
@@ -83,14 +83,16 @@ class Joint(Stage):
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
         repair = build_repair_objective(config, run, pool, pretexts, indices)
-        repair = PretextObjective(repair.mixture, repair.chance, weight_schedule(self.repair_weight, self.schedule))
+        repair = PretextObjective(
+            repair.mixture, repair.chance_losses, weight_schedule(self.repair_weight, self.schedule)
+        )
         damaged_feed = repair_feed(config, pool, indices, damaged, accelerator)
         workers = config.data.num_workers
         tasks_feed = build_feed(
             labelled, with_labels, accelerator, config.seed, temperature=self.temperature, num_workers=workers
         )
-        objective = Together({REPAIR: repair, "tasks": build_objective(labelled)})
-        feed = TogetherFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
+        objective = JointObjective({REPAIR: repair, "tasks": build_objective(labelled)})
+        feed = JointFeed({REPAIR: damaged_feed, "tasks": tasks_feed})
         balancing = build_balancing(config.balance, model, labelled.tasks, [REPAIR])
         trainer = make_trainer(config, accelerator, model, objective, feed, balancing)
         validation = train_tasks(config, run, trainer, track, labelled, self.num_evaluations, self.keep_best_per_task)

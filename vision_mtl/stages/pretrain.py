@@ -57,9 +57,9 @@ class Pretrain(Stage):
 
         trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, self.selection)
         objective = trainer.objective
-        memory = {"chance": objective.chance}
+        memory = {"chance": objective.chance_losses}
         resume(trainer, run, memory, config)
-        objective.chance = memory["chance"]
+        objective.chance_losses = memory["chance"]
         fit(
             run,
             trainer,

@@ -117,9 +117,18 @@ def compare_arms(
                 if a is None or b is None:
                     continue
                 _check_same(a, b, f"task {task}, arms {arm} and {baseline}")
-                names = {"task": task, "fraction": fraction, "arm": arm, "baseline": baseline}
-                clusters = units([a.clusters, b.clusters])
-                found.append(compare(a.values, b.values, clusters, guard_skew=guard_skew, **names))
+                found.append(
+                    compare(
+                        a.values,
+                        b.values,
+                        units([a.clusters, b.clusters]),
+                        task=task,
+                        fraction=fraction,
+                        arm=arm,
+                        baseline=baseline,
+                        guard_skew=guard_skew,
+                    )
+                )
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import threading
 import time
@@ -218,7 +219,7 @@ def _ray(width: int, address: str | None) -> Iterator[None]:
     import ray  # an extra
     from ray.util.joblib import register_ray
 
-    ray.init(address=address, num_cpus=None if address else width, include_dashboard=False, logging_level="ERROR")
+    ray.init(address=address, num_cpus=None if address else width, include_dashboard=False, logging_level=logging.ERROR)
     register_ray()
     try:
         yield

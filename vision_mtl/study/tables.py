@@ -213,7 +213,7 @@ def _run_scores(scores: Record, tasks: Record) -> str:
         wanted = tasks[task]["metric"].replace(" ", "_") if task in tasks else ""
         metric = wanted if wanted in found else next(iter(found), None)
         value = found.get(metric)
-        if value is not None:
+        if metric is not None and value is not None:
             unit = unit_of(metric in SHARES, [{"value": value, "low": None}])
             told.append(f"{task}: {metric.replace('_', ' ')} {unit.value(value)}")
     return "; ".join(told)

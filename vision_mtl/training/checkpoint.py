@@ -47,7 +47,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-XXXXXXXX.safetensors` atomically and delete all but the newest `keep`. `state` has `step`.
 
-    Where tensors are cut over processes, all of them must call it, at the same step, one of them to `write`.
+    Where tensors are sharded, all processes must call it, at the same step, one of them to `write`.
     """
     modules = {"model": model, "average": average, "balancing": balancing}
     tensors = {f"{n}.{k}": v for n, m in modules.items() if m is not None for k, v in m.state_dict().items()}
@@ -171,7 +171,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took, of any shape, its prefix removed; whole tensors, cut as their parameters.
+    """Load what `optimiser_tensors` gave, of any shape, its prefix removed; full tensors are sharded as parameters are.
 
     Each tensor gets its parameter's memory format: the fused AdamW walks through both as they lie in memory.
     """

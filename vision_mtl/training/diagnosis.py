@@ -1,114 +1,57 @@
-"""What watches a training run: losses that blow up, and which images broke a step.
+"""Explains a step that failed: which of its images have a non-finite loss, and how many images fit in memory.
 
-Everything here reads numbers that the loop has on the CPU already, or runs once when a step is broken; nothing makes
-the device wait in a step that is sound.
+Both run extra passes over the step's images, so they are called only after a failure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import nn
 
 from vision_mtl.core.memory import is_out_of_memory
-from vision_mtl.training.objective import Feed, Objective, Together, TogetherFeed, step_loss
+from vision_mtl.training.joint import JointFeed, JointObjective
+from vision_mtl.training.objective import Feed, Objective, step_loss
+from vision_mtl.training.options import Optim
 
-if TYPE_CHECKING:
-    from vision_mtl.training.loop import Trainer
+Autocast = Callable[[], AbstractContextManager[object]]
 
-BLOW_UP = 3.0  # times the early loss: repair starts at chance and classes near ln K, so training never belongs there
-EARLY = 3  # lines of metrics.jsonl that the early loss is the largest of: one batch alone scatters too much
 SHOWN = 5  # images named in a message
 
 
-@dataclass
-class LossWatch:
-    """Compares each line's mean losses with the early ones. A checkpoint holds `vars` of it."""
+def broken_images(
+    model: nn.Module,
+    objective: Objective,
+    feed: Feed,
+    step: int,
+    *,
+    progress: float,
+    layout: torch.memory_format,
+    autocast: Autocast,
+) -> str:
+    """Name the images of `step` whose own loss is not finite: each goes through the model alone.
 
-    early: dict[str, float] = field(default_factory=dict)
-    lines: int = 0
-    said: list[str] = field(default_factory=list)
-
-    def look(self, step: int, means: Mapping[str, float]) -> list[str]:
-        """What to warn of after a line: each loss that has blown up, once a run."""
-        self.lines += 1
-        found = []
-        for name, value in means.items():
-            if self.lines <= EARLY and math.isfinite(value):
-                self.early[name] = max(value, self.early.get(name, 0.0))
-            elif 0 < self.early.get(name, 0.0) * BLOW_UP < value and name not in self.said:
-                self.said.append(name)
-                found.append(
-                    f"the loss of {name} has blown up: {value:.3g} at step {step}, {self.early[name]:.3g} at the "
-                    "start. Lower --optim.learning_rate, or raise --optim.warmup_ratio."
-                )
-        return found
-
-
-def what_fits(trainer: Trainer, step: int) -> str:
-    """After a step ran out of memory: in how many parts it would not have, found by trying; with what to do.
-
-    One of several processes cannot try alone: the others are waiting for the step that broke.
+    `model` has full weights; `progress` is the share of training done, in [0, 1].
     """
-    size, parts = trainer.optim.batch_size, trainer.optim.accumulate * 2
-    if trainer.accelerator.num_processes > 1:
-        return f"Give --optim.accumulate {parts}, or a smaller --optim.batch_size, in a new --run_dir."
-    while parts <= size:
-        if _fits(trainer, step, parts):
-            return (
-                f"Measured just now: {-(-size // parts)} images at a time fit. Give --optim.accumulate {parts}, which "
-                f"computes the same step in parts, or --optim.batch_size {size // parts}, in a new --run_dir "
-                "(--init_from this one keeps what it has learned)."
-            )
-        parts *= 2
-    return (
-        "Measured just now: not even one image at a time fits. Lower --image_size, take a smaller --backbone.name, or "
-        "free memory."
-    )
-
-
-def _fits(trainer: Trainer, step: int, parts: int) -> bool:
-    """Whether so many parts of the step go forward and backward, one by one, beside the optimiser's memory."""
-    trainer.optimiser.zero_grad(set_to_none=True)
-    if trainer.accelerator.device.type == "cuda":
-        torch.cuda.empty_cache()
-    try:
-        wanting = [p for p in trainer.model.parameters() if p.requires_grad and p not in trainer.optimiser.state]
-        reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
-        batches = trainer.feed.at(step, parts)  # a step holds them all until its end
-        autocast = trainer.accelerator.autocast
-        for batch, _ in batches:  # all of them: one may have more that is costly than another
-            loss = step_loss(trainer.model, trainer.objective, batch, trainer.layout, autocast=autocast)
-            loss.total.backward()
-        del reserved, batches
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        trainer.optimiser.zero_grad(set_to_none=True)
-    return True
-
-
-def broken_images(trainer: Trainer, step: int) -> str:
-    """Which of a step's images have a loss of their own that is not finite, by name: each goes through alone."""
-    pairs: list[tuple[Objective, Feed]] = [(trainer.objective, trainer.feed)]
-    if isinstance(trainer.objective, Together) and isinstance(trainer.feed, TogetherFeed):
-        pairs = [(own, trainer.feed.members[name]) for name, own in trainer.objective.members.items()]
+    pairs: list[tuple[Objective, Feed]] = [(objective, feed)]
+    if isinstance(objective, JointObjective) and isinstance(feed, JointFeed):
+        pairs = [(own, feed.members[name]) for name, own in objective.members.items()]
     names, count = [], 0
-    with trainer.whole_weights() as model:
-        was_training = model.training
-        model.eval()
-        for objective, feed in pairs:
-            indices = feed.evidence(step)["indices"].tolist()
-            broken = _broken(trainer, model, objective, feed, step)
-            count += len(indices)
-            names += [feed.pool.identities[i] for i, bad in zip(indices, broken, strict=True) if bad]
-        model.train(was_training)
+    was_training = model.training
+    model.eval()
+    for own, images in pairs:
+        indices = images.evidence(step)["indices"].tolist()
+        count += len(indices)
+        for index, (batch, share) in zip(indices, images.at(step, len(indices)), strict=True):
+            with torch.no_grad():
+                loss = step_loss(model, own, batch, share, layout, progress, autocast)
+            if any(not math.isfinite(float(value)) for value in loss.losses.values()):
+                names.append(images.pool.identities[index])
+    model.train(was_training)
     if not names:
         return "no image alone breaks it: it is the step as a whole"
     if len(names) == count:
@@ -117,13 +60,59 @@ def broken_images(trainer: Trainer, step: int) -> str:
     return f"images: {', '.join(names[:SHOWN])}{more}"
 
 
-def _broken(trainer: Trainer, model: nn.Module, objective: Objective, feed: Feed, step: int) -> list[bool]:
-    """For each image of the step, whether its loss alone is no number; one without any loss is not."""
-    found = []
-    share = trainer.optim.progress(step, trainer.progress.seconds)
-    for batch, _ in feed.at(step, len(feed.evidence(step)["indices"])):
-        with torch.no_grad():
-            loss = step_loss(model, objective, batch, trainer.layout, share, trainer.accelerator.autocast)
-        losses: dict[str, Any] = loss.losses
-        found.append(any(not math.isfinite(float(value)) for value in losses.values()))
-    return found
+def what_fits(
+    model: nn.Module,
+    objective: Objective,
+    feed: Feed,
+    step: int,
+    *,
+    optim: Optim,
+    optimiser: torch.optim.Optimizer,
+    layout: torch.memory_format,
+    autocast: Autocast,
+    alone: bool = True,
+) -> str:
+    """Advise after `step` ran out of memory: try it in ever smaller micro-batches and name those that fit.
+
+    One of several processes (not `alone`) cannot try: the others wait for the step that failed.
+    """
+    size, count = optim.batch_size, optim.accumulate * 2
+    if not alone:
+        return f"Give --optim.accumulate {count}, or a smaller --optim.batch_size, in a new --run_dir."
+
+    def passes(num_micro_batches: int) -> None:
+        batches = feed.at(step, num_micro_batches)  # a step holds them all until its end
+        for batch, share in batches:  # all of them: one may need more memory than another
+            step_loss(model, objective, batch, share, layout, autocast=autocast).total.backward()
+
+    while count <= size:
+        if _fits(partial(passes, count), model, optimiser):
+            return (
+                f"Measured just now: {-(-size // count)} images at a time fit. Give --optim.accumulate {count}, which "
+                f"computes the same step in parts, or --optim.batch_size {size // count}, in a new --run_dir "
+                "(--init_from this one keeps what it has learned)."
+            )
+        count *= 2
+    return (
+        "Measured just now: not even one image at a time fits. Lower --image_size, take a smaller --backbone.name, or "
+        "free memory."
+    )
+
+
+def _fits(passes: Callable[[], None], model: nn.Module, optimiser: torch.optim.Optimizer) -> bool:
+    """Whether forward and backward passes have memory enough beside the optimiser's state."""
+    optimiser.zero_grad(set_to_none=True)
+    if next(model.parameters()).is_cuda:
+        torch.cuda.empty_cache()
+    try:
+        wanting = [p for p in model.parameters() if p.requires_grad and p not in optimiser.state]
+        reserved = [torch.empty_like(p) for p in wanting for _ in range(2)]  # what AdamW takes at its first step
+        passes()
+        del reserved
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        optimiser.zero_grad(set_to_none=True)
+    return True

@@ -1,7 +1,7 @@
-"""Tensors of which each process holds a part (`runtime.shard`; PyTorch's DTensor): gather, cut, clip, group them.
+"""Gather, distribute, clip and group DTensors: tensors of which each process holds a shard (`runtime.shard`).
 
-A tensor that is not cut passes through everything here as it is. DTensor is told by what it can do, not by its class,
-whose import takes a second that most runs need not pay.
+A plain tensor passes through everything here unchanged. A DTensor is recognised by its method `full_tensor`, not by its
+class, whose import takes a second that most runs need not pay.
 """
 # W processes, G groups of parameters
 
@@ -15,27 +15,27 @@ from torch import Tensor, distributed, nn
 
 
 def is_dtensor(tensor: Tensor) -> bool:
-    """Whether each process holds a part of it, of any shape."""
+    """Whether each process holds a shard of it, of any shape."""
     return hasattr(tensor, "full_tensor")
 
 
 def full_tensors(
     tensors: Mapping[str, Tensor], keep: bool = True, device: torch.device | str | None = None
 ) -> dict[str, Tensor]:
-    """The same tensors, of any shape, those that are cut gathered one by one, on `device` (None: where they are).
+    """Return the tensors, of any shape, with DTensors gathered one by one, on `device` (None: where they are).
 
-    All processes must call it, those that do not `keep` the result, which is empty for them, too.
+    All processes must call it. The result is empty where not `keep`.
     """
     found = {}
     for name, tensor in tensors.items():
-        whole = tensor.full_tensor() if is_dtensor(tensor) else tensor
+        full = tensor.full_tensor() if is_dtensor(tensor) else tensor
         if keep:
-            found[name] = whole.to(device) if is_dtensor(tensor) else tensor
+            found[name] = full.to(device) if is_dtensor(tensor) else tensor
     return found
 
 
 def distribute_like(owner: Tensor, tensor: Tensor) -> Tensor:
-    """This process's part of a whole `tensor`, of any shape, cut as `owner` is; every process has it whole."""
+    """Return a full `tensor`, of any shape, sharded as `owner` is. Every process must hold the full tensor."""
     if not is_dtensor(owner):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -44,7 +44,7 @@ def distribute_like(owner: Tensor, tensor: Tensor) -> Tensor:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put whole tensors of any shape, by name, into a model, cut or not.
+    """Load full tensors of any shape, by name, into a model, sharded or not.
 
     Raises `RuntimeError` where names or shapes differ.
     """
@@ -53,25 +53,26 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients, of any shape, in place, so that their norm over all processes is at most `limit`; the norm
-    before, ().
+    """Scale gradients of any shape, in place, to a norm over all processes of at most `limit`; return the norm before,
+    ().
 
-    A gradient that is not cut is taken to be the same in every process.
+    A gradient that is not sharded must be the same in every process.
     """
-    cut = [p.grad.to_local() for p in parameters if is_dtensor(p.grad)]
-    kept = [p.grad for p in parameters if not is_dtensor(p.grad)]
-    if not cut and not kept:
+    sharded = [p.grad.to_local() for p in parameters if is_dtensor(p.grad)]
+    replicated = [p.grad for p in parameters if not is_dtensor(p.grad)]
+    if not sharded and not replicated:
         return torch.zeros(())
-    squares = [nn.utils.get_total_norm(some) ** 2 for some in (cut, kept) if some]
-    if cut:
+    squares = [nn.utils.get_total_norm(some) ** 2 for some in (sharded, replicated) if some]
+    if sharded:
         distributed.all_reduce(squares[0])
     norm = torch.stack(squares).sum().sqrt()
-    torch._foreach_mul_([*cut, *kept], torch.clamp(limit / (norm + 1e-6), max=1.0))  # as torch's own clipping does
+    scale = torch.clamp(limit / (norm + 1e-6), max=1.0)  # as torch's own clipping does
+    torch._foreach_mul_([*sharded, *replicated], scale)
     return norm
 
 
 def separate(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups of parameters, each as two where some are cut: an optimiser's kernel takes a list of one kind.
+    """Return the parameter groups with DTensors in groups of their own: an optimiser's kernel takes one kind.
 
     `numbers` in a group are its parameters' places in the groups as they were: a checkpoint names them so.
     """

@@ -1,52 +1,56 @@
-"""What a step minimises, and what it looks at.
+"""What a step minimises, and which images it takes.
 
-An objective turns a batch into inputs of the shared model with requests for its heads (`prepare`), and the predictions
-into losses (`measure`). The two are apart so that several objectives can share one pass of the model. A feed gives the
-batches of a step.
+A feed gives a step's micro-batches. An objective turns one into the model's input with a request for each head
+(`prepare`), and the predictions into losses (`measure`). The two are apart so that several objectives can share one
+pass of the model.
+
+From image to update: a batch of the feed -> `Prepared` -> predictions -> `StepLoss` (here), then `PendingStep` and
+`StepRecord` (`training/step_guard.py`, `training/step_record.py`).
 """
-# B images in the batch, b rows of one request
+# B images in the micro-batch, b rows of one request
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
-from vision_mtl.models.shared import Request
-from vision_mtl.training.process_sync import Sums, means
+from vision_mtl.models.request import Request
+from vision_mtl.training.step_record import Sums, means
 
 Predictions = Mapping[str, list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch made ready for one pass: `inputs` (B, C, H, W), `chance` (B,) in [0, 1) for what the decoder drops.
+    """A micro-batch made ready for the model, whose arguments are `images`, `requests` and `drop_draw`.
 
-    `data` is the objective's own: what it needs to measure the predictions.
+    `images` (B, C, H, W), damaged or not; `drop_draw` (B,) in [0, 1) is for what the decoder drops; `share` is the
+    micro-batch's share of the step's images. `data` is the objective's own: what it needs to measure the predictions.
     """
 
-    inputs: Tensor
-    requests: list[Request]
-    chance: Tensor
-    data: Any
+    images: Tensor
+    requests: Sequence[Request]
+    drop_draw: Tensor
+    share: float
+    data: Any = None
 
 
 @dataclass(frozen=True)
 class StepLoss:
-    """`losses` are minimised: by name, this part's contribution to the step's mean (a scalar with its graph).
+    """The losses of one micro-batch.
 
-    `parts` are shown: by name, the sum over the part's images of a loss in its own unit, and their number; both
-    detached.
+    `losses` are minimised: by name, the micro-batch's contribution to the step's mean (a scalar with its graph).
+    `shown` are logged: by name, the sum over images of a loss in its own unit, and their number; both detached.
     """
 
     losses: dict[str, Tensor]
-    parts: dict[str, tuple[Tensor, Tensor]]
+    shown: dict[str, tuple[Tensor, Tensor]]
     rows: int = 0
 
     @property
@@ -55,43 +59,45 @@ class StepLoss:
         return torch.stack(list(self.losses.values())).sum()
 
     def means(self) -> dict[str, float]:
-        """Each part's mean loss."""
-        return means(sum_parts([self]))
+        """Return the mean of each shown loss."""
+        return means(sum_shown([self]))
 
 
 class Objective(Protocol):
-    """`names` are the losses that a step may have, `shown` the parts."""
+    """`names` are the losses that a step may have, `shown` those that are logged."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """The names that `StepLoss.losses` may have."""
 
     @property
     def shown(self) -> Sequence[str]:
-        """The names that `StepLoss.parts` may have, the same ones in every process, in one order."""
+        """The names that `StepLoss.shown` may have, the same ones in every process, in one order."""
 
-    def prepare(self, batch: Any) -> Prepared:
-        """Damage, or merely gather, the batch's images; say which head answers which rows."""
+    def prepare(self, batch: Any, share: float = 1.0) -> Prepared:
+        """Damage, or merely gather, the batch's images; say which head predicts from which rows."""
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float) -> StepLoss:
-        """Losses of the predictions; `progress` is the share of training done, for schedules."""
+        """Return the losses of the predictions; `progress` is the share of training done, for schedules."""
 
 
 class Feed(Protocol):
-    """The batches of a run: a pure function of the step, so that a resumed run sees what an uninterrupted one would.
+    """The batches of a run, each a pure function of the step."""
 
-    `pool` holds the images, to name them.
-    """
+    @property
+    def pool(self) -> Pool:
+        """The images that a step's indices count."""
 
-    pool: Pool
-
-    def at(self, step: int, num_parts: int) -> list[tuple[Any, float]]:
-        """The step's batch in `num_parts` parts on the device, and each part's share of it."""
+    def at(self, step: int, num_micro_batches: int) -> list[tuple[Any, float]]:
+        """Return the step's micro-batches on the device, and the share of the step's images that each has."""
 
     @property
     def images_per_step(self) -> int:
         """Images of a step, over all processes."""
 
     def evidence(self, step: int) -> dict[str, Tensor]:
-        """The step's `indices` (B,) in the pool and `images` (B, C, H, W) on the CPU, kept if the step breaks."""
+        """Return the step's `indices` (B,) in the pool and `images` (B, C, H, W) on the CPU, kept if the step
+        breaks."""
 
     def close(self) -> None:
         """End what the feed runs beside the training."""
@@ -101,118 +107,30 @@ def step_loss(
     model: nn.Module,
     objective: Objective,
     batch: Any,
+    share: float = 1.0,
     layout: torch.memory_format = torch.contiguous_format,
     progress: float = 0.0,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> StepLoss:
-    """One pass of the model over one part of a step's batch.
+    """Pass one micro-batch through the model and return its losses.
 
     `autocast` gives the model's precision. Damage and losses are outside of it: colours and blur are products, which
     it would take in bfloat16, and targets were off by up to 3 units of ab.
     """
-    prepared = objective.prepare(batch)
+    prepared = objective.prepare(batch, share)
     with autocast():
-        predictions = model(prepared.inputs.to(memory_format=layout), prepared.requests, prepared.chance)
+        predictions = model(prepared.images.to(memory_format=layout), prepared.requests, prepared.drop_draw)
     return objective.measure(predictions, prepared, progress)
 
 
-def sum_parts(losses: Sequence[StepLoss]) -> Sums:
-    """Each part's sum over the images of several measurements and their number, in one transfer from the device."""
+def sum_shown(losses: Sequence[StepLoss]) -> Sums:
+    """Return each shown loss's sum over several micro-batches and its number of images, in one transfer from the
+    device."""
     sums: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for loss in losses:
-        for name, entry in loss.parts.items():
+        for name, entry in loss.shown.items():
             sums.setdefault(name, []).append(entry)
     if not sums:
         return {}
     totals = [torch.stack([sum(s for s, _ in entries), sum(c for _, c in entries)]) for entries in sums.values()]
     return {name: (value, count) for name, (value, count) in zip(sums, torch.stack(totals).tolist(), strict=True)}
-
-
-@dataclass(frozen=True)
-class Together:
-    """Several objectives in one pass: their inputs stand one after the other in one batch.
-
-    `members` maps a name to an objective; the batch is a mapping of the same names. Raises `UserError` if two of them
-    have a loss of the same name. A part that an earlier member may have as well is shown with its member's name before
-    its own.
-    """
-
-    members: Mapping[str, Objective]
-    names: Sequence[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        names = [name for member in self.members.values() for name in member.names]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise UserError(f"the name {min(twice)!r} is taken by another part of the training: rename the task.")
-        object.__setattr__(self, "names", names)
-
-    def prepare(self, batch: Mapping[str, Any]) -> Prepared:
-        """Each member's inputs, one after the other."""
-        parts = {name: self.members[name].prepare(own) for name, own in batch.items()}
-        requests, start = [], 0
-        for part in parts.values():
-            requests += [replace(r, rows=_shifted(r.rows, start)) for r in part.requests]
-            start += len(part.inputs)
-        inputs = torch.cat([part.inputs for part in parts.values()])
-        return Prepared(inputs, requests, torch.cat([part.chance for part in parts.values()]), parts)
-
-    def measure(self, predictions: Predictions, prepared: Prepared, progress: float) -> StepLoss:
-        """The members' losses side by side."""
-        found = [self.members[n].measure(predictions, part, progress) for n, part in prepared.data.items()]
-        losses = {name: value for loss in found for name, value in loss.losses.items()}
-        labels = self._labels()
-        parts = {
-            labels[member, name]: value
-            for member, loss in zip(prepared.data, found, strict=True)
-            for name, value in loss.parts.items()
-        }
-        return StepLoss(losses, parts, sum(loss.rows for loss in found))
-
-    @property
-    def shown(self) -> Sequence[str]:
-        """Every member's parts, as they are called here."""
-        return list(self._labels().values())
-
-    def _labels(self) -> dict[tuple[str, str], str]:
-        """(member, its part) -> what it is called here."""
-        labels: dict[tuple[str, str], str] = {}
-        for member, objective in self.members.items():
-            taken = set(labels.values())
-            labels |= {(member, name): f"{member}.{name}" if name in taken else name for name in objective.shown}
-        return labels
-
-
-def _shifted(rows: slice | Tensor, start: int) -> slice | Tensor:
-    return slice(rows.start + start, rows.stop + start) if isinstance(rows, slice) else rows + start
-
-
-@dataclass(frozen=True)
-class TogetherFeed:
-    """The feeds of `Together`'s members, step by step."""
-
-    members: Mapping[str, Feed]
-
-    def at(self, step: int, num_parts: int) -> list[tuple[dict[str, Any], float]]:
-        """Parts that hold one part of every member, with the first one's share."""
-        columns = [feed.at(step, num_parts) for feed in self.members.values()]
-        rows = zip(*columns, strict=True)
-        return [(dict(zip(self.members, (batch for batch, _ in row), strict=True)), row[0][1]) for row in rows]
-
-    @property
-    def pool(self) -> Pool:
-        """The members have one pool."""
-        return next(iter(self.members.values())).pool
-
-    @property
-    def images_per_step(self) -> int:
-        """Of all members."""
-        return sum(feed.images_per_step for feed in self.members.values())
-
-    def evidence(self, step: int) -> dict[str, Tensor]:
-        """Every member's, its name before the key."""
-        return {f"{n}.{key}": v for n, feed in self.members.items() for key, v in feed.evidence(step).items()}
-
-    def close(self) -> None:
-        """Close every member."""
-        for feed in self.members.values():
-            feed.close()

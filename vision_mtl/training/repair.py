@@ -15,42 +15,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision_mtl.core.device_transfer import DeviceTransfer, TransferStream
 from vision_mtl.core.rng import Keys
-from vision_mtl.data.ahead import Ahead, Sender, Sent, plan
+from vision_mtl.data.ahead import Ahead, plan
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool, image_tensor
-from vision_mtl.models.shared import HeadSpec, Request
+from vision_mtl.models.shared import HeadSpec
 from vision_mtl.pretext.contract import Pretext
-from vision_mtl.pretext.mixture import MixedBatch, Mixture, Part
+from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.pretext.suitability import Suitability
 from vision_mtl.training.objective import Predictions, Prepared, StepLoss
 
 SMALLEST_CHANCE = 1e-4  # mean squared error of one grey level in a hundred: below it a pretext has nothing to learn
 REPAIR = "repair"  # the objective's name, beside the tasks'
-
-
-@dataclass(frozen=True)
-class RepairBatch:
-    """Undamaged images (B, C, H, W) in [0, 1], their damage's keys on the CPU, and their share of the step's images."""
-
-    images: Tensor
-    keys: Keys
-    share: float = 1.0
+RepairBatch = tuple[Tensor, Keys]  # undamaged images (B, C, H, W) in [0, 1], and the keys of their damage, on the CPU
 
 
 class PretextObjective:
     """Damages a batch and measures how well the model repairs it.
 
-    `chance` maps a pretext to its chance loss; `weight` gives the whole objective's weight at a share of training. All
-    its batches are of one pool: what suits an image is asked once.
+    `chance_losses` maps a pretext to its chance loss; `weight` gives the whole objective's weight at a share of
+    training. All its batches must be of one pool: which pretexts suit an image is found once and remembered.
     """
 
     names: Sequence[str] = (REPAIR,)
 
     def __init__(
-        self, mixture: Mixture, chance: Mapping[str, float], weight: Callable[[float], float] = lambda progress: 1.0
+        self,
+        mixture: Mixture,
+        chance_losses: Mapping[str, float],
+        weight: Callable[[float], float] = lambda progress: 1.0,
     ) -> None:
-        self.mixture, self.chance, self.weight = mixture, dict(chance), weight
+        self.mixture, self.chance_losses, self.weight = mixture, dict(chance_losses), weight
         self.suitability = Suitability()
 
     @property
@@ -58,28 +54,30 @@ class PretextObjective:
         """The mixture's pretexts."""
         return list(self.mixture.pretexts)
 
-    def prepare(self, batch: RepairBatch) -> Prepared:
-        """Every image damaged by the pretext that its key draws, sorted by pretext."""
-        usable = self.suitability.of(self.mixture.pretexts, batch.images, batch.keys.index)
-        mixed = self.mixture.prepare(batch.images, batch.keys, usable)
-        return Prepared(mixed.damaged, requests(mixed.parts), spread(batch.keys, mixed), (mixed, batch.share))
+    def prepare(self, batch: RepairBatch, share: float = 1.0) -> Prepared:
+        """Damage every image by the pretext that its key draws; the rows are sorted by pretext."""
+        images, keys = batch
+        usable = self.suitability.of(self.mixture.pretexts, images, keys.index)
+        damaged, parts = self.mixture.prepare(images, keys, usable)
+        return Prepared(damaged, parts, draw_drops(keys.to(damaged.device), parts), share, data=parts)
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
-        """The mean over images of the loss relative to chance; an image of several damaged instances has their mean.
+        """Return the mean over images of the loss relative to chance; of several damaged instances an image has the
+        mean.
 
-        So an image counts once, whatever its pretext and whoever else is in its part of the step.
+        So an image counts once, whatever its pretext and whoever else is in its micro-batch.
         """
-        mixed, share = prepared.data
-        total, parts = mixed.damaged.new_zeros(()), {}
-        for part in mixed.parts:
+        parts: Sequence[Part] = prepared.data
+        total, shown = prepared.images.new_zeros(()), {}
+        for part in parts:
             readouts = predictions[part.name]
             losses = [part.pretext.loss(p.float(), part.images, part.draw) for p in readouts]  # (b,) each
             instances = len(part.images) / part.num_images
-            total = total + sum(losses).sum() / len(losses) / self.chance[part.name] / instances
+            total = total + sum(losses).sum() / len(losses) / self.chance_losses[part.name] / instances
             count = part.pretext.usable(part.images).sum()
-            parts[part.name] = (losses[0].detach().sum() / self.chance[part.name], count)
-        count = sum(part.num_images for part in mixed.parts)
-        return StepLoss({REPAIR: total * (self.weight(progress) * share / count)}, parts, len(mixed.damaged))
+            shown[part.name] = (losses[0].detach().sum() / self.chance_losses[part.name], count)
+        count = sum(part.num_images for part in parts)
+        return StepLoss({REPAIR: total * (self.weight(progress) * prepared.share / count)}, shown, len(prepared.images))
 
 
 @dataclass(frozen=True)
@@ -97,46 +95,45 @@ class RepairFeed:
     device: torch.device
     num_workers: int = 0
     ahead: Ahead[Tensor] | None = field(init=False, default=None, repr=False)
-    _sender: Sender | None = field(init=False, default=None, repr=False)
-    _sent: dict[int, Sent] = field(init=False, default_factory=dict, repr=False)  # by step, the next one at most
+    _stream: TransferStream | None = field(init=False, default=None, repr=False)
+    _begun: dict[int, DeviceTransfer] = field(init=False, default_factory=dict, repr=False)  # by step, the next at most
 
     def __post_init__(self) -> None:
         if self.device.type == "cuda":
-            object.__setattr__(self, "_sender", Sender(self.device))
-        if self._sender is not None or self.pool.is_streamed:
+            object.__setattr__(self, "_stream", TransferStream(self.device))
+        if self._stream is not None or self.pool.is_streamed:
             step_bytes = self.batches.batch_size * int(np.prod(self.pool.shape))
             depth, workers = plan(step_bytes, self.num_workers if self.pool.is_streamed else 1)
             object.__setattr__(self, "ahead", Ahead(self._read, depth, workers, "images"))
 
-    def at(self, step: int, num_parts: int) -> list[tuple[RepairBatch, float]]:
-        """The step's images in parts."""
+    def at(self, step: int, num_micro_batches: int) -> list[tuple[RepairBatch, float]]:
+        """Return the step's images in micro-batches, with their shares."""
         indices, epochs = self.batches.at(step)
         found = []
-        count = min(num_parts, len(indices))
+        count = min(num_micro_batches, len(indices))
         stored = None if self.ahead is None else iter(self._stored(step).tensor_split(count))
         for chunk, epoch in zip(indices.tensor_split(count), epochs.tensor_split(count), strict=True):
             images = self.pool.gather(chunk, self.device) if stored is None else image_tensor(next(stored), self.device)
             keys = Keys(self.seed, epoch, chunk)  # on the CPU, where who gets which damage is settled without a wait
-            share = len(chunk) / len(indices)
-            found.append((RepairBatch(images, keys, share), share))
+            found.append(((images, keys), len(chunk) / len(indices)))
         return found
 
     def _read(self, step: int) -> Tensor:
         """(B, H, W, C) uint8 of a step, by a thread of its own; pinned where it is to be sent."""
         pixels = torch.from_numpy(self.pool.pixels(self.batches.at(step)[0], num_workers=1))
-        return pixels if self._sender is None else pixels.pin_memory()
+        return pixels if self._stream is None else pixels.pin_memory()
 
     def _stored(self, step: int) -> Tensor:
         """The same on the device; the next step's are sent as well, if they are there."""
         pixels = self.ahead.at(step)
-        if self._sender is None:
+        if self._stream is None:
             return pixels
-        sent = self._sent.pop(step, None) or self._sender.send(pixels)
-        self._sent.clear()
+        transfer = self._begun.pop(step, None) or self._stream.begin(pixels)
+        self._begun.clear()
         following = self.ahead.ready(step + 1)
         if following is not None:
-            self._sent[step + 1] = self._sender.send(following)
-        return sent.receive()
+            self._begun[step + 1] = self._stream.begin(following)
+        return transfer.finish()
 
     @property
     def images_per_step(self) -> int:
@@ -150,20 +147,15 @@ class RepairFeed:
 
     def close(self) -> None:
         """End the threads."""
-        self._sent.clear()
+        self._begun.clear()
         if self.ahead is not None:
             self.ahead.close()
 
 
-def requests(parts: list[Part]) -> list[Request]:
-    """What the shared model needs to know of a mixed batch."""
-    return [Request(part.name, part.rows, part.mask, hidden_tokens=part.hidden_tokens) for part in parts]
-
-
-def spread(keys: Keys, batch: MixedBatch) -> Tensor:
-    """(B',) in [0, 1): one number for each damaged row, for what a decoder leaves out; it follows the image."""
-    uniform = keys.to(batch.damaged.device).fold("decoder").uniform()
-    return torch.cat([uniform[part.source_rows] for part in batch.parts])
+def draw_drops(keys: Keys, parts: Sequence[Part]) -> Tensor:
+    """Return (B',) in [0, 1): one number for each damaged row, for what a decoder drops; it follows the image."""
+    uniform = keys.fold("decoder").uniform()
+    return torch.cat([uniform[part.source_rows] for part in parts])
 
 
 def head_specs(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, HeadSpec]:
@@ -174,9 +166,11 @@ def head_specs(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, Head
     }
 
 
-def chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, float]:
-    """Each pretext's loss of an all-zero prediction for images (n, C, H, W), averaged over usable images; absent if
-    none is usable."""
+def measure_chance_losses(mixture: Mixture, images: Tensor, keys: Keys) -> dict[str, float]:
+    """Return each pretext's loss of an all-zero prediction for images (n, C, H, W), averaged over usable images.
+
+    A pretext that can use none of them is absent.
+    """
     found = {}
     for name, pretext in mixture.pretexts.items():
         usable = pretext.usable(images)

@@ -1,12 +1,10 @@
-"""The backbone's weights, gradients and optimiser state cut over the processes of a run (`runtime.shard`).
+"""Shard a backbone's weights, gradients and optimiser state over the processes of a run, with PyTorch's `fully_shard`.
 
-Zhao et al., "PyTorch FSDP", 2023, https://arxiv.org/abs/2304.11277, by PyTorch's `fully_shard`; the idea is the third
-stage of ZeRO, Rajbhandari et al., 2020, https://arxiv.org/abs/1910.02054. Each process keeps a part of every tensor;
-the whole weights of a block of the backbone are gathered just before it computes, and freed after.
-Differs from both: decoder and heads stay whole in every process. They are small, and which of them a process needs
-depends on its images, while what is cut must be run by all processes equally often.
-
-Where whole weights are needed (scores, pictures, checkpoints) all processes take part in gathering them.
+Zhao et al., "PyTorch FSDP", 2023, https://arxiv.org/abs/2304.11277; the idea is the third stage of ZeRO, Rajbhandari et
+al., 2020, https://arxiv.org/abs/1910.02054. Each process keeps a shard of every tensor; the full weights of a block of
+the backbone are gathered just before it computes, and freed after.
+Differs from both: decoder and heads are replicated. They are small, and which of them a process needs depends on its
+images, while all processes must run what is sharded equally often.
 """
 
 from __future__ import annotations
@@ -23,9 +21,8 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
-from vision_mtl.training.balancing.processes import average_gradients, on_any
+from vision_mtl.training.balancing.processes import on_any
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
-from vision_mtl.training.dtensors import full_tensors, is_dtensor
 from vision_mtl.training.options import Optim
 
 LARGEST = 1 / 8  # of the backbone's weights: gathered at once, at most, where its modules are that small
@@ -33,7 +30,7 @@ SMALLEST = 1 / 256  # smaller modules are not worth a message of their own: they
 
 
 def check_shard(optim: Optim, balancing: Balancing | None, compiled: bool) -> None:
-    """Raise `UserError` for what cannot be had of a backbone that is cut."""
+    """Raise `UserError` for options that a sharded backbone cannot serve."""
     wrong = None
     if optim.ema_decay:
         wrong = f"optim.ema_decay must be 0, as averaged weights are kept whole; found {optim.ema_decay:g}"
@@ -49,56 +46,22 @@ def check_shard(optim: Optim, balancing: Balancing | None, compiled: bool) -> No
         raise UserError(f"with runtime.shard, {wrong}. Leave one of the two out.")
 
 
-class Sharding:
-    """Cuts `model`'s backbone, in place, over all processes; the model is on `device` afterwards.
+def shard_backbone(model: SharedModel, device: torch.device) -> None:
+    """Shard `model`'s backbone, in place, over all processes; the model is on `device` afterwards."""
+    from torch.distributed.device_mesh import init_device_mesh  # late: they take seconds to import
+    from torch.distributed.fsdp import fully_shard
 
-    `whole` is a plain copy of the model for one process, which has no weights but between `gather` and `release`.
-    """
-
-    def __init__(self, model: SharedModel, device: torch.device, balancing: Balancing | None = None) -> None:
-        from torch.distributed.device_mesh import init_device_mesh  # late: they take seconds to import
-        from torch.distributed.fsdp import fully_shard
-
-        # where such a view were changed in place a gradient would be lost: benchmarks/cut_architectures.py finds none
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
-        self.model, self.whole, self.device = model, hollow(model).to(device), device
-        model.to(memory_format=torch.contiguous_format)  # nothing else can be cut
-        mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-        for part in parts(model.backbone):  # one after the other goes to the device, so that it never holds them all
-            fully_shard(part, mesh=mesh)
-        fully_shard(model.backbone, mesh=mesh)  # what is left of it
-        if len(model.fills):
-            model.backbone.register_forward_pre_hook(_with_gradient, prepend=True)
-        model.to(device)
-        model.backbone.common_counts = lambda counts, most: _common(counts, most, device)
-        self.kept = [p for p in model.parameters() if p.requires_grad and not is_dtensor(p)]
-        if balancing is not None:  # it compares no gradients here, and would keep the whole weights alive
-            balancing.shared, balancing.rest, balancing.conflicts.shared = [], [], []
-
-    def average(self) -> None:
-        """Average the gradients of what is not cut over the processes; FSDP has averaged the others."""
-        average_gradients(self.kept)
-
-    def any(self, asked: bool) -> bool:
-        """Whether it is so in any process. All must call it."""
-        return on_any([asked], self.device)[0]
-
-    def gather(self, keep: bool = True) -> None:
-        """Give `whole` the present weights, where `keep`. All processes must call it."""
-        own = self.model.state_dict()
-        found = full_tensors(own, keep)
-        if not keep:
-            return
-        for name, parameter in self.whole.named_parameters():
-            parameter.data = found[name] if is_dtensor(own[name]) else found[name].clone()
-        for name, buffer in self.whole.named_buffers():
-            if name in found:
-                buffer.copy_(found[name])
-
-    def release(self) -> None:
-        """Free the weights of `whole`."""
-        for parameter in self.whole.parameters():
-            parameter.data = parameter.data.new_empty(0)
+    # where such a view were changed in place a gradient would be lost: benchmarks/cut_architectures.py finds none
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning)
+    model.to(memory_format=torch.contiguous_format)  # no other layout can be sharded
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    for part in parts(model.backbone):  # one after the other goes to the device, so that it never holds them all
+        fully_shard(part, mesh=mesh)
+    fully_shard(model.backbone, mesh=mesh)  # what is left of it
+    if len(model.fills):
+        model.backbone.register_forward_pre_hook(_with_gradient, prepend=True)
+    model.to(device)
+    model.backbone.common_counts = lambda counts, most: _common(counts, most, device)
 
 
 def _with_gradient(backbone: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,10 +1,10 @@
 """The supervised objective: every task's loss on the images that carry its label, whatever else they carry.
 
 An image labelled for two tasks counts in both; one without a label for a task is never seen by that task's head. A
-task's loss is its mean over the labelled images of the whole step, over all parts and processes, so that neither
+task's loss is its mean over the labelled images of the whole step, over all micro-batches and processes: neither
 accumulation nor the number of processes changes it.
 """
-# B images in a part, b rows labelled for one task, K classes
+# B images in a micro-batch, b rows labelled for one task, K classes
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vision_mtl.data.loader import LabelledBatch, TaskLoader
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
-from vision_mtl.models.shared import Request
+from vision_mtl.models.request import Request
 from vision_mtl.training.mixing import Labels, Mixing
 from vision_mtl.training.objective import Predictions, Prepared, StepLoss
 
@@ -44,7 +44,8 @@ class TaskLoss:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Images (B, C, H, W) of a part; by task, the labels of those that carry one; `counts` are the step's, by task."""
+    """Images (B, C, H, W) of a micro-batch; by task, the labels of those that carry one, and the step's number of
+    them."""
 
     images: Tensor
     labels: dict[str, Labels]
@@ -63,21 +64,21 @@ class TaskObjective:
         """The tasks."""
         return self.names
 
-    def prepare(self, batch: TaskBatch) -> Prepared:
-        """The images as they are; each head is asked about the rows that carry its label."""
+    def prepare(self, batch: TaskBatch, share: float = 1.0) -> Prepared:
+        """Take the images as they are; each head predicts from the rows that carry its label."""
         requests = [Request(name, labels.rows, is_task=True) for name, labels in batch.labels.items()]
-        whole = batch.images.new_ones(len(batch.images))  # a decoder leaves nothing out: labels are for whole images
-        return Prepared(batch.images, requests, whole, batch)
+        keep_all = batch.images.new_ones(len(batch.images))  # the decoder drops nothing: labels are for whole images
+        return Prepared(batch.images, requests, keep_all, share, batch)
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
         """Each task's sum over its labelled images, divided by the step's number of them."""
         batch: TaskBatch = prepared.data
-        losses, parts = {}, {}
+        losses, shown = {}, {}
         for name, labels in batch.labels.items():
             values = self._values(name, predictions[f"task:{name}"][0], labels)
             losses[name] = values.sum() / batch.counts[name]
-            parts[name] = (values.detach().sum(), values.new_tensor(float(len(values))))
-        return StepLoss(losses, parts, len(batch.images))
+            shown[name] = (values.detach().sum(), values.new_tensor(float(len(values))))
+        return StepLoss(losses, shown, len(batch.images))
 
     def _values(self, name: str, outputs: Tensor, labels: Labels) -> Tensor:
         """(b,): the loss of each image; of a mixed one, both labels' losses in proportion."""
@@ -95,20 +96,20 @@ class TaskFeed:
     device: torch.device
     mixing: Mixing | None = None
 
-    def at(self, step: int, num_parts: int) -> list[tuple[TaskBatch, float]]:
-        """The step's images in parts; counts are taken over all of them."""
+    def at(self, step: int, num_micro_batches: int) -> list[tuple[TaskBatch, float]]:
+        """Return the step's images in micro-batches, with their shares; counts are taken over all of them."""
         loaded = self.loader.at(step)
         images = loaded.images.to(self.device, non_blocking=True)
         labels = {name: Labels(rows, values).to(self.device) for name, (rows, values) in loaded.targets.items()}
         if self.mixing is not None:
             images, labels = self.mixing(images, labels, loaded, self.loader.seed)
         counts = self._counts(labels)
-        parts, start = [], 0
-        for part in images.tensor_split(min(num_parts, len(images))):
-            own = _within(labels, start, start + len(part))
-            parts.append((TaskBatch(part, own, counts), len(part) / len(images)))
-            start += len(part)
-        return parts
+        found, start = [], 0
+        for some in images.tensor_split(min(num_micro_batches, len(images))):
+            own = _within(labels, start, start + len(some))
+            found.append((TaskBatch(some, own, counts), len(some) / len(images)))
+            start += len(some)
+        return found
 
     @property
     def pool(self) -> Pool:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from vision_mtl.core.run import Run
-from vision_mtl.training.diagnosis import LossWatch
-from vision_mtl.training.loop import Progress
+from vision_mtl.core.run import TRAIN, Run
+from vision_mtl.training.loss_watch import LossWatch
 from vision_mtl.training.options import Optim, Track
-from vision_mtl.training.process_sync import StepRecord
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.training.recorders import Recorder, open_recorders
+from vision_mtl.training.step_record import Progress, StepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +70,7 @@ class Tracker:
         share = self.optim.progress(progress.step, progress.seconds)
         if record.skipped is not None:
             self._say_skipped(progress, record)
-        for name, value in {"loss": record.loss, **{f"loss.{n}": v for n, v in record.parts.items()}}.items():
+        for name, value in {"loss": record.loss, **{f"loss.{n}": v for n, v in record.shown.items()}}.items():
             self.losses.setdefault(name, []).append(value)
         if progress.step % self.track.log_every_steps == 0 or share >= 1.0 or progress.step == 1:
             self._log(progress, record)
@@ -111,7 +110,7 @@ class Tracker:
 
     def _log(self, progress: Progress, record: StepRecord) -> None:
         line: dict[str, Any] = {
-            "kind": "train",
+            "kind": TRAIN,
             "step": progress.step,
             "images_seen": progress.images_seen,
             **{name: sum(values) / len(values) for name, values in self.losses.items()},
@@ -121,8 +120,8 @@ class Tracker:
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(self.speed(progress), 1),
         }
-        parts = {n.partition(".")[2]: sum(v) / len(v) for n, v in self.losses.items() if n != "loss"}
-        for warning in self.watch.look(progress.step, parts):
+        shown = {n.partition(".")[2]: sum(v) / len(v) for n, v in self.losses.items() if n != "loss"}
+        for warning in self.watch.look(progress.step, shown):
             self.run.warn(warning)
         self.losses.clear()
         if self.is_main:
@@ -136,6 +135,6 @@ class Tracker:
             self.run.warn(f"step {record.step} was skipped, it became non-finite: {record.skipped}.{more}")
 
     def _line(self, progress: Progress, record: StepRecord, share: float) -> str:
-        parts = "  ".join(f"{name} {value:.3f}" for name, value in record.parts.items())
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in record.shown.items())
         left = (progress.seconds - self.first.seconds) / max(share, 1e-9) * (1 - share)
-        return f"step {progress.step}  {parts}  {self.speed(progress):.0f} images/s  {left:.0f} s left"
+        return f"step {progress.step}  {losses}  {self.speed(progress):.0f} images/s  {left:.0f} s left"

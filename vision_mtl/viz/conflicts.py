@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,10 @@ def conflicts_figure(steps: np.ndarray, cosines: np.ndarray, names: Sequence[str
 def _curves(axes: Axes, steps: np.ndarray, cosines: np.ndarray, names: Sequence[str]) -> None:
     for number, (i, j) in enumerate(itertools.combinations(range(len(names)), 2)):
         there = np.isfinite(cosines[:, i, j])
-        style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)]}
+        style: dict[str, Any] = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": LINES[number // len(COLOURS) % len(LINES)],
+        }
         axes.plot(steps[there], cosines[there, i, j], linewidth=1.2, label=f"{names[i]}, {names[j]}", **style)
     axes.axhline(0, color="0.4", linewidth=1, linestyle="--")
     axes.set_ylim(-1, 1)

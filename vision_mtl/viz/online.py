@@ -41,7 +41,7 @@ def online_figure(rows: Sequence[Mapping[str, Any]], base: Mapping[tuple[str, st
 
 
 def _course(above: Axes, below: Axes, rows: Sequence[Mapping[str, Any]], number: int) -> None:
-    style = {
+    style: dict[str, Any] = {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": LINES[number // len(COLOURS) % len(LINES)],
         "linewidth": 1.2,
@@ -59,8 +59,12 @@ def _dress(above: Axes, below: Axes, pretext: str, columns: int) -> None:
     lowest, highest = below.get_ylim()
     below.set_ylim(max(LOWEST, lowest), min(HIGHEST, highest))
     below.set_xlabel("images seen", fontsize=8)
-    spacing = {"columnspacing": 1.0, "handlelength": 1.4, "handletextpad": 0.4, "borderaxespad": 0.2}
-    where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "alignment": "left"}  # beside the lines, not over them
+    spacing: dict[str, Any] = {"columnspacing": 1.0, "handlelength": 1.4, "handletextpad": 0.4, "borderaxespad": 0.2}
+    where: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (0, 1),
+        "alignment": "left",
+    }  # beside the lines, not over them
     above.legend(title=pretext, title_fontsize=9, fontsize=7, frameon=False, ncols=columns, **where, **spacing)
     for axes in (above, below):
         axes.tick_params(labelsize=8)

@@ -36,7 +36,7 @@ def scores_figure(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Fig
     for place, found in enumerate(scores.values()):
         for method, score in found.items():
             number = methods.index(method)
-            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             offset = 0.7 * ((number + 0.5) / len(methods) - 0.5)
             if score["low"] is not None:
                 axes.plot([score["low"], score["high"]], [place + offset] * 2, color=style["color"], linewidth=1.8)
@@ -64,7 +64,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
     if size <= NUMBERED_CLASSES:
         for row, column in np.ndindex(confusion.shape):
             colour = "white" if shares[row, column] > 0.5 else "0.2"
-            axes.text(column, row, confusion[row, column], ha="center", va="center", fontsize=7, color=colour)
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7, color=colour)
     if size <= NAMED_CLASSES:
         names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
         upright = max(map(len, names)) * LETTER > 0.6 * side / size
@@ -98,7 +98,7 @@ def values_figure(points: np.ndarray, values: np.ndarray, title: str) -> Figure:
     """(n, 2) places of images, coloured by their (n,) numbers."""
     figure = new_figure(MAP_WIDTH + 0.8, _map_height(points))
     axes = _bare(figure.subplots(), title)
-    cloud = axes.scatter(*points.T, c=values, s=10, cmap="cividis", linewidths=0)
+    cloud = axes.scatter(points[:, 0], points[:, 1], c=values, s=10, cmap="cividis", linewidths=0)
     figure.colorbar(cloud, ax=axes, fraction=0.046, pad=0.03).ax.tick_params(labelsize=7)
     return figure
 

@@ -70,32 +70,32 @@ def _draw_map(
     grey = picture.mean(-1, keepdims=True).repeat(3, -1)
     axes.imshow(0.25 + 0.6 * grey, interpolation="none", vmin=0, vmax=1)
     for r, c in np.ndindex(skill.shape):
-        corner = np.array([c * width / skill.shape[1], r * height / skill.shape[0]]) - 0.5
-        size = width / skill.shape[1], height / skill.shape[0]
-        known = np.isfinite(skill[r, c])
+        across, down = width / skill.shape[1], height / skill.shape[0]  # pixels of one cell
+        left, top = c * across - 0.5, r * down - 0.5
+        known = bool(np.isfinite(skill[r, c]))
         face = (*colours.to_rgba(skill[r, c])[:3], OPACITY) if known else "none"
-        axes.add_patch(Rectangle(corner, *size, facecolor=face, edgecolor="white", linewidth=0.6))
-        dark = known and abs(colours.norm(skill[r, c]) - 0.5) > DARK
+        axes.add_patch(Rectangle((left, top), across, down, facecolor=face, edgecolor="white", linewidth=0.6))
+        dark = known and np.abs(np.asarray(colours.norm(skill[r, c]), float) - 0.5) > DARK
         ink = "white" if dark else "black"
-        _mark(axes, corner + np.array(size) / 2, skill[r, c], kind[r, c] if kind is not None else "", skill.size, ink)
+        mark = str(kind[r, c]) if kind is not None else ""
+        _mark(axes, (left + across / 2, top + down / 2), float(skill[r, c]), mark, skill.size, height, ink)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _mark(axes: Axes, middle: np.ndarray, skill: float, kind: str, cells: int, ink: str) -> None:
-    """The skill in figures where there is room, and under it the kind's mark."""
+def _mark(axes: Axes, middle: tuple[float, float], skill: float, kind: str, cells: int, height: int, ink: str) -> None:
+    """The skill in figures where there is room, and under it the kind's mark; `height` in pixels of the picture."""
+    x, y = middle
     numbered = cells <= NUMBERED and np.isfinite(skill)
     if numbered:
-        axes.text(*middle, f"{skill:+.2f}", ha="center", va="center", fontsize=6 if cells > 9 else 7, color=ink)
+        axes.text(x, y, f"{skill:+.2f}", ha="center", va="center", fontsize=6 if cells > 9 else 7, color=ink)
     if kind in MARKS:
-        height = axes.get_images()[0].get_array().shape[0]
-        where = middle + np.array([0, 0.3 * height / cells**0.5 if numbered else 0])
+        below = 0.3 * height / cells**0.5 if numbered else 0.0
         size = 2.5 if cells > NUMBERED else 3.5
-        axes.plot(
-            *where, MARKS[kind], color="black" if kind == "trivial" else ink, markersize=size, markeredgewidth=0.8
-        )
+        colour = "black" if kind == "trivial" else ink
+        axes.plot(x, y + below, MARKS[kind], color=colour, markersize=size, markeredgewidth=0.8)
 
 
 def _legend(figure: Figure) -> None:

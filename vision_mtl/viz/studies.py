@@ -115,9 +115,9 @@ def _dots(
 
 def _band(axes: Axes, rows: Sequence[Mapping[str, Any]], style: Mapping[str, Any], factor: float) -> None:
     fractions = [row["fraction"] for row in rows]
-    ends = [[_known(row["score"][end]) * factor for row in rows] for end in ("low", "high")]
-    axes.fill_between(fractions, *ends, color=style["color"], alpha=0.13, linewidth=0)
-    for fraction, low, high in zip(fractions, *ends, strict=True):  # the ends are seen where bands overlap
+    lows, highs = ([_known(row["score"][end]) * factor for row in rows] for end in ("low", "high"))
+    axes.fill_between(fractions, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
+    for fraction, low, high in zip(fractions, lows, highs, strict=True):  # the ends are seen where bands overlap
         axes.plot([fraction] * 2, [low, high], color=style["color"], linewidth=0.9, alpha=0.7)
     axes.plot(fractions, [row["score"]["value"] * factor for row in rows], linewidth=1.6, markersize=5, **style)
 

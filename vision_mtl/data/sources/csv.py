@@ -55,10 +55,10 @@ class Csv:
         return [self._item(identity, labels, lines[identity]) for identity, labels in found.items()]
 
     def encoded(self, item: Item) -> bytes:
-        return file_bytes(item.path)
+        return file_bytes(item.file)
 
     def read(self, item: Item) -> np.ndarray:
-        return decode_bytes(self.encoded(item), item.path)
+        return decode_bytes(self.encoded(item), item.file)
 
     def _item(self, identity: str, labels: dict[str, str], line: int) -> Item:
         path = self.file.parent / identity

@@ -33,10 +33,10 @@ class Folder:
         return [self._item(path, file, has_splits) for path, file in zip(relative, files, strict=True)]
 
     def encoded(self, item: Item) -> bytes:
-        return file_bytes(item.path)
+        return file_bytes(item.file)
 
     def read(self, item: Item) -> np.ndarray:
-        return decode_bytes(self.encoded(item), item.path)
+        return decode_bytes(self.encoded(item), item.file)
 
     def _item(self, relative: PurePath, file: Path, has_splits: bool) -> Item:
         folders = relative.parts[:-1]

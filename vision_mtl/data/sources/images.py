@@ -25,7 +25,7 @@ class Images:
         return [Item(identity=file.relative_to(base).as_posix(), path=file.resolve()) for file in files]
 
     def encoded(self, item: Item) -> bytes:
-        return file_bytes(item.path)
+        return file_bytes(item.file)
 
     def read(self, item: Item) -> np.ndarray:
-        return decode_bytes(self.encoded(item), item.path)
+        return decode_bytes(self.encoded(item), item.file)

@@ -7,9 +7,10 @@ files, an error says which files to put where. Official train and test sides are
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Torch:
     def read(self, item: Item) -> np.ndarray:
         side, number = item.identity.split("/")
         try:
-            image = self._sides[side][int(number)][0]
+            image = self._sides[cast(Split, side)][int(number)][0]  # as items() wrote it
         except (OSError, ValueError) as error:
             raise UnreadableImage(item.identity, str(error)) from error
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
@@ -75,7 +76,7 @@ class Torch:
         if "train" in parameters:
             asked: dict[Split, list[dict[str, Any]]] = {"train": [{"train": True}], "test": [{"train": False}]}
         elif "split" in parameters:
-            words = {"train": TRAIN_WORDS, "val": VAL_WORDS, "test": TEST_WORDS}
+            words: dict[Split, Sequence[str]] = {"train": TRAIN_WORDS, "val": VAL_WORDS, "test": TEST_WORDS}
             asked = {side: [{"split": word} for word in tried] for side, tried in words.items()}
         else:
             raise UserError(f"torch/{self.rest} has no train and test sides that this project knows how to ask for.")
@@ -130,7 +131,7 @@ def _class_names(dataset: Any) -> list[str] | None:
     if isinstance(names := getattr(dataset, "classes", None), list | tuple):
         return list(names)
     numbers = getattr(dataset, "class_to_idx", None)
-    return sorted(numbers, key=numbers.get) if isinstance(numbers, dict) else None
+    return sorted(numbers, key=numbers.__getitem__) if isinstance(numbers, dict) else None
 
 
 def _label(target: int, names: list[str] | None) -> str:

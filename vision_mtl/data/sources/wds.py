@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # not in its stub
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_bytes, read_at_most, unless_unreadable
@@ -62,8 +62,11 @@ class Wds:
     def encoded(self, item: Item) -> bytes:
         shard, _, stem = item.identity.partition(":")
         path = self._by_name[shard]
+        place = _image(self._index[path][stem])
+        if place is None:
+            raise ValueError(f"{item.identity} has no image")  # items() lists none of these
         try:
-            return _bytes(_image(self._index[path][stem]))
+            return _bytes(place)
         except OSError as error:
             raise unless_unreadable(path, error) from error
 

@@ -31,6 +31,6 @@ class LinearDecoder(Decoder):
         self.readouts = [(maps.channels[-1], natural_stride(maps.sizes[-1], maps.image_size))]
 
     def forward(
-        self, maps: Sequence[Tensor], hidden: Tensor | None = None, chance: Tensor | None = None
+        self, maps: Sequence[Tensor], hidden: Tensor | None = None, drop_draw: Tensor | None = None
     ) -> list[Tensor]:
         return [resize_map(maps[-1], self.grid(self.readouts[0][1]))]

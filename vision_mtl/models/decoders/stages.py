@@ -55,11 +55,11 @@ class StagesDecoder(Decoder):
             self.readouts.append((maps.channels[-1], natural_stride(maps.sizes[-1], maps.image_size)))
 
     def forward(
-        self, maps: Sequence[Tensor], hidden: Tensor | None = None, chance: Tensor | None = None
+        self, maps: Sequence[Tensor], hidden: Tensor | None = None, drop_draw: Tensor | None = None
     ) -> list[Tensor]:
         read = [m.detach() for m in maps] if self.shallow == "stop_gradient" else maps
         size = self.grid(self.stride)
-        keep = None if self.shallow != "drop" or chance is None else chance >= self.drop_ratio  # (B,)
+        keep = None if self.shallow != "drop" or drop_draw is None else drop_draw >= self.drop_ratio  # (B,)
         total = resize_map(self.project[-1](read[-1]), size)
         for features, project in zip(read[:-1], self.project[:-1], strict=True):
             part = resize_map(project(features), size)

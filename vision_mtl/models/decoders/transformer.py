@@ -65,7 +65,7 @@ class TransformerDecoder(Decoder):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, maps: Sequence[Tensor], hidden: Tensor | None = None, chance: Tensor | None = None
+        self, maps: Sequence[Tensor], hidden: Tensor | None = None, drop_draw: Tensor | None = None
     ) -> list[Tensor]:
         size = self.grid(self.readouts[0][1])
         tokens = self.embed(resize_map(maps[-1], size).flatten(2).transpose(1, 2))  # (B, N, D)

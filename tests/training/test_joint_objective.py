@@ -18,8 +18,9 @@ from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.training.joint import JointFeed, JointObjective
 from vision_mtl.training.mixing import Labels
-from vision_mtl.training.objective import Objective, Together, TogetherFeed, step_loss
+from vision_mtl.training.objective import Objective, step_loss
 from vision_mtl.training.repair import PretextObjective, RepairBatch, RepairFeed, head_specs
 from vision_mtl.training.supervised import (
     TaskBatch,
@@ -50,14 +51,14 @@ def build(pool: Pool, decoder: str, names: tuple[str, ...] = NAMES) -> tuple[Sha
     return model, {"repair": repair, "tasks": TaskObjective(task_losses(options_of(pool, names), targets, train))}
 
 
-def batches(pool: Pool, names: tuple[str, ...] = NAMES) -> dict[str, RepairBatch | TaskBatch]:
+def batches(pool: Pool, names: tuple[str, ...] = NAMES) -> dict[str, tuple[RepairBatch | TaskBatch, float]]:
     damaged, labelled = torch.arange(0, 60, 4), torch.arange(1, 60, 5)
     found = labelled_rows(pool, names, labelled)
     labels = {name: Labels(rows, pool.targets[name].gather(labelled[rows])) for name, rows in found.items()}
     counts = {name: float(len(own.rows)) for name, own in labels.items()}
     return {
-        "repair": RepairBatch(pool.gather(damaged), Keys(0, 0, damaged)),
-        "tasks": TaskBatch(pool.gather(labelled), labels, counts),
+        "repair": ((pool.gather(damaged), Keys(0, 0, damaged)), 1.0),
+        "tasks": (TaskBatch(pool.gather(labelled), labels, counts), 1.0),
     }
 
 
@@ -72,11 +73,11 @@ def gradients(model: SharedModel) -> dict[str, Tensor]:
 def test_one_pass_equals_the_two_objectives_apart(decoder: str, order: tuple[str, str], task_pool: Pool) -> None:
     model, members = build(task_pool, decoder)
     batch = batches(task_pool)
-    together = Together({name: members[name] for name in order})
+    together = JointObjective({name: members[name] for name in order})
     joint = step_loss(model, together, {name: batch[name] for name in order})
     joint.total.backward()
     found = gradients(model)
-    apart = [step_loss(model, members[name], batch[name]) for name in order]
+    apart = [step_loss(model, members[name], *batch[name]) for name in order]
     for loss in apart:
         loss.total.backward()
     expected = gradients(model)
@@ -84,7 +85,7 @@ def test_one_pass_equals_the_two_objectives_apart(decoder: str, order: tuple[str
     for loss in apart:
         for name, value in loss.losses.items():
             assert joint.losses[name].item() == pytest.approx(value.item(), rel=1e-5)
-        assert all(torch.allclose(torch.stack(joint.parts[n]), torch.stack(v)) for n, v in loss.parts.items())
+        assert all(torch.allclose(torch.stack(joint.shown[n]), torch.stack(v)) for n, v in loss.shown.items())
     assert found.keys() == expected.keys()
     largest = max(value.norm() for value in expected.values())
     for name, value in expected.items():
@@ -94,44 +95,43 @@ def test_one_pass_equals_the_two_objectives_apart(decoder: str, order: tuple[str
 def test_rows_are_shifted_behind_those_before_them(task_pool: Pool) -> None:
     _, members = build(task_pool, "stages")
     batch = batches(task_pool)
-    repair, tasks = (members[name].prepare(batch[name]) for name in ("repair", "tasks"))
-    found = Together(members).prepare(batch)
-    start = len(repair.inputs)
-    assert torch.equal(found.inputs[:start], repair.inputs) and torch.equal(found.inputs[start:], tasks.inputs)
-    assert torch.equal(found.chance, torch.cat((repair.chance, tasks.chance)))
+    repair, tasks = (members[name].prepare(*batch[name]) for name in ("repair", "tasks"))
+    found = JointObjective(members).prepare(batch)
+    start = len(repair.images)
+    assert torch.equal(found.images[:start], repair.images) and torch.equal(found.images[start:], tasks.images)
+    assert torch.equal(found.drop_draw, torch.cat((repair.drop_draw, tasks.drop_draw)))
     assert [(r.key, r.rows) for r in found.requests[: len(repair.requests)]] == [
         (r.key, r.rows) for r in repair.requests
     ]
     for shifted, own in zip(found.requests[len(repair.requests) :], tasks.requests, strict=True):
         assert shifted.key == own.key and torch.equal(shifted.rows, own.rows + start)
-        assert torch.equal(found.inputs[shifted.rows], tasks.inputs[own.rows])
-    other = Together({"tasks": members["tasks"], "repair": members["repair"]}).prepare(
+        assert torch.equal(found.images[shifted.rows], tasks.images[own.rows])
+    other = JointObjective({"tasks": members["tasks"], "repair": members["repair"]}).prepare(
         {"tasks": batch["tasks"], "repair": batch["repair"]}
     )
-    masked = [
-        (a, b) for a, b in zip(other.requests[len(NAMES) :], repair.requests, strict=True) if b.hidden is not None
-    ]
-    assert masked and all(torch.equal(a.hidden, b.hidden) for a, b in masked)
+    masked = [(a, b) for a, b in zip(other.requests[len(NAMES) :], repair.requests, strict=True) if b.mask is not None]
+    assert masked and all(torch.equal(a.mask, b.mask) for a, b in masked)
     assert all(a.rows == slice(b.rows.start + 12, b.rows.stop + 12) for a, b in masked)
 
 
 def test_what_the_decoder_leaves_out_of_damaged_images_it_leaves_in_labelled_ones(task_pool: Pool) -> None:
     _, members = build(task_pool, "stages")
-    found = Together(members).prepare(batches(task_pool))
+    found = JointObjective(members).prepare(batches(task_pool))
     dense = next(request for request in found.requests if request.name == "seen")
-    assert bool((found.chance[dense.rows] == 1).all()) and found.chance[: dense.rows.min()].std() > 0.1
+    assert bool((found.drop_draw[dense.rows] == 1).all()) and found.drop_draw[: dense.rows.min()].std() > 0.1
 
 
 def test_a_task_may_be_called_as_a_pretext_and_both_are_shown(task_pool: Pool) -> None:
     members = build(task_pool, "stages")[1]
     renamed = TaskObjective({"rotation": members["tasks"].losses["letter"]})
-    together = Together({"repair": members["repair"], "tasks": renamed})
+    together = JointObjective({"repair": members["repair"], "tasks": renamed})
     batch = batches(task_pool)
-    labels = batch["tasks"].labels["letter"]
-    tasks = TaskBatch(batch["tasks"].images, {"rotation": labels}, {"rotation": float(len(labels.rows))})
-    prepared = together.prepare({"repair": batch["repair"], "tasks": tasks})
+    labelled, _ = batch["tasks"]
+    labels = labelled.labels["letter"]
+    tasks = TaskBatch(labelled.images, {"rotation": labels}, {"rotation": float(len(labels.rows))})
+    prepared = together.prepare({"repair": batch["repair"], "tasks": (tasks, 1.0)})
     predictions = {"task:rotation": [torch.zeros(len(labels.rows), 3)]}
-    for part in prepared.data["repair"].data[0].parts:
+    for part in prepared.data["repair"].requests:
         shape = (4,) if part.name == "rotation" else (2 if part.name == "decolorise" else 3, 32, 32)
         predictions[part.name] = [torch.zeros(len(part.images), *shape)]
     found = together.measure(predictions, prepared, 0.0).means()
@@ -144,7 +144,7 @@ def test_a_task_called_as_the_repair_is_refused(task_pool: Pool) -> None:
     members = build(task_pool, "stages")[1]
     renamed = TaskObjective({"repair": members["tasks"].losses["letter"]})
     with pytest.raises(UserError, match=r"'repair' is taken .* rename the task"):
-        Together({"repair": members["repair"], "tasks": renamed})
+        JointObjective({"repair": members["repair"], "tasks": renamed})
 
 
 @pytest.mark.parametrize(("damaged", "labelled", "parts"), [(5, 11, 4), (2, 6, 2), (3, 4, 3)])
@@ -155,17 +155,17 @@ def test_uneven_halves_come_in_as_many_parts_and_lose_nothing(
     rows = {name: task_pool.indices("train", task=name) for name in NAMES}
     loader = TaskLoader(task_pool, options_of(task_pool, NAMES), TaskBatches(rows, labelled, 0), 0, 1)
     repair = RepairFeed(task_pool, Batches(torch.arange(60), damaged, 0), 0, torch.device("cpu"))
-    feed = TogetherFeed({"repair": repair, "tasks": TaskFeed(loader, torch.device("cpu"))})
+    feed = JointFeed({"repair": repair, "tasks": TaskFeed(loader, torch.device("cpu"))})
     model.eval()
     with torch.no_grad():
         totals = []
         for count in (1, parts):
             found = feed.at(0, count)
             assert len(found) == count
-            losses = [step_loss(model, Together(members), batch) for batch, _ in found]
+            losses = [step_loss(model, JointObjective(members), batch) for batch, _ in found]
             totals.append(sum(loss.total.item() for loss in losses))
-            assert sum(len(batch["repair"].images) for batch, _ in found) == damaged
-            assert sum(len(batch["tasks"].images) for batch, _ in found) == labelled
+            assert sum(len(batch["repair"][0][0]) for batch, _ in found) == damaged
+            assert sum(len(batch["tasks"][0].images) for batch, _ in found) == labelled
     assert totals[0] == pytest.approx(totals[1], rel=1e-4)
     assert feed.images_per_step == damaged + labelled
     evidence = feed.evidence(3)
