@@ -20,7 +20,7 @@ from vision_mtl.data.targets import Target, parse_labels
 from vision_mtl.evaluation.calibration import fit_temperature
 from vision_mtl.evaluation.probing import ProbeTask, constant_answer, knn_answer, predict_linear, score_task
 from vision_mtl.evaluation.scores import score_measures
-from vision_mtl.inference.prediction_files import answer_text
+from vision_mtl.inference.prediction_files import prediction_text
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.request import Request
@@ -201,12 +201,12 @@ def test_a_prediction_is_told_in_words(name: str) -> None:
     if kind.is_dense:
         return
     assert (
-        answer_text(answer, " ")
+        prediction_text(answer, " ")
         and kind.describe(kind.decide(numbers)[0], target.class_names).items() <= answer.items()
     )
     task = Task(source="csv/x.csv", kind=name)
     for row in LABELLED[:3]:  # the words are a label again
-        text = answer_text(kind.describe(target.values[row], target.class_names), task.separator)
+        text = prediction_text(kind.describe(target.values[row], target.class_names), task.separator)
         again = parse_labels("t", task, [text, "1", "2", "3"], list("abcd"))
         assert np.array_equal(again.values[0], target.values[row])
 

@@ -26,12 +26,12 @@ from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.html import Markup, facts
 from vision_mtl.inference.image_files import Frame
-from vision_mtl.inference.image_inputs import Given, read_given
-from vision_mtl.inference.prediction_files import read_questions
+from vision_mtl.inference.image_inputs import ImageInput, read_image_input
+from vision_mtl.inference.prediction_files import task_outputs
 from vision_mtl.inference.predictions import BATCH, Predictions, predict
 from vision_mtl.inference.predictor import Predictor, require_heads
 from vision_mtl.inference.reconstruction import Reconstruction, reconstruct
-from vision_mtl.inference.repairs import asked_pretext, cell_damage, damage_number
+from vision_mtl.inference.repairs import cell_damage, damage_number, pretext_with_options
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.options import Runtime
@@ -125,13 +125,13 @@ class LoadedRun:
         """The size, channels and fit that every image is brought to."""
         return Frame(self.model.backbone.image_size, self.model.backbone.in_chans, self.state["data"]["fit"])
 
-    def images(self, images: Given) -> Tensor:
+    def images(self, images: ImageInput) -> Tensor:
         """Images as the model takes them: float32 (B, C, H, W) in [0, 1] on the CPU.
 
         `images` is a path (file, folder or glob), a PIL image, a uint8 array (H, W), (H, W, C) or (B, H, W, C), a float
         tensor (B, C, H, W) of the model's size, or a list of these. Raises `UserError` for anything else.
         """
-        return read_given(images, self.frame)[1]
+        return read_image_input(images, self.frame)[1]
 
     @cached_property
     def pool(self) -> Pool:
@@ -150,7 +150,7 @@ class LoadedRun:
 
     def reconstruct(
         self,
-        images: Given,
+        images: ImageInput,
         pretext: str,
         *,
         cell: tuple[int, int] | None = None,
@@ -168,8 +168,8 @@ class LoadedRun:
         """
         if pretext == "grid_mask" and (cell is not None or damage is not None):
             options["hidden"] = "one"
-        asked = asked_pretext(self.model, pretext, self.state["pretexts"], options)
-        names, pixels = read_given(images, self.frame)
+        asked = pretext_with_options(self.model, pretext, self.state["pretexts"], options)
+        names, pixels = read_image_input(images, self.frame)
         shape = (self.model.backbone.in_chans, *self.model.backbone.image_size)
         if cell is not None and damage is not None:
             raise UserError(f"cell and damage name the same thing: give one; found {cell} and {damage!r}.")
@@ -177,7 +177,7 @@ class LoadedRun:
         number = None if wanted is None else damage_number(asked, wanted, shape)
         return reconstruct(self.model, pretext, asked, pixels, names, seed, number)
 
-    def embed(self, images: Given) -> Tensor:
+    def embed(self, images: ImageInput) -> Tensor:
         """(B, D) float32 on the CPU: the backbone's last map, averaged over positions; `images` as in `images`.
 
         BatchNorm uses the run's own statistics; `--stage probe` re-estimates them on clean images first.
@@ -187,14 +187,14 @@ class LoadedRun:
             found = [self.model.backbone.embed(batch.to(device)).cpu() for batch in self.images(images).split(BATCH)]
         return torch.cat(found)
 
-    def predict(self, images: Given) -> Predictions:
+    def predict(self, images: ImageInput) -> Predictions:
         """Every head's answer for every image, as `--stage predict` gives it; `images` as in `images`.
 
         Raises `UserError` if the run has no head for any task.
         """
         require_heads(self.model, str(self.folder))
-        names, pixels = read_given(images, self.frame)
-        return predict(self._answerer, read_questions(self.model.task_specs, self.state), pixels, names)
+        names, pixels = read_image_input(images, self.frame)
+        return predict(self._answerer, task_outputs(self.model.task_specs, self.state), pixels, names)
 
     @cached_property
     def _answerer(self) -> Predictor:

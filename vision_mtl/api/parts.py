@@ -26,7 +26,7 @@ from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.image_files import Frame
-from vision_mtl.inference.image_inputs import read_given
+from vision_mtl.inference.image_inputs import read_image_input
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, DecoderOptions, MapSpec
 from vision_mtl.models.options import BackboneOptions
@@ -81,7 +81,7 @@ def open_images(
             Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels
         )
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
-    _, pixels = read_given(items, Frame((height, width), channels, "stretch"))
+    _, pixels = read_image_input(items, Frame((height, width), channels, "stretch"))
     return _pool_in_memory((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
 
 
@@ -266,7 +266,7 @@ def _items(images: Any) -> Iterable[Any]:
 
 
 def _image_of(item: Any) -> Any:
-    """The image of a dataset's item, as `read_given` takes one."""
+    """The image of a dataset's item, as `read_image_input` takes one."""
     image = item[0] if isinstance(item, tuple | list) else item
     return image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
 

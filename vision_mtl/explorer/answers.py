@@ -26,9 +26,9 @@ from vision_mtl.explorer.gallery import Gallery
 from vision_mtl.explorer.repairing import Repairer
 from vision_mtl.inference.image_files import Frame
 from vision_mtl.inference.pictures import repair_pictures
-from vision_mtl.inference.prediction_files import Question, read_answers
+from vision_mtl.inference.prediction_files import TaskOutput, read_predictions
 from vision_mtl.inference.predictor import Predictor
-from vision_mtl.inference.repairs import repairs_of
+from vision_mtl.inference.repairs import measure_repairs
 from vision_mtl.pretext.downsample import Downsample
 from vision_mtl.pretext.grid import parse_grids
 from vision_mtl.pretext.grid_mask import GridMask
@@ -50,7 +50,7 @@ class Explorer:
     about: Mapping[str, Any]
     frame: Frame
     ask: Predictor
-    questions: Mapping[str, Question]
+    questions: Mapping[str, TaskOutput]
     repairer: Repairer
     gallery: Gallery | None
     num_neighbours: int
@@ -136,7 +136,7 @@ class Explorer:
             return self._asked(part, damaged), views
         whole, how = self.repairer.repair(part, damaged)
         untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-        found = repairs_of(part, untrained if whole is None else whole)
+        found = measure_repairs(part, untrained if whole is None else whole)
         pictures = repair_pictures(found)
         errors = {"classic": found.classic_error, "untrained": squared_error(untrained, images, found.scored)}
         if whole is None:
@@ -165,7 +165,7 @@ class Explorer:
         """Every head's answers for images (n, C, H, W), one a view."""
         if not self.questions:
             return []
-        answers = dict(zip(views, read_answers(self.questions, self.ask.answer(images)), strict=True))
+        answers = dict(zip(views, read_predictions(self.questions, self.ask.answer(images)), strict=True))
         shown = dict(zip(views, images.split(1), strict=True))
         found = []
         for task, question in self.questions.items():

@@ -17,7 +17,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
 from vision_mtl.evaluation.features import extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.knn import nearest_neighbours
-from vision_mtl.inference.prediction_files import answer_text
+from vision_mtl.inference.prediction_files import prediction_text
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.progress import ProgressLine
 
@@ -87,4 +87,4 @@ def label_text(target: Target, number: int) -> str | None:
     kind = label_kind(target.kind)
     if kind.is_dense or not target.labelled[number]:
         return None
-    return answer_text(kind.describe(target.values[number], target.class_names), ", ")
+    return prediction_text(kind.describe(target.values[number], target.class_names), ", ")

@@ -13,7 +13,7 @@ from vision_mtl.explorer.gallery import Autocast, Gallery, build_gallery
 from vision_mtl.explorer.repairing import Repairer
 from vision_mtl.explorer.server import Site
 from vision_mtl.inference.image_files import Frame
-from vision_mtl.inference.prediction_files import read_questions
+from vision_mtl.inference.prediction_files import task_outputs
 from vision_mtl.inference.predictor import Predictor
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.backbone import Backbone
@@ -56,7 +56,7 @@ def open_site(
         about,
         Frame(config.image_size, model.backbone.in_chans, config.data.fit),
         ask,
-        read_questions(model.task_specs, state),
+        task_outputs(model.task_specs, state),
         repairer,
         gallery,
         num_neighbours,

@@ -9,8 +9,8 @@ from typing import Any
 
 from vision_mtl import __version__
 from vision_mtl.export.graph import (
-    answer_units,
     check,
+    difference_units,
     read_onnx,
     read_program,
     trace,
@@ -48,7 +48,7 @@ def write_graphs(
         return [], {}
     shape = (about["channels"], *about["image_size"])
     program, metadata = trace(model, shape), json.dumps(about, ensure_ascii=False)
-    units = answer_units(model.head_specs)
+    units = difference_units(model.head_specs)
     written, differences = [], {}
     if onnx:
         path = folder / "model.onnx"

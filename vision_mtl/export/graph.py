@@ -139,7 +139,7 @@ def check(
     return largest
 
 
-def answer_units(answers: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
+def difference_units(answers: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
     """What a difference is measured in: 1 for probabilities, the labels' standard deviation for numbers."""
     # / 100: float32 cannot tell numbers apart that differ by less than a ten-millionth of their size
     return {

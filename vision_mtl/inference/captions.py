@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from vision_mtl.inference.prediction_files import (
-    Question,
-    answer_text,
+    TaskOutput,
+    prediction_text,
     read_mask,
 )
 from vision_mtl.viz.predictions import Cell, mask_palette, overlay
@@ -18,7 +18,7 @@ MAX_SHARES = 3  # classes of a mask that its caption names
 
 
 def make_cell(
-    questions: Mapping[str, Question], pixels: np.ndarray, record: dict[str, Any], numbers: Mapping[str, np.ndarray]
+    questions: Mapping[str, TaskOutput], pixels: np.ndarray, record: dict[str, Any], numbers: Mapping[str, np.ndarray]
 ) -> Cell:
     """One image of the contact sheet: itself (H, W, C), each mask over it, and the answers."""
     image = pixels.astype(np.float32) / 255
@@ -37,7 +37,7 @@ def make_cell(
     return Cell(pictures, record["image"], lines)
 
 
-def caption(task: str, question: Question, answer: Mapping[str, Any]) -> str:
+def caption(task: str, question: TaskOutput, answer: Mapping[str, Any]) -> str:
     """A head's answer and how sure it is, on one line."""
     sure = f" ({answer['probability']:.2f})" if question.has_probability else ""
-    return f"{task}: {answer_text(answer, question.separator)}{sure}"
+    return f"{task}: {prediction_text(answer, question.separator)}{sure}"

@@ -17,14 +17,14 @@ from vision_mtl.data.decode import UnreadableImage, pixels_of
 from vision_mtl.data.pool import image_tensor
 from vision_mtl.inference.image_files import Frame, find_inputs, unreadable_text
 
-Given = str | PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[Any]
+ImageInput = str | PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[Any]
 ACCEPTED = (
     "a path (file, folder or glob), a PIL image, a uint8 array (H, W), (H, W, C) or (B, H, W, C), "
     "a float tensor (B, C, H, W) in [0, 1], or a list of these"
 )
 
 
-def read_given(images: Given, frame: Frame) -> tuple[list[str], Tensor]:
+def read_image_input(images: ImageInput, frame: Frame) -> tuple[list[str], Tensor]:
     """Anything of `ACCEPTED` -> (a name for each image, float32 (B, C, H, W) in [0, 1] as the model takes it).
 
     Files, pictures and uint8 arrays are resized as the model's training images were; a float tensor must have the

@@ -14,7 +14,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.skill import SCORE_SEED, predict
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.inference.repairs import Repairs, repairs_of
+from vision_mtl.inference.repairs import Repairs, measure_repairs
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
@@ -78,7 +78,7 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
     """(label, pictures (b, H, W, C)) of a part, from the original to the errors."""
-    pictures = repair_pictures(repairs_of(part, part.pretext.repair(prediction, damaged, part.draw)))
+    pictures = repair_pictures(measure_repairs(part, part.pretext.repair(prediction, damaged, part.draw)))
     labels = {
         "prediction": "prediction alone",
         "repaired": "repaired, visible\npixels put back" if "prediction" in pictures else "repaired",

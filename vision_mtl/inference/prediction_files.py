@@ -26,7 +26,7 @@ CSV, JSON, MASKS = "predictions.csv", "predictions.json", "masks"
 
 
 @dataclass(frozen=True)
-class Question:
+class TaskOutput:
     """What a task's numbers mean. `values` are the numbers that a mask holds, class by class, `outside` the rest."""
 
     kind: str
@@ -46,7 +46,7 @@ class Question:
         return label_kind(self.kind).is_dense
 
 
-def read_questions(answers: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) -> dict[str, Question]:
+def task_outputs(answers: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) -> dict[str, TaskOutput]:
     """The tasks of a checkpoint that says `state` of itself."""
     found = {}
     for task, answer in answers.items():
@@ -54,7 +54,7 @@ def read_questions(answers: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]
         values = _mask_values(names)
         free = (options["ignore"], IGNORED, *range(256))
         outside = next(value for value in free if value in range(256) and value not in values)
-        found[task] = Question(answer.kind, names, options["separator"], values, outside)
+        found[task] = TaskOutput(answer.kind, names, options["separator"], values, outside)
     return found
 
 
@@ -65,22 +65,22 @@ def _mask_values(class_names: list[str]) -> np.ndarray:
     return np.arange(min(len(class_names), 256), dtype=np.uint8)
 
 
-def read_answer(question: Question, numbers: np.ndarray) -> dict[str, Any]:
+def read_prediction(question: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
     """One image's (K,) or (K, H, W) probabilities, or (1,) number -> what `predictions.json` says."""
     return label_kind(question.kind).answer(numbers, question.class_names)
 
 
-def read_mask(question: Question, numbers: np.ndarray) -> np.ndarray:
+def read_mask(question: TaskOutput, numbers: np.ndarray) -> np.ndarray:
     """One image's (K, H, W) probabilities -> (H, W) uint8: the numbers that the task's masks hold."""
     return question.values[numbers.argmax(0)]
 
 
-def read_answers(questions: Mapping[str, Question], numbers: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def read_predictions(questions: Mapping[str, TaskOutput], numbers: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Every task's numbers of B images -> each image's answers by task; a dense one with its `mask` (H, W) uint8."""
     count = len(next(iter(numbers.values()))) if numbers else 0
     found = []
     for row in range(count):
-        own = {task: read_answer(question, numbers[task][row]) for task, question in questions.items()}
+        own = {task: read_prediction(question, numbers[task][row]) for task, question in questions.items()}
         for task, question in questions.items():
             if question.is_dense:
                 own[task]["mask"] = read_mask(question, numbers[task][row])
@@ -88,7 +88,7 @@ def read_answers(questions: Mapping[str, Question], numbers: Mapping[str, np.nda
     return found
 
 
-def answer_text(answer: Mapping[str, Any], separator: str) -> str:
+def prediction_text(answer: Mapping[str, Any], separator: str) -> str:
     """The answer in one cell: a number, a mask's path, a class, or several with the separator, `none` for no class."""
     if "value" in answer:
         return f"{answer['value']:.6g}"
@@ -100,7 +100,7 @@ def answer_text(answer: Mapping[str, Any], separator: str) -> str:
 class PredictionFiles:
     """A `with` block that appends every image's answers to a CSV and a JSON file, which are whole when it is left."""
 
-    def __init__(self, folder: Path, questions: Mapping[str, Question], fit: Fit) -> None:
+    def __init__(self, folder: Path, questions: Mapping[str, TaskOutput], fit: Fit) -> None:
         self.folder, self.questions, self.fit = folder, questions, fit
         self.count = 0
         self._masks: set[str] = set()
@@ -128,7 +128,7 @@ class PredictionFiles:
     def add(self, file: ImageFile, shape: tuple[int, int], numbers: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Write one image's answers, (K,), (1,) or (K, H, W) a task, and a mask of `shape` for each dense one; its
         record."""
-        answers = {task: read_answer(question, numbers[task]) for task, question in self.questions.items()}
+        answers = {task: read_prediction(question, numbers[task]) for task, question in self.questions.items()}
         for task, question in self.questions.items():
             if question.is_dense:
                 answers[task]["mask"] = self._write_mask(task, question, file, shape, numbers[task])
@@ -136,7 +136,7 @@ class PredictionFiles:
         row = [file.name]
         for task, question in self.questions.items():
             sure = [answers[task]["probability"]] if question.has_probability else []
-            row += [answer_text(answers[task], question.separator), *sure]
+            row += [prediction_text(answers[task], question.separator), *sure]
         try:
             self._rows.writerow(map(escape_cell, row))
             self._json.write(("," if self.count else "") + "\n" + json.dumps(record, ensure_ascii=False))
@@ -146,7 +146,7 @@ class PredictionFiles:
         return record
 
     def _write_mask(
-        self, task: str, question: Question, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
+        self, task: str, question: TaskOutput, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
     ) -> str:
         """A palette PNG over the image as its file has it; its path in the run."""
         mask = restore_mask(read_mask(question, numbers), shape, self.fit, question.outside)

@@ -14,7 +14,7 @@ from vision_mtl.core.errors import unknown
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.inference.captions import caption, make_cell
 from vision_mtl.inference.html import Markup, escape, figure_image, photograph, table
-from vision_mtl.inference.prediction_files import Question, read_answers
+from vision_mtl.inference.prediction_files import TaskOutput, read_predictions
 from vision_mtl.inference.predictor import Predictor
 from vision_mtl.viz.predictions import predictions_figure
 
@@ -40,7 +40,7 @@ class Predictions(Sequence[dict[str, Any]]):
     names: list[str]
     answers: list[dict[str, Any]]
     numbers: dict[str, np.ndarray]
-    questions: dict[str, Question]
+    questions: dict[str, TaskOutput]
     images: Tensor
 
     @property
@@ -92,14 +92,14 @@ class Predictions(Sequence[dict[str, Any]]):
         return Markup(f"<details><summary>as text</summary>{table(rows, ('image', *self.questions))}</details>")
 
 
-def _cell(question: Question, answer: Mapping[str, Any]) -> Markup:
+def _cell(question: TaskOutput, answer: Mapping[str, Any]) -> Markup:
     if question.is_dense:
         return escape(", ".join(f"{name} {share:.0%}" for name, share in answer["shares"].items()))
     return escape(caption("", question, answer).removeprefix(": "))
 
 
-def predict(ask: Predictor, questions: dict[str, Question], images: Tensor, names: list[str]) -> Predictions:
+def predict(ask: Predictor, questions: dict[str, TaskOutput], images: Tensor, names: list[str]) -> Predictions:
     """Ask every head about images (B, C, H, W) in [0, 1]."""
     found = [ask.answer(batch) for batch in images.split(BATCH)]
     numbers = {task: np.concatenate([one[task] for one in found]) for task in questions}
-    return Predictions(names, read_answers(questions, numbers), numbers, questions, images)
+    return Predictions(names, read_predictions(questions, numbers), numbers, questions, images)

@@ -15,7 +15,7 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.discovery.skill import predict_part
 from vision_mtl.inference.html import Markup, figure_image, photograph, to_pictures
 from vision_mtl.inference.pictures import part_panel
-from vision_mtl.inference.repairs import damage_images, repairs_of
+from vision_mtl.inference.repairs import damage_images, measure_repairs
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Part
@@ -99,7 +99,7 @@ def reconstruct(
     with torch.no_grad():
         if not pretext.repairs:
             return _answered(name, part, seen, prediction, of)
-        found = repairs_of(part, pretext.repair(prediction, seen, part.draw))
+        found = measure_repairs(part, pretext.repair(prediction, seen, part.draw))
         skill, skills = _skills(found.error, found.classic_error)
         pixels = {key: getattr(found, key).cpu() for key in PIXELS if key != "error"}
         error = (found.repaired - found.original).abs().mean(1, keepdim=True).cpu()

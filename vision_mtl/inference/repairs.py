@@ -40,7 +40,7 @@ class Repairs:
     classic_error: Tensor
 
 
-def repairs_of(part: Part, whole: Tensor) -> Repairs:
+def measure_repairs(part: Part, whole: Tensor) -> Repairs:
     """A part that repairs pixels, and the whole picture (b, C, H, W) that a network made of it -> the repairs."""
     pretext, images, draw = part.pretext, part.images, part.draw
     scored = pretext.scored(images, draw)
@@ -50,7 +50,7 @@ def repairs_of(part: Part, whole: Tensor) -> Repairs:
     return Repairs(images, pretext.picture(images, draw), whole, repaired, classic, scored, *errors)
 
 
-def asked_pretext(
+def pretext_with_options(
     model: SharedModel, name: str, trained: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Any]
 ) -> Pretext:
     """Pretext `name` with the options it was `trained` with, changed as `asked`: any damage that its head can undo.

@@ -28,7 +28,7 @@ from vision_mtl.inference.image_files import (
     ImageFile,
     unreadable_text,
 )
-from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, Question
+from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, TaskOutput
 from vision_mtl.inference.predictor import Predictor, require_heads
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.shared import SharedModel
@@ -54,7 +54,7 @@ class Asked:
     """The images asked about, and what is kept of them in memory: counts, rows to print, pictures to draw."""
 
     run: Run
-    questions: dict[str, Question]
+    questions: dict[str, TaskOutput]
     frame: Frame
     files: Sequence[ImageFile]
     num_pictures: int
@@ -121,7 +121,7 @@ class Asked:
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
 
 
-def answer_table(questions: Mapping[str, Question], records: Sequence[dict[str, Any]]) -> Table:
+def answer_table(questions: Mapping[str, TaskOutput], records: Sequence[dict[str, Any]]) -> Table:
     """A row an image, a column a head."""
     table = Table("image", *questions, box=SIMPLE_HEAD, pad_edge=False)
     for record in records:

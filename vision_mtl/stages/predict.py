@@ -36,7 +36,7 @@ class Predict(Stage):
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.inference.image_files import Frame, decoded_batches, find_inputs, require_counts
-        from vision_mtl.inference.prediction_files import PredictionFiles, read_questions
+        from vision_mtl.inference.prediction_files import PredictionFiles, task_outputs
         from vision_mtl.inference.predictor import Predictor
         from vision_mtl.recipes.prediction import Asked, open_heads
 
@@ -50,7 +50,7 @@ class Predict(Stage):
             return  # one process writes, and answering needs no more
         files = find_inputs(self.images)
         frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
-        asked = Asked(run, read_questions(model.task_specs, state), frame, files, self.num_pictures)
+        asked = Asked(run, task_outputs(model.task_specs, state), frame, files, self.num_pictures)
         ask = Predictor(model, config.runtime, config.device)
         with PredictionFiles(run.folder, asked.questions, frame.fit) as written, asked:
             for batch in decoded_batches(files, frame, self.batch_size, self.num_workers):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -34,10 +35,12 @@ from vision_mtl.training.step_record import Progress, StepRecord
 from vision_mtl.training.strategies.build import build_strategy
 
 Hook = Callable[[Progress, StepRecord], None]
+ModelT = TypeVar("ModelT", bound=nn.Module)
+ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
 
 
 @dataclass
-class Trainer:
+class Trainer(Generic[ModelT, ObjectiveT]):
     """Fits `model` to `objective` on the batches of `feed`, whose images must be on the accelerator's device.
 
     `layout` is the memory format of model and images. `balancing` makes one gradient of several losses; without it
@@ -46,8 +49,8 @@ class Trainer:
     for options that do not go together with `shard`.
     """
 
-    model: nn.Module
-    objective: Objective
+    model: ModelT
+    objective: ObjectiveT
     feed: Feed
     optim: Optim
     accelerator: Accelerator = field(default_factory=lambda: Runtime().accelerator("auto"))
@@ -93,12 +96,12 @@ class Trainer:
         )
 
     @property
-    def scored_model(self) -> nn.Module:
+    def scored_model(self) -> ModelT:
         """The model to score, picture and export: the averaged one, if there is one.
 
         A sharded one has weights only within `strategy.full_weights` and after `strategy.gather`.
         """
-        return self.strategy.whole_model(self.model) if self.average is None else self.average.module
+        return cast(ModelT, self.strategy.whole_model(self.model) if self.average is None else self.average.module)
 
     @property
     def failed_cleanly(self) -> bool:

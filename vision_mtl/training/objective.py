@@ -66,7 +66,9 @@ class StepLoss:
 class Objective(Protocol):
     """`names` are the losses that a step may have, `shown` those that are logged."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """The names that `StepLoss.losses` may have."""
 
     @property
     def shown(self) -> Sequence[str]:
