@@ -1,4 +1,4 @@
-"""Pages of the site that are no files in docs/: README.md, the benchmarks, and one page of API for each room."""
+"""Pages of the site that are not files in docs/: README.md, the benchmarks, and an API page for each package."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
@@ -14,18 +15,27 @@ ELSEWHERE = {"README.md": "index.md", "benchmarks/results/README.md": "benchmark
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
+class BareClassVars(griffe.Extension):
+    """Keeps `name: ClassVar = value` out of the constructor's signature: griffe knows `ClassVar[...]` only."""
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        """Label the attribute as one of the class."""
+        if str(attr.annotation) == "ClassVar":
+            attr.labels.discard("instance-attribute")
+
+
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages."""
+    """Add the pages to the files of the site."""
     for source, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
     package = ROOT / "vision_mtl"
-    for room in sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file()):
-        files.append(File.generated(config, f"reference/{room.name}.md", content=_reference(room)))
+    for folder in sorted(folder for folder in package.iterdir() if (folder / "__init__.py").is_file()):
+        files.append(File.generated(config, f"reference/{folder.name}.md", content=_reference(folder)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turn links into links within the site; of what lies outside docs/ only the name stays."""
+    """Turn links into links within the site; a link to a file outside docs/ becomes its text."""
     place = {page_: source for source, page_ in ELSEWHERE.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     here = posixpath.dirname(page.file.src_uri)
 
@@ -39,10 +49,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return re.sub(r"\]\(docs/images/", "](images/", LINK.sub(within_site, markdown))
 
 
-def _reference(room: Path) -> str:
-    """A room's modules, one after another."""
-    modules = sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in room.rglob("*.py"))
+def _reference(folder: Path) -> str:
+    """The API page of a package: its modules, one after another."""
+    modules = sorted(".".join(file.relative_to(ROOT).with_suffix("").parts) for file in folder.rglob("*.py"))
     shown = "options:\n      show_root_heading: false\n      show_root_toc_entry: false"
     named = [module for module in modules if not module.endswith("__init__")]
     parts = [f"## {module}\n\n::: {module}\n    {shown}" for module in named]
-    return f"# {room.name}\n\n" + "\n\n".join(parts) + "\n"
+    return f"# {folder.name}\n\n" + "\n\n".join(parts) + "\n"

@@ -21,9 +21,9 @@ SMALL = ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps"
 DRIVER = """
 import json, sys, pytest
 from vision_mtl.cli.command import main
-tests = [f"tests/contracts/test_{name}.py" for name in ("pretexts", "packages", "label_kinds")]
+tests = [f"tests/contracts/test_{name}.py" for name in ("pretexts", "packages", "label_kinds", "stages")]
 plain = ["-o", "addopts=--strict-markers", "-p", "no:cacheprovider"]  # in this process
-code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or ordinal or (test_packages and not links)"])
+code = pytest.main([*tests, *plain, "-x", "-k", "mirrored or ordinal or brightness or (test_packages and not links)"])
 joint, finetune = json.loads(sys.argv[1])
 sys.exit(code or main(joint) or main(finetune))
 """
@@ -47,7 +47,7 @@ def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:
         assert place and not (ROOT / place[1]).exists(), "a block begins with the new file's path"
         (tmp_path / place[1]).write_text(text.removeprefix(place[0]))
         written.append(place[1])
-    assert len(written) == 5
+    assert len(written) == 6
     commands = [shlex.split(command.replace("\\\n", " ")) for command in blocks("")]
     assert all(words[:2] == ["python", "train.py"] for words in commands)
     runs = [[*words[2:], "--run_dir", words[3], "--device", "cpu", *SMALL] for words in commands]
