@@ -94,8 +94,20 @@ def measure(name: str, pools: dict[str, Pool], blocks: int, clock: str) -> dict[
     }
 
 
-def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: int = 0) -> Trainer:
-    """What `pretrain` builds by default, at this benchmark's batch; `heads` of tasks stand beside, without labels."""
+def build(
+    name: str,
+    pool: Pool,
+    *,
+    batch: int = BATCH,
+    grid: int = 4,
+    heads: int = 0,
+    layout: torch.memory_format | None = None,
+    **settings: Any,
+) -> Trainer:
+    """Build what `pretrain` builds by default, at this benchmark's batch, with `heads` of tasks that have no labels.
+
+    `layout` is the memory format, None: the default one; `settings` are other arguments of the trainer.
+    """
     architecture, kwargs = BACKBONES[name]
     torch.manual_seed(0)
     runtime, optim = Runtime(), Optim(steps=10**6, max_seconds=None, batch_size=batch)
@@ -108,7 +120,9 @@ def build(name: str, pool: Pool, *, batch: int = BATCH, grid: int = 4, heads: in
     chance = measure_chance_losses(mixture, pool.gather(indices[:BATCH]), Keys(0, 0, indices[:BATCH]))
     accelerator = runtime.accelerator("auto")
     feed = RepairFeed(pool, Batches(indices, batch, seed=0), 0, accelerator.device)
-    trainer = Trainer(model, PretextObjective(mixture, chance), feed, optim, accelerator, runtime.layout(net), seed=0)
+    memory_format = layout or runtime.layout(net)
+    objective = PretextObjective(mixture, chance)
+    trainer = Trainer(model, objective, feed, optim, accelerator, memory_format, seed=0, **settings)
     trainer.model.train()
     return trainer
 

@@ -1,0 +1,104 @@
+"""Run folders, YAML files and studies of earlier versions still resume, open and resolve."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import vision_mtl as vm
+from vision_mtl.cli.command import main
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.yaml_files import read_config
+from vision_mtl.core.errors import UserError
+from vision_mtl.recipes.study import arm_roles
+from vision_mtl.recipes.study_options import composer
+from vision_mtl.study.plan import Plan
+from vision_mtl.study.recipes import read_arms
+
+RUNS = Path(__file__).parent / "runs"
+# names of the runs of this study, as the version before planned them
+STUDY = """
+stage: study
+image_size: 32
+tasks: {digits: {source: bundled/digits}, cars: {source: rendered/cars}}
+backbone: {name: test_resnet.r160_in1k}
+device: cpu
+runtime: {precision: fp32}
+data: {root: /tmp/baseline-data}
+study:
+  seeds: [0]
+  arms: {labelled_only: [finetune], pretrained: [pretrain, finetune]}
+  options:
+    pretrain: {optim: {steps: 6, batch_size: 16, max_seconds: null}}
+    finetune: {optim: {steps: 6, batch_size: 16, max_seconds: null}}
+"""
+STUDY_RUNS = ["runs/finetune-s0-2622eea1d7", "runs/finetune-s0-3ed1239326", "runs/pretrain-s0-de9bd1f6cd"]
+
+
+def copied(name: str, folder: Path, root: Path) -> Path:
+    """A copy of an old run whose config has `root` as the place of its store."""
+    run = folder / name
+    shutil.copytree(RUNS / name, run)
+    (run / "expected_metrics.jsonl").unlink(missing_ok=True)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        text.replace("/tmp/legacy/data", str(root)).replace("/tmp/legacy/runs", str(folder))
+    )
+    return run
+
+
+def test_an_interrupted_run_resumes_to_the_same_end(tmp_path: Path, root: Path) -> None:
+    run = copied("pretrain", tmp_path, root)
+    assert main(["--config", str(run / "config.yaml"), "--run_dir", str(run), "--console", "quiet"]) == 0
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    wanted = [json.loads(line) for line in (RUNS / "pretrain/expected_metrics.jsonl").read_text().splitlines()]
+    losses = [(line["step"], line["loss"]) for line in found if line["kind"] == "train"]
+    assert losses == [(line["step"], pytest.approx(line["loss"], rel=1e-3)) for line in wanted]
+    assert json.loads((run / "result.json").read_text())["resumes"] == 1
+
+
+def test_a_run_with_other_options_is_still_refused(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied("pretrain", tmp_path, root)
+    words = ["--config", str(run / "config.yaml"), "--run_dir", str(run), "--optim.batch_size", "4"]
+    assert main(words) == 2
+    assert "optim.batch_size: 8 there, 4 here" in capsys.readouterr().err
+
+
+def test_a_completed_run_opens_predicts_and_starts_another(tmp_path: Path, root: Path) -> None:
+    run = vm.load_run(copied("finetune", tmp_path, root), device="cpu")
+    assert run.stage == "finetune" and run.result["tasks.digits.accuracy"].n == 1025
+    answer = run.predict(np.zeros((20, 20, 3), np.uint8))[0]["digits"]
+    assert answer["class"] in run.state["class_names"]["digits"] and sum(
+        answer["probabilities"].values()
+    ) == pytest.approx(1, abs=1e-4)
+    assert torch.isfinite(run.embed(np.zeros((20, 20, 3), np.uint8))).all()
+    config = resolve("finetune", {}, {"init_from": [str(run.folder)]})
+    assert config.image_size == (16, 16) and config.backbone.kwargs == {"channels": [8, 8, 8, 16], "stem_width": 8}
+    assert list(config.tasks) == ["digits"] and config.decoder.width == 8
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
+    file = read_config(RUNS / name / "config.yaml") | {"init_from": None}
+    assert file["runtime"]["tune"] == "none" and file["runtime"]["tuned"] == {}
+    found = resolve(name, file, {}).to_dict()
+    file["runtime"] = {key: value for key, value in file["runtime"].items() if key not in ("tune", "tuned")}
+    assert found == file
+    with pytest.raises(UserError, match=r"option runtime\.tune is gone"):
+        resolve(name, file | {"runtime": {"tune": "same_precision"}}, {})
+
+
+def test_a_study_recognises_the_runs_that_it_has_finished() -> None:
+    config = resolve("study", yaml.safe_load(STUDY), {})
+    plan = Plan(composer(config, config.options.options), config.section("tasks"), [0.1], arm_roles())
+    for arm in read_arms(config.options.arms, arm_roles()).values():
+        plan.add(arm, 0.1, 0)
+    assert sorted(node.folder for node in plan.nodes.values()) == STUDY_RUNS
