@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from vision_mtl.study.recipes import read_arms
 
 import vision_mtl as vm
 from vision_mtl.cli.command import main
@@ -19,7 +20,6 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import arm_roles
 from vision_mtl.recipes.study_options import composer
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.recipes import read_arms
 
 RUNS = Path(__file__).parent / "runs"
 # names of the runs of this study, as the version before planned them

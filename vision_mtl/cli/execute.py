@@ -54,9 +54,7 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
             fail(run, error)
     except KeyboardInterrupt as interrupt:
         with Interruptions():
-            if is_lost_process(
-                cause := interrupt.__context__
-            ):  # the launcher's SIGTERM came meanwhile
+            if is_lost_process(cause := interrupt.__context__):  # the launcher's SIGTERM came meanwhile
                 fail(run, cause)
             record_end(run, "interrupted")
             run.say(f"interrupted; the same command with --run_dir {folder} resumes it.")
