@@ -13,7 +13,7 @@ class BackboneOptions:
     name: str = "resnet18"
     """Name of any timm architecture, with or without a weight tag: `timm.list_models()`."""
     pretrained: bool = False
-    """Start from timm's published weights (downloads them)."""
+    """true: start from timm's published weights, which are downloaded; false: from random weights."""
     in_chans: int = 3
     """Channels of an image: 3 for colour, 1 for grey."""
     kwargs: dict[str, Any] = field(default_factory=dict)
