@@ -1,20 +1,21 @@
-"""The resolved config of a run: typed sections, and how they are written as YAML."""
+"""The resolved config of a run, its typed sections, and the base of a stage, which reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
 from vision_mtl.config.options import plain
-from vision_mtl.config.stage import Stage
+from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
 from vision_mtl.models.decoder import DECODERS, DecoderOptions
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.pretext.contract import Pretext
+from vision_mtl.study.roles import ArmRole
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.options import Optim, Runtime, Track
 
@@ -28,6 +29,7 @@ SECTIONS: Mapping[str, type] = {
     "track": Track,
 }
 NAMED_SECTIONS = ("tasks", "pretexts", "decoder")
+Hint = tuple[str, str]  # a file or a command, and its purpose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,43 @@ class General:
     """Height and width of images in pixels: N for both, or H,W."""
     init_from: str | None = None
     """Run folder or checkpoint from which a new run inherits weights, backbone and image size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Base of every stage: a frozen dataclass in `stages/NAME.py`.
+
+    Its fields are its own options, its class variables declare what it reads, inherits and writes, and `run` is the
+    recipe. Heavy packages are imported inside `run`, so that `--help` is fast.
+    """
+
+    registered_name: ClassVar[str]
+    sections: ClassVar[tuple[str, ...]] = ()
+    """Sections of the config that the stage reads."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Dotted option -> default that replaces the component's."""
+    inherits_images: ClassVar[bool] = False
+    """With `--init_from`, use the images and tasks of that run unless others are given."""
+    uses_unlabelled: ClassVar[bool] = True
+    """Unlabelled images of the default or of the run to start from are used."""
+    adds_tasks: ClassVar[bool] = False
+    """Given tasks are added to those of the run that this one starts from."""
+    mixes_pretexts_with_tasks: ClassVar[bool] = False
+    """Damaged and labelled images share a batch, so all must have one size."""
+    writes_run: ClassVar[bool] = True
+    """False: `--run_dir` names an existing run, and no folder is made."""
+    changeable: ClassVar[tuple[str, ...]] = ("runtime.shard",)
+    """Options that change no result, so a resumed run may be given other values."""
+    arm: ClassVar[ArmRole | None] = None
+    """The stage's role in an arm of a study; None: it cannot be in one."""
+    results: ClassVar[Sequence[Hint]] = ()
+    """The most useful files of a finished run; those that exist are listed at its end."""
+    next_commands: ClassVar[Sequence[Hint]] = ()
+    """Arguments of `python train.py` in commands to suggest next; {run}, {sources} and {tasks} are filled in."""
+
+    def run(self, config: RunConfig, run: Run) -> None:
+        """Run the stage in the run's folder and write its result. Raises `UserError` for what the user can fix."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
