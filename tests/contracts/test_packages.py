@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "vision_mtl"
 # from the top down: a package may import those below it
@@ -131,7 +129,6 @@ def calls(nodes: Iterable[ast.AST], name: str) -> bool:
     return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == name for n in nodes)
 
 
-@pytest.mark.xfail(strict=True, reason="training and inference import config until options are typed by a library")
 def test_imports_go_downward() -> None:
     offenders = []
     for file, nodes in NODES.items():
@@ -151,12 +148,10 @@ def test_imports_are_absolute() -> None:
     assert relative == []
 
 
-@pytest.mark.xfail(strict=True, reason="training.loop and training.diagnosis import each other until the loop is split")
 def test_no_cycle_between_modules() -> None:
     assert cycles(import_graph()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="training imports config until options are typed by a library")
 def test_no_cycle_between_packages() -> None:
     assert cycles(package_graph(import_graph())) == []
 
@@ -206,7 +201,6 @@ def test_signatures_are_typed() -> None:
     assert offenders == []
 
 
-@pytest.mark.xfail(strict=True, reason="config reads options from source until they are typed by a library")
 def test_no_source_is_parsed_or_evaluated() -> None:
     evaluating = [f"{short(file)} calls eval" for file, nodes in NODES.items() if calls(nodes, "eval")]
     parsing = [f"{short(file)} imports ast" for file, nodes in NODES.items() if "ast" in imported(nodes)]

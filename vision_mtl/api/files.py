@@ -1,4 +1,4 @@
-"""A run's files as notebooks want them: figures and tables by name, read when they are asked for."""
+"""A run's files for notebooks: figures and tables by name, each read when it is first used."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class LoadedRun:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved config, as `config.yaml` has it; of a checkpoint alone, what it says of its model."""
+        """The resolved config of `config.yaml`; for a checkpoint alone, the description of its model."""
         path = self.folder / CONFIG
         return read_config(path) if path.exists() else dict(self.state)
 
@@ -74,7 +74,7 @@ class LoadedRun:
 
     @property
     def result(self) -> Result:
-        """What the run found, read anew each time; raises `UserError` if it has not ended yet."""
+        """The result, read again at each use; raises `UserError` if the run has not ended yet."""
         found = Record(self.folder, self.stage or "").result()
         if found is None:
             raise UserError(f"{str(self.folder)!r} has no {RESULT} yet: its run has not ended, or was never begun.")
@@ -106,7 +106,7 @@ class LoadedRun:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the model's checkpoint says of it: backbone, decoder, pretexts, tasks, class names."""
+        """The description in the model's checkpoint: backbone, decoder, pretexts, tasks, class names."""
         return self._restored[1]
 
     @cached_property
@@ -114,7 +114,7 @@ class LoadedRun:
         if self.runs and not (self.folder / "checkpoints").is_dir():
             names = list(self.runs)
             raise UserError(
-                f"{str(self.folder)!r} holds {len(names)} runs and no model of its own: take one of run.runs, for "
+                f"{str(self.folder)!r} holds {len(names)} runs and no model: take one of run.runs, for "
                 f"example run.runs[{names[0]!r}].model."
             )
         model, state = restore_model(str(self.folder))

@@ -160,8 +160,10 @@ class Trainer:
         console: str = "auto",
         **options: Any,
     ) -> None:
-        own = {"steps": steps, "max_seconds": max_seconds, "batch_size": batch_size, "learning_rate": learning_rate}
-        optim, self.runtime = Optim(**own, **options), runtime or Runtime()
+        optim = Optim(
+            steps=steps, max_seconds=max_seconds, batch_size=batch_size, learning_rate=learning_rate, **options
+        )
+        self.runtime = runtime or Runtime()
         self.model, self.pool, self.seed, self.device = model, pool, seed, device
         self.track, self.console = track or Track(), Console.of(console)
         self.run_dir = None if run_dir is None else Path(run_dir).expanduser()

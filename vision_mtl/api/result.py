@@ -1,4 +1,4 @@
-"""What a run found: its status, its scores by name, its metrics as they stand in `result.json`."""
+"""The result of a run: status, scores by name, and the metrics of `result.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study found: its comparisons as a table, its report as a page."""
+"""The results of a study: comparisons as a table, the report as a page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """What became of the comparisons, in one sentence."""
+        """The verdicts of all comparisons in one sentence."""
         return headline(self.record["comparisons"])
 
     @property

@@ -39,6 +39,7 @@ class Pretext:
     weight: float = 1.0
     """Share of a batch's images that get this pretext, relative to the weights of the others; 0 turns it off."""
 
+    registered_name: ClassVar[str]
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # of the K logits, for pictures; empty for other outputs
     meaning: ClassVar[tuple[str, ...]] = ()  # options that define what the prediction means: fixed for a trained head
