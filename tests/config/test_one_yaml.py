@@ -122,9 +122,11 @@ def test_removed_options_at_their_defaults_are_ignored(stage: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("tune", "machine"), ("tuned", {"batch_size": 4})])
-def test_removed_options_that_ask_for_something_are_refused(name: str, value: object) -> None:
-    with pytest.raises(UserError, match=f"option runtime.{name} was removed: docs/measured.md"):
-        resolve("pretrain", {"runtime": {name: value}}, {})
+def test_removed_options_that_ask_for_something_are_ignored_in_a_file_and_refused_in_a_command(
+    name: str, value: object
+) -> None:
+    (note,) = resolve("pretrain", {"runtime": {name: value}}, {}).notes
+    assert note.startswith(f"option runtime.{name} was removed and is ignored: docs/measured.md")
     with pytest.raises(UserError, match=f"option runtime.{name} was removed"):
         resolve("pretrain", {}, {f"runtime.{name}": [str(value)]})
 

@@ -45,6 +45,8 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     if extended:
         run.extend()
         run.warn(extended)
+    for note in config.notes:
+        run.warn(note)
     run.say(f"{config.stage} in {folder}")
     try:
         with Interruptions(at_once=True):

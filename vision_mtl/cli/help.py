@@ -48,7 +48,8 @@ def help_text(stage: str | None) -> str:
 
 
 def _stage_parts(stage: str, command: str, width: int) -> list[str]:
-    from vision_mtl.config.schema import DEFAULT_DECODER, DEFAULT_PRETEXTS, build_schema  # late: they import PyTorch
+    from vision_mtl.config.run_config import DEFAULT_DECODER  # late: they import PyTorch
+    from vision_mtl.config.schema import DEFAULT_PRETEXTS, build_schema
     from vision_mtl.config.stage import STAGES
     from vision_mtl.models.decoder import DECODERS
     from vision_mtl.pretext.contract import PRETEXTS

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision_mtl.config.stage import STAGES, Hint
+from vision_mtl.config.run_config import Hint
+from vision_mtl.config.stage import STAGES
 
 
 def where_to_look(stage: str, folder: Path) -> list[Hint]:

@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from vision_mtl.config.options import REQUIRED, convert, from_words, is_mapping, options_of, read_yaml
-from vision_mtl.config.run_config import NAMED_SECTIONS, SECTIONS, General, RunConfig
-from vision_mtl.config.schema import (
+from vision_mtl.config.run_config import (
     DEFAULT_DECODER,
-    DEFAULT_PRETEXTS,
-    RETIRED,
-    Schema,
-    belongs_elsewhere,
-    build_schema,
-    unknown_option,
+    NAMED_SECTIONS,
+    SECTIONS,
+    General,
+    RunConfig,
+    Stage,
+    read_section,
 )
-from vision_mtl.config.stage import STAGES, Stage
+from vision_mtl.config.schema import DEFAULT_PRETEXTS, RETIRED, Schema, belongs_elsewhere, build_schema, unknown_option
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.shapes import parse_image_size
-from vision_mtl.data.options import Task
-from vision_mtl.models.decoder import DECODERS
-from vision_mtl.pretext.contract import PRETEXTS
 
 DEFAULT_UNLABELLED = ["bundled/photos"]
 DEFAULT_TASKS = {
@@ -109,7 +106,9 @@ def resolve(stage: str, file: Mapping[str, Any], words: Words, options: Mapping[
     for key, option in schema.items():
         if key not in values:
             raise UserError(f"option {key} is missing: give --{key} ({option.help}).")
-    return replace(build_config(stage, values), start=inherited.checkpoint)
+    return replace(
+        build_config(stage, values), start=inherited.checkpoint, notes=retired_notes({**file, **(options or {})})
+    )
 
 
 def flatten(stage: str, file: Mapping[str, Any]) -> Values:
@@ -141,17 +140,29 @@ def flatten(stage: str, file: Mapping[str, Any]) -> Values:
 
 
 def without_retired(values: Mapping[str, Any]) -> Values:
-    """Return the values less the retired options; raises `UserError` for one that is not at its default."""
-    for name, (default, instead) in RETIRED.items():
-        for key, value in values.items():
-            if key.startswith(f"{name}.") or (key == name and value != default):
-                raise UserError(f"option {name} was removed: {instead}")
-    return {key: value for key, value in values.items() if key not in RETIRED}
+    """Return the values less the retired options, as old files and run folders hold them."""
+    retired = [key for key in values for name in RETIRED if key == name or key.startswith(f"{name}.")]
+    return {key: value for key, value in values.items() if key not in retired}
+
+
+def retired_notes(file: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning for each retired option of a file that is not at its default."""
+    given = {f"{section}.{key}": v for section, values in file.items() if isinstance(values, Mapping)
+             for key, v in values.items()}  # fmt: skip
+    return tuple(
+        f"option {name} was removed and is ignored: {instead}"
+        for name, (default, instead) in RETIRED.items()
+        if name in given and given[name] != default
+    )
 
 
 def _without_retired_words(words: Words) -> Words:
-    retired = {key: read_yaml(key, " ".join(words[key])) for key in words if key in RETIRED}
-    return {key: words[key] for key in without_retired({**words, **retired})}
+    """Return the words less the retired options at their default; raises `UserError` for another value."""
+    for name, (default, instead) in RETIRED.items():
+        for key in words:
+            if key.startswith(f"{name}.") or (key == name and read_yaml(key, " ".join(words[key])) != default):
+                raise UserError(f"option {name} was removed: {instead}")
+    return {key: words[key] for key in without_retired(words)}
 
 
 def names_in(section: str, keys: Iterable[str]) -> list[str]:
@@ -188,14 +199,10 @@ def build_config(stage: str, values: Mapping[str, Any]) -> RunConfig:
     for section in kind.sections:
         found = _below(section, values)
         if section in ("tasks", "pretexts"):
-            names = names_in(section, values)
-            classes = {name: Task if section == "tasks" else PRETEXTS.get(name) for name in names}
-            sections[section] = {name: component(**_below(name, found)) for name, component in classes.items()}
-        elif section == "decoder":
-            sections[section] = DECODERS.get(found.pop("name", DEFAULT_DECODER))(**found)
-        else:  # a stage may have the name of a section, whose options its own stand among
-            shared = own if section == stage else set()
-            sections[section] = SECTIONS[section](**{k: v for k, v in found.items() if k not in shared})
+            found = {name: _below(name, found) for name in names_in(section, values)}
+        elif section == stage:  # the options of a stage that has the name of a section are among the section's
+            found = {key: value for key, value in found.items() if key not in own}
+        sections[section] = read_section(section, found)
     options = kind(**{key: value for key, value in _below(stage, values).items() if key in own})
     return RunConfig(stage=stage, **general, options=options, **sections)
 

@@ -12,9 +12,9 @@ import yaml
 from vision_mtl.config.options import plain
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
-from vision_mtl.models.decoder import DECODERS, DecoderOptions
+from vision_mtl.models.decoder import DECODERS, DecoderOptions, decoder_options
 from vision_mtl.models.options import BackboneOptions
-from vision_mtl.pretext.contract import Pretext
+from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.study.roles import ArmRole
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.options import Optim, Runtime, Track
@@ -29,7 +29,22 @@ SECTIONS: Mapping[str, type] = {
     "track": Track,
 }
 NAMED_SECTIONS = ("tasks", "pretexts", "decoder")
+DEFAULT_DECODER = "stages"
 Hint = tuple[str, str]  # a file or a command, and its purpose
+
+
+def read_section(name: str, values: Mapping[str, Any]) -> Any:
+    """Return a section from its plain values, the form in YAML and checkpoints; the inverse of `RunConfig.section`.
+
+    Raises `UserError` for an unknown pretext or decoder, and for values out of range.
+    """
+    if name == "tasks":
+        return {task: Task(**options) for task, options in values.items()}
+    if name == "pretexts":
+        return {pretext: PRETEXTS.get(pretext)(**options) for pretext, options in values.items()}
+    if name == "decoder":
+        return decoder_options({"name": DEFAULT_DECODER, **values})
+    return SECTIONS[name](**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +112,12 @@ class RunConfig:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     pretexts: Mapping[str, Pretext] = field(default_factory=dict)
     backbone: BackboneOptions = field(default_factory=BackboneOptions)
-    decoder: DecoderOptions = field(default_factory=lambda: DECODERS.get("stages")())
+    decoder: DecoderOptions = field(default_factory=lambda: DECODERS.get(DEFAULT_DECODER)())
     optim: Optim = field(default_factory=Optim)
     balance: Balance = field(default_factory=Balance)
     runtime: Runtime = field(default_factory=Runtime)
     track: Track = field(default_factory=Track)
+    notes: tuple[str, ...] = ()  # warnings about the file, for the run's log
     start: Path | None = None  # the checkpoint of init_from, found and checked when the config was resolved
 
     def section(self, name: str) -> dict[str, Any]:

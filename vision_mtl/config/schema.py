@@ -8,14 +8,13 @@ from typing import Any
 
 from vision_mtl.config import COMMAND_OPTIONS
 from vision_mtl.config.options import Option, options_of
-from vision_mtl.config.run_config import NAMED_SECTIONS, SECTIONS, General
+from vision_mtl.config.run_config import DEFAULT_DECODER, NAMED_SECTIONS, SECTIONS, General
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError, nearest, unknown
 from vision_mtl.data.options import Task
 from vision_mtl.models.decoder import DECODERS
 from vision_mtl.pretext.contract import PRETEXTS
 
-DEFAULT_DECODER = "stages"
 DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
 # removed options: dotted name -> (its default, under which it is ignored; what to do instead)
 RETIRED: dict[str, tuple[Any, str]] = {

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_mtl.config.run_config import read_section
 from vision_mtl.discovery.skill import predict_part
 from vision_mtl.explorer.damage import BY_HAND, CHAIN, WORDS, own_draw, part_of
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.chain import DEFAULT_STEPS, Chain
-from vision_mtl.pretext.contract import PRETEXTS, Pretext
+from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Part
 
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -26,7 +27,7 @@ class Repairer:
     def __init__(self, model: SharedModel, state: Mapping[str, Any], autocast: Autocast = nullcontext) -> None:
         self.model, self.autocast = model.eval(), autocast
         options = {name: state["pretexts"][name] for name in model.head_specs}
-        self.pretexts: dict[str, Pretext] = {name: PRETEXTS.get(name)(**own) for name, own in options.items()}
+        self.pretexts: dict[str, Pretext] = read_section("pretexts", options)
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:
         """Return the head's prediction for images (1, C, H, W), float32 (1, K, H, W) or (1, K)."""

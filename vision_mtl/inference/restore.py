@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from vision_mtl.config.run_config import read_section
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.models.decoder import MapSpec, decoder_options
-from vision_mtl.models.options import BackboneOptions
+from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.shared import HeadSpec, SharedModel
 from vision_mtl.training.checkpoint import find_checkpoint, read_state, read_tensors
 
@@ -24,8 +24,8 @@ def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
     path = find_checkpoint(Path(where).expanduser())
     state, tensors = read_state(path), _stored_weights(path)
     size = (state["image_size"][0], state["image_size"][1])
-    backbone = Backbone.of(BackboneOptions(**{**state["backbone"], "pretrained": False}), size)
-    decoder = decoder_options(state["decoder"]).build(MapSpec(backbone.channels, backbone.map_sizes, size))
+    backbone = Backbone.of(read_section("backbone", {**state["backbone"], "pretrained": False}), size)
+    decoder = read_section("decoder", state["decoder"]).build(MapSpec(backbone.channels, backbone.map_sizes, size))
     heads = {name: HeadSpec(**spec) for name, spec in state["answers"].items()}
     tasks = {name: TaskHeadSpec(**spec) for name, spec in state["task_answers"].items()}
     model = SharedModel(backbone, decoder, heads, tasks)
