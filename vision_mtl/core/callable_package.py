@@ -14,9 +14,8 @@ class CallablePackage(ModuleType):
     """A package that, when called, runs the stage of the same name with the options of `vision_mtl.run_stage`."""
 
     def __call__(self, **options: Any) -> Any:
-        from vision_mtl.api.stage_functions import run_stage
-
-        return run_stage(self.__name__.rpartition(".")[2], **options)
+        top, _, stage = self.__name__.partition(".")
+        return sys.modules[top].run_stage(stage, **options)  # lazy there: core imports no other package
 
 
 def make_callable(package: str) -> None:

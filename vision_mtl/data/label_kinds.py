@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # options are listed and checked without importing NumPy and 
     from torch import Tensor, nn
 
     from vision_mtl.core.sums import Measure
-    from vision_mtl.data.options import Task
 
 DIGITS = 6  # decimals of a probability in a file: float32 has no more
 Array = TypeVar("Array", "np.ndarray", "Tensor")
@@ -70,11 +69,12 @@ class LabelKind(ABC):
     # labels
 
     def parse(
-        self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
+        self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
     ) -> tuple[list[str], np.ndarray]:
         """Parse label texts of N items (None: no label) into class names and values; dense kinds read mask files.
 
-        Raises `UserError` with the task `name` and the file whose label is invalid.
+        `separator` is the text between the classes of a label, for kinds with several. Raises `UserError` with the task
+        `name` and the file whose label is invalid.
         """
         raise NotImplementedError
 

@@ -76,7 +76,7 @@ def parse_labels(name: str, task: Task, texts: Sequence[str | None], identities:
 
     Raises `UserError` with the task and the file whose label is invalid.
     """
-    class_names, values = label_kind(task.kind).parse(name, task, texts, identities)
+    class_names, values = label_kind(task.kind).parse(name, texts, identities, task.separator)
     return Target(task.kind, class_names, values)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath
 from vision_mtl.data.targets import NO_CLASS, class_names_of
 from vision_mtl.tasks.class_metrics import class_counts, class_f1, macro_auroc, macro_f1
 from vision_mtl.tasks.heads import ClassHead
-
-if TYPE_CHECKING:
-    from vision_mtl.data.options import Task
 
 THRESHOLD = 0.5  # a class with a higher probability is predicted
 
@@ -34,11 +31,11 @@ class MultiLabel(LabelKind):
     image_value = "share of right labels"
 
     def parse(
-        self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
+        self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
     ) -> tuple[list[str], np.ndarray]:
         """Split the text into classes; `none` means no class, a text with only blank parts is no label."""
         pairs = zip(texts, identities, strict=True)
-        sets = [None if text is None else _classes(name, task.separator, text, identity) for text, identity in pairs]
+        sets = [None if text is None else _classes(name, separator, text, identity) for text, identity in pairs]
         class_names = class_names_of([found for parts in sets if parts is not None for found in parts])
         if not class_names and any(parts is not None for parts in sets):
             raise UserError(f"task {name!r}: every label is {NO_CLASS!r}; there is no class to learn.")

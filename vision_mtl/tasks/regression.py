@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from vision_mtl.core.sums import Measure, divide, ratio
 from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec
 from vision_mtl.data.targets import is_number
 from vision_mtl.models.decoder import LogitHead
-
-if TYPE_CHECKING:
-    from vision_mtl.data.options import Task
 
 VALUE_STRATA = 10  # deciles
 
@@ -56,7 +53,7 @@ class Regression(LabelKind):
     has_classes = False
 
     def parse(
-        self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
+        self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
     ) -> tuple[list[str], np.ndarray]:
         """Parse finite numbers; there are no class names."""
         pairs = zip(texts, identities, strict=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from vision_mtl.tasks.class_metrics import (
 )
 from vision_mtl.tasks.heads import ClassHead
 
-if TYPE_CHECKING:
-    from vision_mtl.data.options import Task
-
 
 @LABEL_KINDS.register("single_label")
 class SingleLabel(LabelKind):
@@ -39,7 +36,7 @@ class SingleLabel(LabelKind):
     one_class = True
 
     def parse(
-        self, name: str, task: Task, texts: Sequence[str | None], identities: Sequence[str]
+        self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
     ) -> tuple[list[str], np.ndarray]:
         """Parse labels: the whole text is the class."""
         class_names = class_names_of([text for text in texts if text is not None])
