@@ -1,4 +1,4 @@
-"""The command as a user gives it, on images and a backbone that are small enough for a test."""
+"""Fixtures that run the command line on small images with a small backbone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Command = Callable[..., int]
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 40 colourful pictures."""
+    """Return a folder with two classes of 40 colour pictures."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for number in range(80):
@@ -41,9 +41,9 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def label_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CSV of 80 pictures, some labels blank: `letter` (a to c), `shade` (bright or dark), `size`; a folder of masks.
+    """Return a folder with 80 pictures, masks, and a CSV of labels: `letter`, `shade` and `size`, some blank.
 
-    Half of each picture is bright; `size` is how much red it has, 0 to 9.
+    Part of each picture is bright. `letter` is a, b or c, `shade` is bright or dark, `size` is its red, 0 to 9.
     """
     folder = tmp_path_factory.mktemp("table")
     (folder / "masks").mkdir()
@@ -66,7 +66,7 @@ def label_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def table_tasks(label_table: Path) -> Callable[..., list[str]]:
-    """The words that give the table's tasks by name."""
+    """Return a function from names of the table's tasks to command-line words."""
     options = {
         "letter": {"label": "letter"},
         "shade": {"label": "shade"},
@@ -87,7 +87,7 @@ def table_tasks(label_table: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def supervise(root: Path) -> Command:
-    """A stage with labels, at few steps of a small network; words given later win."""
+    """Return a function that runs a supervised stage for a few steps; its words override the defaults."""
 
     def run(stage: str, folder: Path, *words: object, backbone: bool = True) -> int:
         options = {"stage": stage, "run_dir": folder, "data.root": root, "device": "cpu", "track.tensorboard": "false"}
@@ -100,7 +100,7 @@ def supervise(root: Path) -> Command:
 
 @pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Have Ctrl-C come while training takes the last of so many steps; None: no longer."""
+    """Return a function that sends Ctrl-C during the given step; None: none."""
     from vision_mtl.training.loop import Trainer
 
     original = Trainer._take_step
@@ -123,7 +123,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train(image_folder: Path, root: Path) -> Command:
-    """`--stage pretrain` with few steps; words given later win."""
+    """Return a function that runs `--stage pretrain` for a few steps; its words override the defaults."""
 
     def run(folder: Path, *words: str, task: bool = True) -> int:
         options = {
@@ -146,7 +146,7 @@ def train(image_folder: Path, root: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def trained(train: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of pretrain with one task, to be read only."""
+    """Return the folder of a pretrain run with one task; do not change it."""
     folder = tmp_path_factory.mktemp("run") / "trained"
     assert train(folder, "--optim.steps", "3") == 0
     return folder
@@ -161,9 +161,9 @@ def result() -> Callable[[Path], dict[str, Any]]:
 def explorable(
     supervise: Command, table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run of joint on the table, with four heads of three kinds and heads that repair and that answer a question.
+    """Return a joint run on the table, with four task heads of three kinds, repair heads and a classification pretext.
 
-    A few steps leave them near zero, so they are redrawn: what they say then differs from image to image.
+    A few steps leave heads near zero, so they are drawn at random: their predictions then differ between images.
     """
     folder = tmp_path_factory.mktemp("explored") / "run"
     tasks = table_tasks("letter", "shade", "size", "seen")
@@ -175,14 +175,14 @@ def explorable(
             torch.nn.init.normal_(weight, std=0.3 if name.startswith("task_heads.") else 0.05)
     for task in model.task_specs:
         if hasattr(model.task_head(task), "temperature"):
-            model.task_head(task).temperature.fill_(1.0)  # fitted to the few validation images, it may leave no doubt
+            model.task_head(task).temperature.fill_(1.0)  # calibration on few images may saturate probabilities
     save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
     return folder
 
 
 @pytest.fixture(scope="session")
 def open_page() -> Iterator[Callable[..., Server]]:
-    """Serves a run's page (words as on the command line) from a thread of its own, until the tests end."""
+    """Return a function that serves a run's page from a separate thread until the tests end."""
     servers = []
 
     def serve(run: Path, **options: Any) -> Server:

@@ -94,7 +94,7 @@ def test_on_a_frozen_trunk_the_change_is_exactly_zero(frozen: Path, result) -> N
     row = found["metrics"]["tasks"]["shade"]
     assert row["accuracy"]["low"] <= row["accuracy"]["value"] <= row["accuracy"]["high"]
     assert row["num_labelled"] == found["data"]["tasks"]["shade"]["train"]
-    assert "the tasks that were there before, now minus then" in result_text(found)
+    assert "change of the old tasks, after minus before" in result_text(found)
 
 
 def test_the_new_model_predicts_old_and_new_tasks(frozen: Path, tmp_path: Path, add) -> None:
