@@ -101,9 +101,9 @@ def _unknown_name(key: str, schema: Mapping[str, Option]) -> UserError:
     if not parent:
         siblings += COMMAND_OPTIONS
     same = next((name for name in schema if name.rpartition(".")[2] == last), None)
-    guess = same or _nearest_name(last, siblings) or _nearest_name(last, schema)
-    hint = f" Did you mean {guess!r}?" if guess else ""
     groups = [] if parent else sorted({f"{name.partition('.')[0]}.*" for name in schema if "." in name})
+    guess = same or _nearest_name(last, siblings) or nearest(f"{last}.*", groups) or _nearest_name(last, schema)
+    hint = f" Did you mean {guess!r}?" if guess else ""
     listed = [*sorted(siblings), *groups]
     more = ", ..." if len(listed) > MAX_LISTED else ""
     return UserError(f"unknown option {key!r}.{hint} Known: {', '.join(listed[:MAX_LISTED])}{more}.")
