@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.schema import DEFAULT_PRETEXTS
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.console import Console
 from vision_mtl.core.errors import UserError
@@ -34,16 +35,14 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes.build import describe_model
-from vision_mtl.recipes.fit import fit, resume, write_result
-from vision_mtl.recipes.repair import CHANCE_IMAGES
+from vision_mtl.recipes.fit import fit, write_result
+from vision_mtl.recipes.repair import CHANCE_IMAGES, resume_repair
 from vision_mtl.training.loop import Hook
 from vision_mtl.training.loop import Trainer as Loop
 from vision_mtl.training.objective import step_loss
 from vision_mtl.training.options import Optim, Runtime, Track
 from vision_mtl.training.repair import PretextObjective, RepairFeed, head_specs, measure_chance_losses
 from vision_mtl.training.step_record import Progress, StepRecord
-
-DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
 
 Size = int | str | Sequence[int]  # pixels: N, "H,W" or (H, W)
 
@@ -56,7 +55,7 @@ class RepairModel(SharedModel):
         super().__init__(backbone, decoder_options.build(maps), head_specs(pretexts, backbone.in_chans))
         self.decoder_options, self.pretexts = decoder_options, dict(pretexts)
         self.chance_losses: dict[str, float] = {}  # measured on the first images
-        self.num_repair_steps = 0  # calls of `repair_loss` without a step
+        self.num_unnumbered_calls = 0  # of `repair_loss`, each of which counts as a step
 
 
 def open_images(
@@ -71,8 +70,8 @@ def open_images(
     `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...): 20 % of its images
     are held out for testing and 10 % for validation, as in every run, and all are decoded once into a store below
     `root`. Or it is a torch `Dataset` (items are images, or tuples that begin with one: PIL, uint8 arrays), a float
-    tensor (B, C, H, W) in [0, 1] of that size, or a uint8 array (B, H, W, C), all of whose images are for training.
-    Raises `UserError` for anything else.
+    tensor (B, C, H, W) in [0, 1] of that size, or a uint8 array (B, H, W, C). These are read into memory, stretched to
+    `size`, and all used for training. Raises `UserError` for anything else.
     """
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
@@ -116,16 +115,17 @@ def repair_loss(model: RepairModel, images: Tensor, *, step: int | None = None, 
 
     `images` (B, C, H, W) are float32 in [0, 1], of the model's size and on its device. Each is damaged by one of the
     model's pretexts. The loss is the mean over images, in units of each pretext's chance loss, so an untrained model is
-    near 1. Each call draws new damage; the same `step`, `seed` and batch size draw the same. Raises `UserError` for
-    images of another shape, and if no pretext suits them.
+    near 1; the first call measures those chance losses on its images and keeps them in the model. Each call draws new
+    damage; the same `step` and `seed` draw the same for the image at the same place of the batch. Raises `UserError`
+    for images of another shape, and if no pretext suits them.
     """
     shape = (model.backbone.in_chans, *model.backbone.image_size)
     if images.ndim != 4 or tuple(images.shape[1:]) != shape or not images.is_floating_point():
         raise UserError(f"images must be float (B, {', '.join(map(str, shape))}); found {tuple(images.shape)}.")
     if step is None:
-        step, model.num_repair_steps = model.num_repair_steps, model.num_repair_steps + 1
+        step, model.num_unnumbered_calls = model.num_unnumbered_calls, model.num_unnumbered_calls + 1
     index = torch.arange(len(images))
-    keys = Keys(seed, torch.full_like(index, step), index)
+    keys = Keys(seed, step, index)
     if not model.chance_losses:
         model.chance_losses = measure_chance_losses(Mixture(model.pretexts), images.detach(), Keys(seed, 0, index))
     usable = {name: pretext for name, pretext in model.pretexts.items() if name in model.chance_losses}
@@ -210,8 +210,7 @@ class Trainer:
         run = Run(folder, config.stage, self.seed, console=self.console)
         run.open(config.to_yaml())
         try:
-            memory: dict[str, Any] = {"chance": self.model.chance_losses}
-            resume(self.loop, run, memory, config)
+            memory = resume_repair(self.loop, run, config)
             description = describe_model(config, self.model, self.pool)
             fit(run, self.loop, self.track, description, memory, (), hook=keep)
             write_result(run, self.loop, {}, self.pool.summary())
@@ -219,7 +218,7 @@ class Trainer:
             run.close()
 
     def _config(self) -> RunConfig:
-        """The config of an equal run of stage pretrain; images from memory have no source to name."""
+        """The config with which the command line would do this run; images from memory have no source to name."""
         kind = STAGES.get("pretrain")
         return RunConfig(
             stage="pretrain",

@@ -34,7 +34,7 @@ DEFAULT_TASKS = {
     "pets": {"source": "rendered/pets", "augment": "mirror"},
 }
 # a new run must have the same values as the run that it starts from
-INHERITED = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")
+MUST_MATCH = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")
 SELECTION = "selection"  # --selection FILE is short for --STAGE.selection FILE
 
 Values = dict[str, Any]  # dotted name -> value
@@ -60,7 +60,7 @@ class GivenOptions:
         return [*self.values, *self.words]
 
     def text(self, name: str) -> str | None:
-        """Return the value of a text option that wins; None if it was not given."""
+        """Return the text given last: words over options over file; None if it was not given."""
         value = self.words[name][-1] if self.words.get(name) else self.values.get(name)
         return None if value is None or value == "null" else str(value)
 
@@ -73,15 +73,15 @@ class Inherited:
     values: Values = field(default_factory=dict)
 
     def without(self, *prefixes: str) -> Inherited:
-        """Return the same less the values whose names begin with one of `prefixes`."""
+        """Return a copy without the values whose names begin with one of `prefixes`."""
         return replace(self, values={k: v for k, v in self.values.items() if not k.startswith(prefixes)})
 
 
 def resolve(stage: str, file: Mapping[str, Any], words: Words, options: Mapping[str, Any] | None = None) -> RunConfig:
     """Return the config of a run from a config file's content, the command line's words, and nested values from Python.
 
-    A section of `file` that the stage does not read is ignored; its names are checked all the same. Raises `UserError`
-    for an unknown option or a value that its type does not allow, with the nearest.
+    A section of `file` that the stage does not read is ignored after its names are checked. Raises `UserError` for a
+    value of the wrong type, and for an unknown option, with the nearest name.
     """
     kind = STAGES.get(stage)
     given = GivenOptions(
@@ -102,19 +102,19 @@ def resolve(stage: str, file: Mapping[str, Any], words: Words, options: Mapping[
     defaults = {key: option.default for key, option in schema.items() if option.default is not REQUIRED}
     values = defaults | _known(images, schema) | _known(inherited.values, schema) | explicit
     if explicit.get("optim.steps") is not None and "optim.max_seconds" not in explicit:
-        values["optim.max_seconds"] = None
+        values["optim.max_seconds"] = None  # steps alone: no time limit
     for key, option in schema.items():
         if key not in values:
             raise UserError(f"option {key} is missing: give --{key} ({option.help}).")
-    return replace(
-        build_config(stage, values), start=inherited.checkpoint, notes=retired_notes({**file, **(options or {})})
-    )
+    notes = retired_notes(file) + retired_notes(options or {})
+    return replace(build_config(stage, values), start=inherited.checkpoint, notes=notes)
 
 
 def flatten(stage: str, file: Mapping[str, Any]) -> Values:
     """Return a nested mapping by dotted names, down to the options that hold mappings (`backbone.kwargs`).
 
-    Retired options at their defaults are left out. Raises `UserError` for a file of another stage.
+    Retired options are left out; `retired_notes` warns of those not at their default. Raises `UserError` for a file of
+    another stage.
     """
     found: Values = {}
 
@@ -289,7 +289,7 @@ def _converted(stage: str, schema: Schema, given: GivenOptions) -> Values:
 
 
 def _refuse_contradictions(explicit: Mapping[str, Any], inherited: Mapping[str, Any], start: str) -> None:
-    for key in INHERITED:
+    for key in MUST_MATCH:
         if key not in explicit:
             continue
         own, theirs = explicit[key], inherited.get(key)

@@ -40,11 +40,11 @@ ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
 
 @dataclass
 class Trainer(Generic[ObjectiveT]):
-    """Fits `model` to `objective` on the batches of `feed`, whose images must be on the accelerator's device.
+    """Fits `model` to `objective` on the batches of `feed`, which must return images on the accelerator's device.
 
     `layout` is the memory format of model and images. `balancing` combines the gradients of several losses; without it
-    their sum is minimised. `kernel` is the optimiser's. `read_every` steps pass between two reads of the losses (0: 10
-    on a GPU, else 1); it is 1 wherever a step cannot be undone. `shard` shards the backbone over several processes.
+    their sum is minimised. `kernel` is AdamW's implementation. Losses are read every `read_every` steps (0: 10 on a
+    GPU, else 1), and at every step where a step cannot be undone. `shard` shards the backbone over several processes.
     Raises `UserError` for options that do not work with `shard`.
     """
 
@@ -79,8 +79,10 @@ class Trainer(Generic[ObjectiveT]):
             compile_modules(self.model.backbone, self.model.decoder)
 
     def _build_guard(self) -> StepGuard:
-        # the device cannot skip an update by the foreach kernel, of averaged weights or of a balancing
-        can_undo = self.kernel != "foreach" and self.average is self.balancing is None and self.strategy.reads_late
+        # reading late needs the device to skip updates: the foreach kernel, averaged weights and a balancing cannot
+        can_undo = (
+            self.kernel != "foreach" and self.average is None and self.balancing is None and self.strategy.reads_late
+        )
         read_every = self.read_every or (READ_EVERY if self.accelerator.device.type == "cuda" else 1)
         return StepGuard(
             self.model,
@@ -97,7 +99,7 @@ class Trainer(Generic[ObjectiveT]):
     def scored_model(self) -> SharedModel:
         """The model to score, picture and export: the one with averaged weights, if there is one.
 
-        If the run is sharded it has weights only within `strategy.full_weights` and after `strategy.gather`.
+        In a sharded run it has no weights outside of `strategy.full_weights`, until `strategy.gather`.
         """
         return self.strategy.whole_model(self.model) if self.average is None else cast(SharedModel, self.average.module)
 
@@ -110,7 +112,8 @@ class Trainer(Generic[ObjectiveT]):
         """Train until the end that `optim` sets; call `hook` for each step after its loss is read.
 
         The time of hooks does not count as training. When `stop` returns True in any process, all processes raise
-        `KeyboardInterrupt` after the same step and its hook.
+        `KeyboardInterrupt` after the same step and its hook. Raises `NonFiniteLoss` for a step that is not finite,
+        unless such steps are skipped.
         """
         self.model.train()
         while not self._is_over():
@@ -123,7 +126,7 @@ class Trainer(Generic[ObjectiveT]):
                 progress = self.progress if record.is_latest else self._progress_after(record)
                 if hook is not None:
                     hook(progress, record)
-            if found.stopping or (self.strategy.alone and stop()):
+            if found.stopping or (self.strategy.alone and stop()):  # alone: a hook may have asked to stop
                 raise KeyboardInterrupt
 
     def step(self) -> StepRecord:
@@ -157,8 +160,8 @@ class Trainer(Generic[ObjectiveT]):
             if self.balancing is not None:
                 self.balancing.finish()
 
-        trained = [p for p in self.parameters if p.grad is not None]  # a head without rows has no gradient
-        norm = self.strategy.clip(trained, optim.clip_norm or math.inf)
+        with_gradient = [p for p in self.parameters if p.grad is not None]  # a head without rows has no gradient
+        norm = self.strategy.clip(with_gradient, optim.clip_norm or math.inf)
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
         shown = [replace(loss, losses={}) for loss in losses]  # without their graphs
         balance = {} if self.balancing is None else self.balancing.scalars()
@@ -186,7 +189,7 @@ class Trainer(Generic[ObjectiveT]):
         if self.balancing is None:
             self.accelerator.backward(loss.total)
             return
-        # losses contain the share already, but a balancing multiplies by it again
+        # a loss is this micro-batch's part of the step; `add` expects it divided by the share, and multiplies by it
         scaled = {name: value / share for name, value in loss.losses.items()}
         self.balancing.add(scaled, share, self.accelerator.backward)
 
