@@ -177,7 +177,7 @@ def test_options_that_do_not_fit_are_errors(
 
 def test_an_old_task_without_images_is_refused() -> None:
     from vision_mtl.core.errors import UserError
-    from vision_mtl.recipes.added_task import check_classes
+    from vision_mtl.recipes.added_task import check_old_tasks
 
     with pytest.raises(UserError, match="the old task 'cars' has no images here"):
-        check_classes(SimpleNamespace(targets={}), {"class_names": {}}, ["cars"])
+        check_old_tasks(SimpleNamespace(targets={}), {"class_names": {}}, ["cars"])

@@ -79,7 +79,9 @@ def test_an_interrupted_run_resumes_with_the_same_result(train, tmp_path: Path, 
     assert train(tmp_path / "run") == 0
     states = [read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("whole", "run")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in records if record.get("kind") != "resume"]
+    assert [record["step"] for record in records if record.get("kind") == "resume"] == [2]
     assert steps == [1, 2, 3, 4, 4] and len(checkpoints(tmp_path / "run" / "checkpoints")) == 2
 
 

@@ -187,7 +187,6 @@ def test_the_downstream_test_of_a_selection(
     study: Study, tmp_path: Path, result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The arms share one discovery; each pretrains on its selection file."""
-    from vision_mtl.stages import discover
 
     def all_of_it(selection: Selection) -> dict[str, Selection]:
         found = selection_controls(selection)
@@ -196,7 +195,9 @@ def test_the_downstream_test_of_a_selection(
             for name, one in found.items()
         }
 
-    monkeypatch.setattr(discover, "controls", all_of_it)  # two steps on eight images give a random result
+    monkeypatch.setattr(
+        "vision_mtl.discovery.selection.controls", all_of_it
+    )  # two steps on eight images give a random result
     selected = {
         "stages": ["discover", "pretrain", "finetune"],
         "discover": {"seed": 0, "pretexts": {"decolorise": None}},
