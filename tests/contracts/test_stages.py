@@ -7,9 +7,9 @@ import pytest
 
 from vision_mtl.config.options import options_of
 from vision_mtl.config.resolve import resolve
-from vision_mtl.config.run_config import NAMED_SECTIONS, SECTIONS
+from vision_mtl.config.run_config import NAMED_SECTIONS, SECTIONS, Stage
 from vision_mtl.config.schema import build_schema
-from vision_mtl.config.stage import STAGES, Stage
+from vision_mtl.config.stage import STAGES
 
 
 @pytest.mark.parametrize("name", STAGES.names())

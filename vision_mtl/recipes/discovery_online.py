@@ -15,8 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from vision_mtl.config.options import options_of
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import Stage
+from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool

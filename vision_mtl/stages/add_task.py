@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import AFTER_TASKS, STAGES, TASK_RESULTS, Stage
+from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.stage import AFTER_TASKS, STAGES, TASK_RESULTS
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 

@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import STAGES, Stage
+from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.run import Run
 from vision_mtl.study.roles import ArmRole
 

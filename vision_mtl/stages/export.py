@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import torch
 
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import STAGES, Stage
+from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run

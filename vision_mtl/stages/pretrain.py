@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import AFTER_PRETRAINING, STAGES, Stage
+from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.stage import AFTER_PRETRAINING, STAGES
 from vision_mtl.core.run import Run
 from vision_mtl.study.roles import ArmRole
 

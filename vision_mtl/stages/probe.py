@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Literal
 
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import AFTER_TASKS, STAGES, Stage
+from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.stage import AFTER_TASKS, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.study.roles import ArmRole

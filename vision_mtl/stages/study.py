@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from vision_mtl.config.plugins import loaded_plugins
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.stage import STAGES, Stage
+from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.stage import STAGES
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
 
