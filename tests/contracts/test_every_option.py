@@ -15,8 +15,8 @@ import pytest
 import vision_mtl
 from vision_mtl.cli.help import help_text
 from vision_mtl.config.options import options_of
-from vision_mtl.config.run_config import SECTIONS, General
-from vision_mtl.config.schema import DEFAULT_DECODER, DEFAULT_PRETEXTS, build_schema
+from vision_mtl.config.run_config import DEFAULT_DECODER, SECTIONS, General
+from vision_mtl.config.schema import DEFAULT_PRETEXTS, build_schema
 from vision_mtl.config.stage import STAGES
 from vision_mtl.data.options import Task
 from vision_mtl.models.decoder import DECODERS
