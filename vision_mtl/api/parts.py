@@ -25,7 +25,6 @@ from vision_mtl.core.shapes import parse_image_size
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
-from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.image_files import Frame
 from vision_mtl.inference.image_inputs import read_image_input
 from vision_mtl.models.backbone import Backbone
@@ -36,7 +35,7 @@ from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes.build import describe_model
 from vision_mtl.recipes.fit import fit, write_result
-from vision_mtl.recipes.repair import CHANCE_IMAGES, resume_repair
+from vision_mtl.recipes.repair import measure_objective, resume_repair
 from vision_mtl.training.loop import Hook
 from vision_mtl.training.loop import Trainer as Loop
 from vision_mtl.training.objective import step_loss
@@ -197,13 +196,9 @@ class Trainer:
         return self.model
 
     def _objective(self) -> PretextObjective:
-        sample = spread_evenly(self.indices, CHANCE_IMAGES)
-        mixture, images = Mixture(self.model.pretexts), self.pool.gather(sample)
-        self.model.chance_losses = measure_chance_losses(mixture, images, Keys(self.seed, 0, sample))
-        kept = {name: pretext for name, pretext in self.model.pretexts.items() if name in self.model.chance_losses}
-        if not kept:
-            raise UserError(f"no pretext of the model suits these images: {', '.join(self.model.pretexts)}.")
-        return PretextObjective(Mixture(kept), self.model.chance_losses)
+        objective = measure_objective(self.model.pretexts, self.pool, self.indices, self.seed)
+        self.model.chance_losses = objective.chance_losses
+        return objective
 
     def _fit_in_folder(self, folder: Path, keep: Callable[[Progress, StepRecord], None]) -> None:
         config = self._config()

@@ -38,7 +38,6 @@ class Run:
     is_main: bool = field(default_factory=is_main_process)
     console: Console = AUTO
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
-    runtime: dict[str, Any] = field(default_factory=dict)  # runtime settings of this run, for `result.json`
     extends: bool = False  # more steps for a completed run, which does not count as a resume
     _lock: RunLock | None = field(default=None, repr=False)
 
@@ -207,7 +206,6 @@ class Run:
             "warnings": self.warnings,
             "metrics": metrics or {},
         }
-        result |= {"runtime": self.runtime} if self.runtime else {}
         atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,19 @@ def build_repair_objective(
 
     Leaves out a pretext that suits none of the measured images, with a warning.
     """
+    objective = measure_objective(pretexts, pool, indices, config.seed)
+    for name in pretexts.keys() - objective.chance_losses.keys():
+        count = min(len(indices), CHANCE_IMAGES)
+        run.warn(f"pretext {name} is left out: it suits none of {count} sampled training images.")
+    return objective
+
+
+def measure_objective(
+    pretexts: Mapping[str, Pretext], pool: Pool, indices: torch.Tensor, seed: int
+) -> PretextObjective:
+    """Return the objective of the pretexts that suit some of the images `indices` (n,), with their chance losses."""
     sample = spread_evenly(indices, CHANCE_IMAGES)
-    chance_losses = measure_chance_losses(Mixture(pretexts), pool.gather(sample), Keys(config.seed, 0, sample))
-    for name in pretexts.keys() - chance_losses.keys():
-        run.warn(f"pretext {name} is left out: it suits none of {len(sample)} sampled training images.")
+    chance_losses = measure_chance_losses(Mixture(pretexts), pool.gather(sample), Keys(seed, 0, sample))
     kept = {name: pretext for name, pretext in pretexts.items() if name in chance_losses}
     return PretextObjective(Mixture(kept), chance_losses)
 
