@@ -39,7 +39,7 @@ def pool_of() -> BuildPool:
             split=np.zeros(count, np.int8),
             cluster=np.arange(count) if cluster is None else cluster,
             targets=targets,
-            warnings=[],
+            findings=[],
             details={},
         )
 

@@ -49,7 +49,7 @@ def pool() -> Pool:
         split=np.where(number % 2, 2, 0).astype(np.int8),
         cluster=number,
         targets=targets,
-        warnings=[],
+        findings=[],
         details={},
     )
 

@@ -93,7 +93,7 @@ def task_pool() -> Pool:
             "size": Target("regression", [], size),
             "seen": Target("dense", ["0", "1", "2"], np.where(number >= 40, number - 40, -1), masks),
         },
-        warnings=[],
+        findings=[],
         details={},
     )
 

@@ -279,6 +279,6 @@ def _pool_in_memory(pixels: np.ndarray) -> Pool:
         split=np.zeros(count, np.int8),
         cluster=np.arange(count),
         targets={},
-        warnings=[],
+        findings=[],
         details={"streamed": []},
     )

@@ -1,4 +1,7 @@
-"""Loads a source: its images from the store or a stream, and its splits, groups and labels as the tasks define them."""
+"""Lists a source, with the labels, splits and groups that its tasks define, and loads its images.
+
+Listing decodes nothing, so that errors in labels and splits are found before the images of a large set are decoded.
+"""
 # N images, H W pixels, C channels
 
 from __future__ import annotations
@@ -10,17 +13,27 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import Item, Split, open_source
+from vision_mtl.data.source import Item, Source, Split, open_source
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
 
 SHOWN = 20  # unreadable files named in the error
 LABEL_FROM = "label_from:"  # prefix of the column with the labels that a task's regular expression found
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A source with its items, not decoded; labels, splits and groups are those of its tasks."""
+
+    name: str
+    source: Source
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,6 @@ class Loaded:
     images: np.ndarray | StreamedImages
     hashes: np.ndarray
     unreadable: list[tuple[str, str]]
-    warnings: list[str]
 
     @property
     def is_streamed(self) -> bool:
@@ -43,19 +55,25 @@ class Loaded:
         return isinstance(self.images, StreamedImages)
 
 
-def load_source(
-    name: str, data: Data, tasks: Mapping[str, Task], settings: Settings, progress: Progress | None
-) -> Loaded:
-    """Open the store or stream of source `name` and apply the labels, splits and groups of its tasks.
+def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Findings) -> Listed:
+    """Open source `name` and list its items, with the labels, splits and groups of its tasks.
 
-    Raises `UserError`.
+    Raises `UserError`, and adds what the source found to `findings`.
     """
-    root = Path(data.root).expanduser()
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
-    source = open_source(name, root)
+    source = open_source(name, Path(data.root).expanduser())
     items = _without_masks(source.items(), tasks)
+    findings.add(getattr(source, "findings", ()))
     if not items:
         raise UserError(f"source {name!r} contains no image.")
+    return Listed(name, source, _apply_tasks(own, items, name))
+
+
+def load_source(
+    listed: Listed, data: Data, settings: Settings, findings: Findings, progress: Progress | None
+) -> Loaded:
+    """Open the store or stream of a listed source. Adds unreadable files to `findings`; raises `UserError`."""
+    name, source, items, root = listed.name, listed.source, listed.items, Path(data.root).expanduser()
     if is_streamed(source, len(items), data, settings):
         _refuse_near(name, data)
         stream = open_stream(
@@ -68,17 +86,16 @@ def load_source(
             skip_unreadable=data.skip_unreadable,
             progress=progress,
         )
-        warnings = _check_readable(name, stream, data.skip_unreadable)
-        kept = _apply_tasks(own, [items[i] for i in stream.kept], name)
-        return Loaded(name, kept, stream.images, stream.hashes, stream.unreadable, warnings)
+        _check_readable(name, stream, data.skip_unreadable, findings)
+        return Loaded(name, [items[i] for i in stream.kept], stream.images, stream.hashes, stream.unreadable)
     max_gb, workers = data.max_store_gb, data.num_workers
     store = open_store(name, source, items, settings, root, max_gb=max_gb, num_workers=workers, progress=progress)
-    warnings = _check_readable(name, store, data.skip_unreadable)
+    _check_readable(name, store, data.skip_unreadable, findings)
     if store.rebuilt:
-        warnings.append(f"the store of {name} was damaged ({store.rebuilt}) and has been rebuilt.")
-    kept = _apply_tasks(own, [items[i] for i in store.kept], name)
-    return Loaded(name, kept, store.images if len(kept) == len(items) else store.images[store.kept], store.hashes,
-                  store.unreadable, warnings)  # fmt: skip
+        findings.warn(f"the store of {name} was damaged ({store.rebuilt}) and has been rebuilt.")
+    kept = [items[i] for i in store.kept]
+    images = store.images if len(kept) == len(items) else store.images[store.kept]
+    return Loaded(name, kept, images, store.hashes, store.unreadable)
 
 
 def _refuse_near(name: str, data: Data) -> None:
@@ -89,21 +106,23 @@ def _refuse_near(name: str, data: Data) -> None:
         )
 
 
-def _check_readable(name: str, store: Store | Stream, skip: bool) -> list[str]:
+def _check_readable(name: str, store: Store | Stream, skip: bool, findings: Findings) -> None:
     if not store.unreadable:
-        return []
+        return
     listed = "\n".join(f"  {identity}: {reason}" for identity, reason in store.unreadable[:SHOWN])
     more = len(store.unreadable) - SHOWN
     listed += f"\n  ... and {more} more" if more > 0 else ""
-    if not skip:
-        raise UserError(
-            f"{len(store.unreadable)} of {len(store.kept) + len(store.unreadable)} files of {name} cannot be read:\n"
-            f"{listed}\n"
-            "Repair or remove them, or leave them out with --data.skip_unreadable (the store of the others is kept)."
-        )
+    count = len(store.unreadable)
     if not len(store.kept):
-        raise UserError(f"none of the {len(store.unreadable)} files of {name} can be read:\n{listed}")
-    return [f"left out {len(store.unreadable)} unreadable files of {name}:\n{listed}"]
+        raise UserError(f"none of the {count} files of {name} can be read:\n{listed}")
+    if skip:
+        findings.warn(f"left out {count} unreadable files of {name}:\n{listed}", images=count)
+    else:
+        findings.error(
+            f"{count} of {len(store.kept) + count} files of {name} cannot be read:\n{listed}\n",
+            "Repair or remove them, or leave them out with --data.skip_unreadable (the store of the others is kept).",
+            count,
+        )
 
 
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.assemble import load_source
+from vision_mtl.data.assemble import list_source, load_source
+from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
@@ -51,7 +52,7 @@ class Pool:
     split: np.ndarray  # (N,) int8
     cluster: np.ndarray  # (N,) int64
     targets: dict[str, Target]
-    warnings: list[str]
+    findings: list[Finding]  # most important first; without errors, except in `--stage data`
     details: dict[str, Any]
     content: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (N,) equal for equal pictures
 
@@ -63,6 +64,11 @@ class Pool:
         """The shape (C, H, W) of an image."""
         height, width, channels = self.blocks[0].shape[1:]
         return channels, height, width
+
+    @property
+    def warnings(self) -> list[str]:
+        """The texts of the findings that are warnings."""
+        return [str(finding) for finding in self.findings if finding.severity == "warning"]
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
@@ -175,33 +181,42 @@ def build_pool(
     image_size: tuple[int, int],
     channels: int = 3,
     progress: Progress | None = None,
+    findings: Findings | None = None,
 ) -> Pool:
-    """Open all sources of `data` and `tasks`, merge their images and draw the splits. Raises `UserError`."""
+    """Open all sources of `data` and `tasks`, merge their images and draw the splits.
+
+    What is wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is
+    nothing to build a pool from.
+    """
+    findings = findings or Findings()
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
     settings = Settings(image_size, channels, data.fit)
-    instances = unite([load_source(name, data, tasks, settings, progress) for name in names])
-    warnings = [warning for source in instances.loaded for warning in source.warnings]
+    listed = [list_source(name, data, tasks, findings) for name in names]
+    findings.raise_errors()
+    instances = unite([load_source(source, data, settings, findings, progress) for source in listed])
+    findings.raise_errors()
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
-    warnings += label_leak_warnings(tasks, targets, instances)
+    label_leak_warnings(tasks, targets, instances, findings)
     exact, groups = instances.contents(), instances.groups()
-    warnings += _near_warning(instances)
+    _near_warning(instances, findings)
     near = near_representatives(
         instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
     )
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
-    split = drop_leaks(draw_splits(data, instances, unit, targets), exact, instances, warnings)
-    warnings += copy_warnings(data.unlabelled or [], split, targets, instances)
+    split = drop_leaks(draw_splits(data, instances, unit, targets), exact, instances, findings)
+    copy_warnings(data.unlabelled or [], split, targets, instances, findings)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
-        "near_duplicates": count_near_duplicates(near, exact, groups, split, instances, warnings),
+        "near_duplicates": count_near_duplicates(near, exact, groups, split, instances, findings),
         "unreadable": sum(len(source.unreadable) for source in instances.loaded),
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
         "streamed": [source.name for source in instances.loaded if source.is_streamed],
     }
-    check_tasks(targets, split)
-    return _pool(instances, exact, split, units([exact, groups, near]), targets, warnings, details)
+    check_tasks(targets, split, findings)
+    findings.raise_errors()
+    return _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
 
 
 def _pool(
@@ -210,7 +225,7 @@ def _pool(
     split: np.ndarray,
     cluster: np.ndarray,
     targets: dict[str, Target],
-    warnings: list[str],
+    findings: list[Finding],
     details: dict[str, Any],
 ) -> Pool:
     loaded, first = instances.loaded, instances.first
@@ -223,15 +238,16 @@ def _pool(
         split=split,
         cluster=cluster,
         targets=targets,
-        warnings=warnings,
+        findings=findings,
         details=details,
         content=content,
     )
 
 
-def _near_warning(instances: Instances) -> list[str]:
+def _near_warning(instances: Instances, findings: Findings) -> None:
     names = ", ".join(source.name for source in instances.loaded if source.is_streamed)
-    return [f"no search for near duplicates among streamed images ({names})."] if names else []
+    if names:
+        findings.warn(f"no search for near duplicates among streamed images ({names}).")
 
 
 def _class_labels(targets: Mapping[str, Target]) -> dict[str, np.ndarray]:

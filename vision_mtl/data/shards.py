@@ -19,12 +19,13 @@ from PIL import Image
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
-from vision_mtl.data.assemble import LABEL_FROM, load_source
+from vision_mtl.data.assemble import LABEL_FROM, list_source, load_source
 from vision_mtl.data.decode import read_error
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool
-from vision_mtl.data.source import SPLITS, Item, Source, open_source
+from vision_mtl.data.source import SPLITS, Item, Source
 from vision_mtl.data.store import Settings
 
 INDEX = "index.json"
@@ -57,8 +58,8 @@ def write_shards(
     disk.
     """
     name = _only_source(pool, tasks, folder)
-    source = open_source(name, Path(data.root).expanduser())
-    items = load_source(name, data, tasks, settings, None).items
+    listed = list_source(name, data, tasks, Findings())
+    source, items = listed.source, load_source(listed, data, settings, Findings(), None).items
     split_of = {identity: int(split) for identity, split in zip(pool.identities, pool.split, strict=True)}
     by_split = {s: [i for i in items if split_of.get(f"{name}::{i.identity}") == n] for n, s in enumerate(SPLITS)}
     total, done, shards, index = sum(len(found) for found in by_split.values()), 0, [], {}

@@ -46,9 +46,14 @@ class Item:
 
 
 class Source(Protocol):
-    """A set of images, constructed as `cls(rest, root)`: the text after the first slash, the folder for downloads."""
+    """A set of images, constructed as `cls(rest, root)`: the text after the first slash, the folder for downloads.
 
-    def __init__(self, rest: str, root: Path) -> None: ...
+    A source whose rows have named columns may set `has_columns = True`: it is then constructed as `cls(rest, root,
+    image)`, with the name of the image column, or None for the only one. A source may have a list `findings`, of
+    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files.
+    """
+
+    def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...
 
     @property
     def version(self) -> str:
@@ -89,11 +94,11 @@ def movable_name(name: str) -> str:
     return f"{kind}/{PurePath(rest).name or rest}"
 
 
-def open_source(name: str, root: Path) -> Source:
-    """Return the source written `KIND/REST`.
+def open_source(name: str, root: Path, image: str | None = None) -> Source:
+    """Return the source written `KIND/REST`; `image` names its image column, None: the only one.
 
-    Raises `UserError` for a plain path, with the ways to write it as a source, and for an unknown kind, with the
-    nearest.
+    Raises `UserError` for a plain path, with the ways to write it as a source, for an unknown kind, with the nearest,
+    and for an image column of a kind without columns.
     """
     kind, _, rest = name.partition("/")
     known = kind in SOURCES.names()
@@ -103,4 +108,9 @@ def open_source(name: str, root: Path) -> Source:
             f"a source is written KIND/REST; found {name!r}. For a folder with one folder per class write "
             f"folder/{path}, for images without labels images/{path}. Kinds: {', '.join(SOURCES.names())}."
         )
-    return SOURCES.get(kind)(rest, root)
+    source = SOURCES.get(kind)
+    if getattr(source, "has_columns", False):
+        return source(rest, root, image)
+    if image is not None:
+        raise UserError(f"{name} has no columns, so it has no image column {image!r}: leave the option out.")
+    return source(rest, root)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vision_mtl.core.errors import UserError
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.instances import Instances
 from vision_mtl.data.label_leaks import label_leak
 from vision_mtl.data.options import Data, Task
@@ -52,7 +52,7 @@ def _smallest_names(instances: Instances) -> list[str]:
     return found
 
 
-def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, warnings: list[str]) -> np.ndarray:
+def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, findings: Findings) -> np.ndarray:
     """Return the (N,) splits without copies across splits: test keeps an image over val, val over train.
 
     Official splits may hold exact duplicates in several splits. The lower copies become `DROPPED`, and a warning is
@@ -64,8 +64,9 @@ def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, warni
     leaks = split < highest[content]
     if leaks.any():
         shown = ", ".join(instances.item(n).identity for n in np.flatnonzero(leaks)[:SHOWN])
-        warnings.append(
-            f"{int(leaks.sum())} images have an exact duplicate in a held-out split and were left out: {shown}."
+        count = int(leaks.sum())
+        findings.warn(
+            f"{count} images have an exact duplicate in a held-out split and were left out: {shown}.", images=count
         )
     return np.where(leaks, DROPPED, split).astype(np.int8)
 
@@ -76,7 +77,7 @@ def count_near_duplicates(
     groups: np.ndarray,
     split: np.ndarray,
     instances: Instances,
-    warnings: list[str],
+    findings: Findings,
 ) -> int:
     """Return the number of near duplicates that are neither exact duplicates nor in the same group.
 
@@ -86,17 +87,22 @@ def count_near_duplicates(
     across = pairs[(split[pairs] != split[near[pairs]]) & (split[pairs] != DROPPED)]
     if len(across):
         shown = ", ".join(f"{instances.item(n).identity} and {instances.item(near[n]).identity}" for n in across[:3])
-        warnings.append(
-            f"{len(across)} near duplicates are in different splits ({shown}); "
-            "--data.keep_near_duplicates_together puts them in the same one."
+        findings.warn(
+            f"{len(across)} near duplicates are in different splits ({shown});",
+            "--data.keep_near_duplicates_together puts them in the same one.",
+            len(across),
         )
     return len(pairs)
 
 
 def copy_warnings(
-    unlabelled: Sequence[str], split: np.ndarray, targets: Mapping[str, Target], instances: Instances
-) -> list[str]:
-    """Return a warning for each unlabelled source that holds copies of validation or test images of a task.
+    unlabelled: Sequence[str],
+    split: np.ndarray,
+    targets: Mapping[str, Target],
+    instances: Instances,
+    findings: Findings,
+) -> None:
+    """Add a warning for each unlabelled source that holds copies of validation or test images of a task.
 
     A copy is another file with the same content. `split` holds the (N,) splits.
     """
@@ -108,49 +114,51 @@ def copy_warnings(
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         for i in np.flatnonzero(evaluated[row]) if source.name not in unlabelled else ():
             files.setdefault(int(source.hashes[i]), set()).add(source.items[i].path)
-    found = []
     for source in (s for s in instances.loaded if s.name in unlabelled):
         pairs = zip(source.items, source.hashes.tolist(), strict=True)
         copies = [i.identity for i, h in pairs if h in files and (i.path is None or i.path not in files[h])]
         if copies:
-            found.append(
+            findings.warn(
                 f"{len(copies)} images of {source.name} are copies of test or validation images of a task "
-                f"({', '.join(copies[:SHOWN])}): they are kept out of training."
+                f"({', '.join(copies[:SHOWN])}): they are kept out of training.",
+                images=len(copies),
             )
-    return found
 
 
-def label_leak_warnings(tasks: Mapping[str, Task], targets: Mapping[str, Target], instances: Instances) -> list[str]:
-    """Return a warning for each task whose labels only count its files or folders."""
+def label_leak_warnings(
+    tasks: Mapping[str, Task], targets: Mapping[str, Target], instances: Instances, findings: Findings
+) -> None:
+    """Add a warning for each task whose labels only count its files or folders."""
     numbers = {source.name: number for number, source in enumerate(instances.loaded)}
-    found = []
     for name, task in tasks.items():
         number = numbers[task.source]
         target, row = targets[name], instances.rows[number]
         identities = [item.identity for item in instances.loaded[number].items]
         own = Target(target.kind, target.class_names, target.values[row], target.masks)
-        found.append(label_leak(name, own, identities))
-    return [warning for warning in found if warning is not None]
+        if warning := label_leak(name, own, identities):
+            findings.warn(warning, images=int(own.labelled.sum()))
 
 
-def check_tasks(targets: Mapping[str, Target], split: np.ndarray) -> None:
-    """Raise `UserError` for a task without labelled train or test images, or with test classes missing in train.
+def check_tasks(targets: Mapping[str, Target], split: np.ndarray, findings: Findings) -> None:
+    """Add an error for a task without labelled train or test images, or with test classes missing in train.
 
     `split` holds the (N,) splits.
     """
     for task, target in targets.items():
         for needed in (TRAIN, TEST):
             if not (target.labelled & (split == needed)).any():
-                raise UserError(
+                findings.error(
                     f"task {task!r} has no labelled image for {SPLITS[needed]} "
-                    f"(of {int(target.labelled.sum())} labelled ones). Give it more images, "
-                    f"another --data.split_seed, or its own split (--tasks.{task}.split)."
+                    f"(of {int(target.labelled.sum())} labelled ones).",
+                    f"Give it more images, another --data.split_seed, or its own split (--tasks.{task}.split).",
                 )
         rows, classes = target.occurrences()
         unseen = np.setdiff1d(classes[split[rows] == TEST], classes[split[rows] == TRAIN])
         if len(unseen):
             shown = ", ".join(target.class_names[k] for k in unseen[:SHOWN])
-            raise UserError(
+            findings.error(
                 f"task {task!r}: {len(unseen)} of {len(target.class_names)} classes are in the test images and not in "
-                f"the training ones: {shown}. Give each of them a training image, or blank their labels."
+                f"the training ones: {shown}.",
+                "Give each of them a training image, or blank their labels.",
+                len(unseen),
             )
