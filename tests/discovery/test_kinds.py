@@ -78,11 +78,25 @@ def test_trivial_by_the_floor_and_by_the_variance() -> None:
 def test_p_values_are_those_of_a_t_test_on_cluster_totals() -> None:
     gain, clusters = RANDOM.normal(0.1, 1, (30, 2)), np.arange(30) // 3
     totals = gain.reshape(10, 3, 2).sum(1)
-    expected = ttest_1samp(totals, 0, alternative="greater").pvalue
-    assert gain_p_values(gain, clusters) == pytest.approx(expected.tolist())
+    totals[:, 0] = np.arange(10) - 3.5  # symmetric, so that no skewness is corrected
+    expected = ttest_1samp(totals[:, :1], 0, alternative="greater").pvalue
+    assert gain_p_values(totals[:, :1], np.arange(10)) == pytest.approx(expected.tolist())
+    split = np.repeat(totals / 3, 3, axis=0)
+    assert gain_p_values(split, clusters) == pytest.approx(gain_p_values(totals, np.arange(10)))
+    assert gain_p_values(gain, clusters) == pytest.approx(gain_p_values(gain.reshape(10, 3, 2).sum(1), np.arange(10)))
     assert gain_p_values(gain, np.zeros(30)) == [1.0, 1.0]
     assert gain_p_values(np.full((4, 1), 0.5), np.arange(4)) == [0.0]
     assert gain_p_values(np.zeros((4, 1)), np.arange(4)) == [1.0]
+
+
+@pytest.mark.parametrize(("count", "level"), [(20, 0.045), (41, 0.04), (100, 0.035)])
+def test_rare_large_losses_do_not_pass_as_learnable(count: int, level: float) -> None:
+    random = np.random.default_rng(count)
+    gains = np.exp(0.5) - random.lognormal(0, 1, (count, 4000))  # of mean 0, with a long tail of losses
+    assert np.mean(np.array(gain_p_values(gains, np.arange(count))) < 0.025) < level
+    assert np.mean(ttest_1samp(gains, 0, alternative="greater").pvalue < 0.025) > 0.07  # the plain test is far off
+    normal = random.normal(size=(count, 4000))
+    assert np.mean(np.array(gain_p_values(normal, np.arange(count))) < 0.025) > 0.015
 
 
 def test_trivial_damages_do_not_dilute_the_correction() -> None:

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import t, ttest_1samp
 
 from vision_mtl.evaluation.crossed import spread
+from vision_mtl.evaluation.jackknife import effective_degrees
 
 DRAWS = 2000  # a coverage of .95 is then known to half a point
 
@@ -26,11 +27,12 @@ def covers(values: np.ndarray, clusters: np.ndarray, **options: bool) -> float:
 
 
 def test_errors_by_hand() -> None:
-    only_seeds = spread(np.array([[1.0, 1.0], [3.0, 3.0]]), np.arange(2))
+    only_seeds = spread(np.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]), np.arange(3))
     assert (only_seeds.mean, only_seeds.seed_error, only_seeds.image_error) == (2, 1, 0)
-    only_images = spread(np.array([[1.0, 3.0], [1.0, 3.0]]), np.arange(2))
-    assert (only_images.mean, only_images.seed_error, only_images.image_error) == (2, 0, 1)
-    only_rest = spread(np.array([[1.0, -1.0], [-1.0, 1.0]]), np.arange(2))
+    only_images = spread(np.array([[1.0, 3.0, 5.0], [1.0, 3.0, 5.0]]), np.arange(3))
+    assert (only_images.mean, only_images.seed_error) == (3, 0)
+    assert only_images.image_error == pytest.approx(np.sqrt(4 / 3)) and only_images.image_degrees == pytest.approx(2)
+    only_rest = spread(np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), np.arange(3))
     assert (only_rest.mean, only_rest.seed_error, only_rest.image_error) == (0, 0, 0)
 
 
@@ -58,6 +60,8 @@ def test_errors_agree_with_a_slow_loop_over_unequal_clusters() -> None:
     for seed in range(4):
         for image in range(12):
             table[seed, clusters[image]] += (values[seed, image] - means[seed]) / 12
+    for cluster in range(5):
+        table[:, cluster] /= (1 - (clusters == cluster).sum() / 12) / (1 - 1 / 5)
     images = rest = 0.0
     for cluster in range(5):
         mean = table[:, cluster].mean()
@@ -95,10 +99,10 @@ def test_it_covers_the_mean_of_clusters_of_any_size() -> None:
 
 def test_the_guard_improves_coverage_of_skewed_seeds_and_never_narrows() -> None:
     random = np.random.default_rng(5)
-    values = np.repeat(random.lognormal(size=(DRAWS, 10, 1)) - np.exp(0.5), 2, axis=2)
-    plain, guarded = covers(values, np.arange(2)), covers(values, np.arange(2), guard_skew=True)
+    values = np.repeat(random.lognormal(size=(DRAWS, 10, 1)) - np.exp(0.5), 3, axis=2)
+    plain, guarded = covers(values, np.arange(3)), covers(values, np.arange(3), guard_skew=True)
     assert plain < 0.87 and guarded > 0.9
-    found = spread(values, np.arange(2))
+    found = spread(values, np.arange(3))
     (low, high), (guarded_low, guarded_high) = found.interval(), found.interval(guard_skew=True)
     assert (guarded_low <= low).all() and (guarded_high >= high).all()
     assert (guarded_low == low)[found.skewness > 0.5].all(), "a long tail upward moves the upper end alone"
@@ -106,7 +110,7 @@ def test_the_guard_improves_coverage_of_skewed_seeds_and_never_narrows() -> None
 
 def test_the_guard_equals_halls_transformation() -> None:
     by_seed = np.array([0.0, 0.1, 0.1, 0.2, 0.9])
-    found = spread(np.repeat(by_seed[:, None], 2, axis=1), np.arange(2))
+    found = spread(np.repeat(by_seed[:, None], 3, axis=1), np.arange(3))
     skewness, high = float(found.skewness), float(found.interval(guard_skew=True)[1])
     u = (by_seed.mean() - high) / by_seed.std(ddof=1)
     statistic = np.sqrt(5) * (u + skewness * u**2 / 3 + skewness**2 * u**3 / 27 + skewness / 30)
@@ -136,6 +140,36 @@ def test_constants_have_an_interval_of_no_width() -> None:
     assert found.p_value() == 0 and spread(np.zeros((5, 3)), np.arange(3)).p_value() == 1
 
 
+def test_effective_degrees_against_simulated_variances() -> None:
+    random = np.random.default_rng(7)
+    weights = np.array([8.0, 4.0, 2.0, 1.0, 1.0, 1.0, 1.0]) / 18
+    draws = random.normal(size=(20_000, 7))
+    influence = weights * (draws - (draws @ weights)[:, None]) / (1 - weights)
+    variance = (influence**2).sum(1)
+    assert effective_degrees(weights) == pytest.approx(2 * variance.mean() ** 2 / variance.var(), rel=0.05)
+    assert effective_degrees(np.full(9, 1 / 9)) == pytest.approx(8)
+
+
+@pytest.mark.parametrize("spread_of_sizes", [0.5, 1.0, 1.5])
+def test_it_covers_the_mean_of_very_unequal_clusters(spread_of_sizes: float) -> None:
+    random = np.random.default_rng(8)
+    held = []
+    for _ in range(20):
+        sizes = np.maximum(1, random.lognormal(1, spread_of_sizes, 20).round().astype(int))
+        clusters = np.repeat(np.arange(20), sizes)
+        values = random.normal(size=(200, 1, 20))[..., clusters] + 0.3 * random.normal(size=(200, 5, 1))
+        low, high = spread(values, clusters).interval()
+        held.append(((low <= 0) & (high >= 0)).mean() if np.isfinite(low).all() else np.nan)
+    assert 0.93 <= np.nanmean(held) <= 0.99
+
+
+def test_a_share_of_1_in_every_seed_has_an_interval() -> None:
+    found = spread(np.ones((5, 25)), np.arange(25), is_share=True)
+    low, _ = found.interval()
+    assert found.mean == 1 and 0.9 < low < 0.98
+    assert spread(np.ones((5, 100)), np.arange(100), is_share=True).interval()[0] > low
+
+
 def test_invalid_values_are_refused() -> None:
     with pytest.raises(ValueError, match="3 clusters"):
         spread(np.zeros((2, 4)), np.arange(3))
@@ -160,9 +194,10 @@ def test_order_sign_and_shift(values: np.ndarray, number: int, guard: bool) -> N
     low, high = spread(values, clusters).interval(guard_skew=guard)
     seeds, images = (random.permutation(size) for size in values.shape)
     moved = spread(values[seeds][:, images], clusters[images] + 7).interval(guard_skew=guard)
-    assert moved == pytest.approx((low, high), abs=1e-9)
-    assert spread(-values, clusters).interval(guard_skew=guard) == pytest.approx((-high, -low), abs=1e-9)
-    assert spread(values + 2.5, clusters).interval(guard_skew=guard) == pytest.approx((low + 2.5, high + 2.5), abs=1e-9)
+    assert moved == pytest.approx((low, high), abs=1e-9, nan_ok=True)
+    assert spread(-values, clusters).interval(guard_skew=guard) == pytest.approx((-high, -low), abs=1e-9, nan_ok=True)
+    shifted = spread(values + 2.5, clusters).interval(guard_skew=guard)
+    assert shifted == pytest.approx((low + 2.5, high + 2.5), abs=1e-9, nan_ok=True)
 
 
 def test_a_guarded_interval_that_holds_0_at_any_level_has_p_1() -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
-from vision_mtl.core.sums import divide, ratio
-from vision_mtl.evaluation.scores import Bootstrap, accuracy_score, mean_score, proportion, ratio_skill
+from vision_mtl.core.sums import SHARE, Measure, divide, ratio
+from vision_mtl.evaluation.scores import accuracy_score, mean_score, proportion, ratio_skill, score_measures
 
 
 def test_skill_is_a_ratio_of_sums() -> None:
@@ -65,29 +65,46 @@ def test_accuracy_has_the_exact_interval_of_scipy(hits: int, n: int) -> None:
 
 
 def test_any_statistic_of_sums_has_an_interval() -> None:
-    parts = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 4.0], [0.0, 8.0]])
-    bootstrap = Bootstrap(parts, np.array([7, 7, 3, 3]))
-    assert bootstrap.sums.tolist() == [9, 16] and bootstrap.num_clusters == 2 and bootstrap.n == 4
-    score = bootstrap.score(ratio(0, 1))
-    assert score.value == 9 / 16 and (score.low, score.high) == (5 / 12, 1.0)  # resamples of a single cluster
-    outside = bootstrap.score(ratio(0, 1), 2.0)
-    assert (outside.value, outside.low, outside.high) == (2.0, 5 / 12, 2.0)
-    alone = Bootstrap(parts, np.zeros(4)).score(ratio(0, 1))
-    assert (alone.value, alone.low, alone.high) == (9 / 16, None, None)
+    parts = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 4.0], [0.0, 8.0], [2.0, 3.0], [1.0, 1.0]])
+    measures = {"inside": Measure(parts, ratio(0, 1)), "outside": Measure(parts, ratio(0, 1), value=9.0)}
+    found = score_measures(measures, np.array([7, 7, 3, 3, 5, 6]))
+    one = found["inside"]
+    assert (one.value, one.n, one.num_clusters) == (12 / 20, 6, 4)
+    assert one.low < 12 / 20 < one.high
+    assert (found["outside"].value, found["outside"].low, found["outside"].high) == (9.0, one.low, 9.0)
+    assert score_measures(measures, np.zeros(6))["inside"].low is None
 
 
-def test_resamples_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).random(30)
-    whole = mean_score(values, np.arange(30))
-    monkeypatch.setattr("vision_mtl.evaluation.scores.CHUNK", 30 * 7)
-    assert mean_score(values, np.arange(30)) == whole
+def test_limits_cut_the_interval_and_a_perfect_share_keeps_a_width() -> None:
+    def f1(sums: np.ndarray) -> np.ndarray:
+        return divide(sums[..., 0], sums[..., 1])
+
+    parts = np.stack([np.r_[np.full(9, 1.0), 0.5], np.ones(10)], axis=1)
+    measures = {"near": Measure(parts, f1, limits=SHARE), "free": Measure(parts, f1)}
+    near, free = score_measures(measures, np.arange(10)).values()
+    assert free.high > 1 == near.high and near.low == free.low
+    perfect = score_measures({"f1": Measure(np.ones((10, 2)), f1, limits=SHARE)}, np.arange(10))["f1"]
+    assert perfect.value == perfect.high == 1 and 0.6 < perfect.low < 0.9
 
 
 def test_a_mean_has_the_interval_of_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(size=2000)
     score = mean_score(values, np.arange(2000))
     half = 1.96 * values.std() / np.sqrt(2000)
-    assert (score.low, score.high) == pytest.approx((score.value - half, score.value + half), abs=0.1 * half)
+    assert (score.low, score.high) == pytest.approx((score.value - half, score.value + half), abs=0.03 * half)
+
+
+def test_equal_clusters_without_skewness_have_the_t_interval_of_scipy() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    score = mean_score(np.repeat(values, 3), np.repeat(np.arange(5), 3))
+    assert (score.low, score.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_two_clusters_have_no_interval_even_beside_tiny_ones() -> None:
+    values = np.arange(42.0)
+    assert mean_score(values, np.r_[np.zeros(20), np.ones(20), 2, 3]).low is None
+    assert mean_score(values, np.arange(42) // 14).low is not None
 
 
 def test_accuracy_over_clusters_is_wider_than_over_images() -> None:

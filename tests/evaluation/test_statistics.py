@@ -30,9 +30,11 @@ def test_common_difficulty_cancels() -> None:
 
 
 def test_whole_clusters_are_drawn() -> None:
-    values = np.repeat([1.0, 0.0], 50)
-    score = paired_difference(values, np.zeros(100), np.repeat([0, 1], 50))
-    assert (score.value, score.low, score.high, score.num_clusters) == (0.5, 0.0, 1.0, 2)
+    values, clusters = np.repeat([1.0, 0.0, 0.5], 50), np.repeat([0, 1, 2], 50)
+    score = paired_difference(values, np.zeros(150), clusters)
+    alone = paired_difference(np.array([1.0, 0.0, 0.5]), np.zeros(3), np.arange(3))
+    assert (score.value, score.num_clusters) == (0.5, 3)
+    assert (score.low, score.high) == pytest.approx((alone.low, alone.high))
 
 
 def test_chance_is_the_product_of_marginals() -> None:

@@ -8,7 +8,7 @@ other seeds only and assumes no distribution. The interval decides, because 5 se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -72,7 +72,7 @@ class Comparison:
             self.num_seeds,
             alpha=1 - self.level,
             image_error=self.image_error,
-            num_clusters=self.spread.num_clusters,
+            num_clusters=self.spread.image_degrees + 1,
         )
 
     @property
@@ -95,7 +95,7 @@ class Comparison:
         if self.num_seeds < 2:
             return "one seed: no interval, for the spread over seeds is unknown"
         if score.low is None:
-            return "one cluster of test images: no interval, for the spread over images is unknown"
+            return "too few clusters of test images for an interval: under three, or nearly all images in one or two"
         interval = f"the {100 * self.level:.4g} % interval [{score.low:.4g}, {score.high:.4g}]"
         if self.verdict != "undecided":
             return f"{interval} leaves out 0"
@@ -124,19 +124,18 @@ def compare(
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"arms need equal shapes (S, n), the same seeds and instances; found {a.shape} and {b.shape}")
-    spreads = [spread(values, clusters) for values in (a - b, a, b)]
-    difference, arm_score, baseline_score = (_score(one, a.shape[1], LEVEL, guard_skew) for one in spreads)
+    found = spread(a - b, clusters)
     return Comparison(
         task=task,
         fraction=fraction,
         arm=arm,
         baseline=baseline,
-        difference=difference,
-        arm_score=arm_score,
-        baseline_score=baseline_score,
+        difference=_score(found, a.shape[1], LEVEL, guard_skew),
+        arm_score=arm_score(a, clusters, guard_skew=guard_skew),
+        baseline_score=arm_score(b, clusters, guard_skew=guard_skew),
         p_value=sign_flip((a - b).mean(1)),
-        interval_p_value=spreads[0].p_value(guard_skew=guard_skew),
-        spread=spreads[0],
+        interval_p_value=found.p_value(guard_skew=guard_skew),
+        spread=found,
         guard_skew=guard_skew,
     )
 
@@ -144,10 +143,15 @@ def compare(
 def arm_score(values: np.ndarray, clusters: np.ndarray, *, guard_skew: bool = False) -> Score:
     """The mean of one arm's values (S, n) with its 95 % interval for other seeds and other test images.
 
-    The interval is None for one seed or one cluster (n,). Raises `ValueError` as `compare` does.
+    The interval is None for one seed or fewer than three clusters (n,). That of values in [0, 1], such as hits, stays
+    in [0, 1] and has a width. Raises `ValueError` as `compare` does.
     """
     values = np.asarray(values, np.float64)
-    return _score(spread(values, clusters), values.shape[1], LEVEL, guard_skew)
+    is_share = bool(values.size and values.min() >= 0 and values.max() <= 1)
+    found = _score(spread(values, clusters, is_share=is_share), values.shape[1], LEVEL, guard_skew)
+    if not is_share or found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(min(found.low, found.value), 0.0), high=min(max(found.high, found.value), 1.0))
 
 
 def _score(of: Spread, n: int, level: float, guard_skew: bool) -> Score:

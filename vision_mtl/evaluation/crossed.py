@@ -6,8 +6,8 @@ too short. The variance of the mean has a component that more seeds lower and on
 component is estimated from its own mean squares and has its own t-interval; their distances from the mean are combined
 as the root of the sum of squares, which needs no approximate degrees of freedom (Zou and Donner, "Construction of
 confidence limits about effect measures", 2008, https://doi.org/10.1002/sim.3095, sec. 2).
-Differs from the papers: clusters of unequal size are weighted by their images, through the residuals of each seed's
-mean. `benchmarks/statistics.py` measures the coverage of the interval.
+Differs from the papers: clusters of unequal size are weighted by their images, and the images' component has the
+degrees of freedom of `evaluation.jackknife`. `benchmarks/statistics.py` measures the coverage of the interval.
 """
 # S seeds, n instances, G clusters
 
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.sparse import csr_matrix
 from scipy.stats import t
 
+from vision_mtl.evaluation.jackknife import ADDED_WEIGHT, MIN_DEGREES, cluster_sums, effective_degrees, untransformed
 from vision_mtl.evaluation.scores import LEVEL
 
 SMALLEST = 1e-15  # p-values below this are returned as 0
@@ -30,15 +30,18 @@ class Spread:
     """Means (...,) and their standard errors, in the unit of the values; NaN for a single seed or cluster.
 
     `seed_error` is the standard error that more seeds lower, `image_error` the one that only more test images lower.
-    `skewness` is the skewness over the seeds' means, for the guarded interval; 0 below 3 seeds.
+    `skewness` is the skewness over the seeds' means, for the guarded interval; 0 below 3 seeds. `centre` is the mean,
+    for a share that of the values with a right and a wrong cluster added.
     """
 
     mean: np.ndarray
+    centre: np.ndarray
     seed_error: np.ndarray
     image_error: np.ndarray
     skewness: np.ndarray
     num_seeds: int
     num_clusters: int
+    image_degrees: float  # of freedom of `image_error`: G - 1 for equal clusters, fewer for unequal ones
 
     def interval(self, level: float = LEVEL, *, guard_skew: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The ends (...,) of the interval; NaN where there is none.
@@ -50,7 +53,7 @@ class Spread:
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1); found {level}")
         below, above = self._reach((1 - level) / 2, guard_skew)
-        return self.mean - below, self.mean + above
+        return self.centre - below, self.centre + above
 
     def p_value(self, *, guard_skew: bool = False) -> float:
         """The smallest alpha whose interval of level 1 - alpha excludes 0, for one mean; 1 if there is none."""
@@ -69,18 +72,20 @@ class Spread:
     def _reach(self, tail: float, guard_skew: bool) -> tuple[np.ndarray, np.ndarray]:
         """The interval's extent below and above the mean, both (...,), with probability `tail` beyond either end."""
         quantile = t.isf(tail, max(self.num_seeds - 1, 1))
-        image = t.isf(tail, max(self.num_clusters - 1, 1)) * self.image_error
+        image = t.isf(tail, max(self.image_degrees, 1)) * self.image_error
         below = above = np.full_like(self.skewness, quantile)
         if guard_skew:
-            below = np.maximum(quantile, _untransformed(quantile, self.skewness, self.num_seeds))
-            above = np.maximum(quantile, -_untransformed(-quantile, self.skewness, self.num_seeds))
+            below = np.maximum(quantile, untransformed(quantile, self.skewness, self.num_seeds))
+            above = np.maximum(quantile, -untransformed(-quantile, self.skewness, self.num_seeds))
         return np.hypot(below * self.seed_error, image), np.hypot(above * self.seed_error, image)
 
 
-def spread(values: np.ndarray, clusters: np.ndarray) -> Spread:
+def spread(values: np.ndarray, clusters: np.ndarray, *, is_share: bool = False) -> Spread:
     """Return the mean and standard errors of values (..., S, n) over seeds and the instances' clusters (n,).
 
-    Raises `ValueError` for fewer than two dimensions, no seed or instance, unequal lengths, or a non-finite value.
+    `is_share`: values lie in [0, 1], such as hits. Two clusters are then added as in `evaluation.jackknife`, so that
+    the interval has a width even if every instance is right. Raises `ValueError` for fewer than two dimensions, no
+    seed or instance, unequal lengths, or a non-finite value.
     """
     values = np.asarray(values, np.float64)
     if values.ndim < 2 or 0 in values.shape or values.shape[-1] != len(clusters):
@@ -88,7 +93,15 @@ def spread(values: np.ndarray, clusters: np.ndarray) -> Spread:
     if not np.isfinite(values).all():
         raise ValueError(f"values must be finite; found {int((~np.isfinite(values)).sum())} that are not")
     by_seed = values.mean(-1)  # (..., S)
-    residual = _cluster_residuals(values, by_seed, clusters)  # (..., S, G)
+    group = np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(group).astype(np.float64)
+    degrees = effective_degrees(sizes / sizes.sum())
+    sums = cluster_sums(values.reshape(-1, len(group)).T, group).T.reshape(*by_seed.shape, len(sizes))  # (..., S, G)
+    if is_share:
+        added = ADDED_WEIGHT * sizes.mean()
+        sizes = np.append(sizes, [added, added])
+        sums = np.concatenate([sums, np.broadcast_to([added, 0.0], (*by_seed.shape, 2))], axis=-1)
+    residual = _residuals(sums, sizes)  # (..., S, G)
     num_seeds, num_clusters = residual.shape[-2:]
     with np.errstate(invalid="ignore", divide="ignore"):  # for one seed or cluster, 0 / 0 gives the documented NaN
         correction = np.float64(num_clusters) / (num_clusters - 1)
@@ -99,16 +112,21 @@ def spread(values: np.ndarray, clusters: np.ndarray) -> Spread:
         seeds = (centred**2).sum(-1) / (num_seeds * (num_seeds - np.float64(1)))
     # `seeds` already includes the share of the rest; an estimate below 0 means that images add no variance of their own
     image_error = np.sqrt(np.maximum(images - rest, 0))
-    return Spread(by_seed.mean(-1), np.sqrt(seeds), image_error, _skewness(centred), num_seeds, num_clusters)
+    if degrees < MIN_DEGREES - 1e-9:
+        image_error = np.full_like(image_error, np.nan)
+    centre = (sums.sum(-1) / sizes.sum()).mean(-1)
+    mean, skewness = by_seed.mean(-1), _skewness(centred)
+    return Spread(mean, centre, np.sqrt(seeds), image_error, skewness, num_seeds, int(group.max()) + 1, degrees)
 
 
-def _cluster_residuals(values: np.ndarray, by_seed: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """(..., S, G): each cluster's deviation in the mean of its seed; sums to 0 over G."""
-    group = np.unique(clusters, return_inverse=True)[1]
-    n, size = len(group), int(group.max()) + 1
-    members = csr_matrix((np.ones(n), (group, np.arange(n))), shape=(size, n))
-    centred = (values - by_seed[..., None]).reshape(-1, n)
-    return (members @ centred.T).T.reshape(*by_seed.shape, size) / n
+def _residuals(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(..., S, G): how far each seed's mean moves when a cluster is left out, scaled so that G / (G - 1) times the sum
+    of squares is the jackknife's variance. `sums` (..., S, G) of the clusters' values, `sizes` (G,)."""
+    share = sizes / sizes.sum()
+    means = sums.sum(-1, keepdims=True) / sizes.sum()
+    if len(sizes) == 1:
+        return np.zeros_like(sums)
+    return share * (sums / sizes - means) / (1 - share) * (1 - 1 / len(sizes))
 
 
 def _skewness(centred: np.ndarray) -> np.ndarray:
@@ -120,10 +138,3 @@ def _skewness(centred: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         plain = (centred**3).mean(-1) / variance**1.5
     return np.where(variance > 0, plain, 0.0) * np.sqrt(size * (size - 1)) / (size - 2)
-
-
-def _untransformed(quantile: float, skewness: np.ndarray, size: int) -> np.ndarray:
-    """(...,) the t statistic that Hall's cubic transformation maps to `quantile`."""
-    step = quantile / np.sqrt(size) - skewness / (6 * size)
-    root = np.cbrt(1 + skewness * step)
-    return np.sqrt(size) * 3 * step / (root**2 + root + 1)  # = 3 (root - 1) / skewness, without 0 / 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vision_mtl.evaluation.scores import SEED
+from vision_mtl.evaluation.statistics import SEED
 
 MOST_EXACT = 40  # seeds: two halves of 2**20 sums take a second; with more seeds, signs are drawn
 DRAWS = 100_000

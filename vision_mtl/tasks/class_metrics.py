@@ -3,7 +3,7 @@
 For AUROC this needs DeLong's placement values (DeLong et al., "Comparing the areas under two or more
 correlated receiver operating characteristic curves", 1988, https://doi.org/10.2307/2531595; clustered: Obuchowski,
 "Nonparametric analysis of clustered ROC curve data", 1997, https://doi.org/10.2307/2533958).
-Differs from the papers: the placement values are resampled, not put into a normal interval.
+Differs from the papers: the interval of the placement values is the jackknife's, not the normal one.
 """
 # n images, K classes or labels, M sums
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from vision_mtl.core.sums import Measure, Statistic, divide
+from vision_mtl.core.sums import SHARE, Measure, Statistic, divide
 
 CALIBRATION_BINS = 15  # Guo et al., "On calibration of modern neural networks", 2017, https://arxiv.org/abs/1706.04599
 
@@ -54,7 +54,9 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> Measure:
     """Return the expected calibration error with 15 bins; `confidence` (n,) of the predicted class, `correct` (n,)."""
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
     inside = one_hot(np.searchsorted(edges, confidence, side="right"), CALIBRATION_BINS)
-    return Measure(np.concatenate([inside * (confidence - correct)[:, None], inside], axis=1), _calibration_error)
+    return Measure(
+        np.concatenate([inside * (confidence - correct)[:, None], inside], axis=1), _calibration_error, limits=SHARE
+    )
 
 
 def _calibration_error(sums: np.ndarray) -> np.ndarray:
@@ -66,7 +68,9 @@ def macro_auroc(probabilities: np.ndarray, is_true: np.ndarray) -> Measure:
     """Return the mean AUROC of K classes (n, K), each of which must be present in some images and absent in others."""
     of_true, of_others = placements(probabilities, is_true)
     areas = of_true.sum(0) / is_true.sum(0)  # (K,)
-    return Measure(np.concatenate([of_true, of_others, is_true, ~is_true], axis=1), _linearised_auroc(areas))
+    return Measure(
+        np.concatenate([of_true, of_others, is_true, ~is_true], axis=1), _linearised_auroc(areas), limits=SHARE
+    )
 
 
 def placements(probabilities: np.ndarray, is_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

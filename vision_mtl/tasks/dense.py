@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_mtl.core.sums import Measure, divide
+from vision_mtl.core.sums import SHARE, Measure, divide
 from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, TaskHeadSpec, by_class, rounded
 from vision_mtl.data.targets import IGNORED, mask_tensor
 from vision_mtl.tasks.class_metrics import mean_of_defined
@@ -96,7 +96,10 @@ class Dense(LabelKind):
         """
         hits = np.diagonal(numbers, axis1=1, axis2=2)
         sums = np.concatenate([hits, numbers.sum(2), numbers.sum(1)], axis=1)
-        return {"mean_iou": Measure(sums, _mean_iou), "pixel_accuracy": Measure(sums, _pixel_accuracy)}
+        return {
+            "mean_iou": Measure(sums, _mean_iou, limits=SHARE),
+            "pixel_accuracy": Measure(sums, _pixel_accuracy, limits=SHARE),
+        }
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
         """Return {}: a mask is shown as a picture."""

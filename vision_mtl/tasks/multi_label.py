@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.sums import Measure, divide
+from vision_mtl.core.sums import SHARE, Measure, divide
 from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec, by_class, rounded
 from vision_mtl.data.targets import NO_CLASS, class_names_of
 from vision_mtl.tasks.class_metrics import class_counts, class_f1, macro_auroc, macro_f1
@@ -96,7 +96,10 @@ class MultiLabel(LabelKind):
         counts = np.concatenate([class_counts(predicted, true), np.ones((len(true), 1))], axis=1)
         # a class that neither occurs nor is predicted counts as 0 in the value, and is left out of resamples
         f1 = float(np.nan_to_num(class_f1(counts.sum(0)[:-1])).mean())
-        found = {"accuracy": Measure(counts, _accuracy), "macro_f1": Measure(counts, _macro_f1, value=f1)}
+        found = {
+            "accuracy": Measure(counts, _accuracy, limits=SHARE),
+            "macro_f1": Measure(counts, _macro_f1, value=f1, limits=SHARE),
+        }
         both = true.any(0) & ~true.all(0)
         return found | ({"auroc": macro_auroc(numbers[:, both], true[:, both])} if both.any() else {})
 

@@ -114,7 +114,9 @@ class Regression(LabelKind):
         centred = values - np.mean(values, dtype=np.float64)
         sums = np.stack([abs(error), np.ones(len(error)), error**2, centred, centred**2], axis=1)
         varies = len(error) > 1 and np.ptp(values) > 0
-        return {"mae": Measure(sums, ratio(0, 1))} | ({"r2": Measure(sums, r2)} if varies else {})
+        return {"mae": Measure(sums, ratio(0, 1), limits=(0, math.inf))} | (
+            {"r2": Measure(sums, r2, limits=(-math.inf, 1))} if varies else {}
+        )
 
     def goodness(self, image_values: np.ndarray, values: np.ndarray) -> float:
         """Return 1 minus the mean absolute error over the labels' mean absolute deviation from their median."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision_mtl.core.sums import Measure, mean_of
+from vision_mtl.core.sums import SHARE, Measure, mean_of
 from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath, TaskHeadSpec, by_class, rounded
 from vision_mtl.data.targets import class_names_of
 from vision_mtl.tasks.class_metrics import (
@@ -91,8 +91,8 @@ class SingleLabel(LabelKind):
         counts = class_counts(one_hot(predicted, num_classes), is_true)
         found = {
             "accuracy": mean_of(predicted == values),
-            "balanced_accuracy": Measure(counts, balanced_accuracy),
-            "macro_f1": Measure(counts, macro_f1),
+            "balanced_accuracy": Measure(counts, balanced_accuracy, limits=SHARE),
+            "macro_f1": Measure(counts, macro_f1, limits=SHARE),
         }
         if num_classes > 1 and is_true.any(0).all():
             found["auroc"] = macro_auroc(numbers, is_true)
