@@ -51,7 +51,7 @@ def test_one_seed_or_one_cluster_is_undecided_with_a_reason() -> None:
     assert one_seed.std is None and "one seed" in one_seed.reason
     one_cluster = compare(np.ones((5, 9)), np.zeros((5, 9)), np.zeros(9))
     assert (one_cluster.verdict, one_cluster.image_error) == ("undecided", None)
-    assert "too few clusters" in one_cluster.reason
+    assert "one cluster" in one_cluster.reason
 
 
 def test_constant_differences() -> None:

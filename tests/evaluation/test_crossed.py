@@ -159,8 +159,8 @@ def test_it_covers_the_mean_of_very_unequal_clusters(spread_of_sizes: float) -> 
         clusters = np.repeat(np.arange(20), sizes)
         values = random.normal(size=(200, 1, 20))[..., clusters] + 0.3 * random.normal(size=(200, 5, 1))
         low, high = spread(values, clusters).interval()
-        held.append(((low <= 0) & (high >= 0)).mean() if np.isfinite(low).all() else np.nan)
-    assert 0.93 <= np.nanmean(held) <= 0.99
+        held.append(((low <= 0) & (high >= 0)).mean())
+    assert np.mean(held) >= 0.93  # conservative where one cluster holds most images
 
 
 def test_a_share_of_1_in_every_seed_has_an_interval() -> None:

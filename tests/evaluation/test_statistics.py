@@ -9,9 +9,9 @@ from vision_mtl.evaluation.statistics import paired_difference, permutation_base
 
 
 def test_a_difference_is_of_means_on_the_same_images() -> None:
-    a, b = np.array([1.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0, 0.0])
-    score = paired_difference(a, b, np.arange(4))
-    assert score.value == 0.5 and score.n == score.num_clusters == 4
+    a, b = np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    score = paired_difference(a, b, np.arange(6))
+    assert score.value == 0.5 and score.n == score.num_clusters == 6
     assert score.low <= 0.5 <= score.high
     same = paired_difference(a, a, np.arange(4))
     assert (same.value, same.low, same.high) == (0, 0, 0)
@@ -30,10 +30,10 @@ def test_common_difficulty_cancels() -> None:
 
 
 def test_whole_clusters_are_drawn() -> None:
-    values, clusters = np.repeat([1.0, 0.0, 0.5], 50), np.repeat([0, 1, 2], 50)
-    score = paired_difference(values, np.zeros(150), clusters)
-    alone = paired_difference(np.array([1.0, 0.0, 0.5]), np.zeros(3), np.arange(3))
-    assert (score.value, score.num_clusters) == (0.5, 3)
+    values, clusters = np.repeat([1.0, 0.0, 0.5, 0.5, 0.5], 50), np.repeat(np.arange(5), 50)
+    score = paired_difference(values, np.zeros(250), clusters)
+    alone = paired_difference(np.array([1.0, 0.0, 0.5, 0.5, 0.5]), np.zeros(5), np.arange(5))
+    assert (score.value, score.num_clusters) == (0.5, 5)
     assert (score.low, score.high) == pytest.approx((alone.low, alone.high))
 
 

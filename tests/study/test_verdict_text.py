@@ -71,7 +71,7 @@ def test_equal_arms_are_identical_and_one_seed_decides_nothing() -> None:
         and "detectable" not in verdict_sentence(single, POINTS, 1).text
     )
     (clustered,) = family([compare(values, values[::-1], np.zeros(20), arm="a", baseline="b")])
-    assert "too few clusters of test images" in verdict_sentence(clustered, POINTS, 1).text
+    assert "one cluster of test images" in verdict_sentence(clustered, POINTS, 1).text
     assert verdict_reason(clustered, POINTS) == clustered["reason"]
 
 

@@ -95,7 +95,7 @@ class Comparison:
         if self.num_seeds < 2:
             return "one seed: no interval, for the spread over seeds is unknown"
         if score.low is None:
-            return "too few clusters of test images for an interval: under three, or nearly all images in one or two"
+            return "one cluster of test images: no interval, for the spread over images is unknown"
         interval = f"the {100 * self.level:.4g} % interval [{score.low:.4g}, {score.high:.4g}]"
         if self.verdict != "undecided":
             return f"{interval} leaves out 0"
@@ -143,7 +143,7 @@ def compare(
 def arm_score(values: np.ndarray, clusters: np.ndarray, *, guard_skew: bool = False) -> Score:
     """The mean of one arm's values (S, n) with its 95 % interval for other seeds and other test images.
 
-    The interval is None for one seed or fewer than three clusters (n,). That of values in [0, 1], such as hits, stays
+    The interval is None for one seed or one cluster (n,). That of values in [0, 1], such as hits, stays
     in [0, 1] and has a width. Raises `ValueError` as `compare` does.
     """
     values = np.asarray(values, np.float64)

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import t
 
-from vision_mtl.evaluation.jackknife import ADDED_WEIGHT, MIN_DEGREES, cluster_sums, effective_degrees, untransformed
+from vision_mtl.evaluation.jackknife import ADDED_WEIGHT, cluster_sums, effective_degrees, untransformed
 from vision_mtl.evaluation.scores import LEVEL
 
 SMALLEST = 1e-15  # p-values below this are returned as 0
@@ -72,7 +72,7 @@ class Spread:
     def _reach(self, tail: float, guard_skew: bool) -> tuple[np.ndarray, np.ndarray]:
         """The interval's extent below and above the mean, both (...,), with probability `tail` beyond either end."""
         quantile = t.isf(tail, max(self.num_seeds - 1, 1))
-        image = t.isf(tail, max(self.image_degrees, 1)) * self.image_error
+        image = t.isf(tail, self.image_degrees) * self.image_error
         below = above = np.full_like(self.skewness, quantile)
         if guard_skew:
             below = np.maximum(quantile, untransformed(quantile, self.skewness, self.num_seeds))
@@ -112,7 +112,7 @@ def spread(values: np.ndarray, clusters: np.ndarray, *, is_share: bool = False) 
         seeds = (centred**2).sum(-1) / (num_seeds * (num_seeds - np.float64(1)))
     # `seeds` already includes the share of the rest; an estimate below 0 means that images add no variance of their own
     image_error = np.sqrt(np.maximum(images - rest, 0))
-    if degrees < MIN_DEGREES - 1e-9:
+    if group.max() == 0:
         image_error = np.full_like(image_error, np.nan)
     centre = (sums.sum(-1) / sizes.sum()).mean(-1)
     mean, skewness = by_seed.mean(-1), _skewness(centred)

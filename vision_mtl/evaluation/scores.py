@@ -26,7 +26,7 @@ LEVEL = 0.95
 class Score:
     """A value with the ends of its 95 % interval, n instances and their clusters.
 
-    Both ends are None if fewer than three clusters, or clusters that count as fewer, carry the value.
+    Both ends are None for too few clusters (`jackknife.MIN_CLUSTERS`).
     """
 
     value: float
