@@ -21,14 +21,22 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.data.assemble import LABEL_FROM, list_source, load_source
 from vision_mtl.data.decode import read_error
+from vision_mtl.data.depth import is_deep
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool
-from vision_mtl.data.source import SPLITS, Item, Source
+from vision_mtl.data.source import SPLITS, Item, Source, holds_files
 from vision_mtl.data.store import Settings
 
 INDEX = "index.json"
+DEEP_SUFFIXES = {
+    b"II": ".tif",
+    b"MM": ".tif",
+    b"\x89PNG": ".png",
+    b"\0\0\0\x0cjP": ".jp2",
+    b"\xff\x4f": ".jp2",
+}  # by magic
 BLOCK = 512  # bytes of a tar header, and the multiple that members are padded to
 Report = Callable[[str, int, int], None]  # (what, done, total)
 
@@ -134,9 +142,19 @@ def _image(source: Source, item: Item) -> tuple[str, bytes]:
         except OSError as error:
             raise read_error(item.path, error) from error
     pixels = source.read(item)
+    if is_deep(pixels):
+        return _encoded(source, item)
     encoded = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
     return ".png", encoded.getvalue()
+
+
+def _encoded(source: Source, item: Item) -> tuple[str, bytes]:
+    """Return (suffix, bytes) of a deep image as its source holds it: PNG would not keep floats or bands."""
+    if not holds_files(source):
+        raise UserError(f"data.to_shards: {item.identity!r} has more than 8 bits and is not a file; leave it out.")
+    data = source.encoded(item)
+    return next((suffix for magic, suffix in DEEP_SUFFIXES.items() if data.startswith(magic)), ".pgm"), data
 
 
 def _tar_bytes(content: bytes) -> int:
