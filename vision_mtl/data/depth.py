@@ -32,7 +32,7 @@ class Raw(NamedTuple):
 class ValueRange:
     """The values that become 0 and 1 (`low` < `high`), and where they are from, as text.
 
-    `kind` is the only type of numbers that the range is for, "" for all types.
+    `kind` is the only kind of numbers that the range is for: a type, `integer`, `float`, or "" for all.
     """
 
     low: float
@@ -40,8 +40,17 @@ class ValueRange:
     origin: str = DECLARED
     kind: str = ""
 
+    def suits(self, kind: str) -> bool:
+        """Return True if the range is for numbers of the type `kind`."""
+        return self.kind in ("", kind, kind_of(kind))
+
     def __str__(self) -> str:
         return f"{self.low:.10g} to {self.high:.10g}"
+
+
+def kind_of(kind: str) -> str:
+    """Return `integer` or `float` for the name of a type of numbers."""
+    return "float" if np.dtype(kind).kind == "f" else "integer"
 
 
 def full_range(kind: str, name: object) -> ValueRange:
@@ -86,10 +95,11 @@ def to_levels(raw: Raw, value_range: Scale, name: object = "an image") -> np.nda
         raise DeepImage(values.dtype.name)
     if value_range == "full":
         value_range = full_range(values.dtype.name, repr(str(name)))
-    if value_range.kind not in ("", values.dtype.name):
+    if not value_range.suits(values.dtype.name):
         raise UserError(
-            f"{str(name)!r} has {values.dtype} values, and others of its source have {value_range.kind}: value_range "
-            "full is for a single type; declare two numbers."
+            f"{str(name)!r} has {values.dtype} values, and the range {value_range} ({value_range.origin}) is for "
+            f"{value_range.kind} ones: their scales differ. Declare the range of these values as value_range, or keep "
+            "them in a source of their own."
         )
     low, high = value_range.low, value_range.high
     if values.dtype == np.uint16 and (low, high) == (0, LEVELS):

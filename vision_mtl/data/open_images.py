@@ -64,6 +64,7 @@ class Pending:
             [self.items[row] for row in rows.tolist()],
             self.option,
             (examined.lows[rows], examined.highs[rows]),
+            np.unique(examined.kinds[examined.needs_range]),
             examined.contents[rows],
             root / "store",
             data.num_workers,

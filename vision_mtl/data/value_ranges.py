@@ -18,7 +18,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
-from vision_mtl.data.depth import LEVELS, ValueRange, full_range
+from vision_mtl.data.depth import LEVELS, ValueRange, full_range, kind_of
 from vision_mtl.data.range_option import FORMS, RangeOption
 from vision_mtl.data.reading import finite_values
 from vision_mtl.data.source import Item, Source
@@ -40,15 +40,18 @@ class KnownRanges:
     def of(cls, where: str, state: Mapping[str, Any]) -> KnownRanges:
         """Return the ranges in a checkpoint's JSON part; runs from before there were any have none."""
         entries = state.get("value_ranges") or {}
-        return cls(where, {name: ValueRange(e["low"], e["high"], e["from"]) for name, e in entries.items()})
+        return cls(
+            where, {name: ValueRange(e["low"], e["high"], e["from"], e.get("kind", "")) for name, e in entries.items()}
+        )
 
     def only(self, option: str) -> ValueRange:
         """Return the one range of all sources; raises `UserError` naming the `option` that declares it."""
         found = {(known.low, known.high): known for known in self.by_source.values()}
         forms = FORMS.format(name=option) if option.startswith(("data.", "tasks.")) else "two numbers, or full"
         if len(found) == 1:
-            low, high = next(iter(found))
-            return ValueRange(low, high, f"the range of {self.where}")
+            kinds = {known.kind for known in self.by_source.values()}
+            (low, high), kind = next(iter(found)), next(iter(kinds)) if len(kinds) == 1 else ""
+            return ValueRange(low, high, f"the range of {self.where}", kind)
         if not found:
             raise UserError(f"{self.where} was trained on 8-bit images; declare {option}: {forms}.")
         ranges = "; ".join(f"{name}: {known}" for name, known in self.by_source.items())
@@ -56,8 +59,8 @@ class KnownRanges:
 
 
 def described(ranges: Mapping[str, ValueRange]) -> dict[str, dict[str, Any]]:
-    """Return ranges as they are stored in a run: by source, `low`, `high` and `from`."""
-    return {name: {"low": r.low, "high": r.high, "from": r.origin} for name, r in ranges.items()}
+    """Return ranges as they are stored in a run: by source, `low`, `high`, `from` and `kind`."""
+    return {name: {"low": r.low, "high": r.high, "from": r.origin, "kind": r.kind} for name, r in ranges.items()}
 
 
 def given_range(source: str, kind: str, option: RangeOption | None, known: KnownRanges | None) -> ValueRange | None:
@@ -66,7 +69,7 @@ def given_range(source: str, kind: str, option: RangeOption | None, known: Known
     `kind` is the type of its numbers. Raises `UserError` if the run to start from has no range for it.
     """
     if option is not None and option.unit == "value":
-        return ValueRange(option.low, option.high)
+        return ValueRange(option.low, option.high, kind=kind_of(kind))
     if option is not None and option.unit == "full":
         return full_range(kind, source)
     own = known.by_source.get(source) if known else None
@@ -74,9 +77,15 @@ def given_range(source: str, kind: str, option: RangeOption | None, known: Known
         return own
     if known is not None and option is None:
         try:
-            return known.only("data.value_range")
+            found = known.only("data.value_range")
         except UserError as error:
             raise UserError(f"{source} has {kind} values, whose scale is not known: {error}") from error
+        if found.suits(kind):
+            return found
+        raise UserError(
+            f"{source} has {kind} values, and {known.where} was trained on {found.kind} ones ({found}): declare "
+            f"data.value_range: {FORMS.format(name='data.value_range')}."
+        )
     return None
 
 
@@ -86,13 +95,15 @@ def find_range(
     items: Sequence[Item],
     option: RangeOption | None,
     limits: tuple[np.ndarray, np.ndarray],
+    kinds: np.ndarray,
     contents: np.ndarray,
     folder: Path,
     num_workers: int,
     progress: Progress | None,
 ) -> ValueRange:
-    """Return the range of a source's training images `items` (n,), of which `limits` are the (n,) lows and highs.
+    """Return the range of a source's training images `items` (n,); `limits` are their (n,) lows and highs.
 
+    `kinds` (m,) are the types of numbers of all its deep images.
     Percentiles need further passes over the images; their result is cached in `folder` by the images' `contents` (n,).
     Raises `UserError` if there is no image, or only one value.
     """
@@ -100,6 +111,11 @@ def find_range(
         raise UserError(
             f"{name} has images with more than 8 bits, but none of its training images, on which their range is found: "
             f"declare data.value_range or tasks.NAME.value_range: {FORMS.format(name='data.value_range')}."
+        )
+    kind = kind_of(kinds[0])
+    if other := next((found for found in kinds if kind_of(found) != kind), None):
+        raise UserError(
+            f"{name} holds {kinds[0]} and {other} images, whose scales differ: keep them in separate sources."
         )
     low, high = float(limits[0].min()), float(limits[1].max())
     origin = f"minimum and maximum of {len(items):,} training images"
@@ -114,7 +130,7 @@ def find_range(
             f"the training images of {name} have the single value {low:g} ({origin}): declare data.value_range or "
             f"tasks.NAME.value_range: {FORMS.format(name='data.value_range')}."
         )
-    return ValueRange(low, high, origin)
+    return ValueRange(low, high, origin, kind)
 
 
 def _recalled(file: Path) -> tuple[float, float] | None:
