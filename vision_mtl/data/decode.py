@@ -186,21 +186,20 @@ def decode_at_scale(
         raise UnreadableImage(name, f"damaged: {error}") from error
 
 
-def image_size(data: bytes, name: Path | str) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Return the (H, W) of an image file after its orientation is applied, from its header.
 
-    Raises `UnreadableImage` with `name`.
+    Raises `UnreadableImage`, or `UserError` where the machine and not the file is at fault.
     """
     try:
-        if header := jpeg.read_header(data):
-            return header.shape
-        if data[:4] in tiff.MAGIC:
-            return tiff.open_page(data).upright_shape
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            sideways = opened.getexif().get(ORIENTATION) in tiff.SIDEWAYS
-            return opened.size if sideways else (opened.height, opened.width)
+        if read_at_most(path, 0, 4) in tiff.MAGIC:
+            return tiff.open_page(file_bytes(path)).upright_shape
+        with Image.open(path, formats=FORMATS) as opened:
+            return opened.size if _orientation(opened) in tiff.SIDEWAYS else opened.size[::-1]
+    except OSError as error:
+        raise read_error(path, error) if error.errno else UnreadableImage(path, str(error)) from error
     except Exception as error:  # as in decode_at_scale
-        raise UnreadableImage(name, f"damaged: {error}") from error
+        raise UnreadableImage(path, f"damaged: {error}") from error
 
 
 def check_size(name: Path | str, height: int, width: int, most: int) -> None:

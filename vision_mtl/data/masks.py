@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import FORMATS, MAX_PIXELS
+from vision_mtl.data.decode import FORMATS, MAX_PIXELS, image_size
 from vision_mtl.data.files import find_images
 from vision_mtl.data.options import Task
 from vision_mtl.data.resize import resize_mask
@@ -26,7 +26,6 @@ from vision_mtl.data.threads import threads
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes with one number per pixel
 OUTSIDE = -1  # value of a padded border, before classes are numbered
 MAX_CLASSES = 254  # the values of a byte, minus `IGNORED` and `OUTSIDE`
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 def masks_in_folder(name: str, folder: Path, items: Sequence[Item]) -> list[Path | None]:
@@ -134,8 +133,7 @@ def _check_shape(name: str, item: Item, file: Path, found: tuple[int, int]) -> N
     """Raise `UserError` if a mask's aspect ratio differs from its image's by more than rounding to a pixel."""
     if item.path is None:
         return
-    with Image.open(item.path, formats=FORMATS) as image:
-        width, height = image.size[::-1] if image.getexif().get(0x0112) in TURNED else image.size
+    height, width = image_size(item.path)
     if abs(found[0] * width - found[1] * height) > max(height, width):
         raise UserError(
             f"task {name!r}: the mask {str(file)!r} has {found[0]} x {found[1]} pixels (height x width), "
