@@ -6,6 +6,8 @@ Listing decodes nothing, so that errors in labels and splits are found before th
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.findings import Findings
+from vision_mtl.data.conflicts import label_conflict, picture_numbers, place_conflicts
+from vision_mtl.data.files import picture_key
+from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
+from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import Item, Source, Split, open_source
 from vision_mtl.data.store import Progress, Settings, Store, open_store
@@ -63,10 +68,60 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, Path(data.root).expanduser())
     items = _without_masks(source.items(), tasks)
+    items = [item if item.path is None else replace(item, key=picture_key(item.path)) for item in items]
     findings.add(getattr(source, "findings", ()))
+    _tell_unclear(getattr(source, "unclear", None), own, findings)
+    items = _beside(name, items, data.other_folders if own else "unlabelled", findings)
     if not items:
         raise UserError(f"source {name!r} contains no image.")
-    return Listed(name, source, _apply_tasks(own, items, name))
+    items = _apply_tasks(own, items, name)
+    findings.add(place_conflicts(name, items))
+    return Listed(name, source, items)
+
+
+def _tell_unclear(unclear: Finding | None, own: Mapping[str, Task], findings: Findings) -> None:
+    """Add what is unclear about a source's folders: an error if a task takes its labels from them, else a warning."""
+    if unclear is not None:
+        needed = any(task.label_from is None and task.masks is None for task in own.values())
+        severity = unclear.severity if needed else "warning"
+        findings.add([replace(unclear, severity=severity, text=f"{unclear.text} They are not used as splits.")])
+
+
+def _beside(name: str, items: list[Item], use: str, findings: Findings) -> list[Item]:
+    """Return the items without those beside the split folders, or with them as unlabelled ones; tells how many."""
+    counts = Counter(item.beside for item in items if item.beside is not None)
+    if not counts:
+        return items
+    number, listed = counts.total(), ", ".join(f"{folder!r} ({count})" for folder, count in sorted(counts.items()))
+    text = f"{name}: {number} images lie beside the split folders, in {listed}"
+    if use == "unlabelled":
+        findings.note(f"{text}: they are training images without labels.", images=number)
+        return items
+    findings.warn(
+        f"{text}: they are left out.", "--data.other_folders unlabelled trains on them without labels.", number
+    )
+    return [item for item in items if item.beside is None]
+
+
+def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) -> dict[str, str]:
+    """Parse the labels of a listed source that are text; add an error for each task whose labels conflict or are equal.
+
+    Returns advice for each task of the source, in case that its training labels are equal.
+    """
+    advice = {}
+    picture = picture_numbers(listed.items)
+    identities = [item.identity for item in listed.items]
+    for name, task in tasks.items():
+        if task.source == listed.name and not label_kind(task.kind).is_dense:
+            with findings.catching():
+                target = parse_labels(name, task, label_text(name, task, listed), identities)
+                advice[name] = ADVICE if task.label_from else folder_advice(name, listed.name, listed.items)
+                single = one_value(name, target, target.labelled, advice[name])
+                if single and target.labelled.sum() > 1:  # one label: the splits are at fault
+                    findings.add([single])
+                if conflict := label_conflict(name, target, listed.items, picture):
+                    findings.add([conflict])
+    return advice
 
 
 def load_source(
@@ -128,7 +183,9 @@ def _check_readable(name: str, store: Store | Stream, skip: bool, findings: Find
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
     """Return the items that are not masks of a task: masks may lie in the source's folder."""
     folders = [mask_folder(task.masks, task.source).resolve() for task in tasks.values() if task.masks is not None]
-    found = [i for i in items if i.path is None or not any(i.path.is_relative_to(folder) for folder in folders)]
+    parents = {item.path.parent for item in items if item.path is not None} if folders else set()
+    inside = {p for p in parents if any(Path(os.path.realpath(p)).is_relative_to(folder) for folder in folders)}
+    found = [item for item in items if item.path is None or item.path.parent not in inside]
     if items and not found:
         raise UserError(f"masks {str(folders[0])!r} is the folder of the images; put the masks into another folder.")
     return found
@@ -161,7 +218,10 @@ def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> l
     if not splits:
         return items
     pairs = zip(items, assigned, strict=True)
-    return [replace(item, split=None if found is None else found[1]) for item, found in pairs]
+    return [
+        item if item.beside is not None else replace(item, split=None if found is None else found[1])
+        for item, found in pairs
+    ]
 
 
 def base_folder(source: str) -> Path:
@@ -192,7 +252,7 @@ def read_target(
     return read_masks(name, task, source.items, files, settings, num_workers, report)
 
 
-def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | None]:
+def label_text(task_name: str, task: Task, source: Listed | Loaded) -> Sequence[str | None]:
     """Return each item's label text for the task, or None. Raises `UserError` for a missing or ambiguous column."""
     if task.label_from is not None:
         column = LABEL_FROM + task_name

@@ -32,6 +32,9 @@ def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") 
         raise UserError(f"label_from {pattern!r} has no group: put the part that is the label in parentheses.")
     found, missed = [], []
     for item in items:
+        if item.beside is not None:  # no label by definition
+            found.append(item)
+            continue
         match = compiled.search(_path_of(item))
         if match is None or match.group(1) is None:
             missed.append(_path_of(item))
@@ -106,7 +109,7 @@ def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
     by_name: dict[str, list[int]] = {}
     for number, item in enumerate(items):
         path = PurePath(item.identity)
-        for key in {item.identity, path.name, path.stem, path.with_suffix("").as_posix()}:
+        for key in {item.identity, path.as_posix(), path.name, path.stem, path.with_suffix("").as_posix()}:
             by_name.setdefault(key, []).append(number)
     splits: dict[int, Split] = {}
     for file in files:
@@ -115,11 +118,11 @@ def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
             where = f"split file {str(file)!r}, line {line}"
             if not known:
                 raise UserError(f"{where}: {name!r} is not an image of this source.")
-            if len(known) > 1:
+            if len({items[row].key or row for row in known}) > 1:
                 raise UserError(f"{where}: {name!r} names {len(known)} images; give its folder.")
             if splits.get(known[0], split) != split:
                 raise UserError(f"{where}: {name!r} is in {splits[known[0]]} and in {split}.")
-            splits[known[0]] = split
+            splits |= dict.fromkeys(known, split)
     rest: Split | None = None if "train" in splits.values() else "train"
     return [replace(item, split=splits.get(number, rest)) for number, item in enumerate(items)]
 

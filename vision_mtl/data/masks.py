@@ -35,9 +35,10 @@ def masks_in_folder(name: str, folder: Path, items: Sequence[Item]) -> list[Path
     Raises `UserError` if the folder is missing, if no item has a mask, or if a stem is ambiguous.
     """
     try:
-        base, files = find_images(str(folder))
+        found_files = find_images(str(folder))
     except UserError as error:
         raise UserError(f"task {name!r}, masks: {error}") from error
+    base, files = found_files.base, found_files.files
     by_path = {file.relative_to(base).with_suffix("").as_posix(): file for file in files}
     by_stem: dict[str, list[Path]] = {}
     for file in files:

@@ -33,6 +33,12 @@ class Data:
     images."""
     keep_near_duplicates_together: bool = False
     """Put near duplicates into the same split. Exact duplicates always are."""
+    same_content: Literal["warn", "error", "drop"] = "warn"
+    """Images with equal content and different labels of a task. warn: name them and keep their labels; error: stop;
+    drop: remove the labels of all of them."""
+    other_folders: Literal["leave_out", "unlabelled"] = "leave_out"
+    """Folders beside the split folders train, val and test of a folder source. leave_out: not used, with a warning;
+    unlabelled: training images without labels."""
     skip_unreadable: bool = False
     """Leave out files that cannot be decoded. By default the run stops with a list of them."""
     include_test: bool = False

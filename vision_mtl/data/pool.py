@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.assemble import list_source, load_source
+from vision_mtl.data.assemble import check_labels, list_source, load_source
+from vision_mtl.data.conflicts import check_same_content
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
@@ -197,6 +198,7 @@ def build_pool(
     for name in names:
         with findings.catching():
             listed.append(list_source(name, data, tasks, findings))
+    advice = {task: text for source in listed for task, text in check_labels(source, tasks, findings).items()}
     findings.raise_errors()
     for source in listed:
         with findings.catching():
@@ -210,6 +212,8 @@ def build_pool(
     tasks = {name: tasks[name] for name in targets}
     label_leak_warnings(tasks, targets, instances, findings)
     exact, groups = instances.contents(), instances.groups()
+    items = [instances.item(number) for number in range(len(instances))]
+    targets = check_same_content(data.same_content, targets, items, exact, findings)
     _near_warning(instances, findings)
     near = near_representatives(
         instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
@@ -224,7 +228,7 @@ def build_pool(
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
         "streamed": [source.name for source in instances.loaded if source.is_streamed],
     }
-    check_tasks(targets, split, findings)
+    check_tasks(targets, split, findings, advice)
     findings.raise_errors()
     return _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
 

@@ -7,7 +7,7 @@ the file in `vision_mtl/data/sources/` that registers it. Listing the items must
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Literal, Protocol, TypeGuard
@@ -26,9 +26,11 @@ class Item:
     """One image of a source, not decoded.
 
     `identity` is unique within the source and stable across runs and machines (a relative path, an index); splits are
-    drawn from it. `path` is the resolved absolute path of an image file: the same path in two sources is the same
-    instance. `labels` maps a column to its value as text; a missing or blank label is absent. `split` is the official
-    or user-given split. Items of the same `group` are in the same split and form one cluster in every interval.
+    drawn from it. `path` is the absolute path of an image file as it is listed, links unresolved. Items with an equal
+    `key` are one picture; `assemble.list_source` sets it for files (`files.picture_key`). `labels` maps a column to its
+    value as text; a missing or blank label is absent. `split` is the official or user-given split. Items of the same
+    `group` are in the same split and form one cluster in every interval. `beside` names the folder, beside the split
+    folders, of an image that has no label and is used for training only, if at all (`data.other_folders`).
     """
 
     identity: str
@@ -36,6 +38,8 @@ class Item:
     labels: Mapping[str, str] = field(default_factory=dict)
     split: Split | None = None
     group: str | None = None
+    key: Hashable | None = None
+    beside: str | None = None
 
     @property
     def file(self) -> Path:
@@ -50,7 +54,8 @@ class Source(Protocol):
 
     A source whose rows have named columns may set `has_columns = True`: it is then constructed as `cls(rest, root,
     image)`, with the name of the image column, or None for the only one. A source may have a list `findings`, of
-    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files.
+    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; and an error
+    `unclear`, or None, which concerns only tasks that take labels or splits from its folders.
     """
 
     def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vision_mtl.data.conflicts import key_of
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.instances import Instances
 from vision_mtl.data.label_leaks import label_leak
+from vision_mtl.data.one_value import ADVICE, one_value
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.splits import DROPPED, TEST, TRAIN, UNSET, VAL, assign_splits, return_classes_to_train
@@ -32,6 +34,7 @@ def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Map
         split = assign_splits(
             names, unit[row], official, val_ratio=data.val_ratio, test_ratio=data.test_ratio, seed=data.split_seed
         )
+        split[[item.beside is not None for item in source.items]] = TRAIN
         np.maximum.at(given, row, np.where(official == UNSET, UNSET, split).astype(np.int8))
         np.maximum.at(free, row, np.where(official == UNSET, split, UNSET).astype(np.int8))
         held_out[row[(official == TEST) | (official == VAL)]] = True
@@ -113,10 +116,10 @@ def copy_warnings(
     files: dict[int, set[object]] = {}  # content -> its files in the sources of tasks
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         for i in np.flatnonzero(evaluated[row]) if source.name not in unlabelled else ():
-            files.setdefault(int(source.hashes[i]), set()).add(source.items[i].path)
+            files.setdefault(int(source.hashes[i]), set()).add(key_of(source.items[i]))
     for source in (s for s in instances.loaded if s.name in unlabelled):
         pairs = zip(source.items, source.hashes.tolist(), strict=True)
-        copies = [i.identity for i, h in pairs if h in files and (i.path is None or i.path not in files[h])]
+        copies = [i.identity for i, h in pairs if h in files and (i.path is None or key_of(i) not in files[h])]
         if copies:
             findings.warn(
                 f"{len(copies)} images of {source.name} are copies of test or validation images of a task "
@@ -139,11 +142,14 @@ def label_leak_warnings(
             findings.warn(warning, images=int(own.labelled.sum()))
 
 
-def check_tasks(targets: Mapping[str, Target], split: np.ndarray, findings: Findings) -> None:
-    """Add an error for a task without labelled train or test images, or with test classes missing in train.
+def check_tasks(
+    targets: Mapping[str, Target], split: np.ndarray, findings: Findings, advice: Mapping[str, str] | None = None
+) -> None:
+    """Add an error for a task without labelled train or test images, with one value, or held-out classes only.
 
-    `split` holds the (N,) splits.
+    `split` holds the (N,) splits; `advice` tells for some tasks what to do about a single value.
     """
+    advice = advice or {}
     for task, target in targets.items():
         for needed in (TRAIN, TEST):
             if not (target.labelled & (split == needed)).any():
@@ -152,13 +158,16 @@ def check_tasks(targets: Mapping[str, Target], split: np.ndarray, findings: Find
                     f"(of {int(target.labelled.sum())} labelled ones).",
                     f"Give it more images, another --data.split_seed, or its own split (--tasks.{task}.split).",
                 )
+        if single := one_value(task, target, split == TRAIN, advice.get(task, ADVICE)):
+            findings.add([single])
         rows, classes = target.occurrences()
-        unseen = np.setdiff1d(classes[split[rows] == TEST], classes[split[rows] == TRAIN])
-        if len(unseen):
-            shown = ", ".join(target.class_names[k] for k in unseen[:SHOWN])
-            findings.error(
-                f"task {task!r}: {len(unseen)} of {len(target.class_names)} classes are in the test images and not in "
-                f"the training ones: {shown}.",
-                "Give each of them a training image, or blank their labels.",
-                len(unseen),
-            )
+        for held_out, word in ((TEST, "test"), (VAL, "validation")):
+            unseen = np.setdiff1d(classes[split[rows] == held_out], classes[split[rows] == TRAIN])
+            if len(unseen):
+                shown = ", ".join(target.class_names[k] for k in unseen[:SHOWN])
+                findings.error(
+                    f"task {task!r}: {len(unseen)} of {len(target.class_names)} classes are in the {word} images and "
+                    f"not in the training ones: {shown}.",
+                    "Give each of them a training image, or blank their labels.",
+                    len(unseen),
+                )

@@ -13,7 +13,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.decode import decode_bytes, file_bytes
-from vision_mtl.data.files import missing_path
+from vision_mtl.data.files import find_file, listed_path, missing_path
 from vision_mtl.data.labels import IMAGE_COLUMNS
 from vision_mtl.data.source import SOURCES, Item
 
@@ -61,12 +61,12 @@ class Csv:
         return decode_bytes(self.encoded(item), item.file)
 
     def _item(self, identity: str, labels: dict[str, str], line: int) -> Item:
-        path = self.file.parent / identity
-        if not path.is_file():
+        path = find_file(self.file.parent, identity)
+        if path is None:
             raise UserError(
                 f"{self.file}, line {line}: there is no image file {identity!r} (paths are relative to the CSV)."
             )
-        return Item(identity=identity, path=path.resolve(), labels=labels)
+        return Item(identity=identity, path=listed_path(path), labels=labels)
 
     def _rows(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
         if not self.file.is_file():
