@@ -81,10 +81,10 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
 
 def _tell_unclear(unclear: Finding | None, own: Mapping[str, Task], findings: Findings) -> None:
     """Add what is unclear about a source's folders: an error if a task takes its labels from them, else a warning."""
-    if unclear is not None:
-        needed = any(task.label_from is None and task.masks is None for task in own.values())
-        severity = unclear.severity if needed else "warning"
-        findings.add([replace(unclear, severity=severity, text=f"{unclear.text} They are not used as splits.")])
+    if unclear is None or (own and all(task.label_from and task.split for task in own.values())):
+        return
+    needed = any(task.label_from is None and task.masks is None for task in own.values())
+    findings.add([unclear if needed else replace(unclear, severity="warning")])
 
 
 def _beside(name: str, items: list[Item], use: str, findings: Findings) -> list[Item]:

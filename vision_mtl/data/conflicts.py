@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -55,10 +56,10 @@ def label_conflict(name: str, target: Target, items: Sequence[Item], picture: np
     if not len(pairs):
         return None
     count = len(np.unique(picture[pairs[:, 0]]))
-    shown = _shown(target, items, pairs, " and as ")
     return Finding(
         "error",
-        f"task {name!r}: {_images(count)} listed more than once, with different labels: the same file is {shown}.",
+        f"task {name!r}: {_images(count)} listed more than once, with different labels: the same file is "
+        f"{_shown(target, items, pairs)}.",
         "Keep one label for each picture: remove the wrong links, rows or files.",
         count,
     )
@@ -102,18 +103,19 @@ def check_same_content(
         if not len(pairs):
             continue
         copies = np.isin(content, content[pairs[:, 0]]) & target.labelled
+        count = int(copies.sum())
         text = (
-            f"task {name!r}: {int(copies.sum())} images are {len(np.unique(content[pairs[:, 0]]))} pictures with "
-            f"different labels (files of equal content): {_shown(target, items, pairs, ' and ')}."
+            f"task {name!r}: {count} images have a copy (a file of equal content) with another label; for example, one "
+            f"picture is {_shown(target, items, pairs)}."
         )
+        advice = "Remove the wrong ones, or leave out all with --data.same_content drop."
         if mode == "error":
-            findings.error(text, "Remove the wrong ones, or leave out all with --data.same_content drop.", len(pairs))
-        elif mode == "drop":
-            findings.warn(text, f"All {int(copies.sum())} are left out of the task.", int(copies.sum()))
-            found[name] = target.keep(~copies)
+            findings.error(text, advice, count)
+        elif mode == "warn":
+            findings.warn(text, advice, count)
         else:
-            advice = "Remove the wrong ones, or leave out all with --data.same_content drop."
-            findings.warn(text, advice, int(copies.sum()))
+            findings.warn(text, f"All {count} are left out of the task.", count)
+            found[name] = target.keep(~copies)
     return found
 
 
@@ -121,19 +123,21 @@ def _images(count: int) -> str:
     return "1 image is" if count == 1 else f"{count} images are"
 
 
-def _shown(target: Target, items: Sequence[Item], pairs: np.ndarray, between: str) -> str:
-    """Return the labels and names of the first pairs."""
-    told = []
-    for i, j in pairs[:SHOWN].tolist():
-        names = [_name(items[i], items[j]), _name(items[j], items[i])]
-        labels = [_label(target, i), _label(target, j)]
-        told.append(between.join(f"{label} ({name})" for label, name in zip(labels, names, strict=True)))
+def _shown(target: Target, items: Sequence[Item], pairs: np.ndarray) -> str:
+    """Return the labels and names of the first pairs: `'cat' as '/a/1.png' and 'dog' as '/b/1.png'`."""
+    told = [
+        f"{_label(target, i)} as {_name(items[i], items[j])} and {_label(target, j)} as {_name(items[j], items[i])}"
+        for i, j in pairs[:SHOWN].tolist()
+    ]
     return "; ".join(told) + ("; ..." if len(pairs) > SHOWN else "")
 
 
 def _name(item: Item, other: Item) -> str:
     """Return an item's name in a message: its path, or its spelling in the list if both have the same path."""
-    return repr(item.identity if item.path is None or item.path == other.path else str(item.path))
+    same = item.path is None or item.path == other.path
+    mine, its = (item.identity, other.identity) if same else (str(item.path), str(other.path))
+    looks_alike = mine != its and normalize("NFC", mine) == normalize("NFC", its)
+    return ascii(mine) if looks_alike else repr(mine)
 
 
 def _label(target: Target, row: int) -> str:
@@ -141,4 +145,4 @@ def _label(target: Target, row: int) -> str:
     if not described:
         return "one mask"
     (value,) = described.values()
-    return " ".join(value) or "none" if isinstance(value, list) else repr(value)
+    return repr(" ".join(value) or "none") if isinstance(value, list) else repr(value)

@@ -92,9 +92,8 @@ def _with_splits(where: str, depth: int, inner: Counter[Folders], words: dict[st
     named = f"{some(words)} beside {some(others)}"
     certain = not others or (deep and "train" in splits and (len(splits) > 1 or _all_extra(others)))
     if certain:
-        layout = Layout(depth, words)
-        layout.findings += _split_findings(where, depth, inner, words, flat if deep else [])
-        return layout
+        findings = _split_findings(where, depth, inner, words, flat if deep else [])
+        return Layout(depth, words, findings=findings, unclear=_useless_splits(where, words, deep))
     if len(words) == 1 and not deep:
         (word,) = words
         text = (
@@ -102,7 +101,7 @@ def _with_splits(where: str, depth: int, inner: Counter[Folders], words: dict[st
         )
         advice = "If it is a split, sort its images into a folder for each class, and the others into train/."
         return Layout(findings=[Finding("warning", text, advice, inner[(word,)])])
-    text = f"{where}: its folders {named} may be splits or classes."
+    text = f"{where}: its folders {named} may be splits or classes. They give no split."
     advice = (
         f"If they are splits, keep only train, val and test in this folder and move {some(others)} elsewhere; if they "
         f"are classes, rename {some(words)}; or say it by the path: --tasks.NAME.label_from '([^/]+)/[^/]+$' (the "
@@ -122,16 +121,28 @@ def _split_findings(
     found = []
     if depth:
         found.append(Finding("note", f"{where}: the splits are read from the folder that holds them, {some(words)}."))
-    if len(set(words.values())) == 1:
-        (split,) = set(words.values())
-        text = f"{where}: the folder {some(words)} is read as the {split} split."
-        drawn = " Validation and test images are drawn from it." if split == "train" else ""
-        found.append(Finding("note" if split == "train" else "warning", text + drawn))
+    if set(words.values()) == {"train"}:
+        text = f"{where}: the folder {some(words)} is the training split; validation and test images are drawn from it."
+        found.append(Finding("note", text))
     if flat:
         count = sum(inner[(name,)] for name in flat)
         text = f"{where}: {count} images lie directly in {some(flat)}, outside the class folders, and have no label."
         found.append(Finding("warning", text, "Move them into class folders.", count))
     return found
+
+
+def _useless_splits(where: str, words: dict[str, Split], deep: Sequence[str]) -> Finding | None:
+    """Return an error for splits without a training folder, or for a split without class folders beside one with."""
+    if "train" not in words.values():
+        text = f"{where}: {some(words)} are held-out splits, and there is no folder train."
+        return Finding("error", text, "Give the folder of one of them as the source to draw splits from its images.")
+    bare = sorted(set(words.values()) - {words[name] for name in deep})
+    if deep and bare:
+        names = some(name for name, split in words.items() if split in bare)
+        text = f"{where}: the images in {names} lie in no class folder, so they have no label."
+        advice = "Sort them into class folders; or give the folder train as the source, to draw splits from its images."
+        return Finding("error", text, advice)
+    return None
 
 
 def _class_first(where: str, images: Counter[Folders]) -> Layout | None:
@@ -145,6 +156,7 @@ def _class_first(where: str, images: Counter[Folders]) -> Layout | None:
         return Layout(splits=words, class_first=True)
     text = f"{where}: folders called {some(words)} lie inside other folders, "
     text += f"but {outside} images are outside them." if outside else "with further folders inside them."
+    text += " They give no split."
     advice = (
         "Write the splits as train/CLASS and test/CLASS, or rename the folders if they are no splits; or say it by the "
         "path: --tasks.NAME.label_from '([^/]+)/[^/]+$' (the image's folder is its class) and --tasks.NAME.split."

@@ -37,7 +37,8 @@ def one_value(task: str, target: Target, rows: np.ndarray, advice: str = ADVICE)
         if (values != values[0]).any():
             return None
         (value,) = kind.describe(values[0], target.class_names).values()
-        said = f"every training label is {' '.join(value) or 'none' if isinstance(value, list) else value!r}"
+        shown = " ".join(value) or "none" if isinstance(value, list) else value
+        said = f"every training label is {shown!r}"
     return Finding(
         "error", f"task {task!r}: {said}. A single value is nothing to learn: any model predicts it.", advice
     )

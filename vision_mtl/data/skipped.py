@@ -9,6 +9,7 @@ from vision_mtl.data.findings import Finding
 from vision_mtl.data.walk import Walk
 
 SHOWN = 8  # suffixes or names given in a message
+SYSTEM_SHOWN = 20  # the same for what systems leave behind, which has few names
 # suffixes of pictures that are not read -> how to make readable ones
 ADVICE: dict[tuple[str, ...], str] = {
     (".heic", ".heif", ".hif", ".jxl", ".jxr", ".hdp"): "Convert them, for example with `magick mogrify -format jpg`.",
@@ -54,7 +55,7 @@ def skipped_findings(where: str, found: Walk) -> list[Finding]:
     if others:
         findings.append(Finding("note", f"{where}: skipped other files: {counted(others)}.", images=others.total()))
     if found.left:
-        text = f"{where}: skipped what systems leave behind: {counted(found.left)}."
+        text = f"{where}: skipped what systems leave behind: {counted(found.left, SYSTEM_SHOWN)}."
         findings.append(Finding("note", text, images=found.left.total()))
     if found.loops:
         text = f"{where}: links to a folder above themselves, or nowhere, are not followed: {some(found.loops)}."
@@ -65,13 +66,13 @@ def skipped_findings(where: str, found: Walk) -> list[Finding]:
     return findings
 
 
-def counted(numbers: Mapping[str, int]) -> str:
+def counted(numbers: Mapping[str, int], shown: int = SHOWN) -> str:
     """Return the names with their numbers, the largest first: `9 .HEIC, 2 .txt`."""
     ordered = sorted(numbers.items(), key=lambda entry: (-entry[1], entry[0]))
-    return some([f"{count} {name}" for name, count in ordered])
+    return some([f"{count} {name}" for name, count in ordered], shown)
 
 
-def some(names: Iterable[str]) -> str:
+def some(names: Iterable[str], shown: int = SHOWN) -> str:
     """Return the first names, and how many more there are."""
     listed = list(names)
-    return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
+    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")

@@ -65,17 +65,21 @@ def _item(file: str, path: Path, place: Place) -> Item:
 
 def _empty(where: str, found: Walk, layout: Layout) -> list[Finding]:
     """Return a warning for each class, of a split, that has a folder and no readable image."""
-    held = {layout.place(_folders(file)) for file in found.files}
+    holding = {_folders(file)[:depth] for file in found.files for depth in range(file.count("/") + 1)}
+    held = {layout.place(folders) for folders in holding}
     if not any(place.label for place in held):
         return []
-    skipped: dict[Place, Counter[str]] = {layout.place(tuple(folder.split("/"))): Counter() for folder in found.folders}
-    for (folder, suffix), count in found.skipped.items():
-        skipped.setdefault(layout.place(tuple(folder.split("/"))), Counter())[suffix] += count
+    empty: dict[Place, Counter[str]] = {}
+    for folder in found.folders:
+        folders = tuple(folder.split("/"))
+        place = layout.place(folders)
+        if folders not in holding and place.label is not None and place not in held:
+            suffixes = {suffix: count for (other, suffix), count in found.skipped.items() if other == folder}
+            empty.setdefault(place, Counter()).update(suffixes)
     findings = []
-    for place, suffixes in skipped.items():
-        if place.label is not None and place not in held:
-            name = place.label if place.split is None else f"{place.label}, {place.split}"
-            contents = f"files: {counted(suffixes)}" if suffixes else "no file"
-            text = f"{where}: the folder of class {name!r} has no readable image; it holds {contents}."
-            findings.append(Finding("warning", text, "The class does not exist for training.", suffixes.total()))
+    for place, suffixes in empty.items():
+        name = place.label if place.split is None else f"{place.label}, {place.split}"
+        contents = f"files: {counted(suffixes)}" if suffixes else "no file"
+        text = f"{where}: the folder of class {name!r} has no readable image; it holds {contents}."
+        findings.append(Finding("warning", text, "The class does not exist for training.", suffixes.total()))
     return findings
