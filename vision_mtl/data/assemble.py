@@ -104,9 +104,10 @@ def _beside(name: str, items: list[Item], use: str, findings: Findings) -> list[
 
 
 def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) -> dict[str, str]:
-    """Parse the labels of a listed source that are text; add an error for each task whose labels conflict or are equal.
+    """Parse the labels of a listed source that are text; add an error for each task whose labels conflict.
 
-    Returns advice for each task of the source, in case that its training labels are equal.
+    So is one for labels that are equal because a folder holds all class folders. Returns advice for each task of the
+    source, in case that its training labels are equal.
     """
     advice = {}
     picture = picture_numbers(listed.items)
@@ -117,7 +118,7 @@ def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) 
                 target = parse_labels(name, task, label_text(name, task, listed), identities)
                 advice[name] = ADVICE if task.label_from else folder_advice(name, listed.name, listed.items)
                 single = one_value(name, target, target.labelled, advice[name])
-                if single and target.labelled.sum() > 1:  # one label: the splits are at fault
+                if single and advice[name] != ADVICE:  # else the splits may say more
                     findings.add([single])
                 if conflict := label_conflict(name, target, listed.items, picture):
                     findings.add([conflict])

@@ -20,7 +20,7 @@ ADVICE = "Give images with other labels, or leave the task out."
 def one_value(task: str, target: Target, rows: np.ndarray, advice: str = ADVICE) -> Finding | None:
     """Return an error if all labels of the images `rows` (N,) bool are equal, or all pixels of their masks; else None.
 
-    Its text is the same for all images and for training images, so that it is told once.
+    Its text is the same for all images and for training images, so that it can be told once.
     """
     chosen = np.flatnonzero(target.labelled & rows)
     if not len(chosen):

@@ -158,7 +158,8 @@ def check_tasks(
                     f"(of {int(target.labelled.sum())} labelled ones).",
                     f"Give it more images, another --data.split_seed, or its own split (--tasks.{task}.split).",
                 )
-        if single := one_value(task, target, split == TRAIN, advice.get(task, ADVICE)):
+        single = one_value(task, target, split == TRAIN, advice.get(task, ADVICE))
+        if single and single.text not in {finding.text for finding in findings.all}:
             findings.add([single])
         rows, classes = target.occurrences()
         for held_out, word in ((TEST, "test"), (VAL, "validation")):

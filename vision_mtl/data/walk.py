@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from vision_mtl.data.decode import SUFFIXES
 
@@ -26,6 +27,8 @@ APPLE = "._"  # prefix of the files in which macOS keeps attributes on other fil
 HIDDEN = "hidden (.*)"
 NO_SUFFIX = "without suffix"
 SPECIAL = "no regular file"  # a pipe, a socket, a device: opening one may wait forever
+
+FolderId: TypeAlias = tuple[object, ...] | None
 
 
 @dataclass
@@ -60,12 +63,17 @@ def walk(base: Path, enters: Callable[[str], bool] | None = None, keeps: Callabl
 
     `enters` tells whether a folder is read, `keeps` whether a file that is not an image is counted; by default all.
     """
-    found, known, links = Walk(), {}, []  # type: ignore[var-annotated]
+    found = Walk()
+    known: dict[FolderId, str] = {}  # folder -> the name under which it is read
+    links: list[str] = []  # a heap: they are followed in alphabetical order
+    above: dict[Path, set[FolderId]] = {}  # folder -> all folders above its links
     _read_tree(base, "", found, known, links, enters, keeps)
     while links:
         link = heapq.heappop(links)
-        target = folder_id(base / link)
-        if target is None or target in _above(base / link):
+        target, parent = folder_id(base / link), (base / link).parent
+        if parent not in above:
+            above[parent] = _above(parent)
+        if target is None or target in above[parent]:
             found.loops.append(link)
         elif target in known:
             found.again.append((link, known[target]))
@@ -75,7 +83,7 @@ def walk(base: Path, enters: Callable[[str], bool] | None = None, keeps: Callabl
     return found
 
 
-def folder_id(path: Path | str) -> tuple[object, ...] | None:
+def folder_id(path: Path | str) -> FolderId:
     """Return a value that is equal for all paths of one folder; None if a link of `path` leads in a circle."""
     try:
         status = os.stat(path)
@@ -84,17 +92,17 @@ def folder_id(path: Path | str) -> tuple[object, ...] | None:
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(path),)
 
 
-def _above(link: Path) -> set[tuple[object, ...] | None]:
-    """Return the folders above a link, both as it is spelled and as it lies on the disk."""
-    real = Path(os.path.realpath(link.parent))
-    return {folder_id(path) for path in {*link.parents, real, *real.parents}}
+def _above(parent: Path) -> set[FolderId]:
+    """Return the folders above a link in `parent`, both as it is spelled and as it lies on the disk."""
+    real = Path(os.path.realpath(parent))
+    return {folder_id(path) for path in {parent, *parent.parents, real, *real.parents}}
 
 
 def _read_tree(
     base: Path,
     start: str,
     found: Walk,
-    known: dict[tuple[object, ...] | None, str],
+    known: dict[FolderId, str],
     links: list[str],
     enters: Callable[[str], bool] | None,
     keeps: Callable[[str], bool] | None,
