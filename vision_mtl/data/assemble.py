@@ -18,7 +18,7 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import Item, Source, Split, open_source
+from vision_mtl.data.source import Item, Source, Split, open_source, with_valid_text
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
@@ -62,7 +62,7 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, Path(data.root).expanduser())
-    items = _without_masks(source.items(), tasks)
+    items = [with_valid_text(item) for item in _without_masks(source.items(), tasks)]
     findings.add(getattr(source, "findings", ()))
     if not items:
         raise UserError(f"source {name!r} contains no image.")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from vision_mtl.core.errors import UserError, nearest
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.source import Item, Split
 
 SPLIT_WORDS: dict[str, Split] = {
@@ -89,7 +90,7 @@ def require_column(items: Sequence[Item], column: str, option: str) -> None:
 
 
 def _path_of(item: Item) -> str:
-    return item.path.as_posix() if item.path is not None else item.identity
+    return valid_text(item.path.as_posix()) if item.path is not None else item.identity
 
 
 def _parse_split(word: str, column: str) -> Split:

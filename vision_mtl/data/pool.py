@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.assemble import list_source, load_source
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
@@ -104,7 +105,7 @@ class Pool:
         rows = indices.numpy()
         firsts = [self.sources[number] for number in self.member[rows].argmax(1)]
         found = zip(firsts, (self.identities[row] for row in rows.tolist()), strict=True)
-        return [f"{movable_name(source)}::{identity.removeprefix(f'{source}::')}" for source, identity in found]
+        return [f"{movable_name(source)}::{identity.removeprefix(f'{valid_text(source)}::')}" for source, identity in found]
 
     @property
     def is_streamed(self) -> bool:
@@ -231,7 +232,7 @@ def _pool(
     loaded, first = instances.loaded, instances.first
     return Pool(
         blocks=instances.blocks(),
-        identities=[f"{loaded[s].name}::{loaded[s].items[i].identity}" for s, i in first],
+        identities=[valid_text(f"{loaded[s].name}::{loaded[s].items[i].identity}") for s, i in first],
         paths=[loaded[s].items[i].path for s, i in first],
         sources=[source.name for source in loaded],
         member=instances.members(),

@@ -19,6 +19,7 @@ from PIL import Image
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.assemble import LABEL_FROM, list_source, load_source
 from vision_mtl.data.decode import read_error
 from vision_mtl.data.findings import Findings
@@ -61,7 +62,7 @@ def write_shards(
     listed = list_source(name, data, tasks, Findings())
     source, items = listed.source, load_source(listed, data, settings, Findings(), None).items
     split_of = {identity: int(split) for identity, split in zip(pool.identities, pool.split, strict=True)}
-    by_split = {s: [i for i in items if split_of.get(f"{name}::{i.identity}") == n] for n, s in enumerate(SPLITS)}
+    by_split = {s: [i for i in items if split_of.get(valid_text(f"{name}::{i.identity}")) == n] for n, s in enumerate(SPLITS)}
     total, done, shards, index = sum(len(found) for found in by_split.values()), 0, [], {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
