@@ -7,6 +7,7 @@ is shown, `file_stem` where a name becomes a file's name.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 
 MAX_STEM = 100  # bytes of a file's name that is made from another name; most file systems take 255 with all suffixes
@@ -34,6 +35,16 @@ def valid_text(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def native_name(text: str) -> str:
+    """Return the name of a file that `valid_text` shows as `text`, also where the system's encoding lacks characters.
+
+    >>> native_name("caf\\\\xe9.png") == os.fsdecode(b"caf\\xe9.png")
+    True
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    return os.fsdecode(re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes.fromhex(match[1].decode()), data))
 
 
 def visible(text: str) -> str:

@@ -17,12 +17,12 @@ def find_images(text: str) -> tuple[Path, list[Path]]:
     nearest name) and for one without images.
     """
     path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, without an error for a name that is too long
         base, files = (
             path,
             [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names],
         )
-    elif path.is_file():
+    elif os.path.isfile(path):
         base, files = path.parent, [path]
     elif glob.has_magic(text):
         base = next(p for p in path.parents if not glob.has_magic(str(p)))
@@ -40,7 +40,7 @@ def find_images(text: str) -> tuple[Path, list[Path]]:
 
 def missing_path(path: Path) -> UserError:
     """Return the error for a missing path: it suggests the nearest name, or lists the existing parent folder."""
-    parent = next((p for p in path.parents if p.is_dir()), Path())
+    parent = next((p for p in path.parents if os.path.isdir(p)), Path())
     entries = sorted(entry.name for entry in parent.iterdir())
     part = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name
     guess = nearest(part, entries)

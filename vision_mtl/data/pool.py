@@ -20,6 +20,7 @@ from vision_mtl.data.instances import Instances, near_representatives, read_targ
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SPLITS, movable_name
+from vision_mtl.data.spellings import spelling_warnings
 from vision_mtl.data.split_assignment import (
     check_tasks,
     copy_warnings,
@@ -200,6 +201,7 @@ def build_pool(
     findings.raise_errors()
     targets = read_targets(tasks, instances, settings, data.num_workers, progress)
     label_leak_warnings(tasks, targets, instances, findings)
+    spelling_warnings(targets, findings)
     exact, groups = instances.contents(), instances.groups()
     _near_warning(instances, findings)
     near = near_representatives(

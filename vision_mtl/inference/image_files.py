@@ -79,10 +79,10 @@ def _inputs_of(text: str) -> list[ImageFile]:
     if text == STANDARD_INPUT:
         return [ImageFile(STANDARD_INPUT, "stdin", None)]
     typed = Path(text)
-    if typed.expanduser().is_file():
+    if os.path.isfile(typed.expanduser()):
         return [ImageFile(valid_text(typed.as_posix()), valid_text(typed.name), typed.expanduser())]
     base, files = find_images(text)
-    is_glob = glob.has_magic(text) and not typed.expanduser().is_dir()
+    is_glob = glob.has_magic(text) and not os.path.isdir(typed.expanduser())
     folder = next(p for p in typed.parents if not glob.has_magic(str(p))) if is_glob else typed
     inner = [valid_text(file.relative_to(base).as_posix()) for file in files]
     return [

@@ -7,12 +7,15 @@ a name, as pandas writes its index, is ignored.
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import native_name
 from vision_mtl.data.decode import SUFFIXES, decode_bytes, file_bytes
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import IMAGE_COLUMNS
@@ -25,6 +28,7 @@ class Csv:
     """A CSV file with one row per image; all columns but the image column are label columns."""
 
     version = "1"
+    has_cells = True  # in which a word such as nan may mean no label
 
     def __init__(self, rest: str, root: Path) -> None:
         self.file = Path(rest).expanduser()
@@ -79,14 +83,16 @@ class Csv:
     def _find(self, cell: str) -> tuple[str, Path | None]:
         """Return the identity of the image that a cell names, and its file, or None if there is no such file.
 
-        The cell is a name as it is, without spaces around it, or with backslashes for slashes.
+        The cell is a name as it is, without spaces around it, with backslashes for slashes, in another Unicode form, or
+        with escapes for bytes that are not UTF-8.
         """
         text = cell.strip()
-        for name in dict.fromkeys([cell, text, text.replace("\\", "/")]):
-            path = self.file.parent / name
-            if text and path.is_file():
-                return name, path
-        return text.replace("\\", "/"), None
+        name = text.replace("\\", "/")
+        forms = [cell, text, name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
+        for form in dict.fromkeys([*forms, *([] if text.isascii() and "\\" not in text else [native_name(text)])]):
+            if text and os.path.isfile(path := self.file.parent / form):  # False for a name that is too long
+                return form, path
+        return name, None
 
     def _require_files(self, paths: Mapping[str, Path | None], lines: Mapping[str, int]) -> None:
         """Raise `UserError` if rows name no file."""
