@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Container, Sequence
@@ -164,9 +163,9 @@ def _words(line: str, names: Container[str], where: str) -> tuple[str, list[str]
         if starts:
             return starts[0], re.split(r"[\s,]+", _without_comment(text[len(starts[0]) :]).strip(" \t,"))
     text = line.replace("\\", "/")
-    if text.startswith('"'):
-        name, *rest = next(csv.reader([text]), [""])
-        return name.strip(), _without_comment(",".join(rest)).replace(",", " ").split()
+    if quoted := re.match(r'"((?:[^"]|"")*)"', text):
+        rest = _without_comment(text[quoted.end() :])
+        return quoted[1].replace('""', '"').strip(), rest.replace(",", " ").split()
     text = _without_comment(text)
     parts = text.split("," if "," in text else None)
     found = [part.strip() for part in parts if part.strip()]

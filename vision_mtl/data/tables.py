@@ -33,12 +33,9 @@ class Table:
 def read_text(path: Path) -> str:
     """Return a file's text, in UTF-8 or, with a byte-order mark, in UTF-16.
 
-    Raises `UserError` for another encoding, and for a file that is not text.
+    Raises `UserError` for another encoding, and for a file that is not text, `OSError` for one that cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    data = path.read_bytes()
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
