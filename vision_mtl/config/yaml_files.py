@@ -1,7 +1,7 @@
 """Config files in YAML, read as mappings.
 
-A name is the text that was typed: YAML 1.1 reads the names `no` and `on` as booleans and 7 as a number. It also reads 010
-as 8, 1:30 as 90 and 2024-01-01 as a date; here these are text, which an option for a number reads as a person does.
+A name is the text that was typed: YAML 1.1 reads the names `no` and `on` as booleans and 7 as a number. It also reads
+010 as 8, 1:30 as 90 and 2024-01-01 as a date; here these are text, which an option for a number reads as a person does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ TypedWords.yaml_implicit_resolvers = {
 _INT = r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)"  # neither octal nor to base 60
 _FLOAT = r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 for _kind, _pattern in (("int", _INT), ("float", _FLOAT)):
-    TypedWords.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list("-+.0123456789"))
+    TypedWords.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_pattern})$"), list("-+.0123456789")
+    )
 
 
 def load_yaml(text: str) -> Any:

@@ -1,7 +1,7 @@
 """Text of any content made safe: names of files and classes may hold bytes that are not UTF-8, line breaks, controls.
 
-`valid_text` is applied where names enter (`data.assemble`, `inference.image_files`), `visible` and `one_line` where text
-is shown, `file_stem` where a name becomes a file's name.
+`valid_text` is applied where names enter (`data.assemble`, `inference.image_files`), `visible` and `one_line` where
+text is shown, `file_stem` where a name becomes a file's name.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ def apply_split(items: Sequence[Item], split: str, base: Path) -> list[Item]:
     """Return the items with the splits of option `split`: a column, list files, or folders separated by commas.
 
     A list file names one image per line by path, name or name without suffix. If the last word of a line is a split, it
-    is the image's; other words are ignored, and so is a comment after ` #`. Without it, the file's own name gives the split (`test.txt`,
-    `trainval.csv`). Items that are in no list are train, unless a list gives train; then their split is drawn.
-    Raises `UserError` for a split that is none of these, and for names that are not in the source.
+    is the image's; other words are ignored, and so is a comment after ` #`. Without it, the file's own name gives the
+    split (`test.txt`, `trainval.csv`). Items that are in no list are train, unless a list gives train; then their split
+    is drawn. Raises `UserError` for a split that is none of these, and for names that are not in the source.
     """
     parts = [part.strip() for part in split.split(",") if part.strip()]
     files = [_find_file(part, base) for part in parts]

@@ -106,7 +106,7 @@ class Pool:
         rows = indices.numpy()
         firsts = [self.sources[number] for number in self.member[rows].argmax(1)]
         found = zip(firsts, (self.identities[row] for row in rows.tolist()), strict=True)
-        return [f"{movable_name(source)}::{identity.removeprefix(f'{valid_text(source)}::')}" for source, identity in found]
+        return [f"{movable_name(source)}::{identity.removeprefix(f'{source}::')}" for source, identity in found]
 
     @property
     def is_streamed(self) -> bool:
@@ -236,7 +236,7 @@ def _pool(
         blocks=instances.blocks(),
         identities=[valid_text(f"{loaded[s].name}::{loaded[s].items[i].identity}") for s, i in first],
         paths=[loaded[s].items[i].path for s, i in first],
-        sources=[source.name for source in loaded],
+        sources=[valid_text(source.name) for source in loaded],
         member=instances.members(),
         split=split,
         cluster=cluster,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.text import valid_text
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import first_source
 from vision_mtl.discovery.selection import Selection
@@ -87,8 +86,7 @@ def _columns_of_damages(
 
 def _row_numbers(selection: Selection, pool: Pool) -> np.ndarray:
     """(r,) the table's row for each row of the selection: first the sources, then the images in order."""
-    sources = [valid_text(name) for name in pool.sources]
-    source = np.array([sources.index(name) for name in selection.columns["source"]])
+    source = np.array([pool.sources.index(name) for name in selection.columns["source"]])
     images = np.unique(selection.columns["index"], return_inverse=True)[1] - 1 + len(pool.sources)
     return np.where(selection.of_images, images, source)
 

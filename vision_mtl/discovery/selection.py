@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.sums import divide
-from vision_mtl.core.text import valid_text
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import FOLDS, first_source
 from vision_mtl.discovery.kinds import FLOOR, best_rules
@@ -173,7 +172,7 @@ def _instances_by_source(pool: Pool, errors: DamageErrors, tables: SkillTables) 
         index = np.repeat(errors.index[rows], size)
         found.append(
             {
-                "source": np.full(count * size, valid_text(source), object),
+                "source": np.full(count * size, source, object),
                 "identity": np.array([pool.identities[i] for i in index], object),
                 "index": index,
                 "fold": np.array(FOLDS, object)[np.repeat(errors.fold[rows], size)],
