@@ -64,13 +64,14 @@ def write_shards(
     listed = list_source(name, data, tasks, Findings())
     source, items = listed.source, load_source(listed, data, settings, Findings(), None).items
     split_of = {identity: int(split) for identity, split in zip(pool.identities, pool.split, strict=True)}
+    as_text = _fit_text_files(items)
     splits = [split_of.get(f"{shown}::{item.identity}") for item in items]
     by_split = {s: [i for i, of in zip(items, splits, strict=True) if of == n] for n, s in enumerate(SPLITS)}
     total, done, shards, index = sum(len(found) for found in by_split.values()), 0, [], {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for split, own in by_split.items():
-            for number, samples in enumerate(_in_shards(source, own, max_bytes)):
+            for number, samples in enumerate(_in_shards(source, own, max_bytes, as_text)):
                 path = folder / f"{split}-{number:06d}.tar"
                 index[path.name] = {key: item.identity for key, item, _ in samples}
                 shards.append(_write(path, [member for *_, members in samples for member in members], len(samples)))
@@ -99,10 +100,12 @@ def _only_source(pool: Pool, tasks: Mapping[str, Task], folder: Path) -> str:
 Member = tuple[str, bytes]  # name in the tar file, content
 
 
-def _in_shards(source: Source, items: Sequence[Item], max_bytes: int) -> Iterator[list[tuple[str, Item, list[Member]]]]:
+def _in_shards(
+    source: Source, items: Sequence[Item], max_bytes: int, as_text: bool
+) -> Iterator[list[tuple[str, Item, list[Member]]]]:
     """Yield the samples (key, item, members) of one shard after the other; only one shard is in memory."""
     shard: list[tuple[str, Item, list[Member]]] = []
-    size, as_text = 0, _fit_text_files(items)
+    size = 0
     for number, item in enumerate(items):
         key = f"{number:08d}"  # not the file's name: readers take everything after the first dot as the suffix
         members = _members(key, source, item, as_text)
