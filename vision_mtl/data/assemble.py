@@ -23,7 +23,8 @@ from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import Item, Source, Split, open_source
+from vision_mtl.data.source import SOURCES, Item, Source, Split, open_source, with_valid_text
+from vision_mtl.data.spellings import without_blank_words, word_warnings
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
@@ -67,7 +68,7 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, Path(data.root).expanduser())
-    items = _without_masks(source.items(), tasks)
+    items = [with_valid_text(item) for item in _without_masks(source.items(), tasks)]
     items = [item if item.path is None else replace(item, key=picture_key(item.path)) for item in items]
     findings.add(getattr(source, "findings", ()))
     _tell_unclear(getattr(source, "unclear", None), own, findings)
@@ -76,7 +77,11 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
         raise UserError(f"source {name!r} contains no image.")
     items = _apply_tasks(own, items, name)
     findings.add(place_conflicts(name, items))
-    return Listed(name, source, items)
+    listed = Listed(name, source, items)
+    for task_name, task in own.items():
+        if _has_cells(task, name):
+            word_warnings(task_name, task, _cells(task_name, task, listed), findings)
+    return listed
 
 
 def _tell_unclear(unclear: Finding | None, own: Mapping[str, Task], findings: Findings) -> None:
@@ -255,6 +260,18 @@ def read_target(
 
 def label_text(task_name: str, task: Task, source: Listed | Loaded) -> Sequence[str | None]:
     """Return each item's label text for the task, or None. Raises `UserError` for a missing or ambiguous column."""
+    texts = _cells(task_name, task, source)
+    return without_blank_words(task, texts) if _has_cells(task, source.name) else texts
+
+
+def _has_cells(task: Task, source: str) -> bool:
+    """Return True if the task's labels are cells of a table, in which a word may mean no label."""
+    kind = SOURCES.get(source.partition("/")[0])
+    return task.label_from is None and task.masks is None and getattr(kind, "has_cells", False)
+
+
+def _cells(task_name: str, task: Task, source: Listed | Loaded) -> Sequence[str | None]:
+    """Return each item's label as it is written. Raises `UserError` for a missing or ambiguous column."""
     if task.label_from is not None:
         column = LABEL_FROM + task_name
     else:

@@ -36,10 +36,10 @@ def find_images(text: str) -> FoundImages:
     for a missing path (with the nearest name) and for one without images.
     """
     path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, without an error for a name that is too long
         base = listed_path(path)
         found = walk(base)
-    elif path.is_file():
+    elif os.path.isfile(path):
         base, found = listed_path(path.parent), Walk()
         if path.suffix.lower() in SUFFIXES and not is_left_behind(path.name):
             found.files.append(path.name)
@@ -101,7 +101,7 @@ def _no_image(text: str, found: Walk) -> str:
 
 def missing_path(path: Path) -> UserError:
     """Return the error for a missing path: it suggests the nearest name, or lists the existing parent folder."""
-    parent = next((p for p in path.parents if p.is_dir()), Path())
+    parent = next((p for p in path.parents if os.path.isdir(p)), Path())
     entries = sorted(entry.name for entry in parent.iterdir())
     part = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name
     guess = nearest(part, entries)
@@ -131,13 +131,13 @@ def find_file(folder: Path, name: str) -> Path | None:
     A name in another Unicode form (`ö` as one character or as `o` and two dots) is found if it is the only one.
     """
     path = folder / name
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, without an error for a name that is too long
         return path
     if name.isascii():
         return None
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
-        if part != ".." and not (found / part).exists():
+        if part != ".." and not os.path.exists(found / part):
             wanted = unicodedata.normalize("NFC", part)
             try:
                 alike = [entry for entry in os.listdir(found) if unicodedata.normalize("NFC", entry) == wanted]

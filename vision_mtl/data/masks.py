@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import FORMATS, MAX_PIXELS
 from vision_mtl.data.files import find_images
 from vision_mtl.data.options import Task
@@ -39,10 +40,10 @@ def masks_in_folder(name: str, folder: Path, items: Sequence[Item]) -> list[Path
     except UserError as error:
         raise UserError(f"task {name!r}, masks: {error}") from error
     base, files = found_files.base, found_files.files
-    by_path = {file.relative_to(base).with_suffix("").as_posix(): file for file in files}
+    by_path = {valid_text(file.relative_to(base).with_suffix("").as_posix()): file for file in files}
     by_stem: dict[str, list[Path]] = {}
     for file in files:
-        by_stem.setdefault(file.stem, []).append(file)
+        by_stem.setdefault(valid_text(file.stem), []).append(file)
     found: list[Path | None] = []
     users: dict[Path, str] = {}
     for item in items:

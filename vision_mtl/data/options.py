@@ -72,6 +72,9 @@ class Task:
     """Regular expression on the file's path, whose first group is the label."""
     separator: str = " "
     """Text between the classes of a label (kind multi_label). The label `none` means no class."""
+    missing: list[str] | None = None
+    """Words in the cells of a CSV file that mean no label, as a blank cell does; compared without case. null: nan, N/A,
+    #N/A, <NA> and NULL, with a warning that counts them; []: none, all words are classes."""
     masks: str | None = None
     """Folder of masks with the images' names (kind dense). An image without a mask has no label."""
     ignore: int | None = 255

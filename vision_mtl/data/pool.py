@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.assemble import check_labels, list_source, load_source
 from vision_mtl.data.conflicts import check_same_content
 from vision_mtl.data.findings import Finding, Findings
@@ -20,6 +21,7 @@ from vision_mtl.data.instances import Instances, near_representatives, read_targ
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SPLITS, movable_name
+from vision_mtl.data.spellings import spelling_warnings
 from vision_mtl.data.split_assignment import (
     check_tasks,
     copy_warnings,
@@ -211,6 +213,7 @@ def build_pool(
     findings.raise_errors()
     tasks = {name: tasks[name] for name in targets}
     label_leak_warnings(tasks, targets, instances, findings)
+    spelling_warnings(targets, findings)
     exact, groups = instances.contents(), instances.groups()
     items = [instances.item(number) for number in range(len(instances))]
     targets = check_same_content(data.same_content, targets, items, exact, findings)
@@ -245,9 +248,9 @@ def _pool(
     loaded, first = instances.loaded, instances.first
     return Pool(
         blocks=instances.blocks(),
-        identities=[f"{loaded[s].name}::{loaded[s].items[i].identity}" for s, i in first],
+        identities=[valid_text(f"{loaded[s].name}::{loaded[s].items[i].identity}") for s, i in first],
         paths=[loaded[s].items[i].path for s, i in first],
-        sources=[source.name for source in loaded],
+        sources=[valid_text(source.name) for source in loaded],
         member=instances.members(),
         split=split,
         cluster=cluster,

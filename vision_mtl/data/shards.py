@@ -19,6 +19,7 @@ from PIL import Image
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.assemble import LABEL_FROM, list_source, load_source
 from vision_mtl.data.decode import read_error
 from vision_mtl.data.findings import Findings
@@ -57,16 +58,20 @@ def write_shards(
     Raises `UserError` for several sources, a dense task (shards hold no masks), a `folder` that is not empty, or a full
     disk.
     """
-    name = _only_source(pool, tasks, folder)
+    shown = _only_source(pool, tasks, folder)
+    given = [*(data.unlabelled or []), *(task.source for task in tasks.values())]
+    name = next(name for name in given if valid_text(name) == shown)
     listed = list_source(name, data, tasks, Findings())
     source, items = listed.source, load_source(listed, data, settings, Findings(), None).items
     split_of = {identity: int(split) for identity, split in zip(pool.identities, pool.split, strict=True)}
-    by_split = {s: [i for i in items if split_of.get(f"{name}::{i.identity}") == n] for n, s in enumerate(SPLITS)}
+    as_text = _fit_text_files(items)
+    splits = [split_of.get(f"{shown}::{item.identity}") for item in items]
+    by_split = {s: [i for i, of in zip(items, splits, strict=True) if of == n] for n, s in enumerate(SPLITS)}
     total, done, shards, index = sum(len(found) for found in by_split.values()), 0, [], {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for split, own in by_split.items():
-            for number, samples in enumerate(_in_shards(source, own, max_bytes)):
+            for number, samples in enumerate(_in_shards(source, own, max_bytes, as_text)):
                 path = folder / f"{split}-{number:06d}.tar"
                 index[path.name] = {key: item.identity for key, item, _ in samples}
                 shards.append(_write(path, [member for *_, members in samples for member in members], len(samples)))
@@ -95,13 +100,15 @@ def _only_source(pool: Pool, tasks: Mapping[str, Task], folder: Path) -> str:
 Member = tuple[str, bytes]  # name in the tar file, content
 
 
-def _in_shards(source: Source, items: Sequence[Item], max_bytes: int) -> Iterator[list[tuple[str, Item, list[Member]]]]:
+def _in_shards(
+    source: Source, items: Sequence[Item], max_bytes: int, as_text: bool
+) -> Iterator[list[tuple[str, Item, list[Member]]]]:
     """Yield the samples (key, item, members) of one shard after the other; only one shard is in memory."""
     shard: list[tuple[str, Item, list[Member]]] = []
     size = 0
     for number, item in enumerate(items):
         key = f"{number:08d}"  # not the file's name: readers take everything after the first dot as the suffix
-        members = _members(key, source, item)
+        members = _members(key, source, item, as_text)
         own = sum(_tar_bytes(content) for _, content in members)
         if shard and size + own > max_bytes:
             yield shard
@@ -112,13 +119,18 @@ def _in_shards(source: Source, items: Sequence[Item], max_bytes: int) -> Iterato
         yield shard
 
 
-def _members(key: str, source: Source, item: Item) -> list[Member]:
+def _fit_text_files(items: Sequence[Item]) -> bool:
+    """Return True if `KEY.cls` can hold all labels: readers strip text files, and know columns by the suffix."""
+    columns = {column for item in items for column in item.labels}
+    return len(columns) == 1 and all(v and v == v.strip() for item in items for v in item.labels.values())
+
+
+def _members(key: str, source: Source, item: Item, as_text: bool) -> list[Member]:
     suffix, content = _image(source, item)
     found = [(f"{key}{suffix}", content)]
     labels = {column.removeprefix(LABEL_FROM): value for column, value in item.labels.items()}
-    alone = next(iter(labels.values())) if len(labels) == 1 else ""
-    if alone and alone == alone.strip():  # readers strip text files
-        found.append((f"{key}.cls", alone.encode()))
+    if as_text and labels:
+        found.append((f"{key}.cls", next(iter(labels.values())).encode()))
     elif labels:
         found.append((f"{key}.json", json.dumps(labels, ensure_ascii=False).encode()))
     if item.group is not None:

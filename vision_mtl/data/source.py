@@ -8,7 +8,7 @@ the file in `vision_mtl/data/sources/` that registers it. Listing the items must
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Literal, Protocol, TypeGuard
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.registry import Registry
+from vision_mtl.core.text import valid_text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -96,7 +97,17 @@ def movable_name(name: str) -> str:
     keeps its splits. Two sources with the same name draw alike, which does no harm.
     """
     kind, _, rest = name.partition("/")
-    return f"{kind}/{PurePath(rest).name or rest}"
+    return valid_text(f"{kind}/{PurePath(rest).name or rest}")
+
+
+def with_valid_text(item: Item) -> Item:
+    """Return the item with bytes that are not UTF-8 as escapes in its identity, labels and group; `path` keeps them."""
+    texts = [item.identity, item.group or "", *item.labels, *item.labels.values()]
+    if all(text is valid_text(text) for text in texts):
+        return item
+    labels = {valid_text(column): valid_text(value) for column, value in item.labels.items()}
+    group = None if item.group is None else valid_text(item.group)
+    return replace(item, identity=valid_text(item.identity), labels=labels, group=group)
 
 
 def open_source(name: str, root: Path, image: str | None = None) -> Source:

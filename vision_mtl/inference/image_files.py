@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import UnreadableImage, decode_fitted, file_bytes
 from vision_mtl.data.files import find_images
 from vision_mtl.data.findings import Findings
@@ -80,23 +81,18 @@ def _inputs_of(text: str, findings: Findings | None) -> list[ImageFile]:
     if text == STANDARD_INPUT:
         return [ImageFile(STANDARD_INPUT, "stdin", None)]
     typed = Path(text)
-    if typed.expanduser().is_file():
-        return [ImageFile(_printable(typed.as_posix()), _printable(typed.name), typed.expanduser())]
+    if os.path.isfile(typed.expanduser()):
+        return [ImageFile(valid_text(typed.as_posix()), valid_text(typed.name), typed.expanduser())]
     images = find_images(text)
     if findings is not None:
         findings.add(skipped_findings(text, images.walk))
-    is_glob = glob.has_magic(text) and not typed.expanduser().is_dir()
+    is_glob = glob.has_magic(text) and not os.path.isdir(typed.expanduser())
     folder = next(p for p in typed.parents if not glob.has_magic(str(p))) if is_glob else typed
-    inner = [_printable(name) for name in images.names]
+    inner = [valid_text(name) for name in images.names]
     return [
-        ImageFile(_printable((folder / part).as_posix()), part, file)
+        ImageFile(valid_text((folder / part).as_posix()), part, file)
         for part, file in zip(inner, images.files, strict=True)
     ]
-
-
-def _printable(path: str) -> str:
-    """Return the path with bytes that are not UTF-8 as escapes: CSV and JSON hold text only."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def decoded_batches(

@@ -10,6 +10,7 @@ from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 
 
 @STAGES.register("data")
@@ -70,5 +71,5 @@ class PrepareData(Stage):
         for number, source in enumerate(pool.sources):
             indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
             figure = sheet_figure(pool.gather(indices).permute(0, 2, 3, 1).numpy(), f"{source}, training images")
-            figure.savefig(run.figures / f"{number:02d}-{source.replace('/', '-')[:60]}.png", dpi=120)
+            figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
         run.write_result("completed", data=data)

@@ -20,6 +20,7 @@ import numpy as np
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # not in its stub
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_bytes, read_at_most, read_error
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import SPLIT_WORDS
@@ -53,7 +54,7 @@ class Wds:
                     labels = _labels(members, f"{shard}:{stem}")
                     group = _text(members[".group"], f"{shard}:{stem}.group") if ".group" in members else None
                     split = SPLIT_WORDS.get(word)
-                    found.append(Item(f"{shard.name}:{stem}", labels=labels, split=split, group=group))
+                    found.append(Item(valid_text(f"{shard.name}:{stem}"), labels=labels, split=split, group=group))
         if not found:
             raise UserError(f"wds/{self.rest}: {len(self._shards)} shards contain no image.")
         return found
@@ -74,7 +75,7 @@ class Wds:
 
     @cached_property
     def _by_name(self) -> dict[str, Path]:
-        return {shard.name: shard for shard in self._shards}
+        return {valid_text(shard.name): shard for shard in self._shards}
 
     @cached_property
     def _shards(self) -> list[Path]:
@@ -110,7 +111,7 @@ def _index_shard(shard: Path) -> dict[str, dict[str, Place]]:
             raise UserError(f"{str(shard)!r}: {member.name!r} is sparse, it expands to {member.size:,} bytes.")
         path = PurePosixPath(member.name)
         stem, _, suffix = path.name.partition(".")  # WebDataset: the suffix begins at the first dot
-        key = str(path.parent / stem)
+        key = valid_text(str(path.parent / stem))
         samples.setdefault(key, {})[f".{suffix.lower()}"] = (shard, member.offset_data, member.size)
     return samples
 
