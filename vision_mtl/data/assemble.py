@@ -18,7 +18,7 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import Item, Source, Split, open_source
+from vision_mtl.data.source import Item, Source, Split, has_columns, open_source
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
@@ -61,12 +61,44 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
     Raises `UserError`, and adds what the source found to `findings`.
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
-    source = open_source(name, Path(data.root).expanduser())
+    source = open_source(name, Path(data.root).expanduser(), _image_column(name, data, own))
     items = _without_masks(source.items(), tasks)
     findings.add(getattr(source, "findings", ()))
     if not items:
+        findings.raise_errors()
         raise UserError(f"source {name!r} contains no image.")
+    _check_label_columns(own, source, findings)
     return Listed(name, source, _apply_tasks(own, items, name))
+
+
+def check_image_option(sources: Sequence[str], data: Data) -> None:
+    """Raise `UserError` if `data.image` is given, but none of the `sources` has columns."""
+    if data.image is not None and not any(has_columns(name) for name in sources):
+        raise UserError(
+            f"data.image {data.image!r} names an image column, but {', '.join(sources)} has none: leave the option out."
+        )
+
+
+def _image_column(source: str, data: Data, tasks: Mapping[str, Task]) -> str | None:
+    """Return the image column of a source with these `tasks`; None: the only one. Raises `UserError` if they differ."""
+    chosen = {name: task.image for name, task in tasks.items() if task.image is not None}
+    if len(set(chosen.values())) > 1:
+        raise UserError(f"the tasks on {source} must agree on one image column (option image); found {chosen}.")
+    if chosen:
+        return next(iter(chosen.values()))
+    return data.image if has_columns(source) else None
+
+
+def _check_label_columns(tasks: Mapping[str, Task], source: Source, findings: Findings) -> None:
+    """Add an error for each task whose label column exists, but holds no text or numbers."""
+    unusable = getattr(source, "unusable", {})
+    for name, task in tasks.items():
+        if task.label in unusable:
+            findings.error(
+                f"task {name!r}: column {task.label!r} of {task.source} cannot be a label, because it holds "
+                f"{unusable[task.label]}.",
+                f"Choose another with --tasks.{name}.label, or write its values as text or numbers, one in each row.",
+            )
 
 
 def load_source(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.assemble import list_source, load_source
+from vision_mtl.data.assemble import check_image_option, list_source, load_source
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
@@ -192,6 +192,7 @@ def build_pool(
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
+    check_image_option(names, data)
     settings = Settings(image_size, channels, data.fit)
     listed = [list_source(name, data, tasks, findings) for name in names]
     findings.raise_errors()

@@ -1,7 +1,8 @@
 """`csv/FILE.csv`: an image column and any number of label columns, which may have blank cells.
 
-The image column is the one named image, file, path, filename, image_path or file_name, else the first. Paths are
-relative to the CSV file's folder. Rows with the same file are one instance; their labels are merged.
+Option `image` names the image column; without it, it is the one named image, file, path, filename, image_path or
+file_name, else the first. Paths are relative to the CSV file's folder. Rows with the same file are one instance; their
+labels are merged.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision_mtl.core.errors import UserError
+from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.decode import decode_bytes, file_bytes
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.labels import IMAGE_COLUMNS
@@ -23,13 +24,14 @@ class Csv:
     """A CSV file with one row per image; all columns but the image column are label columns."""
 
     version = "1"
+    has_columns = True
 
-    def __init__(self, rest: str, root: Path) -> None:
-        self.file = Path(rest).expanduser()
+    def __init__(self, rest: str, root: Path, image: str | None = None) -> None:
+        self.file, self.image = Path(rest).expanduser(), image
 
     def items(self) -> list[Item]:
         header, rows = self._rows()
-        column = next((i for i, name in enumerate(header) if name.lower() in IMAGE_COLUMNS), 0)
+        column = self._image_column(header)
         found: dict[str, dict[str, str]] = {}
         lines: dict[str, int] = {}
         for line, row in rows:
@@ -59,6 +61,13 @@ class Csv:
 
     def read(self, item: Item) -> np.ndarray:
         return decode_bytes(self.encoded(item), item.file)
+
+    def _image_column(self, header: list[str]) -> int:
+        if self.image is None:
+            return next((i for i, name in enumerate(header) if name.lower() in IMAGE_COLUMNS), 0)
+        if self.image not in header:
+            raise unknown(f"image column of {self.file}", self.image, header)
+        return header.index(self.image)
 
     def _item(self, identity: str, labels: dict[str, str], line: int) -> Item:
         path = self.file.parent / identity
