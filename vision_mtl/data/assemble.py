@@ -67,7 +67,7 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
     if not items:
         findings.raise_errors()
         raise UserError(f"source {name!r} contains no image.")
-    _check_label_columns(own, source, findings)
+    _check_label_columns(own, source, items, findings)
     return Listed(name, source, _apply_tasks(own, items, name))
 
 
@@ -89,14 +89,18 @@ def _image_column(source: str, data: Data, tasks: Mapping[str, Task]) -> str | N
     return data.image if has_columns(source) else None
 
 
-def _check_label_columns(tasks: Mapping[str, Task], source: Source, findings: Findings) -> None:
-    """Add an error for each task whose label column exists, but holds no text or numbers."""
-    unusable = getattr(source, "unusable", {})
+def _check_label_columns(
+    tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings
+) -> None:
+    """Add an error for each task whose label column, or the only one, exists but holds no text or numbers."""
+    unusable: Mapping[str, str] = getattr(source, "unusable", {})
+    has_labels = any(item.labels for item in items)
     for name, task in tasks.items():
-        if task.label in unusable:
+        chosen = unusable if task.label is None and task.label_from is None and not has_labels else [task.label]
+        wrong = [f"{column} ({unusable[column]})" for column in chosen if column in unusable]
+        if wrong:
             findings.error(
-                f"task {name!r}: column {task.label!r} of {task.source} cannot be a label, because it holds "
-                f"{unusable[task.label]}.",
+                f"task {name!r}: these columns of {task.source} cannot be labels: {', '.join(wrong)}.",
                 f"Choose another with --tasks.{name}.label, or write its values as text or numbers, one in each row.",
             )
 

@@ -48,7 +48,7 @@ class LabelReader:
         if self.wrong:
             shown = "\n".join(f"  {wrong}" for wrong in self.wrong[:SHOWN])
             more = f"\n  ... and {len(self.wrong) - SHOWN} more" if len(self.wrong) > SHOWN else ""
-            text = f"{source}: {len(self.wrong)} label files cannot be read:\n{shown}{more}\n"
+            text = f"{source}: label files that cannot be used: {len(self.wrong)}.\n{shown}{more}\n"
             found.append(Finding("error", text, "Repair or remove them.", len(self.wrong)))
         if self.unusable:
             columns = ", ".join(f"{name} ({what})" for name, what in list(self.unusable.items())[:8])

@@ -182,6 +182,9 @@ class Hfds:
         """Return each row's labels as text; a class number of -1, a NaN and a blank cell are no label."""
         rows: list[dict[str, str]] = [{} for _ in range(len(split))]
         columns = {column: kind for column, kind in split.features.items() if column != self._column}
+        if split.builder_name == "imagefolder" and _names_splits(columns.get("label")):
+            del columns["label"]  # the library takes the folders train and test for classes, too
+            self.unusable["label"] = "names of splits"
         self.unusable |= {column: _type_name(kind) for column, kind in columns.items() if not _is_label(kind)}
         usable = [column for column, kind in columns.items() if _is_label(kind)]
         if not usable:
@@ -209,6 +212,7 @@ def _load(name: str, config: str | None, cache: str) -> Any:
             return super()._download_single(url_or_filename, download_config)
 
     builder = datasets.load_dataset_builder(name, config, cache_dir=cache)
+    _label_archives_by_folder(builder)
     settings = datasets.DownloadConfig(
         cache_dir=builder._cache_downloaded_dir,
         use_etag=False,
@@ -219,6 +223,32 @@ def _load(name: str, config: str | None, cache: str) -> Any:
     manager = CheckingDownloads(dataset_name=builder.dataset_name, download_config=settings, **place)
     builder.download_and_prepare(dl_manager=manager)
     return builder.as_dataset()
+
+
+def _label_archives_by_folder(builder: Any) -> None:
+    """Let images in an archive get the names of their folders inside it as labels, as the library documents.
+
+    `datasets` 5.2 gives all of them the name of the archive's own folder.
+    """
+    from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+
+    if not isinstance(builder, FolderBasedBuilder):
+        return
+    generators = builder._split_generators
+
+    def without_archives(manager: Any) -> Any:
+        found = generators(manager)
+        for split in found:
+            files = split.gen_kwargs["files"]
+            split.gen_kwargs["files"] = tuple((None if folder else file, folder, all_) for file, folder, all_ in files)
+        return found
+
+    builder._split_generators = without_archives
+
+
+def _names_splits(kind: Any) -> bool:
+    """Return True for a class column whose classes are names of splits."""
+    return all(name.lower() in SPLIT_WORDS for name in getattr(kind, "names", [""]))
 
 
 def _content(value: Any) -> tuple[bytes | None, str]:

@@ -13,6 +13,7 @@ import glob
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -119,12 +120,12 @@ class Wds:
         """Return what the shards hold besides samples."""
         name, found = f"wds/{self.rest}", []
         repeated = [
-            f"{self._shards[shard]}:{key} ({', '.join(members[:8])})"
+            f"{self._shards[shard]}:{key} ({_names(members)})"
             for shard, index in indices.items()
             for key, members in index.repeated.items()
         ]
         if repeated:
-            text = f"{name}: {len(repeated)} keys occur more than once in their shard, for example {_some(repeated)}."
+            text = f"{name}: keys that occur more than once in their shard: {len(repeated)}, for example {_some(repeated)}."
             advice = (
                 "A key is the file name up to its first dot, each of its suffixes occurs once, and its members follow "
                 "each other: rename the files, or write the shard with `tar --sort=name`."
@@ -132,14 +133,14 @@ class Wds:
             found.append(Finding("error", text, advice, len(repeated)))
         if links := [member for index in indices.values() for member in index.links]:
             advice = "To include them, write the shard with `tar --dereference --hard-dereference`."
-            text = f"{name}: {len(links)} links or devices are not read, for example {_some(links)}."
+            text = f"{name}: links and devices are not read: {len(links)}, for example {_some(links)}."
             found.append(Finding("warning", text, advice, len(links)))
         for shard in (shard for shard, index in indices.items() if index.is_open):
             text = f"{str(shard)!r} has no end mark; it may have been cut off between two files."
             found.append(Finding("warning", text))
         for what, attribute in (("hidden files", "hidden"), ("files without a suffix", "without_suffix")):
             if members := [member for index in indices.values() for member in getattr(index, attribute)]:
-                text = f"{name}: {len(members)} {what} are left out, for example {_some(members)}."
+                text = f"{name}: {what} are left out: {len(members)}, for example {_some(members)}."
                 found.append(Finding("note", text, images=len(members)))
         return found
 
@@ -166,7 +167,7 @@ class _Pictures:
         elif self.chosen is None and pictures:
             self.several[where] = pictures
         elif taken is None:
-            self.absent.append(f"{where} ({', '.join(suffix[1:] for suffix in members)})")
+            self.absent.append(f"{where} ({_names(members)})")
         self.unread.update(suffix for suffix in members if suffix not in (taken, GROUP, *LABEL_SUFFIXES))
         return None if taken is None else members[taken]
 
@@ -176,16 +177,16 @@ class _Pictures:
             raise unknown(f"image suffix of {self.source}", self.chosen[1:], [suffix[1:] for suffix in self.seen])
         found = []
         if self.several:
-            shown = [f"{where} ({', '.join(s[1:] for s in pictures)})" for where, pictures in self.several.items()]
-            text = f"{self.source}: {len(shown)} samples have several images, for example {_some(shown)}."
+            shown = [f"{where} ({_names(pictures)})" for where, pictures in self.several.items()]
+            text = f"{self.source}: samples with several images: {len(shown)}, for example {_some(shown)}."
             found.append(Finding("error", text, _advice(next(iter(self.several.values()))), len(shown)))
         elif len(self.columns) > 1:
             suffixes: Counter[str] = sum(self.columns.values(), Counter())
             text = f"{self.source}: the samples' images have different suffixes: {common_suffixes(suffixes)}."
             found.append(Finding("error", text, _advice(list(suffixes)), suffixes.total()))
         if self.absent:
-            kind = "image" if self.chosen is None else self.chosen[1:]
-            text = f"{self.source}: {len(self.absent)} samples have no {kind} and are left out: {_some(self.absent)}."
+            kind = "an image" if self.chosen is None else self.chosen[1:]
+            text = f"{self.source}: samples without {kind} are left out: {len(self.absent)}, {_some(self.absent)}."
             found.append(Finding("warning", text, images=len(self.absent)))
         if self.unread and not self.several:
             text = f"{self.source}: members with these suffixes are not read: {common_suffixes(self.unread)}."
@@ -201,8 +202,14 @@ def _advice(suffixes: list[str]) -> str:
     )
 
 
+def _names(members: Iterable[str]) -> str:
+    """Return the members of one sample as text."""
+    names = [name.removeprefix(".") for name in members]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _valid(name: str) -> str:
@@ -214,7 +221,8 @@ def _matches(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.exists():
         return [path]
-    matches = sorted(glob.glob(os.path.expanduser(pattern)))
+    folder = next((parent for parent in path.parents if parent.exists()), Path())  # its name may contain brackets
+    matches = sorted(glob.glob(os.path.join(glob.escape(str(folder)), path.relative_to(folder))))
     if not matches:
         raise missing_path(path)
     return [Path(match) for match in matches]
