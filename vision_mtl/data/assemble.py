@@ -89,15 +89,13 @@ def _image_column(source: str, data: Data, tasks: Mapping[str, Task]) -> str | N
     return data.image if has_columns(source) else None
 
 
-def _check_label_columns(
-    tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings
-) -> None:
+def _check_label_columns(tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings) -> None:
     """Add an error for each task whose label column, or the only one, exists but holds no text or numbers."""
     unusable: Mapping[str, str] = getattr(source, "unusable", {})
     has_labels = any(item.labels for item in items)
     for name, task in tasks.items():
-        chosen = unusable if task.label is None and task.label_from is None and not has_labels else [task.label]
-        wrong = [f"{column} ({unusable[column]})" for column in chosen if column in unusable]
+        any_column = task.label is None and task.label_from is None and task.masks is None and not has_labels
+        wrong = [f"{column} ({what})" for column, what in unusable.items() if any_column or column == task.label]
         if wrong:
             findings.error(
                 f"task {name!r}: these columns of {task.source} cannot be labels: {', '.join(wrong)}.",

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from vision_mtl.core.errors import UserError
 
 Place = tuple[Path, int, int]  # shard, offset, bytes
+HIDDEN = re.compile(r"(^|/)\.(?!\.?(/|\Z))")  # a part that begins with a dot, but for . and ..
 METADATA = re.compile(r"__[^/]*__(\Z|/)|(.*/)?__MACOSX(\Z|/)", re.DOTALL)  # of the library, and of macOS's zip files
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7z": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 BLOCK = tarfile.BLOCKSIZE
@@ -79,8 +80,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def is_hidden(name: str) -> bool:
     """Return True for hidden files, files in hidden folders, and metadata."""
-    parts = PurePosixPath(name).parts
-    return METADATA.match(name) is not None or any(part.startswith(".") and part != ".." for part in parts)
+    return HIDDEN.search(name) is not None or METADATA.match(name) is not None
 
 
 def _add(index: ShardIndex, keys: list[str], key: str, suffix: str, place: Place) -> None:

@@ -125,7 +125,7 @@ class Wds:
             for key, members in index.repeated.items()
         ]
         if repeated:
-            text = f"{name}: keys that occur more than once in their shard: {len(repeated)}, for example {_some(repeated)}."
+            text = f"{name}: keys that repeat in their shard: {len(repeated)}, for example {_some(repeated)}."
             advice = (
                 "A key is the file name up to its first dot, each of its suffixes occurs once, and its members follow "
                 "each other: rename the files, or write the shard with `tar --sort=name`."
