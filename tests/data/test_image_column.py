@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vision_mtl as vm
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
@@ -80,6 +81,10 @@ def test_sources_without_columns(table: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.image 'photo' names an image column, but images/.* has none"):
         pool_of(tmp_path, {}, image="photo", unlabelled=[plain])
     assert len(pool_of(tmp_path, {}, image="photo", unlabelled=[plain, table])) == 40  # the photos are among the files
+
+
+def test_the_python_api_takes_the_column(table: str, tmp_path: Path) -> None:
+    assert values(vm.open_images(table, 4, root=tmp_path / "root", image="photo")) == list(range(200, 220))
 
 
 def test_kinds_with_columns() -> None:

@@ -20,7 +20,7 @@ class Data:
     unlabelled: list[str] | None = None
     """Sources of images without labels, each written KIND/REST; without --tasks, the run has no tasks."""
     image: str | None = None
-    """Image column of unlabelled sources, and of tasks without an own one: a column of csv or hfds, a suffix of wds
+    """Image column of unlabelled sources, and of tasks that give none: a column of csv or hfds, a suffix of wds
     (jpg, depth.png). Sources without columns ignore it. By default the only one."""
     root: str = "data"
     """Folder for downloads and the decoded store."""
