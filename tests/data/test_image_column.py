@@ -84,7 +84,7 @@ def test_sources_without_columns(table: str, tmp_path: Path) -> None:
 
 
 def test_the_python_api_takes_the_column(table: str, tmp_path: Path) -> None:
-    assert values(vm.open_images(table, 4, root=tmp_path / "root", image="photo")) == list(range(200, 220))
+    assert values(vm.open_images(table, 8, root=tmp_path / "root", image="photo")) == list(range(200, 220))
 
 
 def test_kinds_with_columns() -> None:
