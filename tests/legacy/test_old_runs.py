@@ -14,7 +14,7 @@ import yaml
 import vision_mtl as vm
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
-from vision_mtl.config.schema import ADDED
+from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.recipes.study import arm_roles
 from vision_mtl.recipes.study_options import composer
@@ -94,6 +94,8 @@ def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
     for key, value in ADDED.items():
         section, _, option = key.partition(".")
         assert found[section].pop(option) == value
+    for task in found.get("tasks", {}).values():
+        assert {option: task.pop(option) for option in ADDED_TO_TASKS} == ADDED_TO_TASKS
     assert found == file
     assert resolve(name, file | {"runtime": {"tune": "same_precision"}}, {}).notes
 

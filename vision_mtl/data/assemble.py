@@ -23,7 +23,7 @@ from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
 from vision_mtl.data.masks import masks_in_folder, read_masks
 from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import SOURCES, Item, Source, Split, open_source, with_valid_text
+from vision_mtl.data.source import SOURCES, Item, Source, Split, has_columns, open_source, with_valid_text
 from vision_mtl.data.spellings import without_blank_words, word_warnings
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
@@ -67,14 +67,16 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
     Raises `UserError`, and adds what the source found to `findings`.
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
-    source = open_source(name, Path(data.root).expanduser())
+    source = open_source(name, Path(data.root).expanduser(), _image_column(name, data, own))
     items = [with_valid_text(item) for item in _without_masks(source.items(), tasks)]
     items = [item if item.path is None else replace(item, key=picture_key(item.path)) for item in items]
     findings.add(getattr(source, "findings", ()))
     _tell_unclear(getattr(source, "unclear", None), own, findings)
     items = _beside(name, items, data.other_folders if own else "unlabelled", findings)
     if not items:
+        findings.raise_errors()
         raise UserError(f"source {name!r} contains no image.")
+    _check_label_columns(own, source, items, findings)
     items = _apply_tasks(own, items, name)
     findings.add(place_conflicts(name, items))
     listed = Listed(name, source, items)
@@ -128,6 +130,38 @@ def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) 
                 if conflict := label_conflict(name, target, listed.items, picture):
                     findings.add([conflict])
     return advice
+
+
+def check_image_option(sources: Sequence[str], data: Data) -> None:
+    """Raise `UserError` if `data.image` is given, but none of the `sources` has columns."""
+    if data.image is not None and not any(has_columns(name) for name in sources):
+        raise UserError(
+            f"data.image {data.image!r} names an image column, but {', '.join(sources)} has none: leave the option out."
+        )
+
+
+def _image_column(source: str, data: Data, tasks: Mapping[str, Task]) -> str | None:
+    """Return the image column of a source with these `tasks`; None: the only one. Raises `UserError` if they differ."""
+    chosen = {name: task.image for name, task in tasks.items() if task.image is not None}
+    if len(set(chosen.values())) > 1:
+        raise UserError(f"the tasks on {source} must agree on one image column (option image); found {chosen}.")
+    if chosen:
+        return next(iter(chosen.values()))
+    return data.image if has_columns(source) else None
+
+
+def _check_label_columns(tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings) -> None:
+    """Add an error for each task whose label column, or the only one, exists but holds no text or numbers."""
+    unusable: Mapping[str, str] = getattr(source, "unusable", {})
+    has_labels = any(item.labels for item in items)
+    for name, task in tasks.items():
+        any_column = task.label is None and task.label_from is None and task.masks is None and not has_labels
+        wrong = [f"{column} ({what})" for column, what in unusable.items() if any_column or column == task.label]
+        if wrong:
+            findings.error(
+                f"task {name!r}: these columns of {task.source} cannot be labels: {', '.join(wrong)}.",
+                f"Choose another with --tasks.{name}.label, or write its values as text or numbers, one in each row.",
+            )
 
 
 def load_source(

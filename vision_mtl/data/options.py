@@ -19,6 +19,9 @@ class Data:
 
     unlabelled: list[str] | None = None
     """Sources of images without labels, each written KIND/REST; without --tasks, the run has no tasks."""
+    image: str | None = None
+    """Image column of unlabelled sources, and of tasks that give none: a column of csv or hfds, a suffix of wds
+    (jpg, depth.png). Sources without columns ignore it. By default the only one."""
     root: str = "data"
     """Folder for downloads and the decoded store."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
@@ -68,6 +71,8 @@ class Task:
     with a class for each pixel. A blank cell is no label in every kind."""
     label: str | None = None
     """Label column; by default the source's only one. For kind dense it names mask files, relative to the CSV file."""
+    image: str | None = None
+    """Image column of the source (csv, hfds, wds), as described at data.image; the same in all tasks on a source."""
     label_from: str | None = None
     """Regular expression on the file's path, whose first group is the label."""
     separator: str = " "

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.text import valid_text
-from vision_mtl.data.assemble import check_labels, list_source, load_source
+from vision_mtl.data.assemble import check_image_option, check_labels, list_source, load_source
 from vision_mtl.data.conflicts import check_same_content
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
@@ -195,6 +195,7 @@ def build_pool(
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
+    check_image_option(names, data)
     settings = Settings(image_size, channels, data.fit)
     listed, loaded = [], []
     for name in names:

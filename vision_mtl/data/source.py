@@ -55,8 +55,9 @@ class Source(Protocol):
 
     A source whose rows have named columns may set `has_columns = True`: it is then constructed as `cls(rest, root,
     image)`, with the name of the image column, or None for the only one. A source may have a list `findings`, of
-    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; and an error
-    `unclear`, or None, which concerns only tasks that take labels or splits from its folders.
+    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; an error
+    `unclear`, or None, which concerns only tasks that take labels or splits from its folders; and a mapping `unusable`,
+    from columns that are no label columns to what they hold.
     """
 
     def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...
@@ -110,6 +111,12 @@ def with_valid_text(item: Item) -> Item:
     return replace(item, identity=valid_text(item.identity), labels=labels, group=group)
 
 
+def has_columns(name: str) -> bool:
+    """Return True if the source written `KIND/REST` is of a known kind whose rows have named columns."""
+    kind = name.partition("/")[0]
+    return kind in SOURCES.names() and getattr(SOURCES.get(kind), "has_columns", False)
+
+
 def open_source(name: str, root: Path, image: str | None = None) -> Source:
     """Return the source written `KIND/REST`; `image` names its image column, None: the only one.
 
@@ -125,7 +132,7 @@ def open_source(name: str, root: Path, image: str | None = None) -> Source:
             f"folder/{path}, for images without labels images/{path}. Kinds: {', '.join(SOURCES.names())}."
         )
     source = SOURCES.get(kind)
-    if getattr(source, "has_columns", False):
+    if has_columns(name):
         return source(rest, root, image)
     if image is not None:
         raise UserError(f"{name} has no columns, so it has no image column {image!r}: leave the option out.")

@@ -1,8 +1,8 @@
 """`csv/FILE.csv`: an image column and any number of label columns, which may have blank cells.
 
-The image column is the one named image, file, path, filename, image_path or file_name, else the first. Paths are
-relative to the CSV file's folder. Rows with the same file are one instance; their labels are merged. A column without
-a name, as pandas writes its index, is ignored.
+Option `image` names the image column; without it, it is the one named image, file, path, filename, image_path or
+file_name, else the first. Paths are relative to the CSV file's folder. Rows with the same file are one instance; their
+labels are merged. A column without a name, as pandas writes its index, is ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision_mtl.core.errors import UserError
+from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.text import native_name
 from vision_mtl.data.decode import SUFFIXES, decode_bytes, file_bytes
 from vision_mtl.data.files import find_file, listed_path, missing_path
@@ -27,9 +27,10 @@ class Csv:
 
     version = "1"
     has_cells = True  # in which a word such as nan may mean no label
+    has_columns = True
 
-    def __init__(self, rest: str, root: Path) -> None:
-        self.file = Path(rest).expanduser()
+    def __init__(self, rest: str, root: Path, image: str | None = None) -> None:
+        self.file, self.image = Path(rest).expanduser(), image
 
     def items(self) -> list[Item]:
         if not self.file.is_file():
@@ -70,6 +71,8 @@ class Csv:
 
     def _image_column(self, header: list[str]) -> int:
         """Return the number of the image column. Raises `UserError` if the first row is no header but names images."""
+        if self.image is not None and self.image in header:
+            return header.index(self.image)
         column = next((i for i, name in enumerate(header) if name.lower() in IMAGE_COLUMNS), None)
         images = [cell for cell in header if Path(cell).suffix.lower() in SUFFIXES or self._find(cell)[1] is not None]
         if column is None and images:
@@ -77,6 +80,8 @@ class Csv:
                 f"{self.file} has no header: its first row names the image {images[0]!r}. Add a first row that names "
                 f"the columns, for example image,label."
             )
+        if self.image is not None:
+            raise unknown(f"image column of {self.file}", self.image, header)
         return column or 0
 
     def _find(self, cell: str) -> tuple[str, Path | None]:
