@@ -43,7 +43,7 @@ def test_classes_with_another_separator() -> None:
 def test_numbers() -> None:
     target = parse(["1.5", None, "-2", "1e3"], kind="regression")
     assert target.class_names == [] and target.num_outputs == 1
-    assert np.array_equal(target.values, np.array([1.5, np.nan, -2, 1000], np.float32), equal_nan=True)
+    assert np.array_equal(target.values, np.array([1.5, np.nan, -2, 1000]), equal_nan=True)
     assert target.labelled.tolist() == [True, False, True, True]
     assert target.gather(torch.tensor([3, 0])).tolist() == [1000, 1.5]
     assert [part.tolist() for part in target.occurrences()] == [[0, 2, 3], [0, 0, 0]]
@@ -81,10 +81,44 @@ def test_spread_maps_items_to_images(target: Target) -> None:
     assert torch.equal(wide.gather(torch.tensor([4, 0])), target.gather(torch.tensor([0, 2])))
 
 
-@pytest.mark.parametrize("text", ["tall", "nan", "inf", "1,5"])
-def test_a_label_that_is_not_a_number_is_named(text: str) -> None:
-    with pytest.raises(UserError, match=rf"task 't': the label of 'b\.png' must be a finite number .*found '{text}'"):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("tall", "is no number"),
+        ("0x10", "is no number"),
+        ("nan", "is not finite"),
+        ("-inf", "is not finite"),
+        ("Infinity", "is not finite"),
+        ("1,5", "has a comma"),
+        ("1,700,000", "has a comma"),
+        ("1_000", "has an underscore"),
+        ("1e400", "is out of range"),
+        ("-1e39", "is out of range"),
+        ("1e-50", "is out of range"),
+    ],
+)
+def test_a_label_that_is_not_a_number_is_named(text: str, fault: str) -> None:
+    words = rf"task 't': a label of kind regression must be a finite number, .*found '{text}' of 'b\.png', which {fault}"
+    with pytest.raises(UserError, match=words):
         parse(["1", text], kind="regression")
+
+
+def test_wrong_numbers_are_counted() -> None:
+    with pytest.raises(UserError, match=r"'a' of 'a\.png'.*'b' of 'b\.png'.*'c' of 'c\.png'.*, and 2 more labels\."):
+        parse(list("abcde"), kind="regression")
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e5 ", 1e5), ("+.5", 0.5), ("-0", 0.0), ("3.4e38", 3.4e38), ("007", 7)])
+def test_spellings_of_numbers(text: str, number: float) -> None:
+    assert parse([text], kind="regression").values.tolist() == [number]
+
+
+def test_numbers_are_standardised_in_float64() -> None:
+    seconds = [1_700_000_000 + n for n in range(24)]
+    target = parse([str(s) for s in seconds], kind="regression").in_unit_of(np.ones(24, bool))
+    assert target.values.tolist() == seconds
+    labels = target.gather(torch.arange(24)).double()
+    np.testing.assert_allclose(labels * target.unit[1] + target.unit[0], seconds, rtol=0, atol=1e-5)
 
 
 def test_invalid_sets_of_classes_are_named() -> None:

@@ -151,6 +151,7 @@ class Pool:
                 **{split: len(self.indices(split, task=task)) for split in SPLITS},
                 "classes": len(target.class_names),
                 "kind": target.kind,
+                **target.details,
             }
             for task, target in self.targets.items()
         }
@@ -237,7 +238,7 @@ def _pool(
         member=instances.members(),
         split=split,
         cluster=cluster,
-        targets=targets,
+        targets={task: target.in_unit_of(split == SPLITS.index("train")) for task, target in targets.items()},
         findings=findings,
         details=details,
         content=content,

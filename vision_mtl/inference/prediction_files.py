@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -16,7 +17,7 @@ from PIL import Image
 
 from vision_mtl.core.csv_escape import escape_cell
 from vision_mtl.core.files import disk_error
-from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
+from vision_mtl.data.label_kinds import DIGITS, TaskHeadSpec, label_kind
 from vision_mtl.data.resize import Fit, restore_mask
 from vision_mtl.data.targets import IGNORED, NO_CLASS
 from vision_mtl.inference.image_files import ImageFile
@@ -30,6 +31,7 @@ class TaskOutput:
     """How a task's numbers are read.
 
     `mask_values` (K,) uint8 are the values of the classes in a mask, `outside_value` that of pixels outside the image.
+    `decimals` are those of a number: six digits of the labels' standard deviation, as float32 resolves.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class TaskOutput:
     separator: str
     mask_values: np.ndarray
     outside_value: int
+    decimals: int = DIGITS
 
     @property
     def has_probability(self) -> bool:
@@ -57,7 +60,8 @@ def task_outputs(specs: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) ->
         values = _mask_values(names)
         free = (options["ignore"], IGNORED, *range(256))
         outside = next(value for value in free if value in range(256) and value not in values)
-        found[task] = TaskOutput(spec.kind, names, options["separator"], values, outside)
+        decimals = DIGITS - 1 - math.floor(math.log10(spec.scale))
+        found[task] = TaskOutput(spec.kind, names, options["separator"], values, outside, decimals)
     return found
 
 
@@ -70,7 +74,8 @@ def _mask_values(class_names: list[str]) -> np.ndarray:
 
 def read_prediction(output: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
     """Return the entry of `predictions.json` for one image's (K,) or (K, H, W) probabilities, or (1,) value."""
-    return label_kind(output.kind).prediction(numbers, output.class_names)
+    found = label_kind(output.kind).prediction(numbers, output.class_names)
+    return found | {"value": round(found["value"], output.decimals)} if "value" in found else found
 
 
 def read_mask(output: TaskOutput, numbers: np.ndarray) -> np.ndarray:
@@ -96,7 +101,7 @@ def read_predictions(
 def prediction_text(prediction: Mapping[str, Any], separator: str) -> str:
     """Return a prediction as the text of one cell: a value, a mask's path, or classes joined by the separator."""
     if "value" in prediction:
-        return f"{prediction['value']:.6g}"
+        return repr(prediction["value"]).removesuffix(".0")
     if "classes" in prediction:
         return separator.join(prediction["classes"]) or NO_CLASS
     return prediction["class"] if "class" in prediction else prediction["mask"]

@@ -59,9 +59,7 @@ class Dense(LabelKind):
         """Return a head with K logits at every pixel."""
         return DenseHead(self, readout[0], spec.num_outputs, readout[1], image_size)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) mean cross-entropy of pixels with a class; logits (B, K, H, W), classes (B, H, W)."""
         losses = F.cross_entropy(
             outputs, labels, weight=weights, label_smoothing=smoothing, ignore_index=NO_LABEL, reduction="none"

@@ -67,9 +67,7 @@ class MultiLabel(LabelKind):
         """Return a head with K logits."""
         return ClassHead(self, num_features, spec.num_outputs)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) binary cross-entropy in nats, averaged over classes; logits and {0, 1} labels (B, K)."""
         smooth = labels.to(outputs.dtype) * (1 - smoothing) + 0.5 * smoothing
         return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)

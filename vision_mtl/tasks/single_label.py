@@ -61,9 +61,7 @@ class SingleLabel(LabelKind):
         """Return a head with K logits."""
         return ClassHead(self, num_features, spec.num_outputs)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) cross-entropy in nats; logits (B, K), classes (B,)."""
         return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
 
