@@ -105,7 +105,7 @@ def test_a_label_that_is_not_a_number_is_named(text: str, fault: str) -> None:
 
 def test_wrong_numbers_are_counted() -> None:
     with pytest.raises(UserError, match=r"'a' of 'a\.png'.*'b' of 'b\.png'.*'c' of 'c\.png'.*, and 2 more labels\."):
-        parse(list("abcde"), kind="regression")
+        parse_labels("t", Task(source="csv/x.csv", kind="regression"), list("abcde"), [f"{n}.png" for n in "abcde"])
 
 
 @pytest.mark.parametrize(("text", "number"), [("1e5 ", 1e5), ("+.5", 0.5), ("-0", 0.0), ("3.4e38", 3.4e38), ("007", 7)])
@@ -115,7 +115,8 @@ def test_spellings_of_numbers(text: str, number: float) -> None:
 
 def test_numbers_are_standardised_in_float64() -> None:
     seconds = [1_700_000_000 + n for n in range(24)]
-    target = parse([str(s) for s in seconds], kind="regression").in_unit_of(np.ones(24, bool))
+    task = Task(source="csv/x.csv", kind="regression")
+    target = parse_labels("t", task, list(map(str, seconds)), ["x.png"] * 24).in_unit_of(np.ones(24, bool))
     assert target.values.tolist() == seconds
     labels = target.gather(torch.arange(24)).double()
     np.testing.assert_allclose(labels * target.unit[1] + target.unit[0], seconds, rtol=0, atol=1e-5)

@@ -141,6 +141,15 @@ class LabelKind(ABC):
         """Return the validation score that selects the best weights, comparable between tasks: 0 useless, 1 perfect."""
         return float(image_values.mean())
 
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return columns of `test_instances.parquet` from which `measures` can be computed again: name -> n entries.
+
+        Their names and types are in `evaluation/instance_scores.py`; a matrix (n, K) is a column of lists.
+        """
+        return {}
+
     # linear probe and neighbours, on frozen features; only if `has_probe`
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:

@@ -98,6 +98,6 @@ class AddTask(Stage):
         after = predict_split(model, pool, "test", old, accelerator.autocast)
         metrics = run_metrics(model, labelled, predictions, validation, trainer)
         metrics["change"] = score_changes(pool, before, after)
-        write_test_instances(run, labelled, predictions)
+        write_test_instances(run, model, labelled, predictions)
         write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

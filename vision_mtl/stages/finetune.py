@@ -115,6 +115,6 @@ class Finetune(Stage):
             metrics |= measure_transfer(
                 run, labelled, predictions, trainer, build_trainer, train_alone, self.single_task
             )
-        write_test_instances(run, labelled, predictions)
+        write_test_instances(run, model, labelled, predictions)
         write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

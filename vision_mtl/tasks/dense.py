@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,13 @@ class Dense(LabelKind):
         hits = np.diagonal(numbers, axis1=1, axis2=2)
         sums = np.concatenate([hits, numbers.sum(2), numbers.sum(1)], axis=1)
         return {"mean_iou": Measure(sums, _mean_iou), "pixel_accuracy": Measure(sums, _pixel_accuracy)}
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the pixels of each class by truth, by prediction and by both, from (n, K, K) pixel counts."""
+        right = np.diagonal(numbers, axis1=1, axis2=2)
+        return {"true_pixels": numbers.sum(2), "said_pixels": numbers.sum(1), "right_pixels": right}
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
         """Return {}: a mask is shown as a picture."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,14 @@ class MultiLabel(LabelKind):
         found = {"accuracy": Measure(counts, _accuracy), "macro_f1": Measure(counts, _macro_f1, value=f1)}
         both = true.any(0) & ~true.all(0)
         return found | ({"auroc": macro_auroc(numbers[:, both], true[:, both])} if both.any() else {})
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the true and predicted classes, and the probability of each class."""
+        named = {"true_classes": values > 0, "said_classes": self.decide(numbers)}
+        names = np.array(class_names, object)
+        return {"probabilities": numbers, **{key: [names[row].tolist() for row in found] for key, found in named.items()}}
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
         """Yield logistic regressions for each class."""

@@ -8,7 +8,7 @@ time in seconds would be rounded to two minutes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,12 @@ class Regression(LabelKind):
         sums = np.stack([abs(error), np.ones(len(error)), error**2, centred, centred**2], axis=1)
         varies = len(error) > 1 and np.ptp(values) > 0
         return {"mae": Measure(sums, ratio(0, 1))} | ({"r2": Measure(sums, r2)} if varies else {})
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the true and the predicted number."""
+        return {"true_number": values.astype(np.float64), "said_number": self.decide(numbers).astype(np.float64)}
 
     def goodness(self, image_values: np.ndarray, values: np.ndarray) -> float:
         """Return 1 minus the mean absolute error over the labels' mean absolute deviation from their median."""
