@@ -126,6 +126,7 @@ def scores(found: dict[str, Any]) -> dict[str, float]:
     return {name: score["value"] for name, score in found.items() if isinstance(score, dict) and "low" in score}
 
 
+@pytest.mark.slow
 def test_all_metrics_of_the_heads(words: list[str], tmp_path: Path) -> None:
     steps = ["--optim.steps", "8", "--optim.batch_size", "8", "--runtime.precision", "fp32"]
     metrics, table, names = run_stage("finetune", tmp_path / "run", words, *steps)
@@ -136,6 +137,7 @@ def test_all_metrics_of_the_heads(words: list[str], tmp_path: Path) -> None:
     assert said.dtype == np.float64 and said.between(START - 100, START + 100).all() and said.nunique() == len(said)
 
 
+@pytest.mark.slow
 def test_all_metrics_of_every_probe(words: list[str], tmp_path: Path) -> None:
     more = ["--probe.fractions", FRACTION]
     words = words[: words.index("--tasks.mask.source")]

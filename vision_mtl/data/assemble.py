@@ -16,7 +16,8 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
-from vision_mtl.data.masks import masks_in_folder, read_masks
+from vision_mtl.data.mask_files import MaskPlace, find_mask, mask_place, match_masks
+from vision_mtl.data.masks import read_masks
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import Item, Source, Split, open_source
 from vision_mtl.data.store import Progress, Settings, Store, open_store
@@ -127,10 +128,13 @@ def _check_readable(name: str, store: Store | Stream, skip: bool, findings: Find
 
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
     """Return the items that are not masks of a task: masks may lie in the source's folder."""
-    folders = [mask_folder(task.masks, task.source).resolve() for task in tasks.values() if task.masks is not None]
-    found = [i for i in items if i.path is None or not any(i.path.is_relative_to(folder) for folder in folders)]
+    places = [_mask_place(task) for task in tasks.values() if task.masks is not None]
+    found = [i for i in items if i.path is None or not any(place.holds(i.path) for place in places)]
     if items and not found:
-        raise UserError(f"masks {str(folders[0])!r} is the folder of the images; put the masks into another folder.")
+        raise UserError(
+            f"masks {places[0].pattern!r} is the folder of the images; put the masks into another folder, or give a "
+            "pattern of their names, such as 'FOLDER/*_mask.png'."
+        )
     return found
 
 
@@ -170,26 +174,32 @@ def base_folder(source: str) -> Path:
     return path.parent if path.is_file() else path
 
 
-def mask_folder(masks: str, source: str) -> Path:
-    """Return the folder of option `masks`: relative to the working directory, or else to the source's folder."""
-    folder = Path(masks).expanduser()
-    return folder if folder.is_dir() else base_folder(source) / folder
+def _mask_place(task: Task) -> MaskPlace:
+    return mask_place(task.masks or "", base_folder(task.source))
 
 
 def read_target(
-    name: str, task: Task, source: Loaded, settings: Settings, num_workers: int, progress: Progress | None
+    name: str,
+    task: Task,
+    source: Loaded,
+    settings: Settings,
+    findings: Findings,
+    num_workers: int,
+    progress: Progress | None,
 ) -> Target:
     """Return a task's labels, one row per item of its source. Raises `UserError` with the task and the fault."""
     identities = [item.identity for item in source.items]
     if not label_kind(task.kind).is_dense:
         return parse_labels(name, task, label_text(name, task, source), identities)
     if task.masks is not None:
-        files = masks_in_folder(name, mask_folder(task.masks, task.source), source.items)
+        files, counts = match_masks(name, _mask_place(task), source.items, findings)
     else:
         base = base_folder(task.source)
-        files = [None if text is None else base / text for text in label_text(name, task, source)]
+        files = [None if text is None else find_mask(base, text) for text in label_text(name, task, source)]
+        counts = {"unmatched_masks": 0, "images_without_mask": files.count(None)}
     report = None if progress is None else (lambda done, total: progress(f"reading masks of {name}", done, total))
-    return read_masks(name, task, source.items, files, settings, num_workers, report)
+    target = read_masks(name, task, source.items, files, settings, findings, num_workers, report)
+    return replace(target, details={**target.details, **counts})
 
 
 def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | None]:

@@ -15,6 +15,7 @@ import numpy as np
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
 from vision_mtl.data.duplicates import Images, near_duplicates
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Task
 from vision_mtl.data.source import Item, movable_name
 from vision_mtl.data.store import NEAR_FILES, Progress, Settings
@@ -124,14 +125,19 @@ def unite(loaded: list[Loaded]) -> Instances:
 
 
 def read_targets(
-    tasks: Mapping[str, Task], instances: Instances, settings: Settings, num_workers: int, progress: Progress | None
+    tasks: Mapping[str, Task],
+    instances: Instances,
+    settings: Settings,
+    findings: Findings,
+    num_workers: int,
+    progress: Progress | None,
 ) -> dict[str, Target]:
-    """Return each task's labels, one row per instance. Raises `UserError`."""
+    """Return each task's labels, one row per instance. Adds to `findings`; raises `UserError`."""
     numbers = {source.name: number for number, source in enumerate(instances.loaded)}
     targets = {}
     for name, task in tasks.items():
         number = numbers[task.source]
-        target = read_target(name, task, instances.loaded[number], settings, num_workers, progress)
+        target = read_target(name, task, instances.loaded[number], settings, findings, num_workers, progress)
         targets[name] = target.spread(instances.rows[number], len(instances))
     return targets
 
