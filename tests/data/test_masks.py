@@ -186,7 +186,7 @@ def test_other_spellings_of_a_name_match(mask: str, image: str, tmp_path: Path) 
 def test_the_same_name_twice_is_ambiguous(tmp_path: Path) -> None:
     for number, names in enumerate([("x.png", "x.tif"), (f"{COMPOSED}.png", f"{APART}.png")]):
         image = "x.jpg" if number == 0 else f"{APART}.jpg"
-        with pytest.raises(UserError, match="has 2 masks, .* and .*Keep one mask for each image"):
+        with pytest.raises(UserError, match=r"has 2 masks, .* and .*Keep one mask for each image"):
             matched(named(tmp_path / str(number), *names), image)[2].raise_errors()
     found = matched(named(tmp_path / "case", "A.png", "a.png"), "a.jpg", "A.jpg")[0]
     assert found == ["a.png", "A.png"]
@@ -201,7 +201,9 @@ def test_unmatched_masks_are_counted_and_a_common_ending_is_suggested(tmp_path: 
     assert unmatched.severity == missing.severity == "warning" and unmatched.images == missing.images == 8
     assert "8 masks belong to no image and are not used: 2_mask.png, 3_mask.png, 4_mask.png," in unmatched.text
     assert f"8 masks would match --tasks.seg.masks '{tmp_path}/*_mask.png'" in unmatched.advice
-    with pytest.raises(UserError, match=r"none of the 9 masks .*8 masks would match --tasks\.seg\.masks '.*\*_mask\.png'"):
+    with pytest.raises(
+        UserError, match=r"none of the 9 masks .*8 masks would match --tasks\.seg\.masks '.*\*_mask\.png'"
+    ):
         matched(place, *[f"{n}.jpg" for n in range(2, 10)])
     stranger = matched(named(tmp_path / "b", "1.png", "cat.png"), "1.jpg")[2].all
     assert [f.text for f in stranger] == ["task 'seg': 1 masks belong to no image and are not used: cat.png."]

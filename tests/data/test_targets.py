@@ -98,7 +98,9 @@ def test_spread_maps_items_to_images(target: Target) -> None:
     ],
 )
 def test_a_label_that_is_not_a_number_is_named(text: str, fault: str) -> None:
-    words = rf"task 't': a label of kind regression must be a finite number, .*found '{text}' of 'b\.png', which {fault}"
+    words = (
+        rf"task 't': a label of kind regression must be a finite number, .*found '{text}' of 'b\.png', which {fault}"
+    )
     with pytest.raises(UserError, match=words):
         parse(["1", text], kind="regression")
 

@@ -52,7 +52,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return found
 
 
-def run_stage(stage: str, folder: Path, words: list[str], *more: str) -> tuple[dict[str, Any], Any, dict[str, list[str]]]:
+def run_stage(
+    stage: str, folder: Path, words: list[str], *more: str
+) -> tuple[dict[str, Any], Any, dict[str, list[str]]]:
     """Return the metrics, the table of test images and the class names of a run."""
     start = ["--stage", stage, "--run_dir", str(folder), "--device", "cpu", "--backbone.name", "test_resnet"]
     assert main([*start, *words, *more]) == 0

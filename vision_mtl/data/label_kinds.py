@@ -46,8 +46,8 @@ class LabelKind(ABC):
 
     The labels of N images are `values`, an array with one row per image (for dense kinds, indices of masks). `outputs`
     are a head's outputs, `numbers` what a user sees: (B, K) probabilities or (B, 1) float64 values in the labels' unit,
-    and for dense kinds (B, K, H, W) probabilities. In the scores of a dense kind, `outputs` and `numbers` are the result of
-    `outputs_to_score`.
+    and for dense kinds (B, K, H, W) probabilities. In the scores of a dense kind, `outputs` and `numbers` are the
+    result of `outputs_to_score`.
     """
 
     meaning: ClassVar[str]  # meaning of a label, in a few words

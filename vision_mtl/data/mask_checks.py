@@ -65,7 +65,8 @@ class MaskSet:
             self._report_spellings(task, ignored, findings)
         classes = [value for value in sorted(self.counts) if self.class_of(value) != ignored]
         thin = [value for value in classes if value not in self.patches]
-        smoothed = [value for value in thin if 2 * self.between[value] > self.counts[value]]
+        has_sides = len(self.patches) > 1  # areas that an edge can lie between
+        smoothed = [value for value in thin if has_sides and 2 * self.between[value] > self.counts[value]]
         total = sum(self.counts.values())
         rare = [value for value in thin if value not in smoothed and self.counts[value] < RARE * total]
         self._report_smoothed(task, smoothed, findings)
@@ -133,7 +134,9 @@ class MaskSet:
         if not smoothed:
             return
         concerned = max(self.files[value] for value in smoothed)
-        text = f"task {task!r}: values that occur only along edges, between those on both sides: {self._listed(smoothed)}"
+        text = (
+            f"task {task!r}: values that occur only along edges, between those on both sides: {self._listed(smoothed)}"
+        )
         if len(smoothed) >= SMOOTHED:
             findings.error(
                 f"{text}. The masks were smoothed, resized by interpolation, or saved as JPEG.",

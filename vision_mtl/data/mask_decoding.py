@@ -68,7 +68,7 @@ def decode_mask(file: Path) -> MaskFile:
     if mode in OPAQUE:
         pixels, mode = _without_alpha(pixels), OPAQUE[mode]
     if mode == "RGB":
-        values = COLOUR + pixels[..., 0].astype(np.int32) * 65536 + pixels[..., 1] * 256 + pixels[..., 2]
+        values = COLOUR + pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
         return _measured(values, pixels, None, {}, is_turned)
     numbers, top = _own_numbers(pixels, mode, raw, decoder_top)
     return _measured(numbers, numbers, top, palette, is_turned)
@@ -93,9 +93,10 @@ def _check_kind(image: Image.Image) -> None:
 
 def _raw_mode(image: Image.Image) -> tuple[str, int | None]:
     """Return how a file stores its pixels, in Pillow's words, and the maximum that a PGM file declares."""
-    if not image.tile:
+    tiles = getattr(image, "tile", None)
+    if not tiles:
         return image.mode, None
-    decoder, _, _, found = image.tile[0]
+    decoder, _, _, found = tiles[0]
     parts: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
     raw = str(parts[0]) if parts and parts[0] else image.mode
     if image.mode not in GREY_MODES and ";16" in raw:
@@ -146,7 +147,7 @@ def _measured(
             f"holds {len(found):,} {what}, more than {MOST_VALUES}: is it a photograph, or were its edges smoothed? "
             "A mask has one number or colour for each class."
         )
-    wide = pixels.astype(np.uint8 if pixels.max() <= EIGHT_BITS else np.float32)
+    wide: Any = pixels.astype(np.uint8 if pixels.max() <= EIGHT_BITS else np.float32)
     square = np.ones((3, 3), np.uint8)
     low, high = cv2.erode(wide, square), cv2.dilate(wide, square)
     flat, inner = low == high, (low < wide) & (wide < high)

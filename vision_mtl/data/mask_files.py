@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.files import find_images
@@ -57,7 +58,9 @@ def mask_place(masks: str, base: Path) -> MaskPlace:
     path, prefix, suffix = Path(masks).expanduser(), "", ""
     if STAR in path.name:
         if path.name.count(STAR) > 1 or STAR in str(path.parent):
-            raise UserError(f"masks {masks!r} may have one {STAR}, in its last part, which stands for the image's name.")
+            raise UserError(
+                f"masks {masks!r} may have one {STAR}, in its last part, which stands for the image's name."
+            )
         prefix, _, suffix = path.name.partition(STAR)
         path = path.parent
     return MaskPlace(path if path.is_dir() else base / path, prefix, suffix)
@@ -95,7 +98,8 @@ def match_masks(
     claimed = {file for file in found if file is not None} | {file for files in ambiguous.values() for file in files}
     unmatched = [file for file in masks if file not in claimed]
     missing = [item for item, file in zip(items, found, strict=True) if file is None and item.identity not in ambiguous]
-    _report_missing(task, place, base, [f.relative_to(base).as_posix() for f in unmatched], missing, len(items), findings)
+    unused = [file.relative_to(base).as_posix() for file in unmatched]
+    _report_missing(task, MaskPlace(base, *place.around), unused, [i.identity for i in missing], len(items), findings)
     return found, {"unmatched_masks": len(unmatched), "images_without_mask": len(missing)}
 
 
@@ -160,16 +164,10 @@ def _report_ambiguous(
 
 
 def _report_missing(
-    task: str,
-    place: MaskPlace,
-    base: Path,
-    unmatched: Sequence[str],
-    missing: Sequence[Item],
-    count: int,
-    findings: Findings,
+    task: str, place: MaskPlace, unmatched: Sequence[str], missing: Sequence[str], count: int, findings: Findings
 ) -> None:
-    hint = _naming_hint(MaskPlace(base), unmatched, [item.identity for item in missing]) if missing else None
-    renamed = f"They seem to be called {hint[0]}: {hint[1]} masks would match --tasks.{task}.masks '{hint[0]}'." if hint else ""
+    hint = _naming_hint(place.folder, unmatched, missing)
+    renamed = f"{hint[1]} masks would match --tasks.{task}.masks '{hint[0]}'." if hint else ""
     names = ", ".join(unmatched[:SHOWN]) + (", ..." if len(unmatched) > SHOWN else "")
     if len(missing) == count:
         text = f"task {task!r}: none of the {len(unmatched)} masks in {place.pattern!r} has the name of an image"
@@ -181,25 +179,25 @@ def _report_missing(
             len(unmatched),
         )
     if missing:
-        names = ", ".join(item.identity for item in missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         text = f"task {task!r}: {len(missing)} of {count} images have no mask, hence no label: {names}."
         (findings.warn if unmatched else findings.note)(text, images=len(missing))
 
 
-def _naming_hint(place: MaskPlace, masks: Sequence[str], images: Sequence[str]) -> tuple[str, int] | None:
+def _naming_hint(folder: Path, masks: Sequence[str], images: Sequence[str]) -> tuple[str, int] | None:
     """Return the pattern by which most masks would match an image, and how many do; None if fewer than half do."""
     stems = {normal(PurePath(image).stem) for image in images}
-    best: tuple[int, MaskPlace] = (0, place)
+    best: tuple[int, MaskPlace] = (0, MaskPlace(folder))
     for mask in masks[:3]:
         name = normal(PurePath(mask).name)
         inside = sorted((stem for stem in stems if stem in name), key=len, reverse=True)
         for stem in inside[:TRIED]:
             before, _, after = name.partition(stem)
-            tried = MaskPlace(place.folder, before, after)
+            tried = MaskPlace(folder, before, after)
             hits = sum(tried.inner(normal(PurePath(one).name)) in stems for one in masks)
             best = max(best, (hits, tried), key=lambda pair: pair[0])
     return (best[1].pattern, best[0]) if 2 * best[0] >= min(len(masks), len(stems)) and best[0] else None
 
 
-def _first(mapping: Mapping[object, Sequence[object]]) -> list[tuple[object, Sequence[object]]]:
+def _first(mapping: Mapping[Any, Sequence[Any]]) -> list[tuple[Any, Sequence[Any]]]:
     return list(mapping.items())[:SHOWN]

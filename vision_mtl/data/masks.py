@@ -40,7 +40,7 @@ class _Read:
     numbers: np.ndarray | None = None
     fault: str = ""
     misfit: str = ""
-    is_unsure: bool = False  # the image is turned by its orientation tag, the mask has none, and its shape fits both ways
+    is_unsure: bool = False  # the image's orientation tag turns it, the mask has none, and its shape fits both ways
 
 
 def read_masks(
@@ -64,7 +64,7 @@ def read_masks(
     codes: dict[int, int] = {OUTSIDE: 0}  # value -> provisional number, in order of appearance
     whole, found = MaskSet(), []
     with threads(num_workers) as pool:
-        for row, read in enumerate(pool.map(lambda pair: _read(*pair, settings), pairs)):
+        for row, read in enumerate(pool.map(lambda pair: _read(pair[0], pair[1], settings), pairs)):
             if read.mask is not None:
                 whole.add(pairs[row][1], read.mask)
             table = [codes.setdefault(int(value), len(codes)) for value in read.values]
@@ -117,7 +117,8 @@ def _compare(item: Item, mask: MaskFile) -> tuple[str, bool]:
         tag = " by its EXIF orientation" if orientation in TURNED else ""
         advice = f": one of them is turned{tag} and the other is not"
     return (
-        f"has {rows} x {columns} pixels (height x width), but its image {item.identity!r} has {height} x {width}{advice}"
+        f"has {rows} x {columns} pixels (height x width), but its image {item.identity!r} has "
+        f"{height} x {width}{advice}"
     ), False
 
 
@@ -179,7 +180,7 @@ def _ignored(name: str, task: Task, values: set[int], findings: Findings) -> int
     if len(values) == 2:
         (other,) = values - {FOREGROUND}
         findings.note(
-            f"task {name!r}: the masks hold {other} and 255, so 255 is a class, although it is ignored beside more values."
+            f"task {name!r}: the masks hold {other} and 255, so 255 is a class; beside more values it would be ignored."
         )
     return None
 

@@ -94,8 +94,9 @@ class Task:
         smoothing = self.label_smoothing
         self._require("label_smoothing must lie in [0, 1)", smoothing, 0 <= smoothing < 1)
         self._require("weight must be a finite number above 0", self.weight, 0 < self.weight < math.inf)
-        ignores = re.fullmatch("#[0-9a-fA-F]{6}", self.ignore) if isinstance(self.ignore, str) else (self.ignore or 0) >= 0
-        self._require("ignore must be 0 or more, a colour as #e0e0c0, or null", self.ignore, bool(ignores))
+        value = self.ignore
+        known = re.fullmatch("#[0-9a-fA-F]{6}", value) is not None if isinstance(value, str) else (value or 0) >= 0
+        self._require("ignore must be 0 or more, a colour as #e0e0c0, or null", value, known)
         self._require("separator must not be empty", self.separator, self.separator != "")
         self._require("masks is for kind dense", self.masks, self.masks is None or label_kind(self.kind).is_dense)
         self._require("label_smoothing is for kinds with classes", smoothing, smoothing == 0 or self._has_classes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -24,6 +25,7 @@ from vision_mtl.inference.image_files import ImageFile
 from vision_mtl.viz.predictions import mask_palette
 
 CSV, JSON, MASKS = "predictions.csv", "predictions.json", "masks"
+OUTSIDE_COLOURS = [f"{grey:02x}" * 3 for grey in range(256)]  # of pixels outside the image: the first that is no class
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,18 @@ def read_prediction(output: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
 def read_mask(output: TaskOutput, numbers: np.ndarray) -> np.ndarray:
     """Return the mask (H, W) uint8 of one image's probabilities (K, H, W)."""
     return output.mask_values[numbers.argmax(0)]
+
+
+def mask_picture(output: TaskOutput, mask: np.ndarray) -> Image.Image:
+    """Return a mask (H, W) uint8 as a palette image, or in colours if the training masks had them as classes."""
+    colours = [name.removeprefix("#") for name in output.class_names]
+    if not all(re.fullmatch("#[0-9a-f]{6}", name) for name in output.class_names):
+        picture = Image.fromarray(mask, mode="P")
+        picture.putpalette(mask_palette().tobytes())
+        return picture
+    outside = next(colour for colour in OUTSIDE_COLOURS if colour not in colours)
+    table = np.array([list(bytes.fromhex(colour)) for colour in [*colours, outside]], np.uint8)
+    return Image.fromarray(table[np.minimum(mask, len(colours))])
 
 
 def read_predictions(
@@ -161,10 +175,9 @@ class PredictionFiles:
     def _write_mask(
         self, task: str, output: TaskOutput, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
     ) -> str:
-        """Write a palette PNG at the size of the image file; return its path in the run."""
+        """Write a PNG at the size of the image file; return its path in the run."""
         mask = restore_mask(read_mask(output, numbers), shape, self.fit, output.outside_value)
-        picture = Image.fromarray(mask, mode="P")
-        picture.putpalette(mask_palette().tobytes())
+        picture = mask_picture(output, mask)
         path = self.folder / self._mask_name(task, file)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -102,9 +102,9 @@ class MultiLabel(LabelKind):
         self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
     ) -> Mapping[str, Sequence[Any] | np.ndarray]:
         """Return the true and predicted classes, and the probability of each class."""
-        named = {"true_classes": values > 0, "said_classes": self.decide(numbers)}
         names = np.array(class_names, object)
-        return {"probabilities": numbers, **{key: [names[row].tolist() for row in found] for key, found in named.items()}}
+        true, said = ([names[row].tolist() for row in rows] for rows in (values > 0, self.decide(numbers)))
+        return {"true_classes": true, "said_classes": said, "probabilities": numbers}
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
         """Yield logistic regressions for each class."""
