@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Task
 from vision_mtl.data.targets import Target, class_names_of, mask_tensor, parse_labels
 
@@ -106,13 +107,29 @@ def test_a_label_that_is_not_a_number_is_named(text: str, fault: str) -> None:
 
 
 def test_wrong_numbers_are_counted() -> None:
-    with pytest.raises(UserError, match=r"'a' of 'a\.png'.*'b' of 'b\.png'.*'c' of 'c\.png'.*, and 2 more labels\."):
+    with pytest.raises(UserError, match=r"'a' of 'a\.png', which is no number \(5 labels in all\)\."):
         parse_labels("t", Task(source="csv/x.csv", kind="regression"), list("abcde"), [f"{n}.png" for n in "abcde"])
 
 
 @pytest.mark.parametrize(("text", "number"), [("1e5 ", 1e5), ("+.5", 0.5), ("-0", 0.0), ("3.4e38", 3.4e38), ("007", 7)])
 def test_spellings_of_numbers(text: str, number: float) -> None:
     assert parse([text], kind="regression").values.tolist() == [number]
+
+
+@pytest.mark.parametrize("start", ["9007199254740993", "1700000000000000000"])
+def test_differences_that_float64_rounds_are_refused(start: str) -> None:
+    with pytest.raises(UserError, match=r"labels lie within .* around .* so their differences are lost\. Subtract"):
+        parse([str(int(start) + 300 * n) for n in range(4)], kind="regression")
+    parse([start] * 4, kind="regression")  # equal labels are found by the checks of a task
+    parse([str(int(start) + 10**15 * n) for n in range(4)], kind="regression")
+
+
+def test_numbers_far_from_the_others_are_a_warning() -> None:
+    values = np.array([20.0, 31, np.nan, 45, 28, 36, -9999])
+    (text,) = label_kind("regression").warnings("age", values, [f"{n}.png" for n in range(7)])
+    assert "1 labels lie far from the others, half of which are 22 to 34.75: -9999 of '6.png'" in text
+    assert not label_kind("regression").warnings("age", values[:6], [""] * 6)
+    assert not label_kind("regression").warnings("age", np.array([np.nan, 1.0, 1.0, 50.0, 1.0, 1.0]), [""] * 6)
 
 
 def test_numbers_are_standardised_in_float64() -> None:
@@ -143,7 +160,7 @@ def test_classes_are_in_order_of_number_or_alphabet() -> None:
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\); found 1\.0"),
         ({"weight": 0.0}, r"weight must be a finite number above 0; found 0\.0"),
         ({"weight": float("inf")}, "weight must be a finite number"),
-        ({"ignore": -1}, "ignore must be 0 or more, or null; found -1"),
+        ({"ignore": -1}, "ignore must be 0 or more, a colour as #e0e0c0, or null; found -1"),
         ({"kind": "multi_label", "separator": ""}, "separator must not be empty"),
         ({"masks": "trimaps"}, "of kind single_label: masks is for kind dense; found 'trimaps'"),
         ({"kind": "regression", "label_smoothing": 0.1}, "label_smoothing is for kinds with classes"),

@@ -190,7 +190,10 @@ def read_target(
     """Return a task's labels, one row per item of its source. Raises `UserError` with the task and the fault."""
     identities = [item.identity for item in source.items]
     if not label_kind(task.kind).is_dense:
-        return parse_labels(name, task, label_text(name, task, source), identities)
+        target = parse_labels(name, task, label_text(name, task, source), identities)
+        for text in label_kind(task.kind).warnings(name, target.values, identities):
+            findings.warn(text)
+        return target
     if task.masks is not None:
         files, counts = match_masks(name, _mask_place(task), source.items, findings)
     else:

@@ -78,6 +78,10 @@ class LabelKind(ABC):
         """
         raise NotImplementedError
 
+    def warnings(self, name: str, values: np.ndarray, identities: Sequence[str]) -> list[str]:
+        """Return warnings about the parsed labels of task `name`, for values that may not be meant."""
+        return []
+
     def num_outputs(self, class_names: Sequence[str]) -> int:
         """Return K, the number of outputs of the head."""
         return len(class_names)

@@ -147,17 +147,21 @@ def _report_ambiguous(
     findings: Findings,
 ) -> None:
     if ambiguous:
-        shown = "; ".join(f"{image!r} has {len(own)} masks, {own[0]} and {own[1]}" for image, own in _first(ambiguous))
-        findings.error(f"task {task!r}: {shown}.", "Keep one mask for each image.", len(ambiguous))
+        image, own = next(iter(ambiguous.items()))
+        findings.error(
+            f"task {task!r}: {image!r} has {len(own)} masks, {own[0]} and {own[1]}{_alike(ambiguous)}.",
+            "Keep one mask for each image.",
+            len(ambiguous),
+        )
     users: dict[Path, list[str]] = {}
     for item, file in zip(items, found, strict=True):
         if file is not None:
             users.setdefault(file, []).append(item.identity)
     shared = {file: own for file, own in users.items() if len(own) > 1}
     if shared:
-        shown = "; ".join(f"{file} is the mask of {own[0]!r} and {own[1]!r}" for file, own in _first(shared))
+        file, images = next(iter(shared.items()))
         findings.error(
-            f"task {task!r}: {shown}.",
+            f"task {task!r}: {file} is the mask of {images[0]!r} and {images[1]!r}{_alike(shared)}.",
             "Put masks into the same folders as their images, or name both unmistakably.",
             sum(map(len, shared.values())),
         )
@@ -199,5 +203,6 @@ def _naming_hint(folder: Path, masks: Sequence[str], images: Sequence[str]) -> t
     return (best[1].pattern, best[0]) if 2 * best[0] >= min(len(masks), len(stems)) and best[0] else None
 
 
-def _first(mapping: Mapping[Any, Sequence[Any]]) -> list[tuple[Any, Sequence[Any]]]:
-    return list(mapping.items())[:SHOWN]
+def _alike(cases: Mapping[Any, Any]) -> str:
+    """Return how many cases there are besides the one that is named."""
+    return f" (and {len(cases) - 1} cases more)" if len(cases) > 1 else ""

@@ -132,7 +132,7 @@ def _report_files(name: str, found: Sequence[tuple[Item, Path, str, str, bool]],
         (misfits, ".", "A mask may have another size than its image, but must show the same part of it."),
     ):
         if texts:
-            count = f"{len(texts)} masks cannot be used, as " if len(texts) > 1 else ""
+            count = f"{len(texts)} masks cannot be used. For example, " if len(texts) > 1 else ""
             findings.error(f"task {name!r}: {count}{texts[0]}{end}", advice, len(texts))
     if unsure:
         findings.warn(
@@ -191,5 +191,5 @@ def _shares(class_names: Sequence[str], masks: np.ndarray) -> dict[str, object]:
     for mask in masks:
         counts += np.bincount(mask.ravel(), minlength=IGNORED + 1)
     labelled = max(int(counts[:IGNORED].sum()), 1)
-    shares = {name: round(float(counts[k] / labelled), 6) for k, name in enumerate(class_names)}
-    return {"pixel_shares": shares, "unlabelled_pixels": round(float(counts[IGNORED] / max(masks.size, 1)), 6)}
+    shares = {name: round(float(counts[k] / labelled), 9) for k, name in enumerate(class_names)}
+    return {"pixel_shares": shares, "unlabelled_pixels": round(float(counts[IGNORED] / max(masks.size, 1)), 9)}

@@ -154,6 +154,10 @@ def check_tasks(targets: Mapping[str, Target], split: np.ndarray, findings: Find
                 )
         rows, classes = target.occurrences()
         unseen = np.setdiff1d(classes[split[rows] == TEST], classes[split[rows] == TRAIN])
+        only_val = np.setdiff1d(classes[split[rows] == VAL], classes[(split[rows] == TRAIN) | (split[rows] == TEST)])
+        if len(only_val):
+            shown = ", ".join(target.class_names[k] for k in only_val[:SHOWN])
+            findings.warn(f"task {task!r}: {len(only_val)} classes are in validation images only: {shown}.")
         if len(unseen):
             shown = ", ".join(target.class_names[k] for k in unseen[:SHOWN])
             findings.error(

@@ -37,11 +37,15 @@ def pixel_table(task: str, row: Mapping[str, Any]) -> Table:
     table = Table(f"pixels of {task}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("share", justify="right")
     for name, share in row["pixel_shares"].items():
-        table.add_row(f"class {name}", f"{share:.2%}")
-    table.add_row("without a class, of all", f"{row['unlabelled_pixels']:.2%}")
+        table.add_row(f"class {name}", _percent(share))
+    table.add_row("without a class, of all", _percent(row["unlabelled_pixels"]))
     table.add_row("images without a mask", f"{row['images_without_mask']:,}")
     table.add_row("masks without an image", f"{row['unmatched_masks']:,}")
     return table
+
+
+def _percent(share: float) -> str:
+    return "< 0.01%" if 0 < share < 1e-4 else f"{share:.2%}"
 
 
 def print_summary(pool: Pool, run: Run) -> None:

@@ -21,7 +21,9 @@ from vision_mtl.data.label_kinds import LABEL_KINDS, Array, LabelKind, ProbePath
 from vision_mtl.models.decoder import LogitHead
 
 VALUE_STRATA = 10  # deciles
-SHOWN = 3  # wrong labels named in the error
+SHOWN = 3  # labels named in a warning
+FAR = 30.0  # a normal distribution has no label beyond 5, incomes few
+FEWEST_STEPS = 2.0**12  # of float64, over the range of the labels
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # of a label's size
 ROUNDING = 4 * np.finfo(np.float64).eps  # relative differences of labels that are no more than rounding
 
@@ -106,12 +108,31 @@ class Regression(LabelKind):
             elif text is not None:
                 values[row] = float(text)
         if wrong:
-            more = f", and {len(wrong) - SHOWN} more labels" if len(wrong) > SHOWN else ""
+            more = f" ({len(wrong)} labels in all)" if len(wrong) > 1 else ""
             raise UserError(
                 f"task {name!r}: a label of kind regression must be a finite number, or blank for none; found "
-                f"{'; '.join(wrong[:SHOWN])}{more}."
+                f"{wrong[0]}{more}."
             )
+        _check_resolution(name, values[~np.isnan(values)])
         return [], values
+
+    def warnings(self, name: str, values: np.ndarray, identities: Sequence[str]) -> list[str]:
+        """Warn about numbers that lie far from the others: a mean and a deviation with them describe none of the rest.
+
+        Far is `FAR` times the distance between the quartiles from the median.
+        """
+        known = values[~np.isnan(values)]
+        if not len(known):
+            return []
+        low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+        far = np.flatnonzero(abs(values - middle) > FAR * (high - low)) if high > low else []
+        if not len(far):
+            return []
+        shown = ", ".join(f"{values[row]:g} of {identities[row]!r}" for row in far[:SHOWN])
+        return [
+            f"task {name!r}: {len(far)} labels lie far from the others, half of which are {low:g} to {high:g}: {shown}."
+            " If they mean that the number is unknown, leave their cells blank."
+        ]
 
     def num_outputs(self, class_names: Sequence[str]) -> int:
         """Return 1."""
@@ -210,6 +231,19 @@ def r2(sums: np.ndarray) -> np.ndarray:
     """Return R^2 (...,) from sums (..., 5) of |error|, 1, error^2, label and label^2, with labels minus their mean."""
     _, count, squared_error, total, squares = np.moveaxis(sums, -1, 0)
     return 1 - divide(squared_error, squares - divide(total**2, count))
+
+
+def _check_resolution(name: str, values: np.ndarray) -> None:
+    """Raise `UserError` if the labels differ by so little that float64 rounds their differences."""
+    if not len(values):
+        return
+    spread, largest = float(np.ptp(values)), float(abs(values).max())
+    if 0 < spread < FEWEST_STEPS * float(np.spacing(largest)):
+        raise UserError(
+            f"task {name!r}: the labels lie within {spread:g} around {largest!r}, where numbers of 64 bits are "
+            f"{np.spacing(largest):g} apart, so their differences are lost. Subtract a constant from all labels, or, "
+            f"if they are names, use --tasks.{name}.kind single_label."
+        )
 
 
 def number_fault(text: str) -> str | None:
