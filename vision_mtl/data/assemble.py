@@ -20,7 +20,8 @@ from vision_mtl.data.files import picture_key
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
-from vision_mtl.data.masks import masks_in_folder, read_masks
+from vision_mtl.data.mask_files import MaskPlace, find_mask, mask_place, match_masks
+from vision_mtl.data.masks import read_masks
 from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SOURCES, Item, Source, Split, has_columns, open_source, with_valid_text
@@ -222,12 +223,15 @@ def _check_readable(name: str, store: Store | Stream, skip: bool, findings: Find
 
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
     """Return the items that are not masks of a task: masks may lie in the source's folder."""
-    folders = [mask_folder(task.masks, task.source).resolve() for task in tasks.values() if task.masks is not None]
-    parents = {item.path.parent for item in items if item.path is not None} if folders else set()
-    inside = {p for p in parents if any(Path(os.path.realpath(p)).is_relative_to(folder) for folder in folders)}
-    found = [item for item in items if item.path is None or item.path.parent not in inside]
+    places = [_mask_place(task) for task in tasks.values() if task.masks is not None]
+    parents = {item.path.parent for item in items if item.path is not None} if places else set()
+    real = {parent: Path(os.path.realpath(parent)) for parent in parents}
+    found = [i for i in items if i.path is None or not any(p.holds(real[i.path.parent] / i.path.name) for p in places)]
     if items and not found:
-        raise UserError(f"masks {str(folders[0])!r} is the folder of the images; put the masks into another folder.")
+        raise UserError(
+            f"masks {places[0].pattern!r} is the folder of the images; put the masks into another folder, or give a "
+            "pattern of their names, such as 'FOLDER/*_mask.png'."
+        )
     return found
 
 
@@ -270,26 +274,35 @@ def base_folder(source: str) -> Path:
     return path.parent if path.is_file() else path
 
 
-def mask_folder(masks: str, source: str) -> Path:
-    """Return the folder of option `masks`: relative to the working directory, or else to the source's folder."""
-    folder = Path(masks).expanduser()
-    return folder if folder.is_dir() else base_folder(source) / folder
+def _mask_place(task: Task) -> MaskPlace:
+    return mask_place(task.masks or "", base_folder(task.source))
 
 
 def read_target(
-    name: str, task: Task, source: Loaded, settings: Settings, num_workers: int, progress: Progress | None
+    name: str,
+    task: Task,
+    source: Loaded,
+    settings: Settings,
+    findings: Findings,
+    num_workers: int,
+    progress: Progress | None,
 ) -> Target:
     """Return a task's labels, one row per item of its source. Raises `UserError` with the task and the fault."""
     identities = [item.identity for item in source.items]
     if not label_kind(task.kind).is_dense:
-        return parse_labels(name, task, label_text(name, task, source), identities)
+        target = parse_labels(name, task, label_text(name, task, source), identities)
+        for text in label_kind(task.kind).warnings(name, target.values, identities):
+            findings.warn(text)
+        return target
     if task.masks is not None:
-        files = masks_in_folder(name, mask_folder(task.masks, task.source), source.items)
+        files, counts = match_masks(name, _mask_place(task), source.items, findings)
     else:
         base = base_folder(task.source)
-        files = [None if text is None else base / text for text in label_text(name, task, source)]
+        files = [None if text is None else find_mask(base, text) for text in label_text(name, task, source)]
+        counts = {"unmatched_masks": 0, "images_without_mask": files.count(None)}
     report = None if progress is None else (lambda done, total: progress(f"reading masks of {name}", done, total))
-    return read_masks(name, task, source.items, files, settings, num_workers, report)
+    target = read_masks(name, task, source.items, files, settings, findings, num_workers, report)
+    return replace(target, details={**target.details, **counts})
 
 
 def label_text(task_name: str, task: Task, source: Listed | Loaded) -> Sequence[str | None]:

@@ -167,8 +167,8 @@ def read_targets(
     tasks: Mapping[str, Task],
     instances: Instances,
     settings: Settings,
-    num_workers: int,
     findings: Findings,
+    num_workers: int,
     progress: Progress | None,
 ) -> dict[str, Target]:
     """Return each task's labels, one row per instance.
@@ -183,7 +183,7 @@ def read_targets(
             continue  # the source has an error of its own
         number = numbers[task.source]
         with findings.catching():
-            target = read_target(name, task, instances.loaded[number], settings, num_workers, progress)
+            target = read_target(name, task, instances.loaded[number], settings, findings, num_workers, progress)
             row = instances.rows[number]
             if conflict := label_conflict(name, target, instances.loaded[number].items, row):
                 findings.add([conflict])

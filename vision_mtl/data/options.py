@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,9 +82,11 @@ class Task:
     """Words in the cells of a CSV file that mean no label, as a blank cell does; compared without case. null: nan, N/A,
     #N/A, <NA> and NULL, with a warning that counts them; []: none, all words are classes."""
     masks: str | None = None
-    """Folder of masks with the images' names (kind dense). An image without a mask has no label."""
-    ignore: int | None = 255
-    """Mask value of pixels without a class (kind dense), 0 or more. null: every value is a class."""
+    """Folder of masks with the images' names (kind dense), or a pattern such as masks/*_mask.png, where * stands for
+    the name. An image without a mask has no label."""
+    ignore: int | str | None = 255
+    """Mask value of pixels without a class (kind dense), 0 or more, or a colour as #e0e0c0. null: every value is a
+    class. The default 255 is a class if the masks hold no two other values, as in masks of 0 and 255."""
     split: str | None = None
     """Official split: a column with train, val or test; a list file or several, separated by commas; or the names of
     two folders (train,test) or three (train,val,test)."""
@@ -105,7 +108,9 @@ class Task:
         smoothing = self.label_smoothing
         self._require("label_smoothing must lie in [0, 1)", smoothing, 0 <= smoothing < 1)
         self._require("weight must be a finite number above 0", self.weight, 0 < self.weight < math.inf)
-        self._require("ignore must be 0 or more, or null", self.ignore, self.ignore is None or self.ignore >= 0)
+        value = self.ignore
+        known = re.fullmatch("#[0-9a-fA-F]{6}", value) is not None if isinstance(value, str) else (value or 0) >= 0
+        self._require("ignore must be 0 or more, a colour as #e0e0c0, or null", value, known)
         self._require("separator must not be empty", self.separator, self.separator != "")
         self._require("masks is for kind dense", self.masks, self.masks is None or label_kind(self.kind).is_dense)
         self._require("label_smoothing is for kinds with classes", smoothing, smoothing == 0 or self._has_classes)

@@ -154,6 +154,7 @@ class Pool:
                 **{split: len(self.indices(split, task=task)) for split in SPLITS},
                 "classes": len(target.class_names),
                 "kind": target.kind,
+                **target.details,
             }
             for task, target in self.targets.items()
         }
@@ -210,7 +211,7 @@ def build_pool(
     if not loaded:
         raise UserError("no source has an image that can be read.")
     instances = unite(loaded)
-    targets = read_targets(tasks, instances, settings, data.num_workers, findings, progress)
+    targets = read_targets(tasks, instances, settings, findings, data.num_workers, progress)
     findings.raise_errors()
     tasks = {name: tasks[name] for name in targets}
     label_leak_warnings(tasks, targets, instances, findings)
@@ -255,7 +256,7 @@ def _pool(
         member=instances.members(),
         split=split,
         cluster=cluster,
-        targets=targets,
+        targets={task: target.in_unit_of(split == SPLITS.index("train")) for task, target in targets.items()},
         findings=findings,
         details=details,
         content=content,

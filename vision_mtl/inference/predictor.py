@@ -34,11 +34,11 @@ class Predictor:
             self.model.compile()
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the float32 numbers of each task for images (B, H, W, C) uint8."""
+        """Return the numbers of each task for images (B, H, W, C) uint8: float32 probabilities, float64 values."""
         return self.predict(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
 
     def predict(self, images: Tensor) -> dict[str, np.ndarray]:
-        """Return the float32 numbers of each task for images (B, C, H, W) float32 in [0, 1]."""
+        """Return the numbers of each task for images (B, C, H, W) float32 in [0, 1], as `__call__` does."""
         with torch.inference_mode(), self.autocast():
             found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
-        return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}
+        return {task: numbers.cpu().numpy() for task, numbers in found.items()}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -101,11 +100,10 @@ def build_task_model(
     config: RunConfig,
     pool: Pool,
     tasks: Sequence[str],
-    train: np.ndarray,
     drop_path_ratio: float = 0.0,
     pretexts: Mapping[str, Pretext] | None = None,
 ) -> SharedModel:
-    """Return a model with a head for each of `tasks`; label statistics come from the images `train` (N,) bool.
+    """Return a model with a head for each of `tasks`, in the unit of the pool's labels.
 
     Raises `UserError` for a drop path ratio out of range, and as `build_model` does.
     """
@@ -117,7 +115,7 @@ def build_task_model(
     return build_model(
         replace(config, backbone=backbone),
         dict(pretexts or {}),
-        task_head_specs({name: pool.targets[name] for name in tasks}, train),
+        task_head_specs({name: pool.targets[name] for name in tasks}),
     )
 
 

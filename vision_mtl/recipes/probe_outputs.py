@@ -50,7 +50,7 @@ def write_test_instances(
     """
     if run.is_main:
         scores = [
-            _instance_scores(name, method, subsets[name][fraction].requested, indices, tasks[name], prediction)
+            _instance_scores(pool, name, method, subsets[name][fraction].requested, indices, tasks[name], prediction)
             for name, found in predictions.items()
             for fraction, own in found.items()
             for method, prediction in own.items()
@@ -59,12 +59,19 @@ def write_test_instances(
 
 
 def _instance_scores(
-    name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, found: ProbePrediction
+    pool: Pool,
+    name: str,
+    method: str,
+    fraction: float,
+    indices: torch.Tensor,
+    task: ProbeTask,
+    found: ProbePrediction,
 ) -> InstanceScores:
     kind, true = label_kind(task.kind), task.values[task.test]
     classes: dict[str, Any] = {"true": true, "said": kind.decide(found.prediction)} if kind.one_class else {}
-    rows = indices[task.test].numpy()
-    return InstanceScores(name, method, fraction, rows, kind.image_values(found.prediction, true), **classes)
+    columns = kind.instance_columns(found.prediction, true, pool.class_names[name])
+    rows, values = indices[task.test].numpy(), kind.image_values(found.prediction, true)
+    return InstanceScores(name, method, fraction, rows, values, **classes, columns=columns)
 
 
 def write_figures(

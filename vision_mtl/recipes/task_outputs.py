@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
 from vision_mtl.core.text import file_stem
@@ -81,18 +83,25 @@ def best_epochs(
     return found
 
 
-def write_test_instances(run: Run, labelled: LabelledTasks, found: Mapping[str, TaskPredictions]) -> None:
-    """Write `test_instances.parquet`: every prediction for a test image, and its label."""
+def write_test_instances(
+    run: Run, model: SharedModel, labelled: LabelledTasks, found: Mapping[str, TaskPredictions]
+) -> None:
+    """Write `test_instances.parquet`: every prediction of `model` for a test image, and its label."""
     if run.is_main:
-        scores = [_instance_scores(task, labelled.records[task]["requested"], own) for task, own in found.items()]
+        scores = []
+        for task, own in found.items():
+            numbers = own.probabilities(model, task).numpy()
+            scores.append(_instance_scores(task, labelled.records[task]["requested"], own, numbers))
         write_instances(run.folder, labelled.pool, scores)
 
 
-def _instance_scores(task: str, fraction: float, found: TaskPredictions) -> InstanceScores:
+def _instance_scores(task: str, fraction: float, found: TaskPredictions, numbers: np.ndarray) -> InstanceScores:
     classes: dict[str, Any] = {}
     if found.kind.one_class:
         classes = {"true": found.values, "said": found.decisions()}
-    return InstanceScores(task, "head", fraction, found.indices.numpy(), instance_values(found), **classes)
+    columns = found.kind.instance_columns(numbers, found.values, found.target.class_names)
+    values = instance_values(found)
+    return InstanceScores(task, "head", fraction, found.indices.numpy(), values, **classes, columns=columns)
 
 
 def write_figures(
