@@ -11,7 +11,7 @@ from vision_mtl.cli.next_steps import steps_text, what_next, where_to_look
 from vision_mtl.config.options import plain
 from vision_mtl.config.resolve import without_retired
 from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.schema import build_schema
+from vision_mtl.config.schema import ADDED, build_schema
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.console import AUTO, Console
 from vision_mtl.core.errors import UserError
@@ -172,7 +172,10 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
 
 
 def differing(config: RunConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted options that differ; a newer option, which `before` lacks, counts as its default."""
+    """Return the dotted options that differ; for a newer option, which `before` lacks, its value in older runs counts.
+
+    That is its default, unless it is in `ADDED`.
+    """
     schema = build_schema(config.stage, config.tasks, config.pretexts, config.decoder.registered_name)
-    defaults = {key: plain(option.default) for key, option in schema.items()}
+    defaults = {key: plain(option.default) for key, option in schema.items()} | ADDED
     return [key for key in {**before, **now} if before.get(key, defaults.get(key)) != now.get(key)]

@@ -21,6 +21,8 @@ RETIRED: dict[str, tuple[Any, str]] = {
     "runtime.tune": ("none", "docs/measured.md lists what each setting of the machine gains."),
     "runtime.tuned": ({}, "docs/measured.md lists what each setting of the machine gains."),
 }
+# options that runs may be older than: dotted name -> the value that those runs behaved as
+ADDED: dict[str, Any] = {"data.split_rule": "independent", "data.split_file": None}
 MAX_LISTED = 24  # names in an error message
 
 Schema = dict[str, Option]

@@ -28,7 +28,8 @@ class Item:
     `identity` is unique within the source and stable across runs and machines (a relative path, an index); splits are
     drawn from it. `path` is the resolved absolute path of an image file: the same path in two sources is the same
     instance. `labels` maps a column to its value as text; a missing or blank label is absent. `split` is the official
-    or user-given split. Items of the same `group` are in the same split and form one cluster in every interval.
+    or user-given split. Items of the same `group` are in the same split and form one cluster in every interval. `kept`
+    is the split that the item had in an earlier run (`data.split_files`): it takes precedence over `split`.
     """
 
     identity: str
@@ -36,6 +37,7 @@ class Item:
     labels: Mapping[str, str] = field(default_factory=dict)
     split: Split | None = None
     group: str | None = None
+    kept: Split | None = None
 
     @property
     def file(self) -> Path:

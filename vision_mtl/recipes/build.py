@@ -15,6 +15,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.split_files import SPLIT_FILE, run_splits, write_splits
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
@@ -27,10 +28,22 @@ from vision_mtl.training.supervised import task_head_specs
 
 
 def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
-    """Return the pool of all images that the config names; show progress, and pass its warnings on to the run."""
+    """Return the pool of all images that the config names; show progress, and pass its warnings on to the run.
+
+    The splits are written to the run's folder, and a resumed run keeps them.
+    """
     channels = channels or config.backbone.in_chans
     with DataProgress(run.speaker) as progress:
-        pool = build_pool(config.data, config.tasks, image_size=config.image_size, channels=channels, progress=progress)
+        pool = build_pool(
+            config.data,
+            config.tasks,
+            image_size=config.image_size,
+            channels=channels,
+            progress=progress,
+            run_splits=run_splits(run.folder),
+        )
+    if run.is_main and config.options.writes_run:
+        write_splits(run.folder / SPLIT_FILE, pool.assigned)
     if pool.details["streamed"]:
         run.say(f"streamed, decoded during training: {', '.join(pool.details['streamed'])}")
     for warning in pool.warnings:

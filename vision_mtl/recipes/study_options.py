@@ -10,7 +10,7 @@ import yaml
 
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.schema import RETIRED
+from vision_mtl.config.schema import ADDED, RETIRED
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.study.arms import flat, merge
@@ -59,6 +59,10 @@ def _key_text(config: RunConfig) -> str:
         section, _, name = key.partition(".")
         if section in found:
             found[section][name] = nothing
+    for key, before in ADDED.items():
+        section, _, name = key.partition(".")
+        if section in found and found[section].get(name) == before:
+            del found[section][name]
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 
