@@ -151,6 +151,7 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
             )
         return None
     before, now = without_retired(flat(read_config(path))), flat(config.to_dict())
+    before = {key: value for key, value in ADDED.items() if key in now} | before
     changed = [key for key in differing(config, before, now) if key not in config.options.changeable]
     if not changed:
         return None
@@ -172,10 +173,7 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
 
 
 def differing(config: RunConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted options that differ; for a newer option, which `before` lacks, its value in older runs counts.
-
-    That is its default, unless it is in `ADDED`.
-    """
+    """Return the dotted options that differ; a newer option, which `before` lacks, counts as its default."""
     schema = build_schema(config.stage, config.tasks, config.pretexts, config.decoder.registered_name)
-    defaults = {key: plain(option.default) for key, option in schema.items()} | ADDED
+    defaults = {key: plain(option.default) for key, option in schema.items()}
     return [key for key in {**before, **now} if before.get(key, defaults.get(key)) != now.get(key)]

@@ -118,7 +118,7 @@ def resolve(
         _refuse_contradictions(explicit, inherited.values, start)
     defaults = {key: option.default for key, option in schema.items() if option.default is not REQUIRED}
     values = defaults | _known(images, schema) | _known(inherited.values, schema)
-    values |= _known(_added_since(folder), schema) | explicit
+    values |= _known(_as_begun(folder), schema) | explicit
     if explicit.get("optim.steps") is not None and "optim.max_seconds" not in explicit:
         values["optim.max_seconds"] = None  # steps alone: no time limit
     for key, option in schema.items():
@@ -188,17 +188,16 @@ def with_added(section: str, values: Mapping[str, Any]) -> Values:
     return _below(section, ADDED) | dict(values)
 
 
-def _added_since(folder: Path | None) -> Values:
-    """Return the options that a run in `folder` is older than, with the values that it behaved as."""
+def _as_begun(folder: Path | None) -> Values:
+    """Return the options that a run in `folder` is older than, with the values that it behaved as.
+
+    Resuming writes them into its config, so an option that has this value there counts too.
+    """
     if folder is None or not (folder / CONFIG).exists():
         return {}
     before = read_config(folder / CONFIG)
-    return {
-        f"{section}.{key}": value
-        for section in {name.partition(".")[0] for name in ADDED}
-        for key, value in with_added(section, {}).items()
-        if key not in (before.get(section) or {})
-    }
+    known = {key: f for key, f in flatten(before.get("stage", ""), before).items() if key in ADDED}
+    return {key: value for key, value in ADDED.items() if known.get(key, value) == value}
 
 
 def _inherited_rule_notes(values: Values, explicit: Values, given: GivenOptions) -> tuple[str, ...]:
