@@ -87,12 +87,19 @@ def proportional_splits(
     pairs, counts = np.unique(unit[found.image[drawn]] * len(trained) + found.margin[drawn], return_counts=True)
     sizes = np.bincount(unit[unit >= 0], minlength=len(draws))
     strata = _Strata(len(draws), pairs // len(trained), pairs % len(trained), counts, shares, sizes)
+    splits = _divide(strata, _Balance(strata, found, trained), draws)
+    _fill_empty(splits, draws, shares, strata, found, fixed)
+    return splits
+
+
+def _divide(strata: _Strata, balance: _Balance, draws: np.ndarray) -> np.ndarray:
+    """Return the (U,) splits of the units: their number in each stratum from `balance`, which ones from their hashes."""
+    sizes = strata.sizes
     order = np.lexsort((draws, -sizes, strata.of_unit))  # a stratum's units in a row, the largest first, then by hash
     stratum = strata.of_unit[order]
     start = np.flatnonzero(np.diff(stratum, prepend=-1))
     num_large = np.add.reduceat((sizes > 1)[order], start, dtype=np.int64)
     splits, numbers = np.empty(len(draws), np.int8), np.empty((len(start), len(ORDER)), np.int64)
-    balance = _Balance(strata, found, trained)
     ends = [*start[1:].tolist(), len(order)]
     for row, (first, large, end) in enumerate(zip(start.tolist(), (start + num_large).tolist(), ends, strict=True)):
         splits[order[first:large]] = balance.place_large(order[first:large].tolist(), int(order[first]), end - large)
@@ -101,7 +108,6 @@ def proportional_splits(
     upto = np.cumsum(numbers[:, ORDER], axis=1)[stratum]
     singles = rank >= 0
     splits[order[singles]] = np.array(ORDER, np.int8)[(rank[:, None] >= upto).sum(1)[singles]]
-    _fill_empty(splits, draws, shares, strata, found, fixed)
     return splits
 
 
