@@ -93,7 +93,7 @@ def proportional_splits(
 
 
 def _divide(strata: _Strata, balance: _Balance, draws: np.ndarray) -> np.ndarray:
-    """Return the (U,) splits of the units: their number in each stratum from `balance`, which ones from their hashes."""
+    """Return the (U,) splits of the units: how many of a stratum by `balance`, which ones by their hashes."""
     sizes = strata.sizes
     order = np.lexsort((draws, -sizes, strata.of_unit))  # a stratum's units in a row, the largest first, then by hash
     stratum = strata.of_unit[order]

@@ -126,7 +126,10 @@ class KeptSplits:
     only: bool = False
 
     def apply(self, items: Sequence[Item], source: str, findings: Findings) -> list[Item]:
-        """Return the items with the splits that the file lists; adds to `findings` what is missing or new."""
+        """Return the items with the splits that the file lists; adds to `findings` what is missing or new.
+
+        Raises `UserError` for a file that cannot be read, lists another source, or contradicts another file.
+        """
         listed = read_splits(self.file)
         own = splits_of(listed, source)
         if own is None and self.only and len(listed) == 1:
