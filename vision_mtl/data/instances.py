@@ -15,6 +15,7 @@ import numpy as np
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
 from vision_mtl.data.duplicates import Images, near_duplicates
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Task
 from vision_mtl.data.source import Item, movable_name
 from vision_mtl.data.store import NEAR_FILES, Progress, Settings
@@ -125,15 +126,26 @@ def unite(loaded: list[Loaded]) -> Instances:
 
 
 def read_targets(
-    tasks: Mapping[str, Task], instances: Instances, settings: Settings, num_workers: int, progress: Progress | None
+    tasks: Mapping[str, Task],
+    instances: Instances,
+    settings: Settings,
+    num_workers: int,
+    findings: Findings,
+    progress: Progress | None,
 ) -> dict[str, Target]:
-    """Return each task's labels, one row per instance. Raises `UserError`."""
+    """Return each task's labels, one row per instance.
+
+    A task whose labels are invalid is left out and its error added to `findings`.
+    """
     numbers = {source.name: number for number, source in enumerate(instances.loaded)}
     targets = {}
     for name, task in tasks.items():
+        if task.source not in numbers:
+            continue  # the source has an error of its own
         number = numbers[task.source]
-        target = read_target(name, task, instances.loaded[number], settings, num_workers, progress)
-        targets[name] = target.spread(instances.rows[number], len(instances))
+        with findings.catching():
+            target = read_target(name, task, instances.loaded[number], settings, num_workers, progress)
+            targets[name] = target.spread(instances.rows[number], len(instances))
     return targets
 
 

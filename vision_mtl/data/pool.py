@@ -197,11 +197,21 @@ def build_pool(
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
     settings = Settings(image_size, channels, data.fit)
-    listed = [list_source(name, data, tasks, findings, run_splits) for name in names]
+    listed, loaded = [], []
+    for name in names:
+        with findings.catching():
+            listed.append(list_source(name, data, tasks, findings, run_splits))
     findings.raise_errors()
-    instances = unite([load_source(source, data, settings, findings, progress) for source in listed])
+    for source in listed:
+        with findings.catching():
+            loaded.append(load_source(source, data, settings, findings, progress))
     findings.raise_errors()
-    targets = read_targets(tasks, instances, settings, data.num_workers, progress)
+    if not loaded:
+        raise UserError("no source has an image that can be read.")
+    instances = unite(loaded)
+    targets = read_targets(tasks, instances, settings, data.num_workers, findings, progress)
+    findings.raise_errors()
+    tasks = {name: tasks[name] for name in targets}
     label_leak_warnings(tasks, targets, instances, findings)
     exact, groups = instances.contents(), instances.groups()
     _near_warning(instances, findings)

@@ -1,4 +1,4 @@
-"""Decode, check and count the images of a config; write them as shards, or delete the stores."""
+"""Decode, check and count the images of a config; tell what is wrong; write shards, or delete the stores."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from vision_mtl.core.run import Run
 @STAGES.register("data")
 @dataclass(frozen=True, kw_only=True)
 class PrepareData(Stage):
-    """Fill the store, print how many images each source and task has, draw a contact sheet of each source.
+    """Check all images and labels and print one page about them: errors, warnings, notes, and what to do about each.
 
-    With `data.clean`, delete the stores instead.
+    The page also counts the images of each source and task. The decoded images stay in the store for later runs. A
+    contact sheet of each source is drawn. With `data.clean`, the stores are deleted instead.
     """
 
     sections: ClassVar = ("data", "tasks")
-    results: ClassVar = (("figures", "a contact sheet of each source"),)
+    results: ClassVar = (
+        ("findings.json", "what is wrong or noteworthy"),
+        ("figures", "a contact sheet of each source"),
+    )
 
     channels: int = 3
     """Channels of the stored images. 1: grey; 3: colour."""
@@ -33,10 +37,11 @@ class PrepareData(Stage):
     """Size limit of a shard, in MB (1e6 bytes), above 0."""
 
     def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.data.findings import Findings
         from vision_mtl.data.store import clean
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.data_summary import export_shards, print_summary
+        from vision_mtl.recipes.data_summary import FINDINGS, export_shards, print_summary, show_findings
         from vision_mtl.viz.sheets import sheet_figure
 
         if not self.shard_mb > 0:
@@ -49,8 +54,16 @@ class PrepareData(Stage):
             run.write_result("completed", data={"deleted": [str(folder) for folder, _ in deleted]})
             return
 
-        pool = build.open_pool(config, run, channels=self.channels)
-        print_summary(pool, run)
+        findings, pool = Findings(keep_going=True), None
+        with findings.catching():
+            pool = build.decode_pool(config, run, self.channels, findings)
+        show_findings(findings, run)
+        if pool is not None:
+            print_summary(pool, run)
+        errors = findings.of("error")
+        if pool is None or errors:
+            count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
+            raise UserError(f"{count} in the data, listed above and in {run.folder / FINDINGS}.")
         data = pool.summary()
         if self.to_shards and run.is_main:
             data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
