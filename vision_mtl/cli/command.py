@@ -78,14 +78,15 @@ def _run(stage: str, file: dict[str, Any], words: Words, own: Words, console: Co
     if run_dir and not kind.writes_run:
         _refuse_two_runs(run_dir, words["init_from"][-1] if words.get("init_from") else file.get("init_from"))
         words["init_from"] = [run_dir]
-    config = resolve(stage, file, words)
+    folder = Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    config = resolve(stage, file, words, folder=folder if kind.writes_run else None)
     if "print_config" in own:
         text = config.to_yaml()
         can_print = encodable(text, sys.stdout.encoding) == text
         return _print((text if can_print else config.to_yaml(ascii_only=True)).rstrip("\n"))
     if not kind.writes_run:
         return look(config, console)
-    return execute(config, Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser(), console)
+    return execute(config, folder, console)
 
 
 def _print(text: str) -> int:

@@ -19,13 +19,14 @@ from vision_mtl.data.conflicts import label_conflict, picture_numbers, place_con
 from vision_mtl.data.files import picture_key
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.label_kinds import label_kind
-from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
+from vision_mtl.data.labels import apply_group, apply_label_from, apply_split, find_file
 from vision_mtl.data.mask_files import MaskPlace, find_mask, mask_place, match_masks
 from vision_mtl.data.masks import read_masks
 from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SOURCES, Item, Source, Split, has_columns, open_source, with_valid_text
 from vision_mtl.data.spellings import without_blank_words, word_warnings
+from vision_mtl.data.split_files import KeptSplits, is_split_file, read_splits, splits_of
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
@@ -62,10 +63,13 @@ class Loaded:
         return isinstance(self.images, StreamedImages)
 
 
-def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Findings) -> Listed:
+def list_source(
+    name: str, data: Data, tasks: Mapping[str, Task], findings: Findings, run_splits: Path | None = None
+) -> Listed:
     """Open source `name` and list its items, with the labels, splits and groups of its tasks.
 
-    Raises `UserError`, and adds what the source found to `findings`.
+    `run_splits` is the file of splits of the run itself, if it is resumed. Raises `UserError`, and adds what the source
+    found to `findings`.
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, Path(data.root).expanduser(), _image_column(name, data, own))
@@ -78,7 +82,10 @@ def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Find
         findings.raise_errors()
         raise UserError(f"source {name!r} contains no image.")
     _check_label_columns(own, source, items, findings)
-    items = _apply_tasks(own, items, name)
+    files, splitting = _split_files(own, name, data, run_splits)
+    items = _apply_tasks(splitting, items, name)
+    for file in files:
+        items = file.apply(items, name, findings)
     findings.add(place_conflicts(name, items))
     listed = Listed(name, source, items)
     for task_name, task in own.items():
@@ -233,6 +240,27 @@ def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
             "pattern of their names, such as 'FOLDER/*_mask.png'."
         )
     return found
+
+
+def _split_files(
+    tasks: Mapping[str, Task], source: str, data: Data, run_splits: Path | None
+) -> tuple[list[KeptSplits], dict[str, Task]]:
+    """Return the files of earlier runs that give a source's splits, and its tasks without those files.
+
+    A resumed run's own splits replace those of the options, which it began with.
+    """
+    files, plain = {}, {}
+    if data.split_file is not None:
+        file = Path(data.split_file).expanduser()
+        files[file] = KeptSplits(file, "data.split_file")
+    for name, task in tasks.items():
+        found = None if task.split is None else find_file(task.split, base_folder(source))
+        if found is not None and is_split_file(found):
+            files[found] = KeptSplits(found, f"tasks.{name}.split", only=True)
+        plain[name] = replace(task, split=None) if found in files else task
+    if run_splits is not None and splits_of(read_splits(run_splits), source) is not None:
+        return [KeptSplits(run_splits, "the resumed run's")], plain
+    return list(files.values()), plain
 
 
 def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> list[Item]:

@@ -70,9 +70,10 @@ class Instances:
 
     def names(self) -> list[list[str]]:
         """Return, for each source, the names that its items' splits are drawn from: the group's or else the item's."""
+        starts = [f"{movable_name(source.name)}\0" for source in self.loaded]
         return [
-            [f"{movable_name(source.name)}\0{item.group or item.identity}" for item in source.items]
-            for source in self.loaded
+            [f"{start}{item.group or item.identity}" for item in source.items]
+            for start, source in zip(starts, self.loaded, strict=True)
         ]
 
     def blocks(self) -> list[np.ndarray | StreamedImages]:

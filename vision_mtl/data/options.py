@@ -35,6 +35,12 @@ class Data:
     split_seed: int = 0
     """Seed of the drawn splits. It differs from --seed, so that runs with different seeds are tested on the same
     images."""
+    split_rule: Literal["proportional", "independent"] = "proportional"
+    """How splits are drawn. proportional: each class in the ratios, to within one image; independent: each image by
+    itself, so that shares vary by chance. Runs made before this option existed keep the independent rule."""
+    split_file: str | None = None
+    """File RUN/splits.csv of an earlier run. Images that it lists keep their splits; those of others are drawn.
+    tasks.NAME.split takes the same file for one source."""
     keep_near_duplicates_together: bool = False
     """Put near duplicates into the same split. Exact duplicates always are."""
     same_content: Literal["warn", "error", "drop"] = "warn"
@@ -88,8 +94,8 @@ class Task:
     """Mask value of pixels without a class (kind dense), 0 or more, or a colour as #e0e0c0. null: every value is a
     class. The default 255 is a class if the masks hold no two other values, as in masks of 0 and 255."""
     split: str | None = None
-    """Official split: a column with train, val or test; a list file or several, separated by commas; or the names of
-    two folders (train,test) or three (train,val,test)."""
+    """Official split: a column with train, val or test; a list file or several, separated by commas; the names of two
+    folders (train,test) or three (train,val,test); or the file RUN/splits.csv of an earlier run."""
     group: str | None = None
     """Column whose equal values stay in the same split (a person, a video, a session)."""
     augment: str | dict[str, Any] = "light"

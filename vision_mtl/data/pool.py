@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Pool:
     findings: list[Finding]  # most important first; without errors, except in `--stage data`
     details: dict[str, Any]
     content: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (N,) equal for equal pictures
+    # source -> identities and splits (n,) of all of its items, also those that were left out as copies
+    assigned: Mapping[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -186,11 +188,13 @@ def build_pool(
     channels: int = 3,
     progress: Progress | None = None,
     findings: Findings | None = None,
+    run_splits: Path | None = None,
 ) -> Pool:
     """Open all sources of `data` and `tasks`, merge their images and draw the splits.
 
-    What is wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is
-    nothing to build a pool from.
+    `run_splits` is the file of splits of the run itself, if it is resumed or loaded: its images keep them. What is
+    wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is nothing
+    to build a pool from.
     """
     findings = findings or Findings()
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
@@ -201,7 +205,7 @@ def build_pool(
     listed, loaded = [], []
     for name in names:
         with findings.catching():
-            listed.append(list_source(name, data, tasks, findings))
+            listed.append(list_source(name, data, tasks, findings, run_splits))
     advice = {task: text for source in listed for task, text in check_labels(source, tasks, findings).items()}
     findings.raise_errors()
     for source in listed:
@@ -224,7 +228,8 @@ def build_pool(
         instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
     )
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
-    split = drop_leaks(draw_splits(data, instances, unit, targets), exact, instances, findings)
+    drawn = draw_splits(data, instances, unit, targets)
+    split = drop_leaks(drawn, exact, instances, findings)
     copy_warnings(data.unlabelled or [], split, targets, instances, findings)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
@@ -235,7 +240,9 @@ def build_pool(
     }
     check_tasks(targets, split, findings, advice)
     findings.raise_errors()
-    return _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
+    pool = _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
+    rows = zip(instances.loaded, instances.rows, strict=True)
+    return replace(pool, assigned={s.name: ([item.identity for item in s.items], drawn[row]) for s, row in rows})
 
 
 def _pool(

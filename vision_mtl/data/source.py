@@ -30,7 +30,8 @@ class Item:
     drawn from it. `path` is the absolute path of an image file as it is listed, links unresolved. Items with an equal
     `key` are one picture; `assemble.list_source` sets it for files (`files.picture_key`). `labels` maps a column to its
     value as text; a missing or blank label is absent. `split` is the official or user-given split. Items of the same
-    `group` are in the same split and form one cluster in every interval. `beside` names the folder, beside the split
+    `group` are in the same split and form one cluster in every interval. `kept` is the split that the item had in an
+    earlier run (`data.split_files`): it takes precedence over `split`. `beside` names the folder, beside the split
     folders, of an image that has no label and is used for training only, if at all (`data.other_folders`).
     """
 
@@ -39,6 +40,7 @@ class Item:
     labels: Mapping[str, str] = field(default_factory=dict)
     split: Split | None = None
     group: str | None = None
+    kept: Split | None = None
     key: Hashable | None = None
     beside: str | None = None
 

@@ -13,8 +13,19 @@ from vision_mtl.data.instances import Instances
 from vision_mtl.data.label_leaks import label_leak
 from vision_mtl.data.one_value import ADVICE, one_value
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import SPLITS
-from vision_mtl.data.splits import DROPPED, TEST, TRAIN, UNSET, VAL, assign_splits, return_classes_to_train
+from vision_mtl.data.proportional import margins, proportional_splits
+from vision_mtl.data.source import SPLITS, Split, movable_name
+from vision_mtl.data.splits import (
+    DROPPED,
+    TEST,
+    TRAIN,
+    UNSET,
+    VAL,
+    check_ratios,
+    draw_units,
+    independent_splits,
+    return_classes_to_train,
+)
 from vision_mtl.data.targets import Target
 
 SHOWN = 5  # names given in a message
@@ -24,14 +35,72 @@ def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Map
     """Return the (N,) int8 splits of all instances; `unit` (N,) numbers those that must stay together.
 
     A unit that is test in one source is test in all of them; next comes val, then train. A split that a source gives an
-    image takes precedence over the splits that are drawn for it in other sources.
+    image takes precedence over drawn splits, one from a file of splits over both. Raises `UserError` for the ratios.
+    """
+    check_ratios(data.val_ratio, data.test_ratio)
+    kept = np.full(len(instances), UNSET, np.int8)
+    for source, row in zip(instances.loaded, instances.rows, strict=True):
+        np.maximum.at(kept, row, split_numbers([item.kept for item in source.items]))
+    draw = _draw_independent if data.split_rule == "independent" else _draw_proportional
+    return draw(data, instances, unit, targets, kept)
+
+
+def split_numbers(splits: Sequence[Split | None]) -> np.ndarray:
+    """Return (n,) int8: the number of each split, `UNSET` for None."""
+    return np.array([UNSET if split is None else SPLITS.index(split) for split in splits], np.int8)
+
+
+def _draw_proportional(
+    data: Data, instances: Instances, unit: np.ndarray, targets: Mapping[str, Target], kept: np.ndarray
+) -> np.ndarray:
+    """Return the (N,) splits by the proportional rule, for instances whose splits are not in `kept` (N,).
+
+    A source without official test images gives `test_ratio` of its images, one without official val images `val_ratio`:
+    both of the images that are drawn. A unit in several sources has the smallest share of them.
     """
     count = len(instances)
+    given, is_train = np.full(count, UNSET, np.int8), np.zeros(count, bool)
+    shares = np.ones((unit.max() + 1, len(SPLITS)))
+    for source, row in zip(instances.loaded, instances.rows, strict=True):
+        official = split_numbers([item.split for item in source.items])
+        has_test, has_val = (official == TEST).any(), (official == VAL).any()
+        np.minimum.at(shares[:, TEST], unit[row], 0.0 if has_test else data.test_ratio)
+        np.minimum.at(shares[:, VAL], unit[row], 0.0 if has_val else data.val_ratio)
+        sure = (official == TEST) | (official == VAL) | ((official == TRAIN) & has_test & has_val)
+        np.maximum.at(given, row[sure], official[sure])
+        is_train[row[official == TRAIN]] = True
+    given = np.where(kept == UNSET, given, kept)
+    of_unit = np.full(unit.max() + 1, UNSET, np.int8)
+    np.maximum.at(of_unit, unit, given)
+    splits = np.where(given != UNSET, given, np.where(is_train, TRAIN, of_unit[unit])).astype(np.int8)
+    free = of_unit[unit] == UNSET
+    if free.any():
+        ids, draws = draw_units(_smallest_names(instances), unit, free, data.split_seed)
+        number = np.where(free, np.searchsorted(ids, unit), -1)
+        shares[:, TRAIN] = 1 - shares[:, VAL] - shares[:, TEST]
+        sums = margins(_columns_by_name(instances), targets)
+        splits[free] = proportional_splits(number, draws, shares[ids], sums, np.where(free, UNSET, splits))[
+            number[free]
+        ]
+    return splits
+
+
+def _columns_by_name(instances: Instances) -> np.ndarray:
+    """Return (N, S) bool, which sources hold an instance, the sources sorted by the names that draws depend on."""
+    names = [movable_name(source.name) for source in instances.loaded]
+    return instances.members()[:, sorted(range(len(names)), key=lambda column: names[column])]
+
+
+def _draw_independent(
+    data: Data, instances: Instances, unit: np.ndarray, targets: Mapping[str, Target], kept: np.ndarray
+) -> np.ndarray:
+    """Return the (N,) splits by the independent rule, for instances whose splits are not in `kept` (N,)."""
+    count = len(instances)
     given, free = np.full(count, UNSET, np.int8), np.full(count, UNSET, np.int8)
-    held_out = np.zeros(count, bool)  # by a source, not by a draw
+    held_out = kept != UNSET  # by a source or a file, not by a draw
     for source, row, names in zip(instances.loaded, instances.rows, instances.names(), strict=True):
-        official = np.array([UNSET if i.split is None else SPLITS.index(i.split) for i in source.items], np.int8)
-        split = assign_splits(
+        official = split_numbers([item.split for item in source.items])
+        split = independent_splits(
             names, unit[row], official, val_ratio=data.val_ratio, test_ratio=data.test_ratio, seed=data.split_seed
         )
         split[[item.beside is not None for item in source.items]] = TRAIN
@@ -39,9 +108,11 @@ def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Map
         np.maximum.at(free, row, np.where(official == UNSET, split, UNSET).astype(np.int8))
         held_out[row[(official == TEST) | (official == VAL)]] = True
     splits = np.where(given == UNSET, free, given)
-    of_unit = np.full(unit.max() + 1, UNSET, np.int8)
+    of_unit, kept_of_unit = np.full((2, unit.max() + 1), UNSET, np.int8)
     np.maximum.at(of_unit, unit, splits)
-    splits = np.where(given == UNSET, of_unit[unit], splits).astype(np.int8)
+    np.maximum.at(kept_of_unit, unit, kept)
+    of_unit = np.where(kept_of_unit == UNSET, of_unit, kept_of_unit)
+    splits = np.where(kept != UNSET, kept, np.where(given == UNSET, of_unit[unit], splits)).astype(np.int8)
     occurrences = [targets[name].occurrences() for name in sorted(targets)]
     return return_classes_to_train(splits, unit, ~held_out, _smallest_names(instances), occurrences, data.split_seed)
 

@@ -15,6 +15,7 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.split_files import SPLIT_FILE, run_splits, write_splits
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
@@ -41,16 +42,23 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
 
 
 def decode_pool(config: RunConfig, run: Run, channels: int, findings: Findings) -> Pool:
-    """Return the pool of all images that the config names; show progress, and add what is found to `findings`."""
+    """Return the pool of all images that the config names; show progress, and add what is found to `findings`.
+
+    Without errors, the splits are written to the run's folder. A resumed run keeps those that it has.
+    """
     with DataProgress(run.speaker) as progress:
-        return build_pool(
+        pool = build_pool(
             config.data,
             config.tasks,
             image_size=config.image_size,
             channels=channels,
             progress=progress,
             findings=findings,
+            run_splits=run_splits(run.folder),
         )
+    if run.is_main and config.options.writes_run and not findings.of("error"):
+        write_splits(run.folder / SPLIT_FILE, pool.assigned)
+    return pool
 
 
 def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
