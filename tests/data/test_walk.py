@@ -8,7 +8,7 @@ import pytest
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.files import find_file, find_images, listed_path, picture_key
-from vision_mtl.data.findings import Finding
+from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.skipped import skipped_findings
 from vision_mtl.inference.image_files import find_inputs
 
@@ -69,8 +69,11 @@ def test_pictures_of_formats_that_are_not_read_are_a_warning(
 ) -> None:
     folder = tree("cat/1.png", f"bird/1{suffix}", f"bird/2{suffix}", "notes.txt", "LICENSE")
     (warning,) = told(folder, "warning")
-    assert f"2 {suffix} files" in warning.text and "bird" in warning.text and advice in warning.advice
+    assert f"skipped 2 {suffix} " in warning.text and "bird" in warning.text and advice in warning.advice
     assert warning.images == 2
+    findings = Findings()
+    assert [f.name for f in find_inputs([str(folder)], findings)] == [f"{folder}/cat/1.png"]
+    assert [f"2 {suffix} " in str(found) for found in findings.of("warning")] == [True]
     (note,) = told(folder, "note")
     assert "1 .txt" in note.text and "1 without suffix" in note.text
 

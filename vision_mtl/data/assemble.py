@@ -107,14 +107,13 @@ def _beside(name: str, items: list[Item], use: str, findings: Findings) -> list[
     counts = Counter(item.beside for item in items if item.beside is not None)
     if not counts:
         return items
-    number, listed = counts.total(), ", ".join(f"{folder!r} ({count})" for folder, count in sorted(counts.items()))
-    text = f"{name}: {number} images lie beside the split folders, in {listed}"
+    number = counts.total()
+    listed = ", ".join(f"{repr(f) if f != '.' else 'no folder'} ({count})" for f, count in sorted(counts.items()))
+    text = f"{name}: {number} image{'s lie' if number > 1 else ' lies'} beside the split folders, in {listed}"
     if use == "unlabelled":
-        findings.note(f"{text}: they are training images without labels.", images=number)
+        findings.note(f"{text}; used for training without labels.", images=number)
         return items
-    findings.warn(
-        f"{text}: they are left out.", "--data.other_folders unlabelled trains on them without labels.", number
-    )
+    findings.warn(f"{text}; left out.", "--data.other_folders unlabelled trains on them without labels.", number)
     return [item for item in items if item.beside is None]
 
 

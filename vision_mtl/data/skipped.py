@@ -50,7 +50,7 @@ def skipped_findings(where: str, found: Walk) -> list[Finding]:
     others = by_family.pop("", Counter())
     for advice, suffixes in by_family.items():
         names = some(sorted(folders[advice]))
-        text = f"{where}: skipped {counted(suffixes)} files, a format that is not read (in {names})."
+        text = f"{where}: skipped {counted(suffixes)} (in {names}): files of a format that is not read."
         findings.append(Finding("warning", text, advice, suffixes.total()))
     if others:
         findings.append(Finding("note", f"{where}: skipped other files: {counted(others)}.", images=others.total()))
