@@ -154,8 +154,9 @@ def r2(sums: np.ndarray) -> np.ndarray:
 
 def _number(name: str, text: str, identity: str) -> float:
     if not is_number(text):
+        comma = " Write a decimal point and no comma." if is_number(text.replace(",", ".")) else ""
         raise UserError(
             f"task {name!r}: the label of {identity!r} must be a finite number (kind regression), or blank for none; "
-            f"found {text!r}."
+            f"found {text!r}.{comma}"
         )
     return float(text)
