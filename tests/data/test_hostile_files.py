@@ -256,5 +256,5 @@ def test_a_mask_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
         Image.fromarray(np.full((8, 8, 3), number * 9, np.uint8)).save(tmp_path / "images" / f"{number}.png")
         (tmp_path / "masks" / f"{number}.png").write_bytes(png_claiming(60_000, 60_000, chunk(b"IDAT", b"")))
     task = Task(source=f"folder/{tmp_path}/images", kind="dense", masks=str(tmp_path / "masks"))
-    with pytest.raises(UserError, match=r"it cannot be read .*exceed"):
+    with pytest.raises(UserError, match=r"cannot be read .*exceed"):
         build_pool(Data(root=str(tmp_path / "root")), {"seen": task}, image_size=(8, 8))

@@ -122,18 +122,13 @@ def test_labels_return_as_they_were(labels: list[dict[str, str]], tmp_path: Path
             return np.zeros((4, 4, 3), np.uint8)
 
     items = [Item(f"{n}", labels=own) for n, own in enumerate(labels)]
-    (samples,) = shards._in_shards(Drawn(), items, 10**9)  # type: ignore[arg-type]
+    as_text = shards._fit_text_files(items)
+    (samples,) = shards._in_shards(Drawn(), items, 10**9, as_text)  # type: ignore[arg-type]
     path = tmp_path / "train-0.tar"
     shards._write(path, [member for *_, members in samples for member in members], len(samples))
     source = open_source(f"wds/{path}", tmp_path)
-    expected = [own if len(own) != 1 else {_column(own): next(iter(own.values()))} for own in labels]
+    expected = [{"cls": value for value in own.values()} if as_text else own for own in labels]
     assert [dict(item.labels) for item in source.items()] == expected and not source.findings
-
-
-def _column(labels: dict[str, str]) -> str:
-    """Return the column that a single label has in a shard: `cls`, unless a text file cannot hold it."""
-    name, value = next(iter(labels.items()))
-    return name if value != value.strip() or value.startswith("\ufeff") else "cls"
 
 
 def test_files_keep_their_bytes_and_get_the_suffix_of_their_format(tmp_path: Path, picture) -> None:

@@ -102,7 +102,7 @@ def test_a_column_without_a_name_is_the_index_of_another_program(place: Path) ->
         ("gone.png,x\nb.png,y\n", r"has no header: its first row names the image 'gone\.png'"),
         ("image,label\na.png," + "x" * 140_000 + "\n", r"line 2: a cell has more than 131,072 characters"),
         ('image,label\na.png,"x\nb.png,y\n', r"line 2: a quotation mark is opened and never closed"),
-        ("image,label\na.png,x,y\nb.png,y,z\n", r"line 2: .* 2 columns, the row 3\. So have 1 other rows .* quotation"),
+        ("image,label\na.png,x,y\nb.png,y,z\n", r"line 2: .* 2 columns, the row 3\. 1 more rows differ.* quotation"),
         ("image,label\na.png,x\0\n", r"line 2, has a NUL character"),
         (b"image,label\na.png,\xe9\n", r"is not UTF-8 text .* line 2\); save it as UTF-8"),
         (

@@ -29,7 +29,7 @@ ADDED: dict[str, Any] = {
     "data.split_rule": "independent",
     "data.split_file": None,
 }
-ADDED_TO_TASKS: dict[str, Any] = {"image": None}
+ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None}
 MAX_LISTED = 24  # names in an error message
 
 Schema = dict[str, Option]

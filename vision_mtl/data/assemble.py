@@ -42,6 +42,7 @@ class Listed:
     name: str
     source: Source
     items: list[Item]
+    tasks: dict[str, Task]  # those of the source whose label column can be read
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,14 @@ def list_source(
     if not items:
         findings.raise_errors()
         raise UserError(f"source {name!r} contains no image.")
-    _check_label_columns(own, source, items, findings)
+    readable = _with_label_columns(own, source, items, findings)
     files, splitting = _split_files(own, name, data, run_splits)
     items = _apply_tasks(splitting, items, name)
     for file in files:
         items = file.apply(items, name, findings)
     findings.add(place_conflicts(name, items))
-    listed = Listed(name, source, items)
-    for task_name, task in own.items():
+    listed = Listed(name, source, items, readable)
+    for task_name, task in readable.items():
         if _has_cells(task, name):
             word_warnings(task_name, task, _cells(task_name, task, listed), findings)
     return listed
@@ -117,7 +118,7 @@ def _beside(name: str, items: list[Item], use: str, findings: Findings) -> list[
     return [item for item in items if item.beside is None]
 
 
-def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) -> dict[str, str]:
+def check_labels(listed: Listed, findings: Findings) -> dict[str, str]:
     """Parse the labels of a listed source that are text; add an error for each task whose labels conflict.
 
     So is one for labels that are equal because a folder holds all class folders. Returns advice for each task of the
@@ -126,8 +127,8 @@ def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) 
     advice = {}
     picture = picture_numbers(listed.items)
     identities = [item.identity for item in listed.items]
-    for name, task in tasks.items():
-        if task.source == listed.name and not label_kind(task.kind).is_dense:
+    for name, task in listed.tasks.items():
+        if not label_kind(task.kind).is_dense:
             with findings.catching():
                 target = parse_labels(name, task, label_text(name, task, listed), identities)
                 advice[name] = ADVICE if task.label_from else folder_advice(name, listed.name, listed.items)
@@ -157,18 +158,26 @@ def _image_column(source: str, data: Data, tasks: Mapping[str, Task]) -> str | N
     return data.image if has_columns(source) else None
 
 
-def _check_label_columns(tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings) -> None:
-    """Add an error for each task whose label column, or the only one, exists but holds no text or numbers."""
+def _with_label_columns(
+    tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings
+) -> dict[str, Task]:
+    """Return the tasks without those whose label column, or the only one, exists but holds no text or numbers.
+
+    Adds an error for each of these.
+    """
+    readable = dict(tasks)
     unusable: Mapping[str, str] = getattr(source, "unusable", {})
     has_labels = any(item.labels for item in items)
     for name, task in tasks.items():
         any_column = task.label is None and task.label_from is None and task.masks is None and not has_labels
         wrong = [f"{column} ({what})" for column, what in unusable.items() if any_column or column == task.label]
         if wrong:
+            del readable[name]
             findings.error(
                 f"task {name!r}: these columns of {task.source} cannot be labels: {', '.join(wrong)}.",
                 f"Choose another with --tasks.{name}.label, or write its values as text or numbers, one in each row.",
             )
+    return readable
 
 
 def load_source(

@@ -181,7 +181,7 @@ def read_targets(
     targets = {}
     for name, task in tasks.items():
         if task.source not in numbers:
-            continue  # the source has an error of its own
+            continue  # none of its files can be read
         number = numbers[task.source]
         with findings.catching():
             target = read_target(name, task, instances.loaded[number], settings, findings, num_workers, progress)

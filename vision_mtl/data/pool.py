@@ -206,7 +206,8 @@ def build_pool(
     for name in names:
         with findings.catching():
             listed.append(list_source(name, data, tasks, findings, run_splits))
-    advice = {task: text for source in listed for task, text in check_labels(source, tasks, findings).items()}
+    tasks = {name: task for name, task in tasks.items() if any(name in source.tasks for source in listed)}
+    advice = {task: text for source in listed for task, text in check_labels(source, findings).items()}
     findings.raise_errors()
     for source in listed:
         with findings.catching():

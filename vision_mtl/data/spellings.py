@@ -36,13 +36,14 @@ def word_warnings(name: str, task: Task, texts: Sequence[str | None], findings: 
     counts = Counter(text for text in texts if text is not None)
     blank = {text: n for text, n in counts.items() if text.casefold() in _blank_words(task)}
     doubtful = {text: n for text, n in counts.items() if text.casefold() in DOUBTFUL_WORDS and text not in blank}
-    if task.kind != "single_label":
-        doubtful.pop(NO_CLASS, None)  # in a multi-label task, a label
+    kind = label_kind(task.kind)
+    if not kind.one_class:
+        doubtful.pop(NO_CLASS, None)  # of a kind with several classes it is a label
     option = f"--tasks.{name}.missing"
     if blank:
         findings.warn(
             f"task {name!r}: {sum(blank.values())} cells hold {_listed(blank)}, which is read as no label.",
-            f"If it is a class, give {option} '[]'.",
+            f"If it is a class, give {option} '[]'." if kind.has_classes else "",
             sum(blank.values()),
         )
     if doubtful:

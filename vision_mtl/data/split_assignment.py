@@ -42,7 +42,10 @@ def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Map
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         np.maximum.at(kept, row, split_numbers([item.kept for item in source.items]))
     draw = _draw_independent if data.split_rule == "independent" else _draw_proportional
-    return draw(data, instances, unit, targets, kept)
+    splits = draw(data, instances, unit, targets, kept)
+    for source, row in zip(instances.loaded, instances.rows, strict=True):
+        splits[row[[item.beside is not None for item in source.items]]] = TRAIN
+    return splits
 
 
 def split_numbers(splits: Sequence[Split | None]) -> np.ndarray:
@@ -103,7 +106,6 @@ def _draw_independent(
         split = independent_splits(
             names, unit[row], official, val_ratio=data.val_ratio, test_ratio=data.test_ratio, seed=data.split_seed
         )
-        split[[item.beside is not None for item in source.items]] = TRAIN
         np.maximum.at(given, row, np.where(official == UNSET, UNSET, split).astype(np.int8))
         np.maximum.at(free, row, np.where(official == UNSET, split, UNSET).astype(np.int8))
         held_out[row[(official == TEST) | (official == VAL)]] = True

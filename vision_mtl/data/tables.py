@@ -75,7 +75,7 @@ def read_table(path: Path) -> Table:
     ragged = [(line, row) for line, row in rows if len(row) != len(header)]
     if ragged:
         line, row = ragged[0]
-        others = f" So have {len(ragged) - 1} other rows another number of cells." if len(ragged) > 1 else ""
+        others = f" {len(ragged) - 1} more rows differ." if len(ragged) > 1 else ""
         raise UserError(
             f"{str(path)!r}, line {line}: the header has {len(header)} columns, the row {len(row)}.{others} "
             f"Put a cell that contains {delimiter!r} into quotation marks."

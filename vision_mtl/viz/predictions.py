@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from vision_mtl.core.text import one_line
 from vision_mtl.viz.reconstruction import picture_strip
 from vision_mtl.viz.style import new_figure, short
 
@@ -62,7 +61,7 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
         axes.imshow(picture_strip(np.stack(cell.pictures)), interpolation="none", aspect="auto")
         axes.axis("off")
         longest = LONGEST * len(cell.pictures)
-        for line, (text, colour) in enumerate([(_end_of(one_line(cell.title), longest), "0.5"), *cell.lines]):
+        for line, (text, colour) in enumerate([(_end_of(cell.title, longest), "0.5"), *cell.lines]):
             place = (left / page[0], (top - tall - LINE * (line + 0.8)) / page[1])
             shown = short(text, longest)
             figure.text(*place, shown, fontsize=7, color=colour, parse_math=False)

@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vision_mtl.core.text import one_line
-
 rcParams["text.parse_math"] = False  # names of classes and files may contain $
 
 # Okabe and Ito, "Color universal design", 2008, without yellow, which is pale on white
@@ -26,8 +24,8 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
 
 
 def short(name: str, letters: int = 48) -> str:
-    """Return a name on one line, with control characters as escapes, and cut after `letters`."""
-    line = one_line(name)
+    """Return a name on one line, with characters that have no picture as escapes, and cut after `letters`."""
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
     return line if len(line) <= letters else f"{line[: letters - 1]}…"
 
 
