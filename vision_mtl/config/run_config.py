@@ -98,11 +98,6 @@ class Stage:
         raise NotImplementedError
 
 
-# options of named sections that are newer than the runs of studies, which are found by the hash of their config: an
-# option is written only if it differs from its default
-ADDED: Mapping[str, Mapping[str, Any]] = {"tasks": {"missing": None}}
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All options of a run, with defaults filled in. Sections that the stage does not read hold their defaults."""
@@ -129,11 +124,7 @@ class RunConfig:
         """Return a section as plain values, the form in YAML and checkpoints."""
         value = getattr(self, name)
         if isinstance(value, Mapping):
-            added = ADDED.get(name, {})
-            found = {key: plain(asdict(item)) for key, item in value.items()}
-            return {
-                key: {k: v for k, v in item.items() if k not in added or v != added[k]} for key, item in found.items()
-            }
+            return {key: plain(asdict(item)) for key, item in value.items()}
         return ({"name": value.registered_name} if name == "decoder" else {}) | plain(asdict(value))
 
     def to_dict(self) -> dict[str, Any]:
