@@ -168,6 +168,9 @@ def test_onnx_describes_its_inputs_and_outputs(exported) -> None:
     sizes = [d.dim_value or d.dim_param for d in images.type.tensor_type.shape.dim]
     assert sizes == ["N", 3, 64, 64]
     assert [output.name for output in model.graph.output] == ["shape", "tags", "age", "layout"]
+    kinds = [output.type.tensor_type.elem_type for output in model.graph.output]
+    float32, float64 = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE  # numbers keep the digits of their unit
+    assert kinds == [float32, float32, float64, float32]
     assert json.loads(model.metadata_props[0].value)["tasks"]["layout"]["class_names"] == ["0", "7", "200"]
 
 

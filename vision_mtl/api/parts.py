@@ -65,26 +65,24 @@ def open_images(
     *,
     channels: int = 3,
     root: str | PathLike[str] = "data",
+    image: str | None = None,
     value_range: Literal["full"] | list[float | str] | None = None,
 ) -> Pool:
     """Return images as a pool of `size`, ready to train on.
 
     `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...): 20 % of its images
     are held out for testing and 10 % for validation, as in every run, and all are decoded once into a store below
-    `root`. Or it is a torch `Dataset` (items are images, or tuples that begin with one: PIL, uint8 arrays), a float
-    tensor (B, C, H, W) in [0, 1] of that size, or an array (B, H, W, C). These are read into memory, stretched to
-    `size`, and all used for training. `value_range` are the values of deep images that become 0 and 1, as in
-    `data.value_range`; arrays other than uint8 need two numbers. Raises `UserError` for anything else.
+    `root`; `image` names the image column of sources with several. Or it is a torch `Dataset` (items are images, or
+    tuples that begin with one: PIL, uint8 arrays), a float tensor (B, C, H, W) in [0, 1] of that size, or an array
+    (B, H, W, C). These are read into memory, stretched to `size`, and all used for training. `value_range` are the
+    values of deep images that become 0 and 1, as in `data.value_range`; arrays other than uint8 need two numbers.
+    Raises `UserError` for anything else.
     """
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
         sources = [fspath(one) for one in ([images] if isinstance(images, str | PathLike) else images)]
-        return build_pool(
-            Data(unlabelled=sources, root=fspath(root), value_range=value_range),
-            {},
-            image_size=(height, width),
-            channels=channels,
-        )
+        data = Data(unlabelled=sources, root=fspath(root), image=image, value_range=value_range)
+        return build_pool(data, {}, image_size=(height, width), channels=channels)
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
     frame = frame_of({"data": {"fit": "stretch"}}, "open_images", (height, width), channels, value_range)
     _, pixels = read_image_input(items, replace(frame, no_range="Give value_range=(low, high)."))

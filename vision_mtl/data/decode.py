@@ -186,22 +186,6 @@ def decode_at_scale(
         raise UnreadableImage(name, f"damaged: {error}") from error
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return the (H, W) of an image file after its orientation is applied, from its header.
-
-    Raises `UnreadableImage`, or `UserError` where the machine and not the file is at fault.
-    """
-    try:
-        if read_at_most(path, 0, 4) in tiff.MAGIC:
-            return tiff.open_page(file_bytes(path)).upright_shape
-        with Image.open(path, formats=FORMATS) as opened:
-            return opened.size if _orientation(opened) in tiff.SIDEWAYS else opened.size[::-1]
-    except OSError as error:
-        raise read_error(path, error) if error.errno else UnreadableImage(path, str(error)) from error
-    except Exception as error:  # as in decode_at_scale
-        raise UnreadableImage(path, f"damaged: {error}") from error
-
-
 def check_size(name: Path | str, height: int, width: int, most: int) -> None:
     """Raise `UnreadableImage` for an image of more than `most` pixels."""
     if width * height > most:

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.assemble import list_source, load_source, open_pending
+from vision_mtl.core.text import valid_text
+from vision_mtl.data.assemble import check_image_option, check_labels, list_source, load_source, open_pending
+from vision_mtl.data.conflicts import check_same_content
 from vision_mtl.data.depth import LEVELS, widened
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SPLITS, movable_name
+from vision_mtl.data.spellings import spelling_warnings
 from vision_mtl.data.split_assignment import (
     check_tasks,
     copy_warnings,
@@ -58,6 +61,8 @@ class Pool:
     details: dict[str, Any]
     rgb_bands: Sequence[int] | None = None  # shown as red, green and blue; None: the default
     content: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (N,) equal for equal pictures
+    # source -> identities and splits (n,) of all of its items, also those that were left out as copies
+    assigned: Mapping[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -160,6 +165,7 @@ class Pool:
                 **{split: len(self.indices(split, task=task)) for split in SPLITS},
                 "classes": len(target.class_names),
                 "kind": target.kind,
+                **target.details,
             }
             for task, target in self.targets.items()
         }
@@ -191,36 +197,51 @@ def build_pool(
     channels: int = 3,
     progress: Progress | None = None,
     findings: Findings | None = None,
+    run_splits: Path | None = None,
     known: KnownRanges | None = None,
 ) -> Pool:
     """Open all sources of `data` and `tasks`, merge their images and draw the splits.
 
-    `known` are the ranges of the run to start from, for deep images without a declared range.
-    What is wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is
-    nothing to build a pool from.
+    `run_splits` is the file of splits of the run itself, if it is resumed or loaded: its images keep them. `known` are
+    the ranges of the run to start from, for deep images without a declared range. What is wrong or noteworthy is added
+    to `findings`. Raises `UserError`; with `findings.keep_going` only if there is nothing to build a pool from.
     """
     findings = findings or Findings()
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
+    check_image_option(names, data)
     settings = Settings(image_size, channels, data.fit)
     if data.rgb_bands is not None and max(data.rgb_bands) >= channels:
         raise UserError(f"data.rgb_bands must lie in 0 to {channels - 1}, the bands; found {data.rgb_bands}.")
-    listed = [list_source(name, data, tasks, findings) for name in names]
+    listed, loaded = [], []
+    for name in names:
+        with findings.catching():
+            listed.append(list_source(name, data, tasks, findings, run_splits))
+    tasks = {name: task for name, task in tasks.items() if any(name in source.tasks for source in listed)}
+    advice = {task: text for source in listed for task, text in check_labels(source, findings).items()}
     findings.raise_errors()
-    instances = unite([load_source(source, data, settings, findings, progress, known) for source in listed])
+    for source in listed:
+        with findings.catching():
+            loaded.append(load_source(source, data, settings, findings, progress, known))
     findings.raise_errors()
-    targets = read_targets(tasks, instances, settings, data.num_workers, progress)
+    if not loaded:
+        raise UserError("no source has an image that can be read.")
+    instances = unite(loaded)
+    targets = read_targets(tasks, instances, settings, findings, data.num_workers, progress)
+    findings.raise_errors()
+    tasks = {name: tasks[name] for name in targets}
     label_leak_warnings(tasks, targets, instances, findings)
+    spelling_warnings(targets, findings)
     exact, groups = instances.contents(), instances.groups()
-    root = Path(data.root).expanduser()
-    near = (
-        near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
-        if data.keep_near_duplicates_together
-        else None
-    )
+    items = [instances.item(number) for number in range(len(instances))]
+    targets = check_same_content(data.same_content, targets, items, exact, findings)
+    root, near = Path(data.root).expanduser(), None
+    if data.keep_near_duplicates_together:
+        near = near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
     unit = units([exact, groups, *([] if near is None else [near])])
-    split = drop_leaks(draw_splits(data, instances, unit, targets), exact, instances, findings)
+    drawn = draw_splits(data, instances, unit, targets)
+    split = drop_leaks(drawn, exact, instances, findings)
     instances = _with_images(instances, split, data, findings, progress)
     _near_warning(instances, findings)
     if near is None:
@@ -234,11 +255,12 @@ def build_pool(
         "streamed": [source.name for source in instances.loaded if source.is_streamed],
         "value_ranges": described({s.name: s.value_range for s in instances.loaded if s.value_range is not None}),
     }
-    check_tasks(targets, split, findings)
+    check_tasks(targets, split, findings, advice)
     findings.raise_errors()
-    return _pool(
-        instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details, data
-    )
+    cluster = units([exact, groups, near])
+    pool = _pool(instances, exact, split, cluster, targets, findings.by_importance(), details, data)
+    rows = zip(instances.loaded, instances.rows, strict=True)
+    return replace(pool, assigned={s.name: ([item.identity for item in s.items], drawn[row]) for s, row in rows})
 
 
 def _pool(
@@ -254,13 +276,13 @@ def _pool(
     loaded, first = instances.loaded, instances.first
     return Pool(
         blocks=instances.blocks(),
-        identities=[f"{loaded[s].name}::{loaded[s].items[i].identity}" for s, i in first],
+        identities=[valid_text(f"{loaded[s].name}::{loaded[s].items[i].identity}") for s, i in first],
         paths=[loaded[s].items[i].path for s, i in first],
-        sources=[source.name for source in loaded],
+        sources=[valid_text(source.name) for source in loaded],
         member=instances.members(),
         split=split,
         cluster=cluster,
-        targets=targets,
+        targets={task: target.in_unit_of(split == SPLITS.index("train")) for task, target in targets.items()},
         findings=findings,
         details=details,
         rgb_bands=data.rgb_bands,

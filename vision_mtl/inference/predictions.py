@@ -34,7 +34,7 @@ class Predictions(Sequence[dict[str, Any]]):
     `probability` (of the least certain class), `probabilities`; regression `value`, in units of the label; dense
     `shares` of the pixels by class name, `probability` (their mean), and `mask` (H, W) uint8 at the model's size.
 
-    `numbers[task]` are (B, K), (B, 1) or (B, K, H, W) float32 for all images; `class_names[task]` are the names of K.
+    `numbers[task]` are (B, K) or (B, K, H, W) float32, or (B, 1) float64; `class_names[task]` are the names of K.
     """
 
     names: list[str]

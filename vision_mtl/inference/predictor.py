@@ -35,11 +35,14 @@ class Predictor:
             self.model.compile()
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the float32 numbers of each task for images (B, H, W, C), in 8 bits or 16-bit levels."""
+        """Return the numbers of each task for images (B, H, W, C), in 8 bits or 16-bit levels.
+
+        Probabilities are float32, values float64.
+        """
         return self.predict(image_tensor(images, self.device))
 
     def predict(self, images: Tensor) -> dict[str, np.ndarray]:
-        """Return the float32 numbers of each task for images (B, C, H, W) float32 in [0, 1]."""
+        """Return the numbers of each task for images (B, C, H, W) float32 in [0, 1], as `__call__` does."""
         with torch.inference_mode(), self.autocast():
             found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
-        return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}
+        return {task: numbers.cpu().numpy() for task, numbers in found.items()}

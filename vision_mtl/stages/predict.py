@@ -38,6 +38,7 @@ class Predict(Stage):
     """Skip files that cannot be decoded, with a warning; without it, they are an error that lists them."""
 
     def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.data.findings import Findings
         from vision_mtl.inference.image_files import decoded_batches, find_inputs, frame_of, require_counts
         from vision_mtl.inference.prediction_files import PredictionFiles, task_outputs
         from vision_mtl.inference.predictor import Predictor
@@ -51,7 +52,11 @@ class Predict(Stage):
         model, state = open_heads(config)
         if not run.is_main:
             return  # one process predicts and writes
-        files = find_inputs(self.images)
+        findings = Findings()
+        files = find_inputs(self.images, findings)
+        findings.raise_errors()
+        for finding in findings.all:
+            (run.say if finding.severity == "note" else run.warn)(str(finding))
         where, channels = str(config.init_from), model.backbone.in_chans
         frame = frame_of(state, where, config.image_size, channels, self.value_range, "predict.value_range")
         predictor = Predictor(model, config.runtime, config.device)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,7 @@ class Dense(LabelKind):
         """Return a head with K logits at every pixel."""
         return DenseHead(self, readout[0], spec.num_outputs, readout[1], image_size)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) mean cross-entropy of pixels with a class; logits (B, K, H, W), classes (B, H, W)."""
         losses = F.cross_entropy(
             outputs, labels, weight=weights, label_smoothing=smoothing, ignore_index=NO_LABEL, reduction="none"
@@ -97,6 +95,13 @@ class Dense(LabelKind):
         hits = np.diagonal(numbers, axis1=1, axis2=2)
         sums = np.concatenate([hits, numbers.sum(2), numbers.sum(1)], axis=1)
         return {"mean_iou": Measure(sums, _mean_iou), "pixel_accuracy": Measure(sums, _pixel_accuracy)}
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the pixels of each class by truth, by prediction and by both, from (n, K, K) pixel counts."""
+        right = np.diagonal(numbers, axis1=1, axis2=2)
+        return {"true_pixels": numbers.sum(2), "said_pixels": numbers.sum(1), "right_pixels": right}
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
         """Return {}: a mask is shown as a picture."""
