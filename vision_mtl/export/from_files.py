@@ -200,7 +200,9 @@ def _compare(
         if output in specs and (kind := label_kind(specs[output].kind)).classifies_images:
             changed = kind.decide(expected) != kind.decide(found[output])
             other = changed.reshape(len(names), -1).any(1) & ~(difference <= TIE)
-            check.differing = (check.differing or set()) | {(names[row], output) for row in np.flatnonzero(other)}
+            check.differing = (check.differing or set()) | {
+                (names[row], output) for row in np.flatnonzero(other).tolist()
+            }
         check.largest_difference = max(check.largest_difference, float(np.nan_to_num(difference, nan=np.inf).max()))
         for row in np.flatnonzero(other | ~(difference <= TOLERANCE)).tolist():  # NaN fails too
             what = "another label" if other[row] else "another prediction"
