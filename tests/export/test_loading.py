@@ -7,10 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vision_mtl.data.resize import resize
 from vision_mtl.export.from_files import check_from_files, header_sizes, run_samples
 from vision_mtl.export.loading import LoadImage, loading_code, run_loader
 from vision_mtl.inference.image_files import Frame
@@ -114,6 +116,34 @@ def test_a_model_of_deep_images_scales_by_its_range(tmp_path: Path) -> None:
     assert white.min() == 1  # 8 bits have a range of their own
 
 
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_deep_images_of_any_number_of_bands(tmp_path: Path, bands: int, fit: str) -> None:
+    """TIFF files of signed and of floating-point numbers, and PNG files of 16 bits; here all fits are equal."""
+    smooth = np.linspace(-400, 1500, 40 * 60 * bands).reshape(40, 60, bands)
+    load_image = loader(tmp_path, (20, 30), bands, fit, value_ranges={"folder/ct": {"low": -500.0, "high": 1500.0}})
+    expected = resize(((smooth + 500) / 2000 * 65535).round().astype(np.uint16), (20, 30)) / 65535
+    for kind in (np.int16, np.float32):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, smooth.astype(kind).squeeze(), photometric="minisblack", planarconfig="contig")
+        assert np.abs(load_image(buffer.getvalue())[0].transpose(1, 2, 0) - expected).max() < 1e-3
+    if bands == 3:
+        deep = cv2.imencode(".png", (smooth[..., ::-1] + 500).astype(np.uint16))[1].tobytes()
+        found = load_image(deep, low=0, high=2000)
+        assert np.abs(found[0].transpose(1, 2, 0) - expected).max() < 1e-3
+
+
+def test_eight_bit_images_of_many_bands(tmp_path: Path) -> None:
+    pixels, buffer = np.random.default_rng(0).integers(0, 256, (24, 36, 5), np.uint8), io.BytesIO()
+    tifffile.imwrite(buffer, pixels, photometric="minisblack", planarconfig="contig")
+    load_image = loader(tmp_path, (24, 36), 5, "stretch")
+    assert np.array_equal(load_image(buffer.getvalue())[0].transpose(1, 2, 0), pixels.astype(np.float32) / 255)
+    grey = load_image(encoded(Image.new("L", (36, 24), 51), "PNG"))
+    assert grey.shape == (1, 5, 24, 36) and (grey == np.float32(0.2)).all()
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        load_image(encoded(Image.fromarray(pixels[..., 0].astype(np.uint16)), "PNG"))
+
+
 @pytest.fixture(scope="module")
 def models(many_headed: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
     root = tmp_path_factory.mktemp("models")
@@ -126,7 +156,9 @@ def models(many_headed: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("fit", FITS)
 def test_files_give_the_predictions_of_predict(models, tmp_path: Path, fit: str, chans: int) -> None:
     model = restore_model(str(models[fit, chans]))[0]
-    check = check_from_files(model, fit, [*FILES.items()], loader(tmp_path, (32, 48), chans, fit), {})
+    check = check_from_files(
+        model, Frame((32, 48), chans, fit), [*FILES.items()], loader(tmp_path, (32, 48), chans, fit), {}
+    )
     assert check.images == len(FILES) and check.labels_differing == 0 and not check.failed
     assert check.largest_difference < 1e-5 and check.warnings() == []
 
@@ -144,7 +176,7 @@ def test_another_preprocessing_fails_by_name(models, tmp_path: Path, wrong: str)
     path = tmp_path / "load_image.py"
     path.write_text(code.replace(*changes[wrong]))
     model = restore_model(str(models["pad", 3]))[0]
-    check = check_from_files(model, "pad", [*FILES.items()], run_loader(path), {})
+    check = check_from_files(model, Frame((32, 48), 3, "pad"), [*FILES.items()], run_loader(path), {})
     (warning,) = check.warnings()
     assert "turned jpeg" in check.failed and "turned jpeg: another" in warning and check.largest_difference > 0.01
     assert f"of {len(FILES)} images, {len(check.failed)} give another prediction" in warning
@@ -155,7 +187,9 @@ def test_a_file_that_only_the_written_code_refuses_fails(models, tmp_path: Path)
         raise OSError("no decoder")
 
     model = restore_model(str(models["pad", 3]))[0]
-    check = check_from_files(model, "pad", [("a.png", FILES["small"]), ("b.png", b"no image")], refuse, {})
+    check = check_from_files(
+        model, Frame((32, 48), 3, "pad"), [("a.png", FILES["small"]), ("b.png", b"no image")], refuse, {}
+    )
     assert check.images == 1 and check.failed == {"a.png": "load_image refuses it (no decoder)"}
 
 

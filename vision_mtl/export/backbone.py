@@ -83,7 +83,7 @@ def nearest_filter(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]
 
 
 def transform_difference(
-    backbone: Backbone, folder: Path, fit: Fit, samples: Sequence[tuple[str, bytes]]
+    backbone: Backbone, folder: Path, frame: Frame, samples: Sequence[tuple[str, bytes]]
 ) -> TransformDifference | None:
     """Return how far features by timm's own transform of image files are from those of `--stage predict`.
 
@@ -93,7 +93,7 @@ def transform_difference(
         return None
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-    frame, mode = Frame(backbone.image_size, backbone.in_chans, fit), "L" if backbone.in_chans == 1 else "RGB"
+    mode = "L" if backbone.in_chans == 1 else "RGB"
     own, theirs = [], []
     for name, data in samples[:: -(-len(samples) // COMPARED)] if samples else ():
         with suppress(Exception):  # a damaged file, which raises many types

@@ -26,7 +26,6 @@ from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.data.options import Data
-from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source, holds_files
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.export.graph import Predict, difference_units
@@ -132,7 +131,7 @@ def header_sizes(samples: Sequence[Sample]) -> list[tuple[int, int]]:
 
 def check_from_files(
     model: SharedModel,
-    fit: Fit,
+    frame: Frame,
     samples: Sequence[Sample],
     load_image: LoadImage,
     graphs: Mapping[str, Predict],
@@ -144,7 +143,6 @@ def check_from_files(
     model itself runs on what was loaded. `missing` is the reason why there are no samples.
     """
     check, units = FileCheck(what=_what(model.task_specs), missing=missing), difference_units(model.task_specs)
-    frame = Frame(model.backbone.image_size, model.backbone.in_chans, fit)
     predictor = Predictor(model, Runtime(precision="fp32"), "cpu")
     functions = list(graphs.values()) or [InferenceModel(model).eval()]
     for start in range(0, len(samples), BATCH):

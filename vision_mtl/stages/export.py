@@ -50,6 +50,7 @@ class Export(Stage):
         from vision_mtl.export.graph import TRACED
         from vision_mtl.export.loading import LOAD_IMAGE, loading_code, run_loader
         from vision_mtl.export.model_card import card_text, read_origin
+        from vision_mtl.inference.image_files import Frame
         from vision_mtl.inference.restore import restore_model
         from vision_mtl.models.inference_model import FEATURES, InferenceModel
 
@@ -65,6 +66,7 @@ class Export(Stage):
             run.say(f"{config.init_from} has no task heads: the exported model gives {FEATURES!r}, pooled.")
 
         about = describe_export(model, state)
+        frame = Frame(model.backbone.image_size, model.backbone.in_chans, about["fit"])
         samples, missing = run_samples(state, self.check_images)
         filter_name = nearest_filter(header_sizes(samples), model.backbone.image_size)
         written = write_backbone(model.backbone, run.folder / "backbone", about["fit"], filter_name)
@@ -77,10 +79,10 @@ class Export(Stage):
         loader = run.folder / LOAD_IMAGE
         atomic_write_text(loader, loading_code(about))
         written += [*files, loader]
-        check = check_from_files(model, about["fit"], samples, run_loader(loader), graphs, missing)
+        check = check_from_files(model, frame, samples, run_loader(loader), graphs, missing)
         for text in check.warnings():
             run.warn(text)
-        transform = transform_difference(model.backbone, run.folder / "backbone", about["fit"], samples)
+        transform = transform_difference(model.backbone, run.folder / "backbone", frame, samples)
         card = run.folder / "MODEL_CARD.md"
         origin = read_origin(Path(config.init_from).expanduser())
         atomic_write_text(card, card_text(origin, state, about, [path.name for path in written], check, transform))
