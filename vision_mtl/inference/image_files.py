@@ -15,7 +15,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.text import valid_text
-from vision_mtl.data.decode import UnreadableImage, decode_fitted, file_bytes
+from vision_mtl.data.decode import UnreadableImage, decode_bytes, file_bytes
 from vision_mtl.data.files import find_images
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.resize import Fit, resize, to_channels
@@ -53,10 +53,17 @@ class Frame:
         """Return the file's image, or the reason why it cannot be read."""
         try:
             data = sys.stdin.buffer.read() if file.path is None else file_bytes(file.path)
-            name = file.path or "standard input"
-            return Decoded(*decode_fitted(data, name, self.size, self.channels, self.fit))
+            return self.decode(data, file.path or "standard input")
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
+
+    def decode(self, data: bytes, name: Path | str) -> Decoded:
+        """Return an encoded image at the model's size. Raises `UnreadableImage` with `name`.
+
+        JPEG files are decoded in full, not at a reduced scale as for training: so any other program that decodes,
+        averages over areas and runs the exported model gets the same prediction.
+        """
+        return self.fit_pixels(decode_bytes(data, name))
 
     def fit_pixels(self, pixels: np.ndarray) -> Decoded:
         """Return pixels (H, W, 1 or 3) uint8 of any size at the model's size."""
