@@ -127,7 +127,7 @@ def test_labels_return_as_they_were(labels: list[dict[str, str]], tmp_path: Path
     path = tmp_path / "train-0.tar"
     shards._write(path, [member for *_, members in samples for member in members], len(samples))
     source = open_source(f"wds/{path}", tmp_path)
-    expected = [{"cls": value for value in own.values()} if as_text else own for own in labels]
+    expected = [{"cls" if as_text else name: value for name, value in own.items()} for own in labels]
     assert [dict(item.labels) for item in source.items()] == expected and not source.findings
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vision_mtl.cli.execute import check_folder
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.config.schema import DEFAULT_PRETEXTS
 from vision_mtl.config.stage import STAGES
@@ -146,8 +147,9 @@ class Trainer:
 
     Training ends at `steps` or after `max_seconds`, whichever comes first. `options` are those of section `optim`
     (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a
-    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises
-    `UserError` for options out of range.
+    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. As on the
+    command line, more `steps` extend a run, and any other option that differs from the folder's is refused. Raises
+    `UserError` for that, and for options out of range.
     """
 
     def __init__(
@@ -211,8 +213,12 @@ class Trainer:
 
     def _fit_in_folder(self, folder: Path, keep: Callable[[Progress, StepRecord], None]) -> None:
         config = self._config()
+        extended = check_folder(config, folder)
         run = Run(folder, config.stage, self.seed, console=self.console)
         run.open(config.to_yaml())
+        if extended:
+            run.extend()
+            run.warn(extended)
         try:
             memory = resume_repair(self.loop, run, config)
             description = describe_model(config, self.model, self.pool)

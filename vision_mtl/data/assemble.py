@@ -96,7 +96,8 @@ def list_source(
     for file in files:
         items = file.apply(items, name, findings)
     findings.add(place_conflicts(name, items))
-    listed = Listed(name, source, items, readable, range_of_source(name, data.value_range, own))
+    value_range = range_of_source(name, data.value_range, {key: task.value_range for key, task in own.items()})
+    listed = Listed(name, source, items, readable, value_range)
     for task_name, task in readable.items():
         if _has_cells(task, name):
             word_warnings(task_name, task, _cells(task_name, task, listed), findings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from vision_mtl.core.errors import UserError
 
@@ -13,16 +13,6 @@ FORMS = (
     "two numbers (--{name} -1024 3071), two percentiles of the training images (--{name} 1% 99%; 0% 100% are their "
     "minimum and maximum), or full (the whole range of an integer type)"
 )
-
-
-class HasRange(Protocol):
-    """The options of a task that this module reads."""
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def value_range(self) -> RangeGiven: ...
 
 
 RangeGiven = Literal["full"] | Sequence[float | str] | None
@@ -59,16 +49,12 @@ def read_range(name: str, given: RangeGiven) -> RangeOption | None:
     return RangeOption("percent" if all(percent) else "value", low, high)
 
 
-def range_of_source(source: str, default: RangeGiven, tasks: Mapping[str, HasRange]) -> RangeOption | None:
-    """Return the range of `source`: that of its tasks, or else `default` (`data.value_range`).
+def range_of_source(source: str, default: RangeGiven, given: Mapping[str, RangeGiven]) -> RangeOption | None:
+    """Return the range of `source`: that `given` by its tasks, or else `default` (`data.value_range`).
 
     Raises `UserError` if two tasks disagree.
     """
-    own = {
-        name: read_range(f"tasks.{name}.value_range", task.value_range)
-        for name, task in tasks.items()
-        if task.source == source and task.value_range is not None
-    }
+    own = {name: read_range(f"tasks.{name}.value_range", value) for name, value in given.items() if value is not None}
     if len(set(own.values())) > 1:
         (first, low), (second, high) = list({value: (name, value) for name, value in own.items()}.values())[:2]
         raise UserError(

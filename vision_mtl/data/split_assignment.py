@@ -42,10 +42,7 @@ def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Map
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         np.maximum.at(kept, row, split_numbers([item.kept for item in source.items]))
     draw = _draw_independent if data.split_rule == "independent" else _draw_proportional
-    splits = draw(data, instances, unit, targets, kept)
-    for source, row in zip(instances.loaded, instances.rows, strict=True):
-        splits[row[[item.beside is not None for item in source.items]]] = TRAIN
-    return splits
+    return draw(data, instances, unit, targets, kept)
 
 
 def split_numbers(splits: Sequence[Split | None]) -> np.ndarray:
@@ -69,7 +66,9 @@ def _draw_proportional(
         has_test, has_val = (official == TEST).any(), (official == VAL).any()
         np.minimum.at(shares[:, TEST], unit[row], 0.0 if has_test else data.test_ratio)
         np.minimum.at(shares[:, VAL], unit[row], 0.0 if has_val else data.val_ratio)
-        sure = (official == TEST) | (official == VAL) | ((official == TRAIN) & has_test & has_val)
+        beside = np.array([item.beside is not None for item in source.items])
+        sure = (official == TEST) | (official == VAL) | ((official == TRAIN) & has_test & has_val) | beside
+        official[beside] = TRAIN
         np.maximum.at(given, row[sure], official[sure])
         is_train[row[official == TRAIN]] = True
     given = np.where(kept == UNSET, given, kept)
@@ -106,6 +105,7 @@ def _draw_independent(
         split = independent_splits(
             names, unit[row], official, val_ratio=data.val_ratio, test_ratio=data.test_ratio, seed=data.split_seed
         )
+        split[[item.beside is not None for item in source.items]] = TRAIN
         np.maximum.at(given, row, np.where(official == UNSET, UNSET, split).astype(np.int8))
         np.maximum.at(free, row, np.where(official == UNSET, split, UNSET).astype(np.int8))
         held_out[row[(official == TEST) | (official == VAL)]] = True

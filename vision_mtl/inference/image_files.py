@@ -16,7 +16,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.text import valid_text
-from vision_mtl.data.decode import UnreadableImage, decode_fitted, file_bytes
+from vision_mtl.data.decode import UnreadableImage, decode_raw, file_bytes
 from vision_mtl.data.depth import DeepImage, Raw, Scale, ValueRange, to_levels
 from vision_mtl.data.files import find_images
 from vision_mtl.data.findings import Findings
@@ -64,12 +64,21 @@ class Frame:
         """Return the file's image, or the reason why it cannot be read."""
         try:
             data = sys.stdin.buffer.read() if file.path is None else file_bytes(file.path)
-            name = file.path or "standard input"
-            return Decoded(*decode_fitted(data, name, self.size, self.channels, self.fit, self.value_range))
+            return self.decode(data, file.path or "standard input")
         except UnreadableImage as error:
             return UnreadableImage(file.name, error.reason)
+
+    def decode(self, data: bytes, name: Path | str) -> Decoded:
+        """Return an encoded image at the model's size. Raises `UnreadableImage` with `name`, also without its range.
+
+        JPEG files are decoded in full, not at a reduced scale as for training: so any other program that decodes,
+        averages over areas and runs the exported model gets the same prediction.
+        """
+        raw = decode_raw(data, name)
+        try:
+            return self._fitted(raw, name)
         except DeepImage as error:
-            return UnreadableImage(file.name, f"{error}: {self.no_range}")
+            raise UnreadableImage(name, f"{error}: {self.no_range}") from error
 
     def fit_pixels(self, pixels: np.ndarray) -> Decoded:
         """Return an array (H, W, C) of any size at the model's size; 8 bits are full scale at 255.
@@ -81,10 +90,13 @@ class Frame:
     def fit_raw(self, raw: Raw) -> Decoded:
         """Return an image of any size at the model's size; raises `UserError` if its range is unknown."""
         try:
-            pixels = to_levels(raw, self.value_range)
+            return self._fitted(raw, "an image")
         except DeepImage as error:
             raise UserError(f"an image cannot be scaled: {error}. {self.no_range}") from error
-        return Decoded(to_channels(resize(pixels, self.size, self.fit), self.channels), raw.values.shape[:2])
+
+    def _fitted(self, raw: Raw, name: Path | str) -> Decoded:
+        pixels = resize(to_levels(raw, self.value_range, name), self.size, self.fit)
+        return Decoded(to_channels(pixels, self.channels, name), raw.values.shape[:2])
 
 
 def frame_of(

@@ -14,9 +14,11 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.errors import UserError
+from vision_mtl.models.backbone_names import check_loaded, loading_error, quiet_hub, timm_name
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
@@ -147,15 +149,20 @@ def create_timm_model(
 
     Raises `UserError` for an unknown name or keyword, an image size that does not work, or weights that do not load.
     """
-    if not timm.is_model(name.split(".")[0]) and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
-        raise unknown("backbone", name, timm.list_models())
+    known = timm_name(name)
     fixed: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "in_chans": in_chans}
     sized = {"img_size": image_size[0] if image_size[0] == image_size[1] else image_size}
     refused: Exception | None = None
     attempts = [{**fixed, **kwargs}] if "img_size" in kwargs else [{**fixed, **sized, **kwargs}, {**fixed, **kwargs}]
     for attempt in attempts:
         try:
-            return timm.create_model(name, **attempt)
+            with quiet_hub():
+                model = timm.create_model(known, **attempt)
+            if pretrained:
+                check_loaded(name, model)
+            return model
+        except (OSError, KeyError, SafetensorError) as error:  # no network, no such repository, damaged files
+            raise loading_error(name, error) from error
         except TypeError as error:
             refused = error
             if "img_size" not in str(error):
@@ -167,10 +174,7 @@ def create_timm_model(
     if isinstance(refused, TypeError):
         raise UserError(f"backbone {name!r} does not take backbone.kwargs {kwargs}: {refused}") from refused
     if pretrained:
-        raise UserError(
-            f"backbone {name!r}: its pretrained weights could not be loaded ({refused}). "
-            "Leave out --backbone.pretrained, or put the weights into the Hugging Face cache by hand."
-        ) from refused
+        raise loading_error(name, refused or RuntimeError("no attempt")) from refused
     raise _size_error(name, image_size, str(refused).splitlines()[0]) from refused
 
 

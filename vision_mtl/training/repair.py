@@ -120,6 +120,10 @@ class RepairFeed:
             found.append(((images, keys), len(chunk) / len(indices)))
         return found
 
+    def smallest_part(self, num_micro_batches: int) -> int:
+        """Return the number of images in the smallest micro-batch of this process; 0: there are fewer than parts."""
+        return self.batches.batch_size // num_micro_batches
+
     def _read(self, step: int) -> Tensor:
         """Return the pixels (B, H, W, C) of a step, pinned if they go to a GPU; a reading thread calls this."""
         pixels = torch.from_numpy(self.pool.pixels(self.batches.at(step)[0], num_workers=1))

@@ -107,6 +107,10 @@ class TaskFeed:
             start += len(some)
         return found
 
+    def smallest_part(self, num_micro_batches: int) -> int:
+        """Return the number of images in the smallest micro-batch of this process; 0: there are fewer than parts."""
+        return self.loader.batches.batch_size // num_micro_batches
+
     @property
     def pool(self) -> Pool:
         """The pool: all images, labelled or not."""
