@@ -207,7 +207,7 @@ def load_source(
     if opened.rebuilt:
         findings.warn(f"the store of {name} was damaged ({opened.rebuilt}) and has been rebuilt.")
     if opened.pending:
-        _warn_about_mixture(name, opened.pending, findings)
+        opened.pending.warn_of_mixtures(findings)
     kept = [items[i] for i in opened.kept]
     return Loaded(
         name, kept, opened.images, opened.hashes, opened.unreadable, opened.value_range, opened.pending
@@ -224,19 +224,6 @@ def open_pending(
     if opened.rebuilt:
         findings.warn(f"the store of {loaded.name} was damaged ({opened.rebuilt}) and has been rebuilt.")
     return replace(loaded, images=opened.images, value_range=opened.value_range, pending=None)
-
-
-def _warn_about_mixture(name: str, pending: Pending, findings: Findings) -> None:
-    """Warn of a source whose images have several types of numbers: one range suits them only by chance."""
-    found = pending.examined
-    kinds, counts = np.unique(np.where(found.kinds == "", "8-bit", found.kinds)[found.kept], return_counts=True)
-    if len(kinds) > 1:
-        listed = ", ".join(f"{count:,} {kind}" for kind, count in zip(kinds, counts, strict=True))
-        findings.warn(
-            f"{name} mixes types of numbers ({listed}): 8-bit images are full scale at 255, others share one range.",
-            "Keep them in separate sources if their values mean different things.",
-            int(counts.sum()),
-        )
 
 
 def _check_readable(name: str, store: Opened, skip: bool, findings: Findings) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.depth import DeepImage, ValueRange
 from vision_mtl.data.examine import Examination, examine
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Data
 from vision_mtl.data.range_option import RangeOption
 from vision_mtl.data.source import Item, Source
@@ -52,6 +53,20 @@ class Pending:
     settings: Settings
     option: RangeOption | None
     examined: Examination
+
+    def warn_of_mixtures(self, findings: Findings) -> None:
+        """Warn if the images have several types of numbers: one range suits them only by chance."""
+        kept = self.examined.kept
+        named = np.where(self.examined.kinds == "", "8-bit", self.examined.kinds)[kept]
+        kinds, counts = np.unique(named, return_counts=True)
+        if len(kinds) > 1:
+            listed = ", ".join(f"{count:,} {kind}" for kind, count in zip(kinds, counts, strict=True))
+            findings.warn(
+                f"{self.name} mixes types of numbers ({listed}): 8-bit images are full scale at 255, others share one "
+                "range.",
+                "Keep them in separate sources if their values mean different things.",
+                len(kept),
+            )
 
     def open(self, is_train: np.ndarray, data: Data, progress: Progress | None) -> Opened:
         """Find the range on the readable images that `is_train` (n,) marks, and open all images. Raises `UserError`."""
