@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vision_mtl.data.depth import ValueRange
 from vision_mtl.data.resize import resize
 from vision_mtl.export.from_files import check_from_files, header_sizes, run_samples
 from vision_mtl.export.loading import LoadImage, loading_code, run_loader
@@ -114,6 +115,17 @@ def test_a_model_of_deep_images_scales_by_its_range(tmp_path: Path) -> None:
     assert load_image(encoded(Image.fromarray(values), "PNG"), 1000, 1100).max() == 1  # beyond the range
     white = load_image(encoded(Image.new("L", (9, 9), 255), "PNG"))
     assert white.min() == 1  # 8 bits have a range of their own
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_five_bands_of_any_size_and_order(tmp_path: Path, planes: str) -> None:
+    values = np.random.default_rng(0).integers(0, 3000, (37, 51, 5), dtype=np.uint16)
+    buffer = io.BytesIO()
+    stored = values if planes == "contig" else np.moveaxis(values, 2, 0)
+    tifffile.imwrite(buffer, stored, photometric="minisblack", planarconfig=planes)
+    found = loader(tmp_path, (24, 24), 5, "stretch", value_ranges={"folder/x": {"low": 0.0, "high": 3000.0}})
+    expected = Frame((24, 24), 5, "stretch", ValueRange(0, 3000)).decode(buffer.getvalue(), "x").pixels
+    assert np.abs(found(buffer.getvalue())[0].transpose(1, 2, 0) - expected / 65535).max() < 2e-5
 
 
 @pytest.mark.parametrize("fit", FITS)

@@ -42,7 +42,7 @@ DECODE = """\
 DECODE_DEEP = """\
     if data[:4] in (b"II*\\0", b"MM\\0*"):
         values = np.atleast_3d(tifffile.imread(io.BytesIO(data)))  # (H, W, bands)
-    else:
+{planes}    else:
         encoded = np.frombuffer(data, np.uint8)
         values = np.atleast_3d(cv2.imdecode(encoded, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR))[..., ::-1]
 """
@@ -74,6 +74,15 @@ BEFORE = {  # data.fit -> the part that is resized, and its size
 RESIZE = """\
     image = cv2.resize(image, (min(width, columns), min(height, rows)), interpolation=cv2.INTER_AREA)
     image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
+"""
+RESIZE_BANDS = """\
+    smaller = min(width, columns), min(height, rows)
+    bands = [cv2.resize(b, smaller, interpolation=cv2.INTER_AREA) for b in cv2.split(image)]
+    image = np.dstack([cv2.resize(b, (columns, rows), interpolation=cv2.INTER_LINEAR) for b in bands])
+"""  # OpenCV resizes four channels at once
+PLANES = """\
+        if values.shape[0] == {channels} != values.shape[2]:
+            values = np.moveaxis(values, 0, 2)  # of a file that holds one band after the other
 """
 AFTER = {
     "stretch": "",
@@ -110,13 +119,15 @@ def loading_code(about: Mapping[str, Any]) -> str:
     packages = ("tifffile" if is_deep else "Pillow") + ", NumPy and OpenCV (opencv-python-headless)"
     imports = "import tifffile" if is_deep else "from PIL import Image, ImageOps"
     head = HEAD.format(packages=packages, imports=imports, height=height, width=width, channels=channels, ranged=ranged)
-    decode = DECODE_DEEP + (RANGE if ranges else NO_RANGE) if is_deep else DECODE
+    deep = DECODE_DEEP.format(planes=PLANES.format(channels=channels))
+    decode = deep + (RANGE if ranges else NO_RANGE) if is_deep else DECODE
+    resize = RESIZE_BANDS if channels > 4 else RESIZE
     if is_deep:
         to_channels = GREY_IF_COLOUR if channels == 1 else REPEAT.format(channels=channels)
     else:
         to_channels = GREY if channels == 1 else ""
     end = END.format(most=65535 if ranges else 255)
-    return "".join([head, decode, SHAPE, BEFORE[fit], RESIZE, AFTER[fit], to_channels, end])
+    return "".join([head, decode, SHAPE, BEFORE[fit], resize, AFTER[fit], to_channels, end])
 
 
 def run_loader(path: Path) -> LoadImage:
