@@ -62,7 +62,7 @@ def mask_place(masks: str, base: Path) -> MaskPlace:
                 f"masks {masks!r} may have one {STAR}, in its last part, which stands for the image's name."
             )
         prefix, _, suffix = path.name.partition(STAR)
-        path = path.parent
+        path = path.parent if path.parent != Path() else base  # a name alone means files beside the images
     return MaskPlace(path if path.is_dir() else base / path, prefix, suffix)
 
 
@@ -80,6 +80,10 @@ def match_masks(
         raise UserError(f"task {task!r}, masks: {error}") from error
     names = {file: place.inner(file.name) for file in files}
     masks = {file: (file.relative_to(base).parent / name).as_posix() for file, name in names.items() if name}
+    if not masks:
+        raise UserError(
+            f"task {task!r}: none of the {len(files)} files in {str(base)!r} is named as {place.pattern!r}."
+        )
     found: list[Path | None] = [None] * len(items)
     ambiguous: dict[str, list[Path]] = {}
     for of_mask, of_image, only_unused in WAYS:
