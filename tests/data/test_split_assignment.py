@@ -32,7 +32,10 @@ def file_name(number: int) -> str:
 
 
 def test_labels_overlap_as_the_columns_say(photo_folder: Path, tmp_path: Path) -> None:
-    rows = [f"{file_name(i)},{'xy'[i % 2] if i < 16 else ''},{i / 2 if i >= 8 else ''},u v" for i in range(24)]
+    rows = [
+        f"{file_name(i)},{'xy'[i % 2] if i < 16 else ''},{i / 2 if i >= 8 else ''},{'u v' if i % 3 else 'u'}"
+        for i in range(24)
+    ]
     source = write_csv(photo_folder, rows)
     tasks = {
         "letter": Task(source=source, label="a"),

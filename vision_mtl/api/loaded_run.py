@@ -17,6 +17,7 @@ from vision_mtl.api.files import Figures, Tables
 from vision_mtl.api.result import Result
 from vision_mtl.api.study import Report, comparisons_table
 from vision_mtl.config.options import options_of
+from vision_mtl.config.resolve import with_added
 from vision_mtl.config.run_config import read_section
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.errors import UserError
@@ -25,6 +26,7 @@ from vision_mtl.core.run import Run as Record
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.split_files import run_splits
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.html import Markup, facts
 from vision_mtl.inference.image_files import Frame
@@ -139,9 +141,11 @@ class LoadedRun:
     def pool(self) -> Pool:
         """The images that the run's config names, decoded again (or read from its store), with splits and labels."""
         known = {option.name for option in options_of(Data)}  # those of stage data are in the same section
-        values = {key: value for key, value in (self.config.get("data") or {}).items() if key in known}
+        given = with_added("data", self.config.get("data") or {})
+        values = {key: value for key, value in given.items() if key in known}
         data, tasks = read_section("data", values), read_section("tasks", self.config.get("tasks") or {})
-        return build_pool(data, tasks, image_size=self.frame.size, channels=self.frame.channels)
+        splits = run_splits(self.folder)
+        return build_pool(data, tasks, image_size=self.frame.size, channels=self.frame.channels, run_splits=splits)
 
     def samples(self, count: int = 8, split: str = "test", source: str | None = None) -> Tensor:
         """Some of the run's own images, at even steps: (count, C, H, W), or fewer where there are fewer.

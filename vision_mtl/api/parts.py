@@ -63,21 +63,22 @@ def open_images(
     *,
     channels: int = 3,
     root: str | PathLike[str] = "data",
+    image: str | None = None,
 ) -> Pool:
     """Return images as a pool of `size`, ready to train on.
 
     `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...): 20 % of its images
     are held out for testing and 10 % for validation, as in every run, and all are decoded once into a store below
-    `root`. Or it is a torch `Dataset` (items are images, or tuples that begin with one: PIL, uint8 arrays), a float
-    tensor (B, C, H, W) in [0, 1] of that size, or a uint8 array (B, H, W, C). These are read into memory, stretched to
-    `size`, and all used for training. Raises `UserError` for anything else.
+    `root`; `image` names the image column of sources with several. Or it is a torch `Dataset` (items are images, or
+    tuples that begin with one: PIL, uint8 arrays), a float tensor (B, C, H, W) in [0, 1] of that size, or a uint8 array
+    (B, H, W, C). These are read into memory, stretched to `size`, and all used for training. Raises `UserError` for
+    anything else.
     """
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
         sources = [fspath(one) for one in ([images] if isinstance(images, str | PathLike) else images)]
-        return build_pool(
-            Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels
-        )
+        data = Data(unlabelled=sources, root=fspath(root), image=image)
+        return build_pool(data, {}, image_size=(height, width), channels=channels)
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
     _, pixels = read_image_input(items, Frame((height, width), channels, "stretch"))
     return _pool_in_memory((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())

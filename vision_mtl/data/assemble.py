@@ -6,6 +6,8 @@ Listing decodes nothing, so that errors in labels and splits are found before th
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.findings import Findings
+from vision_mtl.data.conflicts import label_conflict, picture_numbers, place_conflicts
+from vision_mtl.data.files import picture_key
+from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.label_kinds import label_kind
-from vision_mtl.data.labels import apply_group, apply_label_from, apply_split
+from vision_mtl.data.labels import apply_group, apply_label_from, apply_split, find_file
 from vision_mtl.data.mask_files import MaskPlace, find_mask, mask_place, match_masks
 from vision_mtl.data.masks import read_masks
+from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.source import Item, Source, Split, open_source
+from vision_mtl.data.source import SOURCES, Item, Source, Split, has_columns, open_source, with_valid_text
+from vision_mtl.data.spellings import without_blank_words, word_warnings
+from vision_mtl.data.split_files import KeptSplits, is_split_file, read_splits, splits_of
 from vision_mtl.data.store import Progress, Settings, Store, open_store
 from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
 from vision_mtl.data.targets import Target, parse_labels
@@ -56,18 +63,112 @@ class Loaded:
         return isinstance(self.images, StreamedImages)
 
 
-def list_source(name: str, data: Data, tasks: Mapping[str, Task], findings: Findings) -> Listed:
+def list_source(
+    name: str, data: Data, tasks: Mapping[str, Task], findings: Findings, run_splits: Path | None = None
+) -> Listed:
     """Open source `name` and list its items, with the labels, splits and groups of its tasks.
 
-    Raises `UserError`, and adds what the source found to `findings`.
+    `run_splits` is the file of splits of the run itself, if it is resumed. Raises `UserError`, and adds what the source
+    found to `findings`.
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
-    source = open_source(name, Path(data.root).expanduser())
-    items = _without_masks(source.items(), tasks)
+    source = open_source(name, Path(data.root).expanduser(), _image_column(name, data, own))
+    items = [with_valid_text(item) for item in _without_masks(source.items(), tasks)]
+    items = [item if item.path is None else replace(item, key=picture_key(item.path)) for item in items]
     findings.add(getattr(source, "findings", ()))
+    _tell_unclear(getattr(source, "unclear", None), own, findings)
+    items = _beside(name, items, data.other_folders if own else "unlabelled", findings)
     if not items:
+        findings.raise_errors()
         raise UserError(f"source {name!r} contains no image.")
-    return Listed(name, source, _apply_tasks(own, items, name))
+    _check_label_columns(own, source, items, findings)
+    files, splitting = _split_files(own, name, data, run_splits)
+    items = _apply_tasks(splitting, items, name)
+    for file in files:
+        items = file.apply(items, name, findings)
+    findings.add(place_conflicts(name, items))
+    listed = Listed(name, source, items)
+    for task_name, task in own.items():
+        if _has_cells(task, name):
+            word_warnings(task_name, task, _cells(task_name, task, listed), findings)
+    return listed
+
+
+def _tell_unclear(unclear: Finding | None, own: Mapping[str, Task], findings: Findings) -> None:
+    """Add what is unclear about a source's folders: an error if a task takes its labels from them, else a warning."""
+    if unclear is None or (own and all(task.label_from and task.split for task in own.values())):
+        return
+    needed = any(task.label_from is None and task.masks is None for task in own.values())
+    findings.add([unclear if needed else replace(unclear, severity="warning")])
+
+
+def _beside(name: str, items: list[Item], use: str, findings: Findings) -> list[Item]:
+    """Return the items without those beside the split folders, or with them as unlabelled ones; tells how many."""
+    counts = Counter(item.beside for item in items if item.beside is not None)
+    if not counts:
+        return items
+    number = counts.total()
+    listed = ", ".join(f"{repr(f) if f != '.' else 'no folder'} ({count})" for f, count in sorted(counts.items()))
+    text = f"{name}: {number} image{'s lie' if number > 1 else ' lies'} beside the split folders, in {listed}"
+    if use == "unlabelled":
+        findings.note(f"{text}; used for training without labels.", images=number)
+        return items
+    findings.warn(f"{text}; left out.", "--data.other_folders unlabelled trains on them without labels.", number)
+    return [item for item in items if item.beside is None]
+
+
+def check_labels(listed: Listed, tasks: Mapping[str, Task], findings: Findings) -> dict[str, str]:
+    """Parse the labels of a listed source that are text; add an error for each task whose labels conflict.
+
+    So is one for labels that are equal because a folder holds all class folders. Returns advice for each task of the
+    source, in case that its training labels are equal.
+    """
+    advice = {}
+    picture = picture_numbers(listed.items)
+    identities = [item.identity for item in listed.items]
+    for name, task in tasks.items():
+        if task.source == listed.name and not label_kind(task.kind).is_dense:
+            with findings.catching():
+                target = parse_labels(name, task, label_text(name, task, listed), identities)
+                advice[name] = ADVICE if task.label_from else folder_advice(name, listed.name, listed.items)
+                single = one_value(name, target, target.labelled, advice[name])
+                if single and advice[name] != ADVICE:  # else the splits may say more
+                    findings.add([single])
+                if conflict := label_conflict(name, target, listed.items, picture):
+                    findings.add([conflict])
+    return advice
+
+
+def check_image_option(sources: Sequence[str], data: Data) -> None:
+    """Raise `UserError` if `data.image` is given, but none of the `sources` has columns."""
+    if data.image is not None and not any(has_columns(name) for name in sources):
+        raise UserError(
+            f"data.image {data.image!r} names an image column, but {', '.join(sources)} has none: leave the option out."
+        )
+
+
+def _image_column(source: str, data: Data, tasks: Mapping[str, Task]) -> str | None:
+    """Return the image column of a source with these `tasks`; None: the only one. Raises `UserError` if they differ."""
+    chosen = {name: task.image for name, task in tasks.items() if task.image is not None}
+    if len(set(chosen.values())) > 1:
+        raise UserError(f"the tasks on {source} must agree on one image column (option image); found {chosen}.")
+    if chosen:
+        return next(iter(chosen.values()))
+    return data.image if has_columns(source) else None
+
+
+def _check_label_columns(tasks: Mapping[str, Task], source: Source, items: Sequence[Item], findings: Findings) -> None:
+    """Add an error for each task whose label column, or the only one, exists but holds no text or numbers."""
+    unusable: Mapping[str, str] = getattr(source, "unusable", {})
+    has_labels = any(item.labels for item in items)
+    for name, task in tasks.items():
+        any_column = task.label is None and task.label_from is None and task.masks is None and not has_labels
+        wrong = [f"{column} ({what})" for column, what in unusable.items() if any_column or column == task.label]
+        if wrong:
+            findings.error(
+                f"task {name!r}: these columns of {task.source} cannot be labels: {', '.join(wrong)}.",
+                f"Choose another with --tasks.{name}.label, or write its values as text or numbers, one in each row.",
+            )
 
 
 def load_source(
@@ -129,13 +230,36 @@ def _check_readable(name: str, store: Store | Stream, skip: bool, findings: Find
 def _without_masks(items: list[Item], tasks: Mapping[str, Task]) -> list[Item]:
     """Return the items that are not masks of a task: masks may lie in the source's folder."""
     places = [_mask_place(task) for task in tasks.values() if task.masks is not None]
-    found = [i for i in items if i.path is None or not any(place.holds(i.path) for place in places)]
+    parents = {item.path.parent for item in items if item.path is not None} if places else set()
+    real = {parent: Path(os.path.realpath(parent)) for parent in parents}
+    found = [i for i in items if i.path is None or not any(p.holds(real[i.path.parent] / i.path.name) for p in places)]
     if items and not found:
         raise UserError(
             f"masks {places[0].pattern!r} is the folder of the images; put the masks into another folder, or give a "
             "pattern of their names, such as 'FOLDER/*_mask.png'."
         )
     return found
+
+
+def _split_files(
+    tasks: Mapping[str, Task], source: str, data: Data, run_splits: Path | None
+) -> tuple[list[KeptSplits], dict[str, Task]]:
+    """Return the files of earlier runs that give a source's splits, and its tasks without those files.
+
+    A resumed run's own splits replace those of the options, which it began with.
+    """
+    files, plain = {}, {}
+    if data.split_file is not None:
+        file = Path(data.split_file).expanduser()
+        files[file] = KeptSplits(file, "data.split_file")
+    for name, task in tasks.items():
+        found = None if task.split is None else find_file(task.split, base_folder(source))
+        if found is not None and is_split_file(found):
+            files[found] = KeptSplits(found, f"tasks.{name}.split", only=True)
+        plain[name] = replace(task, split=None) if found in files else task
+    if run_splits is not None and splits_of(read_splits(run_splits), source) is not None:
+        return [KeptSplits(run_splits, "the resumed run's")], plain
+    return list(files.values()), plain
 
 
 def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> list[Item]:
@@ -165,7 +289,10 @@ def _apply_tasks(tasks: Mapping[str, Task], items: list[Item], source: str) -> l
     if not splits:
         return items
     pairs = zip(items, assigned, strict=True)
-    return [replace(item, split=None if found is None else found[1]) for item, found in pairs]
+    return [
+        item if item.beside is not None else replace(item, split=None if found is None else found[1])
+        for item, found in pairs
+    ]
 
 
 def base_folder(source: str) -> Path:
@@ -205,8 +332,20 @@ def read_target(
     return replace(target, details={**target.details, **counts})
 
 
-def label_text(task_name: str, task: Task, source: Loaded) -> Sequence[str | None]:
+def label_text(task_name: str, task: Task, source: Listed | Loaded) -> Sequence[str | None]:
     """Return each item's label text for the task, or None. Raises `UserError` for a missing or ambiguous column."""
+    texts = _cells(task_name, task, source)
+    return without_blank_words(task, texts) if _has_cells(task, source.name) else texts
+
+
+def _has_cells(task: Task, source: str) -> bool:
+    """Return True if the task's labels are cells of a table, in which a word may mean no label."""
+    kind = SOURCES.get(source.partition("/")[0])
+    return task.label_from is None and task.masks is None and getattr(kind, "has_cells", False)
+
+
+def _cells(task_name: str, task: Task, source: Listed | Loaded) -> Sequence[str | None]:
+    """Return each item's label as it is written. Raises `UserError` for a missing or ambiguous column."""
     if task.label_from is not None:
         column = LABEL_FROM + task_name
     else:

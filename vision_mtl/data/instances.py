@@ -14,6 +14,7 @@ import numpy as np
 
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
+from vision_mtl.data.conflicts import disagreeing, key_of, label_conflict, picture_numbers
 from vision_mtl.data.duplicates import Images, near_duplicates
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Task
@@ -69,9 +70,10 @@ class Instances:
 
     def names(self) -> list[list[str]]:
         """Return, for each source, the names that its items' splits are drawn from: the group's or else the item's."""
+        starts = [f"{movable_name(source.name)}\0" for source in self.loaded]
         return [
-            [f"{movable_name(source.name)}\0{item.group or item.identity}" for item in source.items]
-            for source in self.loaded
+            [f"{start}{item.group or item.identity}" for item in source.items]
+            for start, source in zip(starts, self.loaded, strict=True)
         ]
 
     def blocks(self) -> list[np.ndarray | StreamedImages]:
@@ -103,16 +105,16 @@ def unite(loaded: list[Loaded]) -> Instances:
     Copies are recognised by their content, and only if each source holds the image once: with two copies in one source
     (which may have different labels) it would be unclear which one is meant.
     """
+    kept_apart = _kept_apart(loaded)
     known: dict[object, int] = {}
     copies: dict[int, int] = {}  # content -> instance, from the sources before
     first: list[tuple[int, int]] = []
     rows = []
     for s, source in enumerate(loaded):
         row = np.empty(len(source.items), np.int64)
-        contents, counts = np.unique(source.hashes, return_counts=True)
-        alone = set(contents[counts == 1].tolist())
+        alone = _alone(source) - kept_apart
         for i, item in enumerate(source.items):
-            key, content = item.path or (s, item.identity), int(source.hashes[i])
+            key, content = _key(s, item), int(source.hashes[i])
             if key not in known and content in alone and content in copies:
                 known[key] = copies[content]
             if key not in known:
@@ -124,6 +126,44 @@ def unite(loaded: list[Loaded]) -> Instances:
     return Instances(loaded, rows, first)
 
 
+def _key(source: int, item: Item) -> object:
+    """Return what identifies an item's picture: the same file is one in all sources."""
+    return key_of(item) if item.path is not None else (source, item.identity)
+
+
+def _alone(source: Loaded) -> set[int]:
+    """Return the contents that only one picture of the source has."""
+    if len(source.hashes) == 0:
+        return set()
+    picture = picture_numbers(source.items)
+    contents = np.unique(np.stack([source.hashes, picture.astype(np.uint64)], 1), axis=0)[:, 0]
+    values, counts = np.unique(contents, return_counts=True)
+    return set(values[counts == 1].tolist())
+
+
+def _kept_apart(loaded: list[Loaded]) -> set[int]:
+    """Return contents whose copies are not united: a source lists two of the files that other sources hold alone.
+
+    Those two files would become one instance, with one of their two labels.
+    """
+    if len(loaded) < 3:
+        return set()
+    holders: dict[int, set[object]] = {}
+    alone = [_alone(source) for source in loaded]
+    for s, source in enumerate(loaded):
+        for item, content in zip(source.items, source.hashes.tolist(), strict=True):
+            if content in alone[s]:
+                holders.setdefault(content, set()).add(_key(s, item))
+    found = set()
+    for s, source in enumerate(loaded):
+        held: dict[int, set[object]] = {}
+        for item, content in zip(source.items, source.hashes.tolist(), strict=True):
+            if content not in alone[s] and content in holders and (key := _key(s, item)) in holders[content]:
+                held.setdefault(content, set()).add(key)
+        found |= {content for content, keys in held.items() if len(keys) > 1}
+    return found
+
+
 def read_targets(
     tasks: Mapping[str, Task],
     instances: Instances,
@@ -132,13 +172,24 @@ def read_targets(
     num_workers: int,
     progress: Progress | None,
 ) -> dict[str, Target]:
-    """Return each task's labels, one row per instance. Adds to `findings`; raises `UserError`."""
+    """Return each task's labels, one row per instance.
+
+    A task whose labels are invalid is left out and its error added to `findings`. So is an error for a picture with
+    different labels, which then has none.
+    """
     numbers = {source.name: number for number, source in enumerate(instances.loaded)}
     targets = {}
     for name, task in tasks.items():
+        if task.source not in numbers:
+            continue  # the source has an error of its own
         number = numbers[task.source]
-        target = read_target(name, task, instances.loaded[number], settings, findings, num_workers, progress)
-        targets[name] = target.spread(instances.rows[number], len(instances))
+        with findings.catching():
+            target = read_target(name, task, instances.loaded[number], settings, findings, num_workers, progress)
+            row = instances.rows[number]
+            if conflict := label_conflict(name, target, instances.loaded[number].items, row):
+                findings.add([conflict])
+                target = target.keep(~np.isin(row, row[disagreeing(target, row)]))
+            targets[name] = target.spread(row, len(instances))
     return targets
 
 

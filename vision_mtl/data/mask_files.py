@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.files import find_images
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.source import Item
@@ -75,14 +76,16 @@ def match_masks(
     other fits. Ambiguous and missing ones are findings. Raises `UserError` if the folder or all masks are missing.
     """
     try:
-        base, files = find_images(str(place.folder))
+        files = find_images(str(place.folder))
     except UserError as error:
         raise UserError(f"task {task!r}, masks: {error}") from error
-    names = {file: place.inner(file.name) for file in files}
-    masks = {file: (file.relative_to(base).parent / name).as_posix() for file, name in names.items() if name}
+    base = files.base
+    relative = {file: PurePath(valid_text(name)) for file, name in zip(files.files, files.names, strict=True)}
+    names = {file: place.inner(path.name) for file, path in relative.items()}
+    masks = {file: (relative[file].parent / name).as_posix() for file, name in names.items() if name}
     if not masks:
         raise UserError(
-            f"task {task!r}: none of the {len(files)} files in {str(base)!r} is named as {place.pattern!r}."
+            f"task {task!r}: none of the {len(files.files)} files in {str(base)!r} is named as {place.pattern!r}."
         )
     found: list[Path | None] = [None] * len(items)
     ambiguous: dict[str, list[Path]] = {}
@@ -102,7 +105,7 @@ def match_masks(
     claimed = {file for file in found if file is not None} | {file for files in ambiguous.values() for file in files}
     unmatched = [file for file in masks if file not in claimed]
     missing = [item for item, file in zip(items, found, strict=True) if file is None and item.identity not in ambiguous]
-    unused = [file.relative_to(base).as_posix() for file in unmatched]
+    unused = [relative[file].as_posix() for file in unmatched]
     _report_missing(task, MaskPlace(base, *place.around), unused, [i.identity for i in missing], len(items), findings)
     return found, {"unmatched_masks": len(unmatched), "images_without_mask": len(missing)}
 

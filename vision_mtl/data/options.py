@@ -20,6 +20,9 @@ class Data:
 
     unlabelled: list[str] | None = None
     """Sources of images without labels, each written KIND/REST; without --tasks, the run has no tasks."""
+    image: str | None = None
+    """Image column of unlabelled sources, and of tasks that give none: a column of csv or hfds, a suffix of wds
+    (jpg, depth.png). Sources without columns ignore it. By default the only one."""
     root: str = "data"
     """Folder for downloads and the decoded store."""
     fit: Literal["stretch", "crop", "pad"] = "stretch"
@@ -32,8 +35,20 @@ class Data:
     split_seed: int = 0
     """Seed of the drawn splits. It differs from --seed, so that runs with different seeds are tested on the same
     images."""
+    split_rule: Literal["proportional", "independent"] = "proportional"
+    """How splits are drawn. proportional: each class in the ratios, to within one image; independent: each image by
+    itself, so that shares vary by chance. Runs made before this option existed keep the independent rule."""
+    split_file: str | None = None
+    """File RUN/splits.csv of an earlier run. Images that it lists keep their splits; those of others are drawn.
+    tasks.NAME.split takes the same file for one source."""
     keep_near_duplicates_together: bool = False
     """Put near duplicates into the same split. Exact duplicates always are."""
+    same_content: Literal["warn", "error", "drop"] = "warn"
+    """Images with equal content and different labels of a task. warn: name them and keep their labels; error: stop;
+    drop: remove the labels of all of them."""
+    other_folders: Literal["leave_out", "unlabelled"] = "leave_out"
+    """Folders beside the split folders train, val and test of a folder source. leave_out: not used, with a warning;
+    unlabelled: training images without labels."""
     skip_unreadable: bool = False
     """Leave out files that cannot be decoded. By default the run stops with a list of them."""
     include_test: bool = False
@@ -63,10 +78,15 @@ class Task:
     with a class for each pixel. A blank cell is no label in every kind."""
     label: str | None = None
     """Label column; by default the source's only one. For kind dense it names mask files, relative to the CSV file."""
+    image: str | None = None
+    """Image column of the source (csv, hfds, wds), as described at data.image; the same in all tasks on a source."""
     label_from: str | None = None
     """Regular expression on the file's path, whose first group is the label."""
     separator: str = " "
     """Text between the classes of a label (kind multi_label). The label `none` means no class."""
+    missing: list[str] | None = None
+    """Words in the cells of a CSV file that mean no label, as a blank cell does; compared without case. null: nan, N/A,
+    #N/A, <NA> and NULL, with a warning that counts them; []: none, all words are classes."""
     masks: str | None = None
     """Folder of masks with the images' names (kind dense), or a pattern such as masks/*_mask.png, where * stands for
     the name. An image without a mask has no label."""
@@ -74,8 +94,8 @@ class Task:
     """Mask value of pixels without a class (kind dense), 0 or more, or a colour as #e0e0c0. null: every value is a
     class. The default 255 is a class if the masks hold no two other values, as in masks of 0 and 255."""
     split: str | None = None
-    """Official split: a column with train, val or test; a list file or several, separated by commas; or the names of
-    two folders (train,test) or three (train,val,test)."""
+    """Official split: a column with train, val or test; a list file or several, separated by commas; the names of two
+    folders (train,test) or three (train,val,test); or the file RUN/splits.csv of an earlier run."""
     group: str | None = None
     """Column whose equal values stay in the same split (a person, a video, a session)."""
     augment: str | dict[str, Any] = "light"

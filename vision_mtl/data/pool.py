@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
-from vision_mtl.data.assemble import list_source, load_source
+from vision_mtl.core.text import valid_text
+from vision_mtl.data.assemble import check_image_option, check_labels, list_source, load_source
+from vision_mtl.data.conflicts import check_same_content
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.source import SPLITS, movable_name
+from vision_mtl.data.spellings import spelling_warnings
 from vision_mtl.data.split_assignment import (
     check_tasks,
     copy_warnings,
@@ -55,6 +58,8 @@ class Pool:
     findings: list[Finding]  # most important first; without errors, except in `--stage data`
     details: dict[str, Any]
     content: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (N,) equal for equal pictures
+    # source -> identities and splits (n,) of all of its items, also those that were left out as copies
+    assigned: Mapping[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -183,31 +188,48 @@ def build_pool(
     channels: int = 3,
     progress: Progress | None = None,
     findings: Findings | None = None,
+    run_splits: Path | None = None,
 ) -> Pool:
     """Open all sources of `data` and `tasks`, merge their images and draw the splits.
 
-    What is wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is
-    nothing to build a pool from.
+    `run_splits` is the file of splits of the run itself, if it is resumed or loaded: its images keep them. What is
+    wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is nothing
+    to build a pool from.
     """
     findings = findings or Findings()
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
     if not names:
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
+    check_image_option(names, data)
     settings = Settings(image_size, channels, data.fit)
-    listed = [list_source(name, data, tasks, findings) for name in names]
+    listed, loaded = [], []
+    for name in names:
+        with findings.catching():
+            listed.append(list_source(name, data, tasks, findings, run_splits))
+    advice = {task: text for source in listed for task, text in check_labels(source, tasks, findings).items()}
     findings.raise_errors()
-    instances = unite([load_source(source, data, settings, findings, progress) for source in listed])
+    for source in listed:
+        with findings.catching():
+            loaded.append(load_source(source, data, settings, findings, progress))
     findings.raise_errors()
+    if not loaded:
+        raise UserError("no source has an image that can be read.")
+    instances = unite(loaded)
     targets = read_targets(tasks, instances, settings, findings, data.num_workers, progress)
     findings.raise_errors()
+    tasks = {name: tasks[name] for name in targets}
     label_leak_warnings(tasks, targets, instances, findings)
+    spelling_warnings(targets, findings)
     exact, groups = instances.contents(), instances.groups()
+    items = [instances.item(number) for number in range(len(instances))]
+    targets = check_same_content(data.same_content, targets, items, exact, findings)
     _near_warning(instances, findings)
     near = near_representatives(
         instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
     )
     unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
-    split = drop_leaks(draw_splits(data, instances, unit, targets), exact, instances, findings)
+    drawn = draw_splits(data, instances, unit, targets)
+    split = drop_leaks(drawn, exact, instances, findings)
     copy_warnings(data.unlabelled or [], split, targets, instances, findings)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
@@ -216,9 +238,11 @@ def build_pool(
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
         "streamed": [source.name for source in instances.loaded if source.is_streamed],
     }
-    check_tasks(targets, split, findings)
+    check_tasks(targets, split, findings, advice)
     findings.raise_errors()
-    return _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
+    pool = _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
+    rows = zip(instances.loaded, instances.rows, strict=True)
+    return replace(pool, assigned={s.name: ([item.identity for item in s.items], drawn[row]) for s, row in rows})
 
 
 def _pool(
@@ -233,9 +257,9 @@ def _pool(
     loaded, first = instances.loaded, instances.first
     return Pool(
         blocks=instances.blocks(),
-        identities=[f"{loaded[s].name}::{loaded[s].items[i].identity}" for s, i in first],
+        identities=[valid_text(f"{loaded[s].name}::{loaded[s].items[i].identity}") for s, i in first],
         paths=[loaded[s].items[i].path for s, i in first],
-        sources=[source.name for source in loaded],
+        sources=[valid_text(source.name) for source in loaded],
         member=instances.members(),
         split=split,
         cluster=cluster,

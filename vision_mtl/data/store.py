@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.reading import read_item
 from vision_mtl.data.resize import Fit
@@ -139,7 +140,7 @@ def store_key(
     digest = hashlib.blake2b(digest_size=12)
     digest.update(repr((FORMAT, type(source).__name__, source.version, settings.shape, settings.fit)).encode())
     if not any(item.path for item in items):
-        digest.update(name.encode())
+        digest.update(valid_text(name).encode())
     contents = _contents([item.path for item in items if item.path], parent, num_workers, report, name)
     for item in items:
         digest.update(f"\0{item.identity}\0{contents[item.path] if item.path else ''}".encode())
@@ -161,15 +162,21 @@ def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Pro
     with sqlite3.connect(parent / "contents.sqlite", timeout=60) as memory:
         memory.execute("CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, status TEXT, hash TEXT)")
         known = {path: (status, value) for path, status, value in memory.execute("SELECT * FROM contents")}
-        found = {p: known[str(p)][1] for p in stats if known.get(str(p), ("",))[0] == stats[p]}
+        found = {p: known[_row(p)][1] for p in stats if known.get(_row(p), ("",))[0] == stats[p]}
         fresh = [path for path in stats if path not in found]
         with threads(num_workers) as pool:
             for done, (path, value) in enumerate(zip(fresh, pool.map(_content, fresh), strict=True), start=1):
                 found[path] = value
                 report(f"reading {name}", done, len(fresh))
-        rows = [(str(path), stats[path], found[path]) for path in fresh]
+        rows = [(_row(path), stats[path], found[path]) for path in fresh]
         memory.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
     return found
+
+
+def _row(path: Path) -> str | bytes:
+    """Return a path as SQLite holds it: as bytes if it is not text."""
+    text = str(path)
+    return text if valid_text(text) is text else os.fsencode(path)
 
 
 def _content(path: Path) -> str:

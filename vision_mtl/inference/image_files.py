@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import UnreadableImage, decode_fitted, file_bytes
 from vision_mtl.data.files import find_images
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.resize import Fit, resize, to_channels
+from vision_mtl.data.skipped import skipped_findings
 
 STANDARD_INPUT = "-"
 
@@ -61,37 +64,35 @@ class Frame:
         return Decoded(to_channels(resize(pixels, self.size, self.fit), self.channels), shape)
 
 
-def find_inputs(given: Sequence[str]) -> list[ImageFile]:
+def find_inputs(given: Sequence[str], findings: Findings | None = None) -> list[ImageFile]:
     """Return the images of files, folders, globs and `-` (standard input), in the order given, each once.
 
     Folders and globs skip files without an image suffix; a file that is named is always included. Raises `UserError`
-    for a missing path, and for a folder or glob without an image.
+    for a missing path, and for a folder or glob without an image. What was skipped is added to `findings`.
     """
     found: dict[str, ImageFile] = {}
     for text in given:
-        for file in _inputs_of(text):
+        for file in _inputs_of(text, findings):
             found.setdefault(file.name, file)
     return list(found.values())
 
 
-def _inputs_of(text: str) -> list[ImageFile]:
+def _inputs_of(text: str, findings: Findings | None) -> list[ImageFile]:
     if text == STANDARD_INPUT:
         return [ImageFile(STANDARD_INPUT, "stdin", None)]
     typed = Path(text)
-    if typed.expanduser().is_file():
-        return [ImageFile(_printable(typed.as_posix()), _printable(typed.name), typed.expanduser())]
-    base, files = find_images(text)
-    is_glob = glob.has_magic(text) and not typed.expanduser().is_dir()
+    if os.path.isfile(typed.expanduser()):
+        return [ImageFile(valid_text(typed.as_posix()), valid_text(typed.name), typed.expanduser())]
+    images = find_images(text)
+    if findings is not None:
+        findings.add(skipped_findings(text, images.walk))
+    is_glob = glob.has_magic(text) and not os.path.isdir(typed.expanduser())
     folder = next(p for p in typed.parents if not glob.has_magic(str(p))) if is_glob else typed
-    inner = [_printable(file.relative_to(base).as_posix()) for file in files]
+    inner = [valid_text(name) for name in images.names]
     return [
-        ImageFile(_printable((folder / part).as_posix()), part, file) for part, file in zip(inner, files, strict=True)
+        ImageFile(valid_text((folder / part).as_posix()), part, file)
+        for part, file in zip(inner, images.files, strict=True)
     ]
-
-
-def _printable(path: str) -> str:
-    """Return the path with bytes that are not UTF-8 as escapes: CSV and JSON hold text only."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def decoded_batches(

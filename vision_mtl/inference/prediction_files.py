@@ -18,12 +18,14 @@ from PIL import Image
 
 from vision_mtl.core.csv_escape import escape_cell
 from vision_mtl.core.files import disk_error
+from vision_mtl.core.text import file_stem
 from vision_mtl.data.label_kinds import DIGITS, TaskHeadSpec, label_kind
 from vision_mtl.data.resize import Fit, restore_mask
 from vision_mtl.data.targets import IGNORED, NO_CLASS
 from vision_mtl.inference.image_files import ImageFile
 from vision_mtl.viz.predictions import mask_palette
 
+MAX_PART = 240  # bytes of a file's name, without its suffix and number; file systems take 255
 CSV, JSON, MASKS = "predictions.csv", "predictions.json", "masks"
 OUTSIDE_COLOURS = [f"{grey:02x}" * 3 for grey in range(256)]  # of pixels outside the image: the first that is no class
 
@@ -189,7 +191,8 @@ class PredictionFiles:
     def _mask_name(self, task: str, file: ImageFile) -> str:
         """Return `masks/TASK/PATH.png` of an image; a number is added if another suffix gave the same name."""
         parts = [part for part in PurePath(file.inner).with_suffix("").parts if part != ".."]
-        stem = name = "/".join([MASKS, task, *parts])
+        parts = [part if len(part.encode()) <= MAX_PART else file_stem(part) for part in parts]
+        stem = name = "/".join([MASKS, file_stem(task), *parts])
         number = 1
         while name in self._masks:
             number += 1

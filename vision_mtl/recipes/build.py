@@ -12,8 +12,10 @@ from torch import nn
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.split_files import SPLIT_FILE, run_splits, write_splits
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
@@ -26,15 +28,36 @@ from vision_mtl.training.supervised import task_head_specs
 
 
 def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
-    """Return the pool of all images that the config names; show progress, and pass its warnings on to the run."""
-    channels = channels or config.backbone.in_chans
-    with DataProgress(run.speaker) as progress:
-        pool = build_pool(config.data, config.tasks, image_size=config.image_size, channels=channels, progress=progress)
+    """Return the pool of all images that the config names; show progress, and pass its findings on to the run."""
+    pool = decode_pool(config, run, channels or config.backbone.in_chans, Findings())
     if pool.details["streamed"]:
         run.say(f"streamed, decoded during training: {', '.join(pool.details['streamed'])}")
-    for warning in pool.warnings:
-        run.warn(warning)
+    for finding in pool.findings:
+        if finding.severity == "note":
+            run.say(f"note: {finding}")
+        else:
+            run.warn(str(finding))
     warn_about_seen_test_images(run, pool, config.init_from)
+    return pool
+
+
+def decode_pool(config: RunConfig, run: Run, channels: int, findings: Findings) -> Pool:
+    """Return the pool of all images that the config names; show progress, and add what is found to `findings`.
+
+    Without errors, the splits are written to the run's folder. A resumed run keeps those that it has.
+    """
+    with DataProgress(run.speaker) as progress:
+        pool = build_pool(
+            config.data,
+            config.tasks,
+            image_size=config.image_size,
+            channels=channels,
+            progress=progress,
+            findings=findings,
+            run_splits=run_splits(run.folder),
+        )
+    if run.is_main and config.options.writes_run and not findings.of("error"):
+        write_splits(run.folder / SPLIT_FILE, pool.assigned)
     return pool
 
 

@@ -1,4 +1,4 @@
-"""Print a pool's images as tables, and write them as WebDataset shards."""
+"""Print what was found in the images and labels, count them in tables, and write them as WebDataset shards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from vision_mtl.config.run_config import RunConfig
+from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.shards import write_shards
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.store import Settings
+from vision_mtl.recipes.findings_page import findings_page
 from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import DataProgress
+
+FINDINGS = "findings.json"
 
 
 def export_shards(
@@ -30,6 +35,15 @@ def export_shards(
     samples, size = sum(shard.num_samples for shard in shards), sum(shard.num_bytes for shard in shards)
     run.show(f"{samples:,} images in {len(shards)} shards, {size / 1e6:.1f} MB; read them with 'wds/{where}/*.tar'")
     return {"shards": {shard.path.name: vars(shard) | {"path": str(shard.path)} for shard in shards}}
+
+
+def show_findings(findings: Findings, run: Run) -> None:
+    """Print the page of findings, write them to `findings.json`, and keep the warnings for `result.json`."""
+    ordered = findings.by_importance()
+    if run.is_main:
+        atomic_write_json(run.folder / FINDINGS, [vars(finding) for finding in ordered])
+    run.show(findings_page(ordered))
+    run.warnings += [str(finding) for finding in findings.of("warning")]
 
 
 def pixel_table(task: str, row: Mapping[str, Any]) -> Table:

@@ -18,6 +18,7 @@ from rich.text import Text
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem, one_line
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.features import spread_evenly
@@ -113,7 +114,9 @@ class PredictionReport:
                 raise UserError(f"{text}\nRepair or remove them, or skip them with --predict.skip_unreadable.{kept}")
             self.run.warn(text)
         files = [CSV, JSON] + ([SHEET] if self.cells else [])
-        files += [f"{MASKS}/{task}/" for task, output in self.outputs.items() if label_kind(output.kind).is_dense]
+        files += [
+            f"{MASKS}/{file_stem(task)}/" for task, output in self.outputs.items() if label_kind(output.kind).is_dense
+        ]
         metrics = {
             "num_images": num_images,
             "num_unreadable": len(self.unreadable),
@@ -128,5 +131,7 @@ def prediction_table(outputs: Mapping[str, TaskOutput], records: Sequence[dict[s
     table = Table("image", *outputs, box=SIMPLE_HEAD, pad_edge=False)
     for record in records:
         predicted = [caption(o, record["tasks"][task]) for task, o in outputs.items()]
-        table.add_row(*(Text(cell) for cell in (record["image"], *predicted)))  # Text: brackets in a name are no markup
+        table.add_row(
+            *(Text(one_line(cell)) for cell in (record["image"], *predicted))
+        )  # Text: brackets in a name are no markup
     return table

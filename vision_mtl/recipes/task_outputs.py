@@ -9,6 +9,7 @@ import numpy as np
 
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
@@ -124,10 +125,10 @@ def write_figures(
             accuracy = metrics["tasks"][task]["accuracy"]["value"]
             title = f"{task}: accuracy {accuracy:.3f} on {len(true):,} test images"
             figures[f"confusion_{task}"] = confusion_figure(counts, classes, title)
-            atomic_write_text(run.folder / "tables" / f"{task}.csv", csv_text(class_rows(counts, classes)))
+            atomic_write_text(run.folder / "tables" / f"{file_stem(task)}.csv", csv_text(class_rows(counts, classes)))
     for name, figure in figures.items():
         if figure is not None:
-            figure.savefig(run.figures / f"{name}.png", dpi=150)
+            figure.savefig(run.figures / f"{file_stem(name)}.png", dpi=150)
 
 
 def score_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

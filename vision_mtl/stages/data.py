@@ -1,4 +1,4 @@
-"""Decode, check and count the images of a config; write them as shards, or delete the stores."""
+"""Decode, check and count the images of a config; tell what is wrong; write shards, or delete the stores."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 
 
 @STAGES.register("data")
 @dataclass(frozen=True, kw_only=True)
 class PrepareData(Stage):
-    """Fill the store, print how many images each source and task has, draw a contact sheet of each source.
+    """Check all images and labels and print one page about them: errors, warnings, notes, and what to do about each.
 
-    With `data.clean`, delete the stores instead.
+    The page also counts the images of each source and task. The decoded images stay in the store for later runs. A
+    contact sheet of each source is drawn. With `data.clean`, the stores are deleted instead.
     """
 
     sections: ClassVar = ("data", "tasks")
-    results: ClassVar = (("figures", "a contact sheet of each source"),)
+    results: ClassVar = (
+        ("findings.json", "what is wrong or noteworthy"),
+        ("figures", "a contact sheet of each source"),
+    )
 
     channels: int = 3
     """Channels of the stored images. 1: grey; 3: colour."""
@@ -33,10 +38,11 @@ class PrepareData(Stage):
     """Size limit of a shard, in MB (1e6 bytes), above 0."""
 
     def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.data.findings import Findings
         from vision_mtl.data.store import clean
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.data_summary import export_shards, print_summary
+        from vision_mtl.recipes.data_summary import FINDINGS, export_shards, print_summary, show_findings
         from vision_mtl.viz.sheets import sheet_figure
 
         if not self.shard_mb > 0:
@@ -49,13 +55,21 @@ class PrepareData(Stage):
             run.write_result("completed", data={"deleted": [str(folder) for folder, _ in deleted]})
             return
 
-        pool = build.open_pool(config, run, channels=self.channels)
-        print_summary(pool, run)
+        findings, pool = Findings(keep_going=True), None
+        with findings.catching():
+            pool = build.decode_pool(config, run, self.channels, findings)
+        show_findings(findings, run)
+        if pool is not None:
+            print_summary(pool, run)
+        errors = findings.of("error")
+        if pool is None or errors:
+            count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
+            raise UserError(f"{count} in the data, listed above and in {run.folder / FINDINGS}.")
         data = pool.summary()
         if self.to_shards and run.is_main:
             data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
         for number, source in enumerate(pool.sources):
             indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
             figure = sheet_figure(pool.gather(indices).permute(0, 2, 3, 1).numpy(), f"{source}, training images")
-            figure.savefig(run.figures / f"{number:02d}-{source.replace('/', '-')[:60]}.png", dpi=120)
+            figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
         run.write_result("completed", data=data)

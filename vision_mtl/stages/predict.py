@@ -35,6 +35,7 @@ class Predict(Stage):
     """Skip files that cannot be decoded, with a warning; without it, they are an error that lists them."""
 
     def run(self, config: RunConfig, run: Run) -> None:
+        from vision_mtl.data.findings import Findings
         from vision_mtl.inference.image_files import Frame, decoded_batches, find_inputs, require_counts
         from vision_mtl.inference.prediction_files import PredictionFiles, task_outputs
         from vision_mtl.inference.predictor import Predictor
@@ -48,7 +49,11 @@ class Predict(Stage):
         model, state = open_heads(config)
         if not run.is_main:
             return  # one process predicts and writes
-        files = find_inputs(self.images)
+        findings = Findings()
+        files = find_inputs(self.images, findings)
+        findings.raise_errors()
+        for finding in findings.all:
+            (run.say if finding.severity == "note" else run.warn)(str(finding))
         frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
         predictor = Predictor(model, config.runtime, config.device)
         report = PredictionReport(run, task_outputs(model.task_specs, state), files, self.num_pictures)

@@ -125,8 +125,8 @@ class Regression(LabelKind):
         if not len(known):
             return []
         low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-        far = np.flatnonzero(abs(values - middle) > FAR * (high - low))
-        if high == low or not len(far):
+        far = np.flatnonzero((abs(values - middle) > FAR * (high - low)) & (high > low))
+        if not len(far):
             return []
         shown = ", ".join(f"{values[row]:g} of {identities[row]!r}" for row in far[:SHOWN])
         return [

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from vision_mtl.core.text import one_line
 from vision_mtl.viz.reconstruction import picture_strip
-from vision_mtl.viz.style import new_figure
+from vision_mtl.viz.style import new_figure, short
 
 COLUMNS = 5  # cells per row; fewer if cells have several pictures
 PICTURE, LINE, GAP, MARGIN = 1.3, 0.15, 0.14, 0.12  # inches
@@ -61,9 +62,9 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
         axes.imshow(picture_strip(np.stack(cell.pictures)), interpolation="none", aspect="auto")
         axes.axis("off")
         longest = LONGEST * len(cell.pictures)
-        for line, (text, colour) in enumerate([(_end_of(cell.title, longest), "0.5"), *cell.lines]):
+        for line, (text, colour) in enumerate([(_end_of(one_line(cell.title), longest), "0.5"), *cell.lines]):
             place = (left / page[0], (top - tall - LINE * (line + 0.8)) / page[1])
-            shown = text if len(text) <= longest else text[: longest - 1] + "…"
+            shown = short(text, longest)
             figure.text(*place, shown, fontsize=7, color=colour, parse_math=False)
     return figure
 

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vision_mtl.core.text import one_line
+
 rcParams["text.parse_math"] = False  # names of classes and files may contain $
 
 # Okabe and Ito, "Color universal design", 2008, without yellow, which is pale on white
@@ -21,6 +23,12 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
     figure.set_layout_engine(layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def short(name: str, letters: int = 48) -> str:
+    """Return a name on one line, with control characters as escapes, and cut after `letters`."""
+    line = one_line(name)
+    return line if len(line) <= letters else f"{line[: letters - 1]}…"
 
 
 def quiet(axes: Axes) -> Axes:
