@@ -142,7 +142,7 @@ def test_files_keep_their_bytes_and_get_the_suffix_of_their_format(tmp_path: Pat
     rows = {"picture": [{"bytes": buffer.getvalue(), "path": None} for buffer in buffers]}
     features = datasets.Features({"picture": datasets.Image()})
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "set"))
-    data = Data(unlabelled=[f"hfds/{tmp_path / 'set'}"], root=str(tmp_path / "root"))
+    data = Data(unlabelled=[f"hfds/{tmp_path / 'set'}"], root=str(tmp_path / "root"), value_range="full")
     pack(tmp_path / "shards", data, {})
     found = {}
     for path in (tmp_path / "shards").glob("*.tar"):

@@ -28,8 +28,10 @@ ADDED: dict[str, Any] = {
     "data.other_folders": "leave_out",
     "data.split_rule": "independent",
     "data.split_file": None,
+    "data.value_range": None,
+    "data.rgb_bands": None,
 }
-ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None}
+ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
 MAX_LISTED = 24  # names in an error message
 
 Schema = dict[str, Option]

@@ -16,6 +16,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.conflicts import label_conflict, picture_numbers, place_conflicts
+from vision_mtl.data.depth import ValueRange
 from vision_mtl.data.files import picture_key
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.label_kinds import label_kind
@@ -23,13 +24,16 @@ from vision_mtl.data.labels import apply_group, apply_label_from, apply_split, f
 from vision_mtl.data.mask_files import MaskPlace, find_mask, mask_place, match_masks
 from vision_mtl.data.masks import read_masks
 from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
+from vision_mtl.data.open_images import Images, Opened, Pending, open_images
 from vision_mtl.data.options import Data, Task
+from vision_mtl.data.range_option import RangeOption, range_of_source
 from vision_mtl.data.source import SOURCES, Item, Source, Split, has_columns, open_source, with_valid_text
 from vision_mtl.data.spellings import without_blank_words, word_warnings
 from vision_mtl.data.split_files import KeptSplits, is_split_file, read_splits, splits_of
-from vision_mtl.data.store import Progress, Settings, Store, open_store
-from vision_mtl.data.stream import Stream, StreamedImages, is_streamed, open_stream
+from vision_mtl.data.store import Progress, Settings
+from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target, parse_labels
+from vision_mtl.data.value_ranges import KnownRanges
 
 SHOWN = 20  # unreadable files named in the error
 LABEL_FROM = "label_from:"  # prefix of the column with the labels that a task's regular expression found
@@ -37,26 +41,30 @@ LABEL_FROM = "label_from:"  # prefix of the column with the labels that a task's
 
 @dataclass(frozen=True)
 class Listed:
-    """A source with its items, not decoded; labels, splits and groups are those of its tasks."""
+    """A source with its items, not decoded; labels, splits, groups and the range are those of its tasks."""
 
     name: str
     source: Source
     items: list[Item]
     tasks: dict[str, Task]  # those of the source whose label column can be read
+    value_range: RangeOption | None = None
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A source with its readable items; `images` (N, H, W, C) uint8, stored or streamed, and `hashes` (N,) match them.
+    """A source with its readable items; `images` (N, H, W, C), stored or streamed, and `hashes` (N,) match them.
 
-    `unreadable` are (identity, reason) of the other items.
+    `unreadable` are (identity, reason) of the other items. A `pending` source has no images yet: their range is found
+    on the training images.
     """
 
     name: str
     items: list[Item]
-    images: np.ndarray | StreamedImages
+    images: Images
     hashes: np.ndarray
     unreadable: list[tuple[str, str]]
+    value_range: ValueRange | None = None
+    pending: Pending | None = None
 
     @property
     def is_streamed(self) -> bool:
@@ -88,7 +96,8 @@ def list_source(
     for file in files:
         items = file.apply(items, name, findings)
     findings.add(place_conflicts(name, items))
-    listed = Listed(name, source, items, readable)
+    value_range = range_of_source(name, data.value_range, {key: task.value_range for key, task in own.items()})
+    listed = Listed(name, source, items, readable, value_range)
     for task_name, task in readable.items():
         if _has_cells(task, name):
             word_warnings(task_name, task, _cells(task_name, task, listed), findings)
@@ -181,43 +190,43 @@ def _with_label_columns(
 
 
 def load_source(
-    listed: Listed, data: Data, settings: Settings, findings: Findings, progress: Progress | None
+    listed: Listed,
+    data: Data,
+    settings: Settings,
+    findings: Findings,
+    progress: Progress | None,
+    known: KnownRanges | None = None,
 ) -> Loaded:
-    """Open the store or stream of a listed source. Adds unreadable files to `findings`; raises `UserError`."""
-    name, source, items, root = listed.name, listed.source, listed.items, Path(data.root).expanduser()
-    if is_streamed(source, len(items), data, settings):
-        _refuse_near(name, data)
-        stream = open_stream(
-            name,
-            source,
-            items,
-            settings,
-            root,
-            num_workers=data.num_workers,
-            skip_unreadable=data.skip_unreadable,
-            progress=progress,
-        )
-        _check_readable(name, stream, data.skip_unreadable, findings)
-        return Loaded(name, [items[i] for i in stream.kept], stream.images, stream.hashes, stream.unreadable)
-    max_gb, workers = data.max_store_gb, data.num_workers
-    store = open_store(name, source, items, settings, root, max_gb=max_gb, num_workers=workers, progress=progress)
-    _check_readable(name, store, data.skip_unreadable, findings)
-    if store.rebuilt:
-        findings.warn(f"the store of {name} was damaged ({store.rebuilt}) and has been rebuilt.")
-    kept = [items[i] for i in store.kept]
-    images = store.images if len(kept) == len(items) else store.images[store.kept]
-    return Loaded(name, kept, images, store.hashes, store.unreadable)
+    """Open the store or stream of a listed source. Adds unreadable files to `findings`; raises `UserError`.
+
+    `known` are the ranges of the run to start from.
+    """
+    name, items = listed.name, listed.items
+    opened = open_images(name, listed.source, items, settings, data, listed.value_range, known, progress)
+    _check_readable(name, opened, data.skip_unreadable, findings)
+    if opened.rebuilt:
+        findings.warn(f"the store of {name} was damaged ({opened.rebuilt}) and has been rebuilt.")
+    if opened.pending:
+        opened.pending.warn_of_mixtures(findings)
+    kept = [items[i] for i in opened.kept]
+    return Loaded(
+        name, kept, opened.images, opened.hashes, opened.unreadable, opened.value_range, opened.pending
+    )  # fmt: skip
 
 
-def _refuse_near(name: str, data: Data) -> None:
-    if data.keep_near_duplicates_together:
-        raise UserError(
-            f"data.keep_near_duplicates_together needs stored images, but {name} is streamed. Leave the option out, or "
-            "store the images with --data.stream false and a large enough --data.max_store_gb."
-        )
+def open_pending(
+    loaded: Loaded, is_train: np.ndarray, data: Data, findings: Findings, progress: Progress | None
+) -> Loaded:
+    """Return the source with its images; those of a pending one are decoded now that `is_train` (N,) is known."""
+    if loaded.pending is None:
+        return loaded
+    opened = loaded.pending.open(is_train, data, progress)
+    if opened.rebuilt:
+        findings.warn(f"the store of {loaded.name} was damaged ({opened.rebuilt}) and has been rebuilt.")
+    return replace(loaded, images=opened.images, value_range=opened.value_range, pending=None)
 
 
-def _check_readable(name: str, store: Store | Stream, skip: bool, findings: Findings) -> None:
+def _check_readable(name: str, store: Opened, skip: bool, findings: Findings) -> None:
     if not store.unreadable:
         return
     listed = "\n".join(f"  {identity}: {reason}" for identity, reason in store.unreadable[:SHOWN])

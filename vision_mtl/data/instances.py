@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.data.assemble import Loaded, read_target
 from vision_mtl.data.conflicts import disagreeing, key_of, label_conflict, picture_numbers
+from vision_mtl.data.depth import widened
 from vision_mtl.data.duplicates import Images, near_duplicates
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Task
@@ -81,12 +82,18 @@ class Instances:
         chosen = [np.array([i for s, i in self.first if s == number], np.int64) for number in range(len(self.loaded))]
         parts = list(zip(chosen, self.loaded, strict=True))
         stored = [(rows, source.images) for rows, source in parts if isinstance(source.images, np.ndarray)]
-        in_memory = sum(len(rows) * int(np.prod(images.shape[1:])) for rows, images in stored) <= RESIDENT_BYTES
+        deepest = max((images.dtype for _, images in stored), key=lambda dtype: dtype.itemsize, default=np.dtype("u1"))
+        num_values = sum(len(rows) * int(np.prod(images.shape[1:])) for rows, images in stored)
+        in_memory = num_values * deepest.itemsize <= RESIDENT_BYTES
         if in_memory and len(stored) == len(parts):
-            whole = np.empty((sum(map(len, chosen)), *stored[0][1].shape[1:]), np.uint8)
+            whole = np.empty((sum(map(len, chosen)), *stored[0][1].shape[1:]), deepest)
             ends = np.cumsum([len(rows) for rows in chosen])
-            for end, (rows, images) in zip(ends, stored, strict=True):  # into their place: copied once
-                np.take(images, rows, axis=0, out=whole[end - len(rows) : end], mode="clip")
+            for end, (rows, images) in zip(ends, stored, strict=True):
+                own = whole[end - len(rows) : end]
+                if images.dtype == deepest:
+                    np.take(images, rows, axis=0, out=own, mode="clip")  # into their place: copied once
+                else:
+                    own[:] = widened(images[rows])
             return [whole]
         return [_rows(source, rows, in_memory) for rows, source in parts]
 
@@ -208,19 +215,21 @@ def near_representatives(
     labels needs them.
     """
     stored = [source.images for source in instances.loaded if isinstance(source.images, np.ndarray)]
+    ranges = [f"{s.name} {s.value_range}" for s in instances.loaded if s.value_range is not None]
     if len(instances) <= NEAR_LIMIT and len(stored) == len(instances.loaded):
 
         def every_image() -> list[np.ndarray]:
             return [stored[s][i] for s, i in instances.first]
 
-        return _near(every_image, contents, labels, settings, root, "all images", progress)
+        return _near(every_image, contents, labels, settings, root, "all images", progress, ranges)
     found = np.arange(len(instances))
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         images = source.images
         if len(row) > NEAR_LIMIT or isinstance(images, StreamedImages):
             continue
         own = {task: values[row] for task, values in labels.items()}
-        representative = _near(partial(np.asarray, images), source.hashes, own, settings, root, source.name, progress)
+        every = partial(np.asarray, images)
+        representative = _near(every, source.hashes, own, settings, root, source.name, progress, ranges)
         moved = representative != np.arange(len(row))
         found[row[moved]] = row[representative[moved]]
     return found
@@ -234,12 +243,13 @@ def _near(
     root: Path,
     where: str,
     progress: Progress | None,
+    ranges: Sequence[str],
 ) -> np.ndarray:
     """Return the representatives (n,) of images with `contents` (n,), from the cache or by a new search.
 
     Only a new search calls `images`.
     """
-    file = root / "store" / f"{NEAR_FILES}{_near_key(contents, labels, settings)}.npy"
+    file = root / "store" / f"{NEAR_FILES}{_near_key(contents, labels, settings, ranges)}.npy"
     found = _recall(file, len(contents))
     if found is None:
         report = None if progress is None else (lambda done, n: progress(f"near duplicates in {where}", done, n))
@@ -250,9 +260,11 @@ def _near(
     return found
 
 
-def _near_key(contents: np.ndarray, labels: Mapping[str, np.ndarray], settings: Settings) -> str:
+def _near_key(contents: np.ndarray, labels: Mapping[str, np.ndarray], settings: Settings, ranges: Sequence[str]) -> str:
     """Return a hash of everything that the near duplicates depend on."""
     digest = hashlib.blake2b(f"{NEAR_FORMAT} {settings}".encode(), digest_size=16)
+    for text in ranges:  # of deep sources alone
+        digest.update(text.encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(contents).tobytes())
     for values in sorted(np.ascontiguousarray(own, np.int64).tobytes() for own in labels.values()):
         digest.update(values)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.data.label_kinds import LABEL_KINDS, label_kind
+from vision_mtl.data.range_option import read_range
 
 POLICIES = ("none", "light", "mirror")  # named augmentation policies
 POLICY_FILES = (".yaml", ".yml", ".json")  # suffixes of policy files
@@ -53,6 +54,12 @@ class Data:
     """Leave out files that cannot be decoded. By default the run stops with a list of them."""
     include_test: bool = False
     """Pretrain on test images as well. Their scores are then no longer held out."""
+    value_range: Literal["full"] | list[float | str] | None = None
+    """Values of deep images (more than 8 bits, floats) that become 0 and 1, for all sources whose tasks give none. Two
+    numbers; two percentiles of the source's training images (1% 99%); full: the whole range of the integer type; null:
+    minimum and maximum of the training images. Values outside are clipped."""
+    rgb_bands: list[int] | None = None
+    """Bands shown as red, green and blue in pictures of images with more than 3 bands, counted from 0. null: 0 1 2."""
     num_workers: int = 0
     """Number of decoding threads, for the store or for streaming. 0: one per core."""
     max_store_gb: float = 50.0
@@ -62,6 +69,12 @@ class Data:
     stop above max_store_gb; auto: store, or stream above max_store_gb."""
     clean: bool = False
     """Delete all decoded stores below root and end (stage data only)."""
+
+    def __post_init__(self) -> None:
+        read_range("data.value_range", self.value_range)
+        bands = self.rgb_bands
+        if bands is not None and (len(bands) != 3 or min(bands) < 0):
+            raise UserError(f"data.rgb_bands must be three bands, counted from 0: red, green, blue; found {bands}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +109,9 @@ class Task:
     split: str | None = None
     """Official split: a column with train, val or test; a list file or several, separated by commas; the names of two
     folders (train,test) or three (train,val,test); or the file RUN/splits.csv of an earlier run."""
+    value_range: Literal["full"] | list[float | str] | None = None
+    """Values of the source's deep images that become 0 and 1, as in data.value_range; null: those of data.value_range.
+    Tasks on one source must agree."""
     group: str | None = None
     """Column whose equal values stay in the same split (a person, a video, a session)."""
     augment: str | dict[str, Any] = "light"
@@ -111,6 +127,7 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in LABEL_KINDS.names():
             raise unknown(f"kind of label of the task on {self.source}", self.kind, LABEL_KINDS.names())
+        read_range(f"value_range of the task on {self.source}", self.value_range)
         smoothing = self.label_smoothing
         self._require("label_smoothing must lie in [0, 1)", smoothing, 0 <= smoothing < 1)
         self._require("weight must be a finite number above 0", self.weight, 0 < self.weight < math.inf)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.text import valid_text
-from vision_mtl.data.assemble import check_image_option, check_labels, list_source, load_source
+from vision_mtl.data.assemble import check_image_option, check_labels, list_source, load_source, open_pending
 from vision_mtl.data.conflicts import check_same_content
+from vision_mtl.data.depth import LEVELS, widened
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.instances import Instances, near_representatives, read_targets, unite
 from vision_mtl.data.label_kinds import label_kind
@@ -34,6 +35,7 @@ from vision_mtl.data.splits import units
 from vision_mtl.data.store import Progress, Settings
 from vision_mtl.data.stream import StreamedImages
 from vision_mtl.data.targets import Target
+from vision_mtl.data.value_ranges import KnownRanges, described
 
 FAILURES = 5  # unreadable images named in a warning
 
@@ -47,7 +49,7 @@ class Pool:
     duplicates, or the image itself); `targets[task]` are a task's labels, which may cover only some images.
     """
 
-    blocks: list[np.ndarray | StreamedImages]  # uint8 (n, H, W, C), one or several, together N images
+    blocks: list[np.ndarray | StreamedImages]  # (n, H, W, C) uint8 or uint16, one or several, together N images
     identities: list[str]
     paths: list[Path | None]
     sources: list[str]
@@ -57,6 +59,7 @@ class Pool:
     targets: dict[str, Target]
     findings: list[Finding]  # most important first; without errors, except in `--stage data`
     details: dict[str, Any]
+    rgb_bands: Sequence[int] | None = None  # shown as red, green and blue; None: the default
     content: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # (N,) equal for equal pictures
     # source -> identities and splits (n,) of all of its items, also those that were left out as copies
     assigned: Mapping[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
@@ -69,6 +72,11 @@ class Pool:
         """The shape (C, H, W) of an image."""
         height, width, channels = self.blocks[0].shape[1:]
         return channels, height, width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a pixel's number: uint8, or uint16 if some image has more than 8 bits."""
+        return max((block.dtype for block in self.blocks), key=lambda dtype: dtype.itemsize)
 
     @property
     def warnings(self) -> list[str]:
@@ -117,7 +125,7 @@ class Pool:
         return any(isinstance(block, StreamedImages) for block in self.blocks)
 
     def pixels(self, indices: Tensor, num_workers: int | None = None) -> np.ndarray:
-        """Return the images `indices` (B,) as (B, H, W, C) uint8, a copy.
+        """Return the images `indices` (B,) as (B, H, W, C) of the pool's `dtype`, a copy.
 
         `num_workers` threads decode streamed images; None takes the number from the options. Raises `UserError` for a
         streamed image that cannot be decoded.
@@ -127,10 +135,11 @@ class Pool:
             return _read(self.blocks[0], chosen, num_workers)
         edges = np.cumsum([0, *(len(block) for block in self.blocks)])
         which = np.searchsorted(edges, chosen, side="right") - 1
-        pixels = np.empty((len(chosen), *self.blocks[0].shape[1:]), np.uint8)
+        pixels = np.empty((len(chosen), *self.blocks[0].shape[1:]), self.dtype)
         for number in np.unique(which):
             rows = which == number
-            pixels[rows] = _read(self.blocks[number], chosen[rows] - edges[number], num_workers)
+            found = _read(self.blocks[number], chosen[rows] - edges[number], num_workers)
+            pixels[rows] = found if found.dtype == pixels.dtype else widened(found)
         return pixels
 
     def gather(self, indices: Tensor, device: torch.device | None = None) -> Tensor:
@@ -171,13 +180,13 @@ def _read(block: np.ndarray | StreamedImages, rows: np.ndarray, num_workers: int
 
 
 def image_tensor(pixels: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """Convert (B, H, W, C) uint8 to (B, C, H, W) float32 in [0, 1], on the CPU or on `device`."""
+    """Convert (B, H, W, C) uint8 or uint16 to (B, C, H, W) float32 in [0, 1], on the CPU or on `device`."""
     stored = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
     if device is not None and device.type == "cuda" and not stored.is_cuda:
         stored = stored.pin_memory().to(device, non_blocking=True)  # uint8 is a quarter of the bytes; asynchronous
     # a division, not a product with 1/255, so that 255 becomes exactly 1
     images = stored.permute(0, 3, 1, 2).to(device, torch.float32, memory_format=torch.contiguous_format)
-    return images.div_(255)
+    return images.div_(255 if stored.dtype == torch.uint8 else LEVELS)
 
 
 def build_pool(
@@ -189,12 +198,13 @@ def build_pool(
     progress: Progress | None = None,
     findings: Findings | None = None,
     run_splits: Path | None = None,
+    known: KnownRanges | None = None,
 ) -> Pool:
     """Open all sources of `data` and `tasks`, merge their images and draw the splits.
 
-    `run_splits` is the file of splits of the run itself, if it is resumed or loaded: its images keep them. What is
-    wrong or noteworthy is added to `findings`. Raises `UserError`; with `findings.keep_going` only if there is nothing
-    to build a pool from.
+    `run_splits` is the file of splits of the run itself, if it is resumed or loaded: its images keep them. `known` are
+    the ranges of the run to start from, for deep images without a declared range. What is wrong or noteworthy is added
+    to `findings`. Raises `UserError`; with `findings.keep_going` only if there is nothing to build a pool from.
     """
     findings = findings or Findings()
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
@@ -202,6 +212,8 @@ def build_pool(
         raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
     check_image_option(names, data)
     settings = Settings(image_size, channels, data.fit)
+    if data.rgb_bands is not None and max(data.rgb_bands) >= channels:
+        raise UserError(f"data.rgb_bands must lie in 0 to {channels - 1}, the bands; found {data.rgb_bands}.")
     listed, loaded = [], []
     for name in names:
         with findings.catching():
@@ -211,7 +223,7 @@ def build_pool(
     findings.raise_errors()
     for source in listed:
         with findings.catching():
-            loaded.append(load_source(source, data, settings, findings, progress))
+            loaded.append(load_source(source, data, settings, findings, progress, known))
     findings.raise_errors()
     if not loaded:
         raise UserError("no source has an image that can be read.")
@@ -224,13 +236,16 @@ def build_pool(
     exact, groups = instances.contents(), instances.groups()
     items = [instances.item(number) for number in range(len(instances))]
     targets = check_same_content(data.same_content, targets, items, exact, findings)
-    _near_warning(instances, findings)
-    near = near_representatives(
-        instances, exact, _class_labels(targets), settings, Path(data.root).expanduser(), progress
-    )
-    unit = units([exact, groups, *([near] if data.keep_near_duplicates_together else [])])
+    root, near = Path(data.root).expanduser(), None
+    if data.keep_near_duplicates_together:
+        near = near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
+    unit = units([exact, groups, *([] if near is None else [near])])
     drawn = draw_splits(data, instances, unit, targets)
     split = drop_leaks(drawn, exact, instances, findings)
+    instances = _with_images(instances, split, data, findings, progress)
+    _near_warning(instances, findings)
+    if near is None:
+        near = near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
     copy_warnings(data.unlabelled or [], split, targets, instances, findings)
     details = {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
@@ -238,10 +253,12 @@ def build_pool(
         "unreadable": sum(len(source.unreadable) for source in instances.loaded),
         "store_bytes": sum(source.images.nbytes for source in instances.loaded),
         "streamed": [source.name for source in instances.loaded if source.is_streamed],
+        "value_ranges": described({s.name: s.value_range for s in instances.loaded if s.value_range is not None}),
     }
     check_tasks(targets, split, findings, advice)
     findings.raise_errors()
-    pool = _pool(instances, exact, split, units([exact, groups, near]), targets, findings.by_importance(), details)
+    cluster = units([exact, groups, near])
+    pool = _pool(instances, exact, split, cluster, targets, findings.by_importance(), details, data)
     rows = zip(instances.loaded, instances.rows, strict=True)
     return replace(pool, assigned={s.name: ([item.identity for item in s.items], drawn[row]) for s, row in rows})
 
@@ -254,6 +271,7 @@ def _pool(
     targets: dict[str, Target],
     findings: list[Finding],
     details: dict[str, Any],
+    data: Data,
 ) -> Pool:
     loaded, first = instances.loaded, instances.first
     return Pool(
@@ -267,7 +285,19 @@ def _pool(
         targets={task: target.in_unit_of(split == SPLITS.index("train")) for task, target in targets.items()},
         findings=findings,
         details=details,
+        rgb_bands=data.rgb_bands,
         content=content,
+    )
+
+
+def _with_images(
+    instances: Instances, split: np.ndarray, data: Data, findings: Findings, progress: Progress | None
+) -> Instances:
+    """Return the instances with the images of deep sources, whose range is found on those in training; `split` (N,)."""
+    is_train = split == SPLITS.index("train")
+    pairs = zip(instances.loaded, instances.rows, strict=True)
+    return replace(
+        instances, loaded=[open_pending(source, is_train[row], data, findings, progress) for source, row in pairs]
     )
 
 

@@ -20,8 +20,10 @@ from PIL import Image
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
 from vision_mtl.core.text import valid_text
+from vision_mtl.data import tiff
 from vision_mtl.data.assemble import LABEL_FROM, list_source, load_source
 from vision_mtl.data.decode import FORMATS, SUFFIXES
+from vision_mtl.data.depth import is_deep
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
@@ -167,6 +169,8 @@ def _image(source: Source, item: Item) -> tuple[str, bytes]:
         if suffix := suffix if suffix in SUFFIXES else _format_suffix(content):
             return suffix, content
     pixels = source.read(item)
+    if is_deep(pixels):
+        raise UserError(f"data.to_shards: {item.identity!r} has more than 8 bits and is not a file; leave it out.")
     encoded = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
     return ".png", encoded.getvalue()
@@ -174,6 +178,8 @@ def _image(source: Source, item: Item) -> tuple[str, bytes]:
 
 def _format_suffix(content: bytes) -> str:
     """Return the suffix of an image file's format, or "" if Pillow does not know it."""
+    if content[:4] in tiff.MAGIC:
+        return ".tif"  # of any number of bands, which Pillow may not know
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return FORMAT_SUFFIXES.get(str(image.format), "")

@@ -72,7 +72,10 @@ class Source(Protocol):
         """Return all images in a stable order. Raises `UserError` for a missing path, no image, a bad label file."""
 
     def read(self, item: Item) -> np.ndarray:
-        """Return (H, W, C) uint8, C = 1 (grey) or 3 (RGB). Raises `UnreadableImage` with the file and the reason."""
+        """Return (H, W, C): uint8, or the own numbers of a deep image; C = 1 (grey), 3 (RGB) or its bands.
+
+        Raises `UnreadableImage` with the file and the reason.
+        """
 
 
 class EncodedSource(Source, Protocol):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from PIL import Image, ImageOps
@@ -21,6 +20,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from vision_mtl.core.files import atomic_write_bytes, atomic_write_json
+from vision_mtl.data.depth import stacked
 from vision_mtl.data.pool import image_tensor
 from vision_mtl.data.resize import Fit
 from vision_mtl.inference.image_files import Frame
@@ -104,7 +104,7 @@ def transform_difference(
     if not own:
         return None
     with torch.no_grad():
-        expected, found = model(backbone.normalise(image_tensor(np.stack(own)))), model(torch.stack(theirs))
+        expected, found = model(backbone.normalise(image_tensor(stacked(own)))), model(torch.stack(theirs))
     shares = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1).clamp(min=1e-12)
     return TransformDifference(len(shares), float(shares.median()), float(shares.max()))
 

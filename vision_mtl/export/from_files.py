@@ -23,6 +23,7 @@ from vision_mtl.config.run_config import read_section
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.assemble import Listed, list_source
 from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.depth import stacked
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.data.options import Data
@@ -149,7 +150,7 @@ def check_from_files(
         batch = list(_decoded(frame, samples[start : start + BATCH]))
         if not batch:
             continue
-        own = predictor(np.stack([pixels for _, _, pixels in batch]))
+        own = predictor(stacked([pixels for _, _, pixels in batch]))
         loaded = _loaded(check, batch, load_image)
         if loaded:
             rows, images = list(loaded), torch.from_numpy(np.concatenate(list(loaded.values())))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.pool import image_tensor
 from vision_mtl.models.inference_model import InferenceModel
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.options import Runtime
@@ -34,8 +35,11 @@ class Predictor:
             self.model.compile()
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the numbers of each task for images (B, H, W, C) uint8: float32 probabilities, float64 values."""
-        return self.predict(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
+        """Return the numbers of each task for images (B, H, W, C), in 8 bits or 16-bit levels.
+
+        Probabilities are float32, values float64.
+        """
+        return self.predict(image_tensor(images, self.device))
 
     def predict(self, images: Tensor) -> dict[str, np.ndarray]:
         """Return the numbers of each task for images (B, C, H, W) float32 in [0, 1], as `__call__` does."""

@@ -52,7 +52,8 @@ class Backbone(nn.Module):
         self.options = BackboneOptions(name=name, pretrained=pretrained, in_chans=in_chans, kwargs=dict(kwargs or {}))
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
         self.model: Any = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
-        mean, std = _pixel_statistics(self.model, in_chans)
+        mean, std, published = _pixel_statistics(self.model, in_chans)
+        self.has_statistics = published or in_chans == 1  # of grey the published average is used
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         self.indices: list[int] | None = None  # of the maps to return; None: all, for the dry run
@@ -88,6 +89,12 @@ class Backbone(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """(x - mean) / std for each channel, with the published statistics of the architecture."""
         return (images - self.mean) / self.std
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and the standard deviation (C,) of each band, where no published ones apply."""
+        self.mean.copy_(mean[:, None, None])
+        self.std.copy_(std[:, None, None])
+        self.has_statistics = True
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D): the last map, averaged over positions."""
@@ -211,12 +218,13 @@ def _size_error(name: str, image_size: tuple[int, int], reason: str) -> UserErro
     return UserError(f"backbone {name!r} cannot take image_size {height},{width}: {reason}.{advice}")
 
 
-def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float]]:
-    """(mean, std) of each channel: the published ones; their average for another number of channels."""
+def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float], bool]:
+    """(mean, std) of each channel, and if they are the published ones, or their average for other channels."""
     published = getattr(model, "pretrained_cfg", {})
-    values = []
+    values, matches = [], True
     for key, fallback in zip(("mean", "std"), PIXEL_STATISTICS, strict=True):
         given = [float(v) for v in published.get(key) or (fallback,)]
         average = sum(given) / len(given)
         values.append(given if len(given) == in_chans else [average] * in_chans)
-    return values[0], values[1]
+        matches &= len(given) == in_chans
+    return values[0], values[1], matches

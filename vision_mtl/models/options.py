@@ -18,6 +18,6 @@ class BackboneOptions:
     """true: start from timm's published weights, which are downloaded, or from those of local-dir or hf-hub; false:
     from random weights."""
     in_chans: int = 3
-    """Channels of an image: 3 for colour, 1 for grey."""
+    """Channels of an image, any number: 3 for colour, 1 for grey, or the bands of the files."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for timm.create_model, for example output_stride or patch_size."""

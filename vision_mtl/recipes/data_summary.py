@@ -80,6 +80,9 @@ def print_summary(pool: Pool, run: Run) -> None:
     for name, row in summary["tasks"].items():
         if "pixel_shares" in row:
             run.show(as_text(pixel_table(name, row)))
+    for source, found in summary["value_ranges"].items():
+        low, high = (f"{found[end]:.10g}" for end in ("low", "high"))
+        run.show(f"values of {source}: {low} to {high} become 0 to 1 ({found['from']}); others are clipped")
     run.show(
         f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "
         f"exact duplicates {summary['exact_duplicates']}, near duplicates {summary['near_duplicates']}, "

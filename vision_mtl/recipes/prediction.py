@@ -20,6 +20,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.core.text import file_stem, one_line
 from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.depth import stacked
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.captions import caption, make_cell
@@ -53,6 +54,7 @@ class PredictionReport:
     outputs: dict[str, TaskOutput]
     files: Sequence[ImageFile]
     num_pictures: int
+    bands: Sequence[int] | None = None  # shown as red, green and blue
 
     def __enter__(self) -> PredictionReport:
         drawn = spread_evenly(torch.arange(len(self.files)), self.num_pictures).tolist()
@@ -79,7 +81,7 @@ class PredictionReport:
         """Predict a batch, append it to the files, keep what is shown."""
         readable = [(file, found) for file, found in batch if isinstance(found, Decoded)]
         self.unreadable += [found for _, found in batch if isinstance(found, UnreadableImage)]
-        numbers = predictor(np.stack([found.pixels for _, found in readable])) if readable else {}
+        numbers = predictor(stacked([found.pixels for _, found in readable])) if readable else {}
         for row, (file, found) in enumerate(readable):
             own = {task: values[row] for task, values in numbers.items()}
             record = output_files.add(file, found.shape, own)
@@ -94,7 +96,7 @@ class PredictionReport:
         if len(self.rows) < MAX_ROWS:
             self.rows.append(record)
         if file.name in self.drawn:
-            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers))
+            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers, self.bands))
 
     def show(self) -> None:
         """Print the first predictions and draw the contact sheet."""

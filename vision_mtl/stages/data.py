@@ -29,7 +29,7 @@ class PrepareData(Stage):
     )
 
     channels: int = 3
-    """Channels of the stored images. 1: grey; 3: colour."""
+    """Channels of the stored images, any number. 1: grey; 3: colour; otherwise the bands of the files."""
     num_pictures: int = 40
     """Pictures of each source on its contact sheet."""
     to_shards: str | None = None
@@ -43,6 +43,7 @@ class PrepareData(Stage):
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
         from vision_mtl.recipes.data_summary import export_shards, print_summary, show_findings
+        from vision_mtl.viz.bands import shown_bands
         from vision_mtl.viz.sheets import sheet_figure
 
         if not self.shard_mb > 0:
@@ -69,6 +70,7 @@ class PrepareData(Stage):
             data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
         for number, source in enumerate(pool.sources):
             indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
-            figure = sheet_figure(pool.gather(indices).permute(0, 2, 3, 1).numpy(), f"{source}, training images")
+            pictures = shown_bands(pool.gather(indices).permute(0, 2, 3, 1).numpy(), pool.rgb_bands)
+            figure = sheet_figure(pictures, f"{source}, training images")
             figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
         run.write_result("completed", data=data)

@@ -50,7 +50,7 @@ class Export(Stage):
         from vision_mtl.export.graph import TRACED
         from vision_mtl.export.loading import LOAD_IMAGE, loading_code, run_loader
         from vision_mtl.export.model_card import card_text, read_origin
-        from vision_mtl.inference.image_files import Frame
+        from vision_mtl.inference.image_files import frame_of
         from vision_mtl.inference.restore import restore_model
         from vision_mtl.models.inference_model import FEATURES, InferenceModel
 
@@ -66,7 +66,7 @@ class Export(Stage):
             run.say(f"{config.init_from} has no task heads: the exported model gives {FEATURES!r}, pooled.")
 
         about = describe_export(model, state)
-        frame = Frame(model.backbone.image_size, model.backbone.in_chans, about["fit"])
+        frame = frame_of(state, str(config.init_from), model.backbone.image_size, model.backbone.in_chans)
         samples, missing = run_samples(state, self.check_images)
         filter_name = nearest_filter(header_sizes(samples), model.backbone.image_size)
         written = write_backbone(model.backbone, run.folder / "backbone", about["fit"], filter_name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.reconstruction import picture_strip
 from vision_mtl.viz.style import new_figure, short
 
@@ -39,7 +40,8 @@ def mask_palette() -> np.ndarray:
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return an image (H, W, C) float in [0, 1] blended with the palette's colours of `mask` (H, W): (H, W, 3)."""
-    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    shown = shown_bands(image)
+    rgb = np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown
     return 0.45 * rgb + 0.55 * mask_palette()[mask] / 255
 
 
