@@ -302,6 +302,21 @@ def test_several_faults_are_one_error_each(tmp_path: Path) -> None:
     assert error.images == 2 and target.labelled.tolist() == [True] * 3 + [False] * 2
 
 
+def test_masks_may_lie_beside_their_images(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for n in range(12):
+        Image.fromarray(random.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)).save(tmp_path / f"{n:02}.png")
+        Image.fromarray(grey(BLOCK, 0, 1)).save(tmp_path / f"{n:02}_mask.png")
+    options = {"source": f"images/{tmp_path}", "kind": "dense"}
+    data = Data(root=str(tmp_path / "root"))
+    pool = build_pool(data, {"seg": Task(**options, masks="*_mask.png")}, image_size=(SIDE, SIDE))
+    assert len(pool) == 12 and pool.targets["seg"].labelled.all()
+    with pytest.raises(
+        UserError, match=r"is the folder of the images; .* a pattern of their names, such as 'FOLDER/\*_mask"
+    ):
+        build_pool(data, {"seg": Task(**options, masks=str(tmp_path))}, image_size=(SIDE, SIDE))
+
+
 def test_a_pool_tells_the_shares_and_the_counts(tmp_path: Path) -> None:
     (tmp_path / "im").mkdir()
     (tmp_path / "mask").mkdir()

@@ -217,6 +217,8 @@ def test_a_pattern_names_the_masks_even_beside_their_images(pattern: str, tmp_pa
     assert found == ["1_mask.png", "2_mask.png"] and not findings.all and counts["unmatched_masks"] == 0
     assert [place.holds(tmp_path / name) for name in ("1.png", "1_mask.png")] == [False, True]
     assert mask_place("mask_*", tmp_path).inner("mask_7.tif") == "7"
+    with pytest.raises(UserError, match=r"none of the 4 files in .* is named as '.*\*\.tif'"):
+        matched(mask_place(str(tmp_path / "*.tif"), tmp_path), "1.png")
     with pytest.raises(UserError, match="may have one"):
         mask_place("a*b*", tmp_path)
 

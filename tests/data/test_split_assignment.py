@@ -10,6 +10,8 @@ from PIL import Image
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.source import Item
+from vision_mtl.data.split_assignment import label_columns
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 CARS, PETS = SHARED / "stanford_cars_body8", SHARED / "oxford_pets3"
@@ -167,3 +169,21 @@ def test_pets_with_breed_and_trimap(folder: str, split: str, tmp_path: Path) -> 
     assert pool.class_names == {"breed": ["Abyssinian", "Bengal", "american_bulldog"], "trimap": ["1", "2", "3"]}
     assert all(target.labelled.all() for target in pool.targets.values())
     assert len(pool.indices("test", task="trimap")) == len(pool.indices("test", task="breed")) == 298
+
+
+def test_splits_do_not_depend_on_the_tasks(photo_folder: Path, tmp_path: Path) -> None:
+    """So a task may be added to a model, and arms of a study with different tasks are tested on the same images."""
+    rows = [f"{file_name(i)},{'xyz'[i % 3]},{i % 2 if i > 6 else ''},{i / 7}" for i in range(24)]
+    source = write_csv(photo_folder, rows)
+    tasks = {name: Task(source=source, label=name) for name in "ab"}
+    tasks["c"] = Task(source=source, label="c", kind="regression")
+    pools = [pool_of(tmp_path, {name: tasks[name] for name in names}) for names in ("abc", "a", "b", "c", "cb")]
+    pools.append(pool_of(tmp_path, {}, [source]))
+    assert len({tuple(pool.split.tolist()) for pool in pools}) == 1
+
+
+def test_label_columns_are_those_whose_values_are_classes() -> None:
+    items = [Item(str(i), labels={"sex": "fm"[i % 2], "name": f"person {i}"}) for i in range(8)]
+    items.append(Item("8", labels={"name": "person 8"}))
+    ((rows, numbers),) = label_columns(items, np.arange(9) + 3)
+    assert rows.tolist() == list(range(3, 11)) and numbers.tolist() == [0, 1] * 4

@@ -62,6 +62,8 @@ def test_masks() -> None:
     assert found.dtype == torch.int64
     assert found.tolist() == [[[0, 1], [1, -1]], [[2, 2], [2, 2]], [[-1, -1], [-1, -1]]]
     assert [part.tolist() for part in target.occurrences()] == [[0, 2, 2], [2, 0, 1]]
+    none = Target("dense", [], np.full(3, -1), np.zeros((0, 4, 4), np.uint8))  # every mask is refused
+    assert not none.labelled.any() and [len(part) for part in none.occurrences()] == [0, 0]
     assert mask_tensor(target.masks)[0].tolist() == [[0, 1], [1, -1]]
 
 

@@ -66,10 +66,10 @@ class Findings:
         """Return all findings: errors, warnings, notes; in each, first those that concern most images."""
         return sorted(self.all, key=lambda finding: (SEVERITIES.index(finding.severity), -finding.images))
 
-    def raise_errors(self) -> None:
-        """Raise `UserError` with all errors found so far, unless `keep_going`."""
+    def raise_errors(self, even_if_kept: bool = False) -> None:
+        """Raise `UserError` with all errors found so far; with `keep_going` only if `even_if_kept`."""
         errors = self.of("error")
-        if not errors or self.keep_going:
+        if not errors or (self.keep_going and not even_if_kept):
             return
         if len(errors) == 1:
             raise UserError(str(errors[0]))

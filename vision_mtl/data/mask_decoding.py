@@ -26,6 +26,8 @@ LOSSY = ("JPEG", "MPO")
 MOST_VALUES = 256  # in one file: more are a picture, not classes
 SHALLOW = {"1": 1, "2": 3, "4": 15}  # bits -> the largest number
 EIGHT_BITS, SIXTEEN_BITS = 255, 65535
+SQUARE = np.ones((3, 3), np.uint8)
+EXACT = 1 << 24  # pixels that OpenCV's histograms, in float32, count exactly
 
 
 class BadMask(ValueError):
@@ -140,22 +142,18 @@ def _measured(
     values: np.ndarray, pixels: np.ndarray, top: int | None, palette: Mapping[int, str], is_turned: bool
 ) -> MaskFile:
     """Return the file with its counts. `pixels` (H, W) or (H, W, 3) are what `values` (H, W) were made of."""
-    found, numbers = _numbered(values)
+    wide: Any = pixels.astype(np.uint8 if pixels.max() <= EIGHT_BITS else np.float32)
+    low, high = cv2.erode(wide, SQUARE), cv2.dilate(wide, SQUARE)
+    flat, inner = low == high, (low < wide) & (wide < high)
+    if pixels.ndim == 3:
+        flat, inner = flat.all(2), inner.any(2)
+    found, counts, between, patches = _counted(values, wide, inner, flat)
     if len(found) > MOST_VALUES:
         what = "colours" if pixels.ndim == 3 else "values"
         raise BadMask(
             f"holds {len(found):,} {what}, more than {MOST_VALUES}: is it a photograph, or were its edges smoothed? "
             "A mask has one number or colour for each class."
         )
-    wide: Any = pixels.astype(np.uint8 if pixels.max() <= EIGHT_BITS else np.float32)
-    square = np.ones((3, 3), np.uint8)
-    low, high = cv2.erode(wide, square), cv2.dilate(wide, square)
-    flat, inner = low == high, (low < wide) & (wide < high)
-    if pixels.ndim == 3:
-        flat, inner = flat.all(2), inner.any(2)
-    counts, between, patches = (
-        np.bincount(part, minlength=len(found)) for part in (numbers.ravel(), numbers[inner], numbers[flat])
-    )
     names = found.tolist()
     return MaskFile(
         values,
@@ -168,9 +166,15 @@ def _measured(
     )
 
 
-def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted distinct values (V,), and the number (H, W) of each pixel's value among them."""
-    if values.max() <= SIXTEEN_BITS:  # ten times faster than sorting the pixels
-        present = np.bincount(values.ravel(), minlength=1) > 0
-        return np.flatnonzero(present), (np.cumsum(present) - 1)[values]
-    return np.unique(values, return_inverse=True)
+def _counted(values: np.ndarray, pixels: np.ndarray, *parts: np.ndarray) -> list[np.ndarray]:
+    """Return the sorted distinct values (V,), their pixels, and their pixels in each part (H, W) bool."""
+    if pixels.ndim == 2 and pixels.dtype == np.uint8 and pixels.size < EXACT:  # four times faster than NumPy
+        every = np.ones(pixels.shape, bool)
+        masks = [part.view(np.uint8) for part in (every, *parts)]
+        counts = [cv2.calcHist([pixels], [0], mask, [256], [0, 256]).ravel().astype(np.int64) for mask in masks]
+        found = np.flatnonzero(counts[0])
+        return [found, *(count[found] for count in counts)]
+    found, numbers = np.unique(values, return_inverse=True)
+    numbers = numbers.reshape(values.shape)
+    counted = [numbers.ravel(), *(numbers[part] for part in parts)]
+    return [found, *(np.bincount(part, minlength=len(found)) for part in counted)]

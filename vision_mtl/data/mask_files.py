@@ -63,7 +63,7 @@ def mask_place(masks: str, base: Path) -> MaskPlace:
                 f"masks {masks!r} may have one {STAR}, in its last part, which stands for the image's name."
             )
         prefix, _, suffix = path.name.partition(STAR)
-        path = path.parent
+        path = path.parent if path.parent != Path() else base  # a name alone means files beside the images
     return MaskPlace(path if path.is_dir() else base / path, prefix, suffix)
 
 
@@ -83,6 +83,10 @@ def match_masks(
     relative = {file: PurePath(valid_text(name)) for file, name in zip(files.files, files.names, strict=True)}
     names = {file: place.inner(path.name) for file, path in relative.items()}
     masks = {file: (relative[file].parent / name).as_posix() for file, name in names.items() if name}
+    if not masks:
+        raise UserError(
+            f"task {task!r}: none of the {len(files.files)} files in {str(base)!r} is named as {place.pattern!r}."
+        )
     found: list[Path | None] = [None] * len(items)
     ambiguous: dict[str, list[Path]] = {}
     for of_mask, of_image, only_unused in WAYS:

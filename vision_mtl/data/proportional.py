@@ -1,17 +1,18 @@
 """Splits in proportion: each class of each source is divided in the asked shares, to within one image.
 
-Units with the same sources, classes and shares form a stratum. Its units are sorted by a keyed hash of their names: the
-first ones are test, the next val, the rest train. How many is the share of its images, rounded down; the one or two
-images that remain go to the splits that lack most images so far, in the source and in the classes that several strata
-share (several tasks, several labels). So the sums over strata stay in proportion too. A class whose last stratum comes
-and that has no training image gets one first.
+Classes are the values of a source's label columns, whatever the tasks are: so a source has the same splits in runs with
+different tasks. Units with the same sources, classes and shares form a stratum. Its units are sorted by a keyed hash of
+their names: the first ones are test, the next val, the rest train. How many is the share of its images, rounded down;
+the one or two images that remain go to the splits that lack most images so far, in the source and in the classes that
+several strata share (several columns). So the sums over strata stay in proportion too. A class whose last stratum comes
+and that has no training image gets one first. The value of a single unit (a person's name) is no class here.
 
-Of one task with one class per image, without groups, each class is within one image of the shares, and so is the source
-if every class is large enough for a training image. Proof for the source: let x be the images that its three splits
-lack, which add up to 0. A stratum with one remaining image adds fractions that add up to 1 and subtracts 1 from the
-largest sum, which is at least 1/3: no x falls below -2/3 by it, and a split that was not chosen has at most the mean of
-itself and the chosen one, (1 - min x) / 2. With two remaining images the same holds with all signs changed. So the
-largest x and the largest -x follow a <- (1 + b) / 2 and b <- (1 + a) / 2 from 0, and stay below 1.
+In a source with one label column, without groups, each class is within one image of the shares, and so is the source if
+every class is large enough for a training image. Proof for the source: let x be the images that its three splits lack,
+which add up to 0. A stratum with one remaining image adds fractions that add up to 1 and subtracts 1 from the largest
+sum, which is at least 1/3: no x falls below -2/3 by it, and a split that was not chosen has at most the mean of itself
+and the chosen one, (1 - min x) / 2. With two remaining images the same holds with all signs changed. So the largest x
+and the largest -x follow a <- (1 + b) / 2 and b <- (1 + a) / 2 from 0, and stay below 1.
 
 Units of several images (groups, duplicates) come first, the largest first, each to the split that lacks most images:
 a source's split lacks at most two images for each image of the largest unit, and has at most one too many, apart from
@@ -24,14 +25,12 @@ The counts depend on the number of images: adding an image may move a few others
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.splits import TEST, TRAIN, VAL
-from vision_mtl.data.targets import Target
 
 ORDER = (TEST, VAL, TRAIN)  # of the splits in a stratum sorted by hash, and between splits that lack equally many
 DIGITS = 9  # shares are compared after rounding, so that floating-point errors decide nothing
@@ -52,23 +51,19 @@ class Margins:
     is_class: np.ndarray
 
 
-def margins(member: np.ndarray, targets: Mapping[str, Target]) -> Margins:
-    """Return the margins of N images: their sources (`member` (N, S)), their classes, and deciles of numbers."""
-    image, margin = np.nonzero(member)
-    images, numbers, is_class = [image], [margin], [np.zeros(member.shape[1], bool)]
-    for name in sorted(targets):
-        target, base = targets[name], sum(map(len, is_class))
-        if label_kind(target.kind).has_classes:
-            image, number = target.occurrences()
-            count = len(target.class_names)
-        else:
-            image = np.flatnonzero(target.labelled)
-            number = label_kind(target.kind).strata(target.values[image])
-            count = int(number.max(initial=-1)) + 1
-        images.append(image)
-        numbers.append(base + number)
-        is_class.append(np.full(count, label_kind(target.kind).has_classes))
-    return Margins(np.concatenate(images), np.concatenate(numbers), member.shape[1], np.concatenate(is_class))
+def margins(member: np.ndarray, columns: Sequence[tuple[np.ndarray, np.ndarray]]) -> Margins:
+    """Return the margins of N images: their sources (`member` (N, S)), and the classes of label columns.
+
+    Each column has (n,) images and the (n,) numbers of their classes, from 0.
+    """
+    found = [np.nonzero(member)]
+    count = member.shape[1]
+    for image, number in columns:
+        found.append((image, count + number))
+        count += int(number.max(initial=-1)) + 1
+    image, margin = (np.concatenate(part) for part in zip(*found, strict=True))
+    pairs = np.unique(image * count + margin)  # a source may list an image twice
+    return Margins(pairs // count, pairs % count, member.shape[1], np.arange(count) >= member.shape[1])
 
 
 def proportional_splits(
@@ -85,6 +80,9 @@ def proportional_splits(
     drawn = unit[found.image] >= 0
     # (unit, margin) pairs, each once, with the number of images
     pairs, counts = np.unique(unit[found.image[drawn]] * len(trained) + found.margin[drawn], return_counts=True)
+    divisible = np.bincount(pairs % len(trained), minlength=len(trained)) > 1  # a class of one unit cannot be divided
+    divisible[: found.num_sources] = True
+    pairs, counts = pairs[divisible[pairs % len(trained)]], counts[divisible[pairs % len(trained)]]
     sizes = np.bincount(unit[unit >= 0], minlength=len(draws))
     strata = _Strata(len(draws), pairs // len(trained), pairs % len(trained), counts, shares, sizes)
     splits = _divide(strata, _Balance(strata, found, trained), draws)

@@ -13,8 +13,8 @@ from vision_mtl.data.instances import Instances
 from vision_mtl.data.label_leaks import label_leak
 from vision_mtl.data.one_value import ADVICE, one_value
 from vision_mtl.data.options import Data, Task
-from vision_mtl.data.proportional import margins, proportional_splits
-from vision_mtl.data.source import SPLITS, Split, movable_name
+from vision_mtl.data.proportional import Margins, margins, proportional_splits
+from vision_mtl.data.source import SPLITS, Item, Split, movable_name
 from vision_mtl.data.splits import (
     DROPPED,
     TEST,
@@ -42,7 +42,9 @@ def draw_splits(data: Data, instances: Instances, unit: np.ndarray, targets: Map
     for source, row in zip(instances.loaded, instances.rows, strict=True):
         np.maximum.at(kept, row, split_numbers([item.kept for item in source.items]))
     draw = _draw_independent if data.split_rule == "independent" else _draw_proportional
-    return draw(data, instances, unit, targets, kept)
+    splits, drawn = draw(data, instances, unit, kept)
+    occurrences = [targets[name].occurrences() for name in sorted(targets)]
+    return return_classes_to_train(splits, unit, drawn, _smallest_names(instances), occurrences, data.split_seed)
 
 
 def split_numbers(splits: Sequence[Split | None]) -> np.ndarray:
@@ -51,9 +53,9 @@ def split_numbers(splits: Sequence[Split | None]) -> np.ndarray:
 
 
 def _draw_proportional(
-    data: Data, instances: Instances, unit: np.ndarray, targets: Mapping[str, Target], kept: np.ndarray
-) -> np.ndarray:
-    """Return the (N,) splits by the proportional rule, for instances whose splits are not in `kept` (N,).
+    data: Data, instances: Instances, unit: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (N,) splits by the proportional rule, and which were drawn, (N,) bool; others are in `kept` (N,).
 
     A source without official test images gives `test_ratio` of its images, one without official val images `val_ratio`:
     both of the images that are drawn. A unit in several sources has the smallest share of them.
@@ -80,23 +82,43 @@ def _draw_proportional(
         ids, draws = draw_units(_smallest_names(instances), unit, free, data.split_seed)
         number = np.where(free, np.searchsorted(ids, unit), -1)
         shares[:, TRAIN] = 1 - shares[:, VAL] - shares[:, TEST]
-        sums = margins(_columns_by_name(instances), targets)
-        splits[free] = proportional_splits(number, draws, shares[ids], sums, np.where(free, UNSET, splits))[
-            number[free]
-        ]
-    return splits
+        fixed = np.where(free, UNSET, splits)
+        splits[free] = proportional_splits(number, draws, shares[ids], _margins(instances), fixed)[number[free]]
+    return splits, free
 
 
-def _columns_by_name(instances: Instances) -> np.ndarray:
-    """Return (N, S) bool, which sources hold an instance, the sources sorted by the names that draws depend on."""
+def _margins(instances: Instances) -> Margins:
+    """Return the sums that stay in proportion: sources, sorted by the names that draws depend on, and their columns."""
     names = [movable_name(source.name) for source in instances.loaded]
-    return instances.members()[:, sorted(range(len(names)), key=lambda column: names[column])]
+    order = sorted(range(len(names)), key=lambda number: names[number])
+    columns = [column for n in order for column in label_columns(instances.loaded[n].items, instances.rows[n])]
+    return margins(instances.members()[:, order], columns)
+
+
+def label_columns(items: Sequence[Item], rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (n,) instances and (n,) class numbers of each label column of a source whose values are classes.
+
+    They are if a value stands for two images on average; those of other columns are numbers or names. `rows` are the
+    instances of the items.
+    """
+    values: dict[str, tuple[list[int], list[str]]] = {}
+    for row, item in zip(rows.tolist(), items, strict=True):
+        for column, value in item.labels.items():
+            images, texts = values.setdefault(column, ([], []))
+            images.append(row)
+            texts.append(value)
+    found = []
+    for _, (images, texts) in sorted(values.items()):
+        classes = {text: number for number, text in enumerate(sorted(set(texts)))}
+        if 2 * len(classes) <= len(texts):
+            found.append((np.array(images), np.array([classes[text] for text in texts])))
+    return found
 
 
 def _draw_independent(
-    data: Data, instances: Instances, unit: np.ndarray, targets: Mapping[str, Target], kept: np.ndarray
-) -> np.ndarray:
-    """Return the (N,) splits by the independent rule, for instances whose splits are not in `kept` (N,)."""
+    data: Data, instances: Instances, unit: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (N,) splits by the independent rule, and which were drawn, (N,) bool; others are in `kept` (N,)."""
     count = len(instances)
     given, free = np.full(count, UNSET, np.int8), np.full(count, UNSET, np.int8)
     held_out = kept != UNSET  # by a source or a file, not by a draw
@@ -115,8 +137,7 @@ def _draw_independent(
     np.maximum.at(kept_of_unit, unit, kept)
     of_unit = np.where(kept_of_unit == UNSET, of_unit, kept_of_unit)
     splits = np.where(kept != UNSET, kept, np.where(given == UNSET, of_unit[unit], splits)).astype(np.int8)
-    occurrences = [targets[name].occurrences() for name in sorted(targets)]
-    return return_classes_to_train(splits, unit, ~held_out, _smallest_names(instances), occurrences, data.split_seed)
+    return splits, ~held_out
 
 
 def _smallest_names(instances: Instances) -> list[str]:

@@ -42,7 +42,7 @@ class PrepareData(Stage):
         from vision_mtl.data.store import clean
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.data_summary import FINDINGS, export_shards, print_summary, show_findings
+        from vision_mtl.recipes.data_summary import export_shards, print_summary, show_findings
         from vision_mtl.viz.bands import shown_bands
         from vision_mtl.viz.sheets import sheet_figure
 
@@ -62,10 +62,9 @@ class PrepareData(Stage):
         show_findings(findings, run)
         if pool is not None:
             print_summary(pool, run)
-        errors = findings.of("error")
-        if pool is None or errors:
-            count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
-            raise UserError(f"{count} in the data, listed above and in {run.folder / FINDINGS}.")
+        findings.raise_errors(even_if_kept=True)
+        if pool is None:
+            raise ValueError("a pool that cannot be built has an error")
         data = pool.summary()
         if self.to_shards and run.is_main:
             data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)

@@ -45,7 +45,10 @@ class Dense(LabelKind):
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Count the pixels of each class in each image."""
         assert masks is not None
-        pixels = np.stack([np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED] for mask in masks])[values]
+        pixels = np.zeros((len(masks), IGNORED), np.int64)
+        for mask, counts in zip(masks, pixels, strict=True):
+            counts[:] = np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED]
+        pixels = pixels[values]
         images, classes = np.nonzero(pixels)
         return images, classes, pixels[images, classes]
 
