@@ -163,13 +163,13 @@ def test_the_explorer_opens_deep_files_by_the_runs_range(eight_bits: Path, tmp_p
 
 
 def test_images_in_memory(tmp_path: Path) -> None:
-    arrays = np.random.default_rng(0).integers(0, 3000, (6, 8, 8, 5), dtype=np.int16)
+    arrays = np.random.default_rng(0).integers(0, 3000, (8, 32, 32, 5), dtype=np.int16)
     with pytest.raises(UserError, match=r"Give value_range=\(low, high\)"):
-        vm.open_images(arrays, 8, channels=5)
-    pool = vm.open_images(arrays, 8, channels=5, value_range=[0, 3000])
-    found = pool.gather(torch.arange(6)).permute(0, 2, 3, 1).numpy()
+        vm.open_images(arrays, 32, channels=5)
+    pool = vm.open_images(arrays, 32, channels=5, value_range=[0, 3000])
+    found = pool.gather(torch.arange(8)).permute(0, 2, 3, 1).numpy()
     assert pool.dtype == np.uint16 and np.abs(found - arrays / 3000).max() < 2e-5
-    model = vm.build_model("test_resnet", 8, [vm.GridMask(grid=2)], channels=5)
-    vm.Trainer(model, pool, steps=1, batch_size=2, device="cpu").fit()
+    model = vm.build_model("test_resnet", 32, [vm.GridMask(grid=2)], channels=5)
+    vm.Trainer(model, pool, steps=1, batch_size=8, device="cpu").fit()
     assert np.allclose(model.backbone.mean.flatten(), found.mean((0, 1, 2)), atol=1e-4)
     assert np.allclose(model.backbone.std.flatten(), found.std((0, 1, 2)), atol=1e-3)
