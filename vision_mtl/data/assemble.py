@@ -88,7 +88,7 @@ def list_source(
     _tell_unclear(getattr(source, "unclear", None), own, findings)
     items = _beside(name, items, data.other_folders if own else "unlabelled", findings)
     if not items:
-        findings.raise_errors()
+        findings.raise_errors(even_if_kept=True)  # one of them is the reason
         raise UserError(f"source {name!r} contains no image.")
     readable = _with_label_columns(own, source, items, findings)
     files, splitting = _split_files(own, name, data, run_splits)

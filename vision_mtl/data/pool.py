@@ -281,14 +281,14 @@ def _load_sources(
     progress: Progress | None,
     known: KnownRanges | None,
 ) -> list[Loaded]:
-    """Return the sources with their images. Raises `UserError` if none has a readable image."""
+    """Return the sources with their images. Raises `UserError` if none could be loaded."""
     loaded = []
     for source in listed:
         with findings.catching():
             loaded.append(load_source(source, data, settings, findings, progress, known))
     findings.raise_errors()
     if not loaded:
-        raise UserError("no source has an image that can be read.")
+        findings.raise_errors(even_if_kept=True)
     return loaded
 
 
