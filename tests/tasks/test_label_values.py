@@ -73,6 +73,6 @@ def test_masks_by_hand() -> None:
 @pytest.mark.parametrize("text", ["3,5", "1.234,5", "1,234"])
 def test_a_decimal_comma_is_explained(text: str) -> None:
     with pytest.raises(
-        UserError, match=rf"found '{re.escape(text)}'.*" + ("" if "." in text else "Write a decimal point")
+        UserError, match=rf"found '{re.escape(text)}'.*" + ("" if "." in text else "write a decimal point")
     ):
         label_kind("regression").parse("x", [text], ["a.png"], " ")

@@ -25,10 +25,12 @@ SIZE_OF_33 = 99.0
 def break_image(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the loss of image 33 NaN in every batch."""
     original = TaskObjective._values
+    offset, scale = trainer.feed.pool.targets["size"].unit
+    standardised = torch.tensor((SIZE_OF_33 - offset) / scale, dtype=torch.float32)
 
     def values(self: TaskObjective, name: str, outputs: torch.Tensor, labels) -> torch.Tensor:
         found = original(self, name, outputs, labels)
-        return torch.where(labels.values == SIZE_OF_33, torch.nan, found) if name == "size" else found
+        return torch.where(labels.values == standardised, torch.nan, found) if name == "size" else found
 
     monkeypatch.setattr(TaskObjective, "_values", values)
 

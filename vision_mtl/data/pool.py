@@ -14,7 +14,15 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.text import valid_text
-from vision_mtl.data.assemble import check_image_option, check_labels, list_source, load_source, open_pending
+from vision_mtl.data.assemble import (
+    Listed,
+    Loaded,
+    check_image_option,
+    check_labels,
+    list_source,
+    load_source,
+    open_pending,
+)
 from vision_mtl.data.conflicts import check_same_content
 from vision_mtl.data.depth import LEVELS, widened
 from vision_mtl.data.findings import Finding, Findings
@@ -208,59 +216,93 @@ def build_pool(
     """
     findings = findings or Findings()
     names = list(dict.fromkeys([*(data.unlabelled or []), *(task.source for task in tasks.values())]))
-    if not names:
-        raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
-    check_image_option(names, data)
-    settings = Settings(image_size, channels, data.fit)
-    if data.rgb_bands is not None and max(data.rgb_bands) >= channels:
-        raise UserError(f"data.rgb_bands must lie in 0 to {channels - 1}, the bands; found {data.rgb_bands}.")
-    listed, loaded = [], []
-    for name in names:
-        with findings.catching():
-            listed.append(list_source(name, data, tasks, findings, run_splits))
+    settings = _checked_settings(names, data, image_size, channels)
+    listed = _list_sources(names, data, tasks, findings, run_splits)
     tasks = {name: task for name, task in tasks.items() if any(name in source.tasks for source in listed)}
     advice = {task: text for source in listed for task, text in check_labels(source, findings).items()}
     findings.raise_errors()
+
+    instances = unite(_load_sources(listed, data, settings, findings, progress, known))
+    targets = read_targets(tasks, instances, settings, findings, data.num_workers, progress)
+    findings.raise_errors()
+    exact, groups = instances.contents(), instances.groups()
+    label_leak_warnings({name: tasks[name] for name in targets}, targets, instances, findings)
+    spelling_warnings(targets, findings)
+    items = [instances.item(number) for number in range(len(instances))]
+    targets = check_same_content(data.same_content, targets, items, exact, findings)
+
+    def near_copies() -> np.ndarray:
+        root = Path(data.root).expanduser()
+        return near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
+
+    near = near_copies() if data.keep_near_duplicates_together else None
+    unit = units([exact, groups, *([] if near is None else [near])])
+    drawn = draw_splits(data, instances, unit, targets)
+    split = drop_leaks(drawn, exact, instances, findings)
+    instances = _with_images(instances, split, data, findings, progress)
+    _near_warning([source.name for source in instances.loaded if source.is_streamed], findings)
+    near = near_copies() if near is None else near
+    num_near = count_near_duplicates(near, exact, groups, split, instances, findings)
+    copy_warnings(data.unlabelled or [], split, targets, instances, findings)
+    check_tasks(targets, split, findings, advice)
+    findings.raise_errors()
+    cluster, details = units([exact, groups, near]), _details(instances, exact, num_near)
+    pool = _pool(instances, exact, split, cluster, targets, findings.by_importance(), details, data)
+    rows = zip(instances.loaded, instances.rows, strict=True)
+    return replace(pool, assigned={s.name: ([item.identity for item in s.items], drawn[row]) for s, row in rows})
+
+
+def _checked_settings(names: Sequence[str], data: Data, image_size: tuple[int, int], channels: int) -> Settings:
+    """Return the form of the images. Raises `UserError` without a source, and for options that do not apply."""
+    if not names:
+        raise UserError("no images: give --data.unlabelled SOURCE, or a task with --tasks.NAME.source SOURCE.")
+    check_image_option(names, data)
+    if data.rgb_bands is not None and max(data.rgb_bands) >= channels:
+        raise UserError(f"data.rgb_bands must lie in 0 to {channels - 1}, the bands; found {data.rgb_bands}.")
+    return Settings(image_size, channels, data.fit)
+
+
+def _list_sources(
+    names: Sequence[str], data: Data, tasks: Mapping[str, Task], findings: Findings, run_splits: Path | None
+) -> list[Listed]:
+    """Return the sources with their items, not decoded; one that cannot be listed is an error."""
+    listed = []
+    for name in names:
+        with findings.catching():
+            listed.append(list_source(name, data, tasks, findings, run_splits))
+    return listed
+
+
+def _load_sources(
+    listed: Sequence[Listed],
+    data: Data,
+    settings: Settings,
+    findings: Findings,
+    progress: Progress | None,
+    known: KnownRanges | None,
+) -> list[Loaded]:
+    """Return the sources with their images. Raises `UserError` if none has a readable image."""
+    loaded = []
     for source in listed:
         with findings.catching():
             loaded.append(load_source(source, data, settings, findings, progress, known))
     findings.raise_errors()
     if not loaded:
         raise UserError("no source has an image that can be read.")
-    instances = unite(loaded)
-    targets = read_targets(tasks, instances, settings, findings, data.num_workers, progress)
-    findings.raise_errors()
-    tasks = {name: tasks[name] for name in targets}
-    label_leak_warnings(tasks, targets, instances, findings)
-    spelling_warnings(targets, findings)
-    exact, groups = instances.contents(), instances.groups()
-    items = [instances.item(number) for number in range(len(instances))]
-    targets = check_same_content(data.same_content, targets, items, exact, findings)
-    root, near = Path(data.root).expanduser(), None
-    if data.keep_near_duplicates_together:
-        near = near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
-    unit = units([exact, groups, *([] if near is None else [near])])
-    drawn = draw_splits(data, instances, unit, targets)
-    split = drop_leaks(drawn, exact, instances, findings)
-    instances = _with_images(instances, split, data, findings, progress)
-    _near_warning(instances, findings)
-    if near is None:
-        near = near_representatives(instances, exact, _class_labels(targets), settings, root, progress)
-    copy_warnings(data.unlabelled or [], split, targets, instances, findings)
-    details = {
+    return loaded
+
+
+def _details(instances: Instances, exact: np.ndarray, num_near: int) -> dict[str, Any]:
+    """Return what `result.json` tells about all images; `exact` (N,) numbers the contents."""
+    loaded = instances.loaded
+    return {
         "exact_duplicates": int(len(instances) - len(np.unique(exact))),
-        "near_duplicates": count_near_duplicates(near, exact, groups, split, instances, findings),
-        "unreadable": sum(len(source.unreadable) for source in instances.loaded),
-        "store_bytes": sum(source.images.nbytes for source in instances.loaded),
-        "streamed": [source.name for source in instances.loaded if source.is_streamed],
-        "value_ranges": described({s.name: s.value_range for s in instances.loaded if s.value_range is not None}),
+        "near_duplicates": num_near,
+        "unreadable": sum(len(source.unreadable) for source in loaded),
+        "store_bytes": sum(source.images.nbytes for source in loaded),
+        "streamed": [source.name for source in loaded if source.is_streamed],
+        "value_ranges": described({s.name: s.value_range for s in loaded if s.value_range is not None}),
     }
-    check_tasks(targets, split, findings, advice)
-    findings.raise_errors()
-    cluster = units([exact, groups, near])
-    pool = _pool(instances, exact, split, cluster, targets, findings.by_importance(), details, data)
-    rows = zip(instances.loaded, instances.rows, strict=True)
-    return replace(pool, assigned={s.name: ([item.identity for item in s.items], drawn[row]) for s, row in rows})
 
 
 def _pool(
@@ -301,10 +343,9 @@ def _with_images(
     )
 
 
-def _near_warning(instances: Instances, findings: Findings) -> None:
-    names = ", ".join(source.name for source in instances.loaded if source.is_streamed)
-    if names:
-        findings.warn(f"no search for near duplicates among streamed images ({names}).")
+def _near_warning(streamed: Sequence[str], findings: Findings) -> None:
+    if streamed:
+        findings.warn(f"no search for near duplicates among streamed images ({', '.join(streamed)}).")
 
 
 def _class_labels(targets: Mapping[str, Target]) -> dict[str, np.ndarray]:
