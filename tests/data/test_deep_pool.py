@@ -13,6 +13,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data import examine
 from vision_mtl.data.augment import Augmenter
 from vision_mtl.data.depth import LEVELS, ValueRange
+from vision_mtl.data.findings import Findings
 from vision_mtl.data.loader import TaskLoader
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool, image_tensor
@@ -166,6 +167,17 @@ def test_files_with_a_declared_maximum_need_no_range(tmp_path: Path) -> None:
     write(tmp_path / "x" / "z.tif", np.arange(80, dtype=np.uint16).reshape(SIZE))
     pool = pool_of(tmp_path, tmp_path / "x", value_range=[0, 79])  # the others keep their own maximum
     assert torch.allclose(pool.gather(torch.arange(6)).mean((1, 2, 3)), torch.arange(6) / 5, atol=1e-4)
+
+
+def test_without_a_range_the_other_findings_are_told_too(tmp_path: Path) -> None:
+    for number in range(12):
+        write(tmp_path / "x" / f"{number}.tif", np.full(SIZE, 7, np.uint16))
+    with pytest.raises(UserError, match="the single value 7"):
+        pool_of(tmp_path, tmp_path / "x")
+    findings = Findings(keep_going=True)
+    data = Data(root=str(tmp_path / "root"), unlabelled=[f"images/{tmp_path / 'x'}"])
+    pool = build_pool(data, {}, image_size=SIZE, channels=1, findings=findings)
+    assert len(pool) == 12 and any("single value 7" in str(found) for found in findings.of("error"))
 
 
 def test_near_duplicates_need_a_declared_range(scans: Path, tmp_path: Path) -> None:

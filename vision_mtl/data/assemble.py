@@ -220,10 +220,13 @@ def open_pending(
     """Return the source with its images; those of a pending one are decoded now that `is_train` (N,) is known."""
     if loaded.pending is None:
         return loaded
-    opened = loaded.pending.open(is_train, data, progress)
-    if opened.rebuilt:
-        findings.warn(f"the store of {loaded.name} was damaged ({opened.rebuilt}) and has been rebuilt.")
-    return replace(loaded, images=opened.images, value_range=opened.value_range, pending=None)
+    black = np.broadcast_to(np.zeros_like(loaded.images, shape=()), (len(loaded.items), *loaded.images.shape[1:]))
+    with findings.catching():
+        opened = loaded.pending.open(is_train, data, progress)
+        if opened.rebuilt:
+            findings.warn(f"the store of {loaded.name} was damaged ({opened.rebuilt}) and has been rebuilt.")
+        return replace(loaded, images=opened.images, value_range=opened.value_range, pending=None)
+    return replace(loaded, images=black, pending=None)  # so that what else is wrong is found too
 
 
 def _check_readable(name: str, store: Opened, skip: bool, findings: Findings) -> None:

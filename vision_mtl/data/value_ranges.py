@@ -103,9 +103,9 @@ def find_range(
 ) -> ValueRange:
     """Return the range of a source's training images `items` (n,); `limits` are their (n,) lows and highs.
 
-    `kinds` (m,) are the types of numbers of all its deep images.
-    Percentiles need further passes over the images; their result is cached in `folder` by the images' `contents` (n,).
-    Raises `UserError` if there is no image, or only one value.
+    `kinds` (m,) are the types of numbers of all its deep images. Percentiles need further passes over the images; their
+    result is cached in `folder` by the images' `contents` (n,). Raises `UserError` if there is no image, or only one
+    value.
     """
     if not items:
         raise UserError(
