@@ -530,7 +530,7 @@ def _(tmp: Path) -> None:
     with contextlib.redirect_stderr(io.StringIO()) as said:
         assert main([*predict, "--run_dir", str(tmp / "p")]) == 2
     assert "predict.value_range" in said.getvalue()
-    assert main([*predict, "--predict.value_range", "0,4000", "--run_dir", str(tmp / "q")]) == 0
+    assert main([*predict, "--predict.value_range", "[0, 4000]", "--run_dir", str(tmp / "q")]) == 0
 
 
 # training
