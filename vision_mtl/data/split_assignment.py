@@ -163,7 +163,9 @@ def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, findi
         shown = ", ".join(instances.item(n).identity for n in np.flatnonzero(leaks)[:SHOWN])
         count = int(leaks.sum())
         findings.warn(
-            f"{count} images have an exact duplicate in a held-out split and were left out: {shown}.", images=count
+            f"left out {count} image{'s that have' if count > 1 else ' that has'} an exact duplicate in a held-out split: "
+            f"{shown}.",
+            images=count,
         )
     return np.where(leaks, DROPPED, split).astype(np.int8)
 

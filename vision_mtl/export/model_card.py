@@ -74,12 +74,11 @@ None are known: the model was exported from a checkpoint without a run, or from 
 
 ## Loading
 
-Load an image, with Pillow, NumPy and OpenCV. This is `load_image.py`, which the same folder holds:
+Load an image, with Pillow, NumPy and OpenCV. The function is in `load_image.py` of the same folder:
 
 ```python
-{{ loading }}```
+{{ loading }}
 
-```python
 images = load_image(open("photo.png", "rb").read())  # (N, C, H, W); several are joined by np.concatenate
 ```
 

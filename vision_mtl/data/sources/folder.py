@@ -78,8 +78,8 @@ def _empty(where: str, found: Walk, layout: Layout) -> list[Finding]:
             empty.setdefault(place, Counter()).update(suffixes)
     findings = []
     for place, suffixes in empty.items():
-        name = place.label if place.split is None else f"{place.label}, {place.split}"
+        split = "" if place.split is None else f" ({place.split})"
         contents = f"files: {counted(suffixes)}" if suffixes else "no file"
-        text = f"{where}: the folder of class {name!r} has no readable image; it holds {contents}."
+        text = f"{where}: the folder of class {place.label!r}{split} has no readable image; it holds {contents}."
         findings.append(Finding("warning", text, "The class does not exist for training.", suffixes.total()))
     return findings
