@@ -188,7 +188,7 @@ def test_a_class_without_readable_image_is_named_with_its_suffixes(tmp_path: Pat
 def test_a_class_without_readable_image_in_one_split_is_named(tmp_path: Path) -> None:
     folder = draw(tmp_path / "s", "train/cat*6", "train/dog*6", "test/cat*3")
     (folder / "test/dog").mkdir()
-    assert any("class 'dog, test' has no readable image" in w for w in pool_of(folder).warnings)
+    assert any("class 'dog' (test) has no readable image" in w for w in pool_of(folder).warnings)
 
 
 def test_classes_around_the_splits_are_not_called_empty(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_exact_duplicates_in_two_official_splits_leave_training(photo_folder: Pa
             Image.fromarray(picture(number)).save(file)
     pool = pool_of(tmp_path, [f"folder/{tmp_path / 'set'}"])
     assert [pool.split[number_of(pool, f"train/a/{n}.png")] for n in (8, 9)] == [-1, -1]
-    assert any("left out 2 images that have an exact duplicate" in warning for warning in pool.warnings)
+    assert any("left out 2 images with an exact duplicate" in warning for warning in pool.warnings)
     assert len(pool.indices("test")) == 6
 
 

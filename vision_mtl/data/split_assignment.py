@@ -163,8 +163,7 @@ def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, findi
         shown = ", ".join(instances.item(n).identity for n in np.flatnonzero(leaks)[:SHOWN])
         count = int(leaks.sum())
         findings.warn(
-            f"left out {count} image{'s that have' if count > 1 else ' that has'} an exact duplicate in a held-out split: "
-            f"{shown}.",
+            f"left out {count} image{'s' if count > 1 else ''} with an exact duplicate in a held-out split: {shown}.",
             images=count,
         )
     return np.where(leaks, DROPPED, split).astype(np.int8)
