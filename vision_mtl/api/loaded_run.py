@@ -218,7 +218,7 @@ class LoadedRun:
 
     @cached_property
     def _answerer(self) -> Predictor:
-        return Predictor(self.model, Runtime(precision="fp32"), self.device)
+        return Predictor(self.model, Runtime(), self.device)
 
     @property
     def comparisons(self) -> pd.DataFrame:

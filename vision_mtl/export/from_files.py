@@ -144,7 +144,7 @@ def check_from_files(
     model itself runs on what was loaded. `missing` is the reason why there are no samples.
     """
     check, units = FileCheck(what=_what(model.task_specs), missing=missing), difference_units(model.task_specs)
-    predictor = Predictor(model, Runtime(precision="fp32"), "cpu")
+    predictor = Predictor(model, Runtime(), "cpu")
     functions = list(graphs.values()) or [InferenceModel(model).eval()]
     for start in range(0, len(samples), BATCH):
         batch = list(_decoded(frame, samples[start : start + BATCH]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,9 +25,14 @@ def require_heads(model: SharedModel, where: str) -> None:
 
 
 class Predictor:
-    """Maps images to each task's numbers: (B, K) probabilities, (B, 1) values, or (B, K, H, W) for dense tasks."""
+    """Maps images to each task's numbers: (B, K) probabilities, (B, 1) values, or (B, K, H, W) for dense tasks.
+
+    Precision `auto` is fp32 here, so that the command, Python and exported models agree on every machine.
+    """
 
     def __init__(self, model: SharedModel, runtime: Runtime, device: str) -> None:
+        if runtime.precision == "auto":
+            runtime = replace(runtime, precision="fp32")
         accelerator = runtime.accelerator(device)
         self.device, self.autocast = accelerator.device, accelerator.autocast
         self.layout = runtime.layout(model.backbone)
