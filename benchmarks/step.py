@@ -213,7 +213,7 @@ def drawn_pool() -> Pool:
         split=np.zeros(IMAGES, np.int8),
         cluster=np.arange(IMAGES),
         targets={},
-        warnings=[],
+        findings=[],
         details={},
     )
 

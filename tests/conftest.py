@@ -82,7 +82,7 @@ def many_headed() -> Callable[..., Path]:
             torch.nn.init.normal_(model.task_head(task).project.bias)
             if hasattr(model.task_head(task), "temperature"):
                 model.task_head(task).temperature.fill_(1.7)
-        names = SimpleNamespace(class_names={t: CLASS_NAMES[t] for t in tasks})
+        names = SimpleNamespace(class_names={t: CLASS_NAMES[t] for t in tasks}, details={})
         state = build.describe_model(config, model, names) | {"step": 3}
         save_weights(folder / "checkpoints" / "best.safetensors", state, model.state_dict())
         return folder

@@ -65,7 +65,8 @@ def test_images_come_in_every_form(pretrained: LoadedRun, photos: Path) -> None:
     [
         ([], "no image was given"),
         (3, "found int"),
-        (np.zeros((8, 8, 3)), r"found float64 array of shape \(8, 8, 3\)"),
+        (np.zeros((8, 8, 3), complex), r"found complex128 array of shape \(8, 8, 3\)"),
+        (np.zeros((8, 8, 3)), r"its float64 values have no declared maximum.*declare value_range"),
         (np.zeros((8, 8, 5), np.uint8), "5 channels"),
         (torch.zeros(1, 3, 16, 16), r"\(B, 3, 32, 32\), the model's; found float32 \(1, 3, 16, 16\)"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "found uint8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,37 @@ def test_a_run_in_a_folder_resumes_opens_and_starts_a_stage(image_folder: Path, 
     words = ["--stage", "probe", "--init_from", str(tmp_path / "run"), "--tasks.shape.source", f"folder/{image_folder}"]
     words += ["--data.root", str(root), "--run_dir", str(tmp_path / "probe"), "--device", "cpu", "--console", "quiet"]
     assert main(words) == 0
+
+
+def test_a_folder_of_another_run_is_refused(image_folder: Path, root: Path, tmp_path: Path) -> None:
+    pool = vm.open_images(f"images/{image_folder}", size=32, root=root)
+
+    def train(**options: Any) -> vm.Trainer:
+        model = vm.build_model("test_resnet", size=32, pretexts=[vm.GridMask(grid=options.pop("grid", 2))])
+        given = {"steps": 2, "batch_size": 4, "device": "cpu", "run_dir": tmp_path / "run", "console": "quiet"}
+        trainer = vm.Trainer(model, pool, **(given | options))
+        trainer.fit()
+        return trainer
+
+    train()
+    result = (tmp_path / "run" / "result.json").read_text()
+    for options, line in (
+        ({"batch_size": 8}, "optim.batch_size: 4 there, 8 here"),
+        ({"weight_decay": 0.5}, "optim.weight_decay: 0.05 there, 0.5 here"),
+        ({"seed": 1}, "seed: 0 there, 1 here"),
+        ({"grid": 4}, "pretexts.grid_mask.grid: "),
+        ({"steps": 1}, "optim.steps: 2 there, 1 here"),
+    ):
+        with pytest.raises(vm.UserError, match="holds another run; these options differ") as error:
+            train(**options)
+        assert line in str(error.value) and (tmp_path / "run" / "result.json").read_text() == result
+    assert train().records == []  # nothing is left to do
+    assert [record.step for record in train(steps=3).records] == [2]
+    assert "extended from 2 to 3 steps" in (tmp_path / "run" / "result.json").read_text()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    with pytest.raises(vm.UserError, match=r"holds other files \(mine.txt"):
+        train(run_dir=tmp_path / "other")
 
 
 def test_the_loop_is_the_command_lines_own(image_folder: Path, root: Path, tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ def test_a_machine_reads_objects(look_at: Any, tmp_path: Path, capsys: Capture) 
     (result,) = [json.loads(line) for line in printed.out.splitlines()]
     assert result["event"] == "result" and result["status"] == "completed"
     assert result["run_dir"] == str(tmp_path / "run") and result["data"]["num_images"] == 80
-    assert result["look"] == [[str(tmp_path / "run/figures"), "a contact sheet of each source"]]
+    assert result["look"] == [
+        [str(tmp_path / "run/findings.json"), "what is wrong or noteworthy"],
+        [str(tmp_path / "run/figures"), "a contact sheet of each source"],
+    ]
     events = [json.loads(line) for line in printed.err.splitlines()]
     assert {event["event"] for event in events} <= {"message", "warning", "progress"} and events
     assert look_at("--console", "json") == 0  # completed: the same result again
@@ -78,7 +81,7 @@ def test_errors_are_printed_in_every_mode(mode: str, capsys: Capture) -> None:
 def test_a_machine_reads_objects_after_an_interruption(
     look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(build, "open_pool", lambda *given, **options: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(build, "decode_pool", lambda *given, **options: os.kill(os.getpid(), signal.SIGTERM))
     assert look_at("--console", "json") == 130
     printed = capsys.readouterr()
     result = json.loads(printed.out)
@@ -87,7 +90,7 @@ def test_a_machine_reads_objects_after_an_interruption(
 
 
 def test_a_machine_reads_objects_after_a_bug(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(build, "open_pool", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr(build, "decode_pool", lambda *given, **options: 1 / 0)
     assert look_at("--console", "json") == 1
     printed = capsys.readouterr()
     result = json.loads(printed.out)
@@ -115,7 +118,7 @@ def test_a_launcher_that_stops_the_other_processes_does_not_hide_the_error(
         os.kill(os.getpid(), signal.SIGTERM)
         original(run, *given, **options)
 
-    monkeypatch.setattr(build, "open_pool", lost)
+    monkeypatch.setattr(build, "decode_pool", lost)
     monkeypatch.setattr(Run, "write_result", interrupted)
     assert look_at() == 2
     assert "error: another process of this run has ended" in capsys.readouterr().err
@@ -128,14 +131,14 @@ def test_an_unknown_mode_names_the_nearest(capsys: Capture) -> None:
 
 
 def test_warnings_of_other_packages_are_hidden(look_at: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    original = build.open_pool
+    original = build.decode_pool
 
     def noisy(*given: Any, **options: Any) -> Any:
         warnings.warn("of no use to the user", UserWarning, stacklevel=1)
         logging.getLogger("some.package").warning("of no use either")
         return original(*given, **options)
 
-    monkeypatch.setattr(build, "open_pool", noisy)
+    monkeypatch.setattr(build, "decode_pool", noisy)
     monkeypatch.setattr("sys.warnoptions", [])
     assert look_at() == 0
     assert "of no use" not in capsys.readouterr().err

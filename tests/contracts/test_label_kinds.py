@@ -32,7 +32,6 @@ from vision_mtl.training.supervised import (
     TaskLoss,
     TaskObjective,
     balanced_weights,
-    label_statistics,
     task_head_specs,
 )
 
@@ -50,11 +49,12 @@ def target_of(name: str) -> Target:
         masks = np.repeat(np.repeat(blocks, STRIDE, axis=1), STRIDE, axis=2)
         return Target(name, ["0", "1", "2"], np.where(np.arange(COUNT) == BLANK, -1, np.arange(COUNT)), masks)
     texts = [None if n == BLANK else str(1 + n % 3) for n in range(COUNT)]
-    return parse_labels("t", Task(source="csv/x.csv", kind=name), texts, [f"{n}.png" for n in range(COUNT)])
+    target = parse_labels("t", Task(source="csv/x.csv", kind=name), texts, [f"{n}.png" for n in range(COUNT)])
+    return target.in_unit_of(np.ones(COUNT, bool))
 
 
 def spec_of(target: Target) -> TaskHeadSpec:
-    return task_head_specs({"t": target}, np.ones(COUNT, bool))["t"]
+    return task_head_specs({"t": target})["t"]
 
 
 def head_of(target: Target) -> nn.Module:
@@ -73,8 +73,7 @@ def features_of(target: Target) -> Tensor:
 
 
 def loss_of(target: Target, outputs: Tensor) -> Tensor:
-    loss = TaskLoss(target.kind, scale=label_statistics(target, np.ones(COUNT, bool))[1])
-    return loss(outputs, target.gather(torch.from_numpy(LABELLED)))
+    return TaskLoss(target.kind)(outputs, target.gather(torch.from_numpy(LABELLED)))
 
 
 def numbers_of(target: Target, head: nn.Module) -> np.ndarray:
@@ -82,7 +81,7 @@ def numbers_of(target: Target, head: nn.Module) -> np.ndarray:
     kind, rows = label_kind(target.kind), torch.from_numpy(LABELLED)
     with torch.no_grad():
         outputs = kind.outputs_to_score(head(features_of(target)[rows]), target.gather(rows))
-    return (outputs if kind.is_dense else head.probabilities(outputs)).numpy()
+        return (outputs if kind.is_dense else head.probabilities(outputs)).numpy()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -174,7 +173,7 @@ def test_probabilities_are_some_and_a_temperature_changes_no_decision(name: str)
         nn.init.normal_(parameter)
     outputs = head(features_of(target)).detach()
     numbers = head.probabilities(outputs)
-    assert numbers.dtype == torch.float32
+    assert numbers.dtype == (torch.float32 if kind.has_classes else torch.float64)
     assert numbers.shape[1] == max(len(target.class_names), 1) and numbers.shape[2:] == outputs.shape[2:]
     if not kind.has_classes:
         return
@@ -194,7 +193,7 @@ def test_probabilities_are_some_and_a_temperature_changes_no_decision(name: str)
 def test_a_prediction_is_told_in_words(name: str) -> None:
     target, kind = target_of(name), label_kind(name)
     head = head_of(target)
-    numbers = head.probabilities(head(features_of(target)).detach()).numpy()
+    numbers = head.probabilities(head(features_of(target))).detach().numpy()
     prediction = kind.prediction(numbers[0], target.class_names)
     assert json.loads(json.dumps(prediction)) == prediction
     assert ("probability" in prediction) == kind.has_classes

@@ -136,8 +136,9 @@ def test_a_sparse_member_that_claims_a_terabyte_is_refused(tmp_path: Path) -> No
     info.pax_headers = {"GNU.sparse.map": "0,512", "GNU.sparse.size": str(1 << 40), "GNU.sparse.name": "huge.png"}
     with tarfile.open(tmp_path / "train.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(info, io.BytesIO(bytes(512)))
-    with pytest.raises(UserError, match=r"'huge.png' is sparse, it expands to 1,099,511,627,776 bytes"):
-        open_source(f"wds/{tmp_path}/train.tar", tmp_path).items()
+    source = open_source(f"wds/{tmp_path}/train.tar", tmp_path)
+    assert source.items() == []
+    assert "'huge.png' is sparse, it expands to 1,099,511,627,776 bytes" in str(source.findings[0])
 
 
 def test_only_the_first_frame_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,8 +244,9 @@ def test_invalid_labels_are_refused(tmp_path: Path, suffix: str, data: bytes, sa
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    with pytest.raises(UserError, match=said):
-        open_source(f"wds/{tmp_path}/train.tar", tmp_path).items()
+    source = open_source(f"wds/{tmp_path}/train.tar", tmp_path)
+    source.items()
+    assert [finding.severity for finding in source.findings] == ["error"] and said in str(source.findings[0])
 
 
 def test_a_mask_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
@@ -254,5 +256,5 @@ def test_a_mask_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
         Image.fromarray(np.full((8, 8, 3), number * 9, np.uint8)).save(tmp_path / "images" / f"{number}.png")
         (tmp_path / "masks" / f"{number}.png").write_bytes(png_claiming(60_000, 60_000, chunk(b"IDAT", b"")))
     task = Task(source=f"folder/{tmp_path}/images", kind="dense", masks=str(tmp_path / "masks"))
-    with pytest.raises(UserError, match=r"it cannot be read .*exceed"):
+    with pytest.raises(UserError, match=r"cannot be read .*exceed"):
         build_pool(Data(root=str(tmp_path / "root")), {"seen": task}, image_size=(8, 8))

@@ -65,6 +65,35 @@ def test_a_csv_with_a_split_on_each_line(tmp_path: Path) -> None:
     assert splits(apply_split(ITEMS, "splits.csv", tmp_path)) == ["train", "val", None, None, None, "test"]
 
 
+def test_comments_and_names_of_any_content(tmp_path: Path) -> None:
+    names = ["a.png", "my cat.png", "img #1.png", "x, y.png", "b.png", "caf\\xe9.png", "u\u2028v.png"]
+    (tmp_path / "lists.txt").write_text(
+        "\ufeff# held out\r\na.png train  # not test\r\nmy cat.png test\nimg #1.png val # no. 1\n"
+        '"x, y.png",test # x\nb.png train # test\ncaf\\xe9.png test\nu\u2028v.png test\n',
+        encoding="utf-8",
+    )
+    found = apply_split([Item(name) for name in names], "lists.txt", tmp_path)
+    assert splits(found) == ["train", "test", "val", "test", "train", "test", "test"]
+
+
+def test_a_comment_after_a_name_is_no_split(tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("Bengal_0 # train\nBengal_1.jpg # see Bengal_2 val\n")
+    assert splits(apply_split(ITEMS, "test.txt", tmp_path))[:3] == ["test", "test", "train"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("my cat.png test\n", r"line 1: 'my' and 'my cat\.png' are both images.*\"my cat\.png\",train"),
+        ("\xe9".encode("latin-1"), "is not UTF-8 text"),
+    ],
+)
+def test_lists_that_are_not_clear(tmp_path: Path, text: str | bytes, words: str) -> None:
+    (tmp_path / "all.txt").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(UserError, match=words):
+        apply_split([Item("my.png"), Item("my cat.png")], "all.txt", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -72,7 +72,8 @@ def test_a_batch_has_all_labels_of_an_image(pool: Pool, tasks: dict[str, Task]) 
             assert letters[0].tolist() == [row for row, n in enumerate(numbers) if n < 20]
             assert letters[1].tolist() == [n % 2 for n in numbers if n < 20]
             assert sizes[0].tolist() == [row for row, n in enumerate(numbers) if n % 3]
-            assert sizes[1].tolist() == [n / 2 for n in numbers if n % 3]
+            offset, scale = pool.targets["size"].unit
+            assert sizes[1].double().numpy() * scale + offset == pytest.approx([n / 2 for n in numbers if n % 3])
             assert batch.targets["seen"][0].tolist() == [row for row, n in enumerate(numbers) if n >= 10]
 
 

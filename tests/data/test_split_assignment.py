@@ -10,6 +10,8 @@ from PIL import Image
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.source import Item
+from vision_mtl.data.split_assignment import label_columns
 
 SHARED = Path(__file__).parents[2].parent / "shared/data"
 CARS, PETS = SHARED / "stanford_cars_body8", SHARED / "oxford_pets3"
@@ -32,7 +34,10 @@ def file_name(number: int) -> str:
 
 
 def test_labels_overlap_as_the_columns_say(photo_folder: Path, tmp_path: Path) -> None:
-    rows = [f"{file_name(i)},{'xy'[i % 2] if i < 16 else ''},{i / 2 if i >= 8 else ''},u v" for i in range(24)]
+    rows = [
+        f"{file_name(i)},{'xy'[i % 2] if i < 16 else ''},{i / 2 if i >= 8 else ''},{'u v' if i % 3 else 'u'}"
+        for i in range(24)
+    ]
     source = write_csv(photo_folder, rows)
     tasks = {
         "letter": Task(source=source, label="a"),
@@ -42,7 +47,7 @@ def test_labels_overlap_as_the_columns_say(photo_folder: Path, tmp_path: Path) -
     pool = pool_of(tmp_path, tasks, test_ratio=0.5)
     letter, size = pool.targets["letter"].labelled, pool.targets["size"].labelled
     assert (letter.sum(), size.sum(), (letter & size).sum()) == (16, 16, 8)
-    assert pool.targets["size"].gather(torch.tensor([8, 23])).tolist() == [4.0, 11.5]
+    assert pool.targets["size"].values[[8, 23]].tolist() == [4.0, 11.5]
     assert list(pool.labels) == ["letter"] and pool.class_names["marks"] == ["u", "v"]
     for task, labelled in (("letter", letter), ("size", size)):
         splits = [pool.indices(split, task=task) for split in ("train", "val", "test")]
@@ -55,7 +60,7 @@ def test_a_blank_column_and_a_label_that_is_not_a_number_are_named(photo_folder:
     source = write_csv(photo_folder, [f"{file_name(i)},{'tall' if i == 5 else i},," for i in range(24)])
     with pytest.raises(UserError, match=r"label column of task 't' 'b'.* blank in every row"):
         pool_of(tmp_path, {"t": Task(source=source, label="b")})
-    with pytest.raises(UserError, match=r"task 't': the label of 'cats/image 05\.png' must be .*found 'tall'"):
+    with pytest.raises(UserError, match=r"task 't': a label .*must be .*found 'tall' of 'cats/image 05\.png'"):
         pool_of(tmp_path, {"t": Task(source=source, label="a", kind="regression")})
 
 
@@ -132,7 +137,7 @@ def test_a_column_may_name_mask_files(photo_folder: Path, tmp_path: Path) -> Non
     pool = pool_of(tmp_path, {"parts": Task(source=source, kind="dense", label="a")}, test_ratio=0.5)
     assert pool.targets["parts"].labelled.sum() == 21
     write_csv(photo_folder, [f"{file_name(i)},masks/lost.png,," for i in range(24)])
-    with pytest.raises(UserError, match=r"task 'parts': the mask '.*masks/lost\.png' of .*there is no such file"):
+    with pytest.raises(UserError, match=r"task 'parts': 24 masks .*the mask '.*masks/lost\.png' of .*does not exist"):
         pool_of(tmp_path, {"parts": Task(source=source, kind="dense", label="a")})
 
 
@@ -164,3 +169,21 @@ def test_pets_with_breed_and_trimap(folder: str, split: str, tmp_path: Path) -> 
     assert pool.class_names == {"breed": ["Abyssinian", "Bengal", "american_bulldog"], "trimap": ["1", "2", "3"]}
     assert all(target.labelled.all() for target in pool.targets.values())
     assert len(pool.indices("test", task="trimap")) == len(pool.indices("test", task="breed")) == 298
+
+
+def test_splits_do_not_depend_on_the_tasks(photo_folder: Path, tmp_path: Path) -> None:
+    """So a task may be added to a model, and arms of a study with different tasks are tested on the same images."""
+    rows = [f"{file_name(i)},{'xyz'[i % 3]},{i % 2 if i > 6 else ''},{i / 7}" for i in range(24)]
+    source = write_csv(photo_folder, rows)
+    tasks = {name: Task(source=source, label=name) for name in "ab"}
+    tasks["c"] = Task(source=source, label="c", kind="regression")
+    pools = [pool_of(tmp_path, {name: tasks[name] for name in names}) for names in ("abc", "a", "b", "c", "cb")]
+    pools.append(pool_of(tmp_path, {}, [source]))
+    assert len({tuple(pool.split.tolist()) for pool in pools}) == 1
+
+
+def test_label_columns_are_those_whose_values_are_classes() -> None:
+    items = [Item(str(i), labels={"sex": "fm"[i % 2], "name": f"person {i}"}) for i in range(8)]
+    items.append(Item("8", labels={"name": "person 8"}))
+    ((rows, numbers),) = label_columns(items, np.arange(9) + 3)
+    assert rows.tolist() == list(range(3, 11)) and numbers.tolist() == [0, 1] * 4

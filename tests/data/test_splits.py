@@ -1,4 +1,4 @@
-"""Splits depend on an image's name: order and other images change nothing."""
+"""The independent rule: splits depend on an image's name; order and other images change nothing."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.splits import TEST, TRAIN, UNSET, VAL, assign_splits, return_classes_to_train, units
+from vision_mtl.data.splits import (
+    TEST,
+    TRAIN,
+    UNSET,
+    VAL,
+    check_ratios,
+    independent_splits,
+    return_classes_to_train,
+    units,
+)
 
 NAMES = st.lists(st.text("abcdefgh0123", min_size=1, max_size=6), min_size=1, max_size=60, unique=True)
 
@@ -14,7 +23,7 @@ NAMES = st.lists(st.text("abcdefgh0123", min_size=1, max_size=6), min_size=1, ma
 def draw(names: list[str], unit: np.ndarray | None = None, official: np.ndarray | None = None, **options) -> np.ndarray:
     unit = np.arange(len(names)) if unit is None else unit
     official = np.full(len(names), UNSET, np.int8) if official is None else official
-    return assign_splits(names, unit, official, **{"val_ratio": 0.1, "test_ratio": 0.2, "seed": 0, **options})
+    return independent_splits(names, unit, official, **{"val_ratio": 0.1, "test_ratio": 0.2, "seed": 0, **options})
 
 
 @settings(deadline=None)
@@ -74,9 +83,9 @@ def test_with_all_three_given_nothing_is_drawn() -> None:
 
 def test_ratios_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.val_ratio must lie in \[0, 1\); found 1\.5"):
-        draw(["a"], val_ratio=1.5)
+        check_ratios(1.5, 0.2)
     with pytest.raises(UserError, match="leave nothing to train on"):
-        draw(["a"], val_ratio=0.5, test_ratio=0.5)
+        check_ratios(0.5, 0.5)
 
 
 @settings(deadline=None)

@@ -152,3 +152,41 @@ def test_without_network_the_error_lists_the_manual_steps(
 def test_an_unknown_set_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown torchvision dataset 'MNSIT'\. Did you mean 'MNIST'"):
         open_source("torch/MNSIT", tmp_path)
+
+
+def test_classes_of_the_same_name_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ImageNet has two classes that torchvision calls ('crane',)."""
+    (tmp_path / "torchvision").mkdir()
+    write_cifar10(tmp_path / "torchvision", monkeypatch)
+    names = ["crane", "automobile", "bird", "crane", "deer", "dog", "frog", "horse", "ship", "truck"]
+    meta = tmp_path / "torchvision" / "cifar-10-batches-py" / "batches.meta"
+    meta.write_bytes(pickle.dumps({"label_names": names}))
+    labels = [item.labels["label"] for item in open_source("torch/CIFAR10", tmp_path).items()]
+    assert labels[:2] == ["crane (3)", "crane (0)"]
+
+
+def test_sets_whose_labels_are_not_class_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    class Masks(torchvision.datasets.MNIST):
+        def __init__(self, root: str, split: str) -> None:
+            self.targets = [["mask.png", "colour.png"]] * 3
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, number: int) -> tuple[Image.Image, Image.Image]:
+            return Image.new("L", (4, 4)), Image.new("L", (4, 4))
+
+    class Videos(Masks):
+        def __init__(self, root: str, name: str, split: str) -> None:
+            raise AssertionError("not constructed")
+
+    class OtherSplits(Masks):
+        def __init__(self, root: str, split: str) -> None:
+            raise ValueError(f"Unknown value {split!r} for argument split")
+
+    for kind, said in ((Masks, "labels are not one class number"), (Videos, "'name'"), (OtherSplits, "splits are not")):
+        monkeypatch.setattr(torchvision.datasets, "MNIST", kind)
+        with pytest.raises(UserError, match=rf"torch/MNIST is not supported: .*{said}"):
+            open_source("torch/MNIST", tmp_path).items()

@@ -89,7 +89,8 @@ def test_every_file_is_compared_to_the_model(exported, result, kind: str) -> Non
     assert set(metrics["differences"]) == {"onnx", "torch_export", "timm"}
     assert metrics["differences"]["timm"] <= 1e-6
     assert max(metrics["differences"].values()) <= 1e-4
-    files = ("backbone/config.json", "backbone/model.safetensors", "model.onnx", "model.pt2", "MODEL_CARD.md")
+    files = ("backbone/config.json", "backbone/model.safetensors", "model.onnx", "model.pt2", "load_image.py")
+    files = (*files, "MODEL_CARD.md")
     assert metrics["files"] == {name: (folder / name).stat().st_size for name in files}
     assert [p.parent.name for p in folder.rglob("model.safetensors")] == ["backbone"]
 
@@ -124,12 +125,12 @@ def test_timm_alone_makes_the_same_features(exported, many_headed, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_cards_snippets_give_what_predict_gives(exported, tmp_path: Path) -> None:
-    """For every architecture and kind of head, on a photo that needs no resizing."""
-    pixels, code = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "import os\n"
+    """For every architecture and kind of head, on a photo that is resized."""
+    pixels, code = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8), "import os\n"
     for _, folder in exported.values():
         Image.fromarray(pixels).save(folder / "photo.png")
         blocks = re.findall(r"```python\n(.*?)```", (folder / "MODEL_CARD.md").read_text("utf-8"), re.S)
-        assert len(blocks) == 4
+        assert len(blocks) == 4 and blocks[0].startswith((folder / "load_image.py").read_text("utf-8"))
         code += "\n".join([f"os.chdir({str(folder)!r})", *blocks[:3], "onnx_answers = answers", blocks[3]]) + (
             "\nfor name in answers: assert abs(answers[name].detach().numpy() - onnx_answers[name]).max() < 1e-4, name"
             "\nprint(json.dumps([about, {n: v.tolist() for n, v in onnx_answers.items()}, list(features.shape)]))\n"
@@ -168,6 +169,9 @@ def test_onnx_describes_its_inputs_and_outputs(exported) -> None:
     sizes = [d.dim_value or d.dim_param for d in images.type.tensor_type.shape.dim]
     assert sizes == ["N", 3, 64, 64]
     assert [output.name for output in model.graph.output] == ["shape", "tags", "age", "layout"]
+    kinds = [output.type.tensor_type.elem_type for output in model.graph.output]
+    float32, float64 = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE  # numbers keep the digits of their unit
+    assert kinds == [float32, float32, float64, float32]
     assert json.loads(model.metadata_props[0].value)["tasks"]["layout"]["class_names"] == ["0", "7", "200"]
 
 
@@ -190,7 +194,7 @@ def test_a_run_without_tasks_exports_features(many_headed, tmp_path: Path, capsy
     assert list(found) == ["features"]
     torch.testing.assert_close(found["features"], own.detach(), atol=1e-4, rtol=1e-4)
     card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
-    assert "without task heads" in card and "model.pt2" not in card and "ImageOps.pad(image, (48, 32))" in card
+    assert "without task heads" in card and "model.pt2" not in card and "its mean colour" in card
 
 
 @pytest.mark.slow
@@ -255,6 +259,13 @@ def test_a_trained_runs_card_has_its_scores_and_counts(train, tmp_path: Path, re
     (counts,) = result(tmp_path / "run")["data"]["sources"].values()
     assert f"{counts['train']} train, {counts['val']} val, {counts['test']} test" in card
     assert "- stage: finetune" in card and "images seen: 16" in card and str(tmp_path) not in card
+    check = result(tmp_path / "e")["metrics"]["from_files"]
+    assert check["images"] == 80 and check["labels_differing"] == check["failed"] == 0
+    assert check["largest_difference"] < 1e-5 and result(tmp_path / "e")["warnings"] == []
+    figure = "`load_image.py`, `model.pt2` against vision_mtl's own predictions: 0 labels differ, the largest"
+    assert "Checked on 80 image files" in card and figure in card
+    config = json.loads((tmp_path / "e" / "backbone" / "config.json").read_text())["pretrained_cfg"]
+    assert config["interpolation"] == "hamming" and "on 40 images of the run, features differ by" in card
 
 
 def test_a_checkpoint_alone_has_a_card_without_scores(small: Path, tmp_path: Path) -> None:
@@ -262,7 +273,8 @@ def test_a_checkpoint_alone_has_a_card_without_scores(small: Path, tmp_path: Pat
     assert export(small / "checkpoints" / "best.safetensors", tmp_path / "e", *words) == 0
     card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
     assert "None are known" in card and "- folder/place\n" in card and "- step of these weights: 3" in card
-    assert 'convert("L")' in card and "model.onnx" not in card
+    assert "COLOR_RGB2GRAY" in card and "model.onnx" not in card
+    assert "not checked on image files: the run's images were not available" in card
 
 
 def test_names_cannot_break_the_card() -> None:

@@ -14,6 +14,7 @@ import yaml
 import vision_mtl as vm
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
+from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.recipes.study import arm_roles
 from vision_mtl.recipes.study_options import composer
@@ -60,6 +61,9 @@ def test_an_interrupted_run_resumes_to_the_same_end(tmp_path: Path, root: Path) 
     losses = [(line["step"], line["loss"]) for line in found if line["kind"] == "train"]
     assert losses == [(line["step"], pytest.approx(line["loss"], rel=1e-3)) for line in wanted]
     assert json.loads((run / "result.json").read_text())["resumes"] == 1
+    assert read_config(run / "config.yaml")["data"]["split_rule"] == "independent"
+    words = ["--config", str(RUNS / "pretrain/config.yaml"), "--run_dir", str(run), "--data.root", str(root)]
+    assert main([*words, "--console", "quiet"]) == 0, "it resumes by the same words as before"
 
 
 def test_a_run_with_other_options_is_still_refused(
@@ -69,6 +73,8 @@ def test_a_run_with_other_options_is_still_refused(
     words = ["--config", str(run / "config.yaml"), "--run_dir", str(run), "--optim.batch_size", "4"]
     assert main(words) == 2
     assert "optim.batch_size: 8 there, 4 here" in capsys.readouterr().err
+    assert main([*words[:4], "--data.split_rule", "proportional"]) == 2
+    assert "data.split_rule: 'independent' there, 'proportional' here" in capsys.readouterr().err
 
 
 def test_a_completed_run_opens_predicts_and_starts_another(tmp_path: Path, root: Path) -> None:
@@ -82,20 +88,35 @@ def test_a_completed_run_opens_predicts_and_starts_another(tmp_path: Path, root:
     config = resolve("finetune", {}, {"init_from": [str(run.folder)]})
     assert config.image_size == (16, 16) and config.backbone.kwargs == {"channels": [8, 8, 8, 16], "stem_width": 8}
     assert list(config.tasks) == ["digits"] and config.decoder.width == 8
+    # its splits were drawn independently, and stay so in what starts from it
+    assert len(run.pool.indices("test")) == 1025
+    assert config.data.split_rule == "independent"
+    assert any("data.split_rule independent is inherited from --init_from" in note for note in config.notes)
+    assert resolve("pretrain", {}, {"init_from": [str(run.folder)]}).data.split_rule == "independent"
+    new = resolve("finetune", {}, {"init_from": [str(run.folder)], "data.split_rule": ["proportional"]})
+    assert new.data.split_rule == "proportional" and not new.notes
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune"])
 def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
     file = read_config(RUNS / name / "config.yaml") | {"init_from": None}
+    assert resolve(name, file, {}).data.split_rule == "proportional", "in a new folder it is a new run"
+    shutil.copy(RUNS / name / "config.yaml", tmp_path)
     assert file["runtime"]["tune"] == "none" and file["runtime"]["tuned"] == {}
-    found = resolve(name, file, {}).to_dict()
+    found = resolve(name, file, {}, folder=tmp_path).to_dict()
     file["runtime"] = {key: value for key, value in file["runtime"].items() if key not in ("tune", "tuned")}
+    for key, value in ADDED.items():
+        section, _, option = key.partition(".")
+        assert found[section].pop(option) == value
+    for task in found.get("tasks", {}).values():
+        assert {option: task.pop(option) for option in ADDED_TO_TASKS} == ADDED_TO_TASKS
     assert found == file
     assert resolve(name, file | {"runtime": {"tune": "same_precision"}}, {}).notes
 
 
-def test_a_study_recognises_the_runs_that_it_has_finished() -> None:
-    config = resolve("study", yaml.safe_load(STUDY), {})
+def test_a_study_recognises_the_runs_that_it_has_finished(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(STUDY)
+    config = resolve("study", yaml.safe_load(STUDY), {}, folder=tmp_path)
     plan = Plan(composer(config, config.options.options), config.section("tasks"), [0.1], arm_roles())
     for arm in read_arms(config.options.arms, arm_roles()).values():
         plan.add(arm, 0.1, 0)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from vision_mtl.recipes.run_warnings import SEEN, images_seen, warn_about_small_tasks, warn_about_starved_tasks
+from vision_mtl.core.run import Run
+from vision_mtl.data.options import Data, Task
+from vision_mtl.data.pool import build_pool
+from vision_mtl.data.split_files import write_splits
+from vision_mtl.recipes.run_warnings import (
+    SEEN,
+    images_seen,
+    remember_images,
+    warn_about_seen_test_images,
+    warn_about_small_tasks,
+    warn_about_starved_tasks,
+)
 
 
 def warned(folder: Path, result, text: str) -> list[str]:
@@ -41,7 +54,39 @@ def test_unseen_test_images_give_no_warning(train, supervise, result, image_fold
     assert not warned(tmp_path / "tuned", result, "not held out")
     other = ["--data.split_seed", 1]
     assert supervise("finetune", tmp_path / "other", *words, *other, backbone=False) == 0
-    assert warned(tmp_path / "other", result, "not held out")
+    (warning,) = warned(tmp_path / "other", result, "not held out")
+    kept = ["--tasks.shape.split", str(tmp_path / "first/splits.csv")]
+    assert " ".join(kept) in warning
+    assert supervise("finetune", tmp_path / "kept", *words, *other, *kept, backbone=False) == 0
+    assert not warned(tmp_path / "kept", result, "not held out")
+
+
+def test_a_grown_folder_moves_images_unless_its_splits_are_kept(tmp_path: Path, image_folder: Path) -> None:
+    """What a run trained on may be drawn for testing when images are added: a warning says what to type."""
+    folder = tmp_path / "set"
+    shutil.copytree(image_folder, folder)
+
+    def opened(name: str, init_from: str | None = None, **options: object) -> list[str]:
+        data = Data(root=str(tmp_path / "root"), val_ratio=0, test_ratio=0.4, **options)
+        run = Run(tmp_path / name, "finetune")
+        pool = build_pool(data, {"shape": Task(source=f"folder/{folder}")}, image_size=(8, 8))
+        write_splits(run.folder / "splits.csv", pool.assigned)
+        remember_images(run, pool, pool.indices("train"), None)
+        warn_about_seen_test_images(run, pool, init_from)
+        return run.warnings
+
+    assert opened("first") == []
+    lines = (tmp_path / "first/splits.csv").read_text().splitlines()
+    names = [line.split(",")[1] for line in lines if line.endswith(",test")]
+    for name in names[::2]:  # the images that were first in line for testing are gone, others follow
+        (folder / name).unlink()
+    random = np.random.default_rng(5)
+    for number in range(4):
+        cv2.imwrite(str(folder / "round" / f"new {number}.png"), random.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    (warning,) = opened("second", str(tmp_path / "first"))
+    assert "were training images of the run" in warning and "--data.split_file" in warning
+    assert f"--tasks.shape.split {tmp_path}/first/splits.csv" in warning
+    assert opened("third", str(tmp_path / "first"), split_file=str(tmp_path / "first/splits.csv")) == []
 
 
 @pytest.mark.slow

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
+from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import label_kind
 
 
@@ -66,3 +68,11 @@ def test_masks_by_hand() -> None:
         [0, 1, 0, 1],
         [2, 1] * 2,
     ]
+
+
+@pytest.mark.parametrize("text", ["3,5", "1.234,5", "1,234"])
+def test_a_decimal_comma_is_explained(text: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"found '{re.escape(text)}'.*" + ("" if "." in text else "write a decimal point")
+    ):
+        label_kind("regression").parse("x", [text], ["a.png"], " ")

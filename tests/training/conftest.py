@@ -77,7 +77,7 @@ def task_pool() -> Pool:
     masks = random.integers(0, 3, (20, 32, 32), dtype=np.uint8)
     masks[:, :8] = 255
     marks = np.where((number % 2 == 0)[:, None], random.integers(0, 2, (60, 4)), -1).astype(np.int8)
-    size = np.where((number >= 30) & (number < 59), number * 3.0, np.nan).astype(np.float32)
+    size = np.where((number >= 30) & (number < 59), number * 3.0, np.nan)
     return Pool(
         blocks=[coarse.repeat(8, 1).repeat(8, 2)],
         identities=[str(n) for n in number],
@@ -90,7 +90,7 @@ def task_pool() -> Pool:
             "letter": Target("single_label", ["a", "b", "c"], np.where(number < 30, number % 3, -1)),
             "shade": Target("single_label", ["x", "y"], np.where((number >= 20) & (number < 45), number % 2, -1)),
             "marks": Target("multi_label", ["p", "q", "r", "s"], marks),
-            "size": Target("regression", [], size),
+            "size": Target("regression", [], size).in_unit_of(np.ones(60, bool)),
             "seen": Target("dense", ["0", "1", "2"], np.where(number >= 40, number - 40, -1), masks),
         },
         findings=[],
@@ -113,7 +113,7 @@ def make_task_trainer(task_pool: Pool) -> MakeTrainer:
         net = Backbone(backbone, image_size=(32, 32))
         decoder = DECODERS.get("stages")(width=16, depth=1).build(MapSpec(net.channels, net.map_sizes, net.image_size))
         targets, train = {name: task_pool.targets[name] for name in tasks}, np.ones(len(task_pool), bool)
-        model = SharedModel(net, decoder, {}, task_head_specs(targets, train))
+        model = SharedModel(net, decoder, {}, task_head_specs(targets))
         given = options_of(task_pool, tasks)
         rows = {name: task_pool.indices("train", task=name) for name in tasks}
         runtime = Runtime(precision="fp32")

@@ -44,7 +44,7 @@ def build(pool: Pool, decoder: str, names: tuple[str, ...] = NAMES) -> tuple[Sha
     net = Backbone("vit_tiny_patch16_224", image_size=(32, 32))
     targets, train = {name: pool.targets[name] for name in names}, pool.split == 0
     made = DECODERS.get(decoder)().build(MapSpec(net.channels, net.map_sizes, (32, 32)))
-    model = SharedModel(net, made, head_specs(pretexts, 3), task_head_specs(targets, train))
+    model = SharedModel(net, made, head_specs(pretexts, 3), task_head_specs(targets))
     for parameter in [*model.task_heads.parameters(), *model.heads.parameters()]:
         torch.nn.init.normal_(parameter, std=0.1)
     repair = PretextObjective(Mixture(pretexts), dict.fromkeys(PRETEXT_NAMES, 0.5))

@@ -30,7 +30,6 @@ from vision_mtl.training.supervised import (
     TaskLoss,
     TaskObjective,
     balanced_weights,
-    label_statistics,
 )
 
 ANSWERS = {
@@ -53,7 +52,7 @@ def values_of(name: str) -> Tensor:
     if name == "marks":
         return torch.randint(2, (count, 4), generator=random).float()
     if name == "size":
-        return 40 + 7 * torch.randn(count, generator=random)
+        return torch.randn(count, generator=random)  # standardised
     if name == "seen":
         masks = torch.randint(3, (count, 32, 32), generator=random)
         masks[0, :20] = -1
@@ -83,13 +82,13 @@ def feed_of(batch: LabelledBatch) -> TaskFeed:
 
 
 def objective_of(tasks: tuple[str, ...]) -> TaskObjective:
-    return TaskObjective({name: TaskLoss(ANSWERS[name].kind, scale=ANSWERS[name].scale) for name in tasks})
+    return TaskObjective({name: TaskLoss(ANSWERS[name].kind) for name in tasks})
 
 
 def textbook_loss(name: str, outputs: Tensor, values: Tensor) -> Tensor:
     """Return the mean over images, by torch's reductions."""
     if name == "size":
-        return 0.5 * F.mse_loss((outputs[:, 0] - 40) / 7, (values.double() - 40) / 7)
+        return 0.5 * F.mse_loss(outputs[:, 0], values.double())
     if name == "marks":
         return F.binary_cross_entropy_with_logits(outputs, values.double())
     if name == "seen":
@@ -206,7 +205,7 @@ def test_a_head_without_a_label_in_the_batch_does_not_change(images: Tensor) -> 
     after = model.state_dict()
     heads = {name: torch.equal(before[name], after[name]) for name in before if name.startswith("task_heads.")}
     absent = [is_unchanged for name, is_unchanged in heads.items() if "task_shade" in name or "task_size" in name]
-    assert all(absent) and len(absent) == 11  # with temperature, offset and scale
+    assert all(absent) and len(absent) == 13  # with temperature, and two parts of offset and scale
     assert not any(heads[f"task_heads.task_{name}.project.weight"] for name in ("letter", "seen"))
 
 
@@ -239,8 +238,10 @@ def test_several_labels_by_hand(smoothing: float) -> None:
 
 
 def test_a_number_is_scored_in_units_of_the_labels_spread() -> None:
-    found = TaskLoss("regression", scale=4.0)(torch.tensor([[10.0], [2.0]]), torch.tensor([18.0, 2.0]))
-    assert found.tolist() == [pytest.approx(0.5 * 2.0**2), 0.0]
+    target = Target("regression", [], np.array([18.0, 2.0, 10.0]), unit=(10.0, 4.0))
+    labels = target.gather(torch.tensor([0, 1]))
+    assert labels.dtype == torch.float32
+    assert TaskLoss("regression")(torch.tensor([[0.0], [-2.0]]), labels).tolist() == [pytest.approx(0.5 * 2.0**2), 0.0]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -300,10 +301,13 @@ def test_balanced_weights_of_labels_and_pixels_by_hand() -> None:
 
 
 def test_a_numbers_unit_comes_from_training_labels() -> None:
-    target = Target("regression", [], np.array([1, 3, np.nan, 100], np.float32))
-    assert label_statistics(target, np.array([True, True, True, False])) == (2.0, 1.0)
-    assert label_statistics(target, np.array([True, False, True, False])) == (1.0, 1.0)  # one value has no spread
-    assert label_statistics(Target("single_label", ["a"], np.array([0])), np.array([True])) == (0.0, 1.0)
+    target = Target("regression", [], np.array([1, 3, np.nan, 100]))
+    assert target.in_unit_of(np.array([True, True, True, False])).unit == (2.0, 1.0)
+    assert target.in_unit_of(np.array([True, False, True, False])).unit == (1.0, 1.0)  # one value has no spread
+    assert target.in_unit_of(np.zeros(4, bool)).unit == (0.0, 1.0)
+    assert Target("single_label", ["a"], np.array([0])).in_unit_of(np.array([True])).unit == (0.0, 1.0)
+    same = Target("regression", [], np.array([1e9, np.nextafter(1e9, 2e9)]))  # rounding is no spread
+    assert same.in_unit_of(np.ones(2, bool)).unit == (1e9, 1.0)
 
 
 def test_the_share_of_images_with_a_label_counts_those_drawn_for_other_tasks(make_task_trainer) -> None:

@@ -17,6 +17,7 @@ from vision_mtl.api.files import Figures, Tables
 from vision_mtl.api.result import Result
 from vision_mtl.api.study import Report, comparisons_table
 from vision_mtl.config.options import options_of
+from vision_mtl.config.resolve import with_added
 from vision_mtl.config.run_config import read_section
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.errors import UserError
@@ -25,9 +26,12 @@ from vision_mtl.core.run import Run as Record
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.range_option import RangeGiven
+from vision_mtl.data.split_files import run_splits
+from vision_mtl.data.value_ranges import KnownRanges
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.html import Markup, facts
-from vision_mtl.inference.image_files import Frame
+from vision_mtl.inference.image_files import Frame, frame_of
 from vision_mtl.inference.image_inputs import ImageInput, read_image_input
 from vision_mtl.inference.prediction_files import task_outputs
 from vision_mtl.inference.predictions import BATCH, Predictions, predict
@@ -124,24 +128,33 @@ class LoadedRun:
 
     @property
     def frame(self) -> Frame:
-        """The size, channels and fit that every image is brought to."""
-        return Frame(self.model.backbone.image_size, self.model.backbone.in_chans, self.state["data"]["fit"])
+        """The size, channels and fit that every image is brought to, and the range of deep images."""
+        return self._frame_with(None)
 
-    def images(self, images: ImageInput) -> Tensor:
+    def _frame_with(self, value_range: RangeGiven) -> Frame:
+        size, channels = self.model.backbone.image_size, self.model.backbone.in_chans
+        return frame_of(self.state, str(self.folder), size, channels, value_range)
+
+    def images(self, images: ImageInput, *, value_range: RangeGiven = None) -> Tensor:
         """Images as the model takes them: float32 (B, C, H, W) in [0, 1] on the CPU.
 
-        `images` is a path (file, folder or glob), a PIL image, a uint8 array (H, W), (H, W, C) or (B, H, W, C), a float
-        tensor (B, C, H, W) of the model's size, or a list of these. Raises `UserError` for anything else.
+        `images` is a path (file, folder or glob), a PIL image, an array of integers or floats (H, W), (H, W, C) or
+        (B, H, W, C), a float tensor (B, C, H, W) of the model's size, or a list of these. `value_range` are the two
+        numbers of deep images that become 0 and 1, or `full` for the whole range of their integer type; None: those
+        that the run was trained with. Raises `UserError` for anything else.
         """
-        return read_image_input(images, self.frame)[1]
+        return read_image_input(images, self._frame_with(value_range))[1]
 
     @cached_property
     def pool(self) -> Pool:
         """The images that the run's config names, decoded again (or read from its store), with splits and labels."""
         known = {option.name for option in options_of(Data)}  # those of stage data are in the same section
-        values = {key: value for key, value in (self.config.get("data") or {}).items() if key in known}
+        given = with_added("data", self.config.get("data") or {})
+        values = {key: value for key, value in given.items() if key in known}
         data, tasks = read_section("data", values), read_section("tasks", self.config.get("tasks") or {})
-        return build_pool(data, tasks, image_size=self.frame.size, channels=self.frame.channels)
+        splits, ranges = run_splits(self.folder), KnownRanges.of(str(self.folder), self.state)
+        size, channels = self.frame.size, self.frame.channels
+        return build_pool(data, tasks, image_size=size, channels=channels, run_splits=splits, known=ranges)
 
     def samples(self, count: int = 8, split: str = "test", source: str | None = None) -> Tensor:
         """Some of the run's own images, at even steps: (count, C, H, W), or fewer where there are fewer.
@@ -158,49 +171,54 @@ class LoadedRun:
         cell: tuple[int, int] | None = None,
         damage: str | None = None,
         seed: int = 0,
+        value_range: RangeGiven = None,
         **options: Any,
     ) -> Reconstruction:
         """Damage images, repair them, measure: `run.reconstruct("cat.jpg", "grid_mask", grid=6, cell=(2, 3))`.
 
-        `images` as in `images`. `options` are the pretext's own and change how it was trained: `grid`, `hidden`,
-        `ratio` of grid_mask, `factor` of downsample, `sigma` of blur. `cell` (row, column from 0) hides that one of
-        grid_mask's; `damage` names any damage (`"4x4/r0c2"`, `"x4"`); else it is drawn from `seed` and the image's
-        place among them.
-        Raises `UserError` for a pretext that the model has no head for, and for damage that does not fit.
+        `images` and `value_range` as in `images`. `options` are the pretext's own and change how it was trained:
+        `grid`, `hidden`, `ratio` of grid_mask, `factor` of downsample, `sigma` of blur. `cell` (row, column from 0)
+        hides that one of grid_mask's; `damage` names any damage (`"4x4/r0c2"`, `"x4"`); else it is drawn from `seed`
+        and the image's place among them. Raises `UserError` for a pretext that the model has no head for, and for
+        damage that does not fit.
         """
         if pretext == "grid_mask" and (cell is not None or damage is not None):
             options["hidden"] = "one"
         asked = pretext_with_options(self.model, pretext, self.state["pretexts"], options)
-        names, pixels = read_image_input(images, self.frame)
+        frame = self._frame_with(value_range)
+        names, pixels = read_image_input(images, frame)
         shape = (self.model.backbone.in_chans, *self.model.backbone.image_size)
         if cell is not None and damage is not None:
             raise UserError(f"cell and damage name the same thing: give one; found {cell} and {damage!r}.")
         wanted = damage if cell is None else cell_damage(asked, cell)
         number = None if wanted is None else damage_number(asked, wanted, shape)
-        return reconstruct(self.model, pretext, asked, pixels, names, seed, number)
+        return reconstruct(self.model, pretext, asked, pixels, names, seed, number, frame.rgb_bands)
 
-    def embed(self, images: ImageInput) -> Tensor:
-        """(B, D) float32 on the CPU: the backbone's last map, averaged over positions; `images` as in `images`.
+    def embed(self, images: ImageInput, *, value_range: RangeGiven = None) -> Tensor:
+        """(B, D) float32 on the CPU: the backbone's last map, averaged over positions; arguments as in `images`.
 
         BatchNorm uses the run's own statistics; `--stage probe` re-estimates them on clean images first.
         """
         device = next(self.model.parameters()).device
         with torch.no_grad():
-            found = [self.model.backbone.embed(batch.to(device)).cpu() for batch in self.images(images).split(BATCH)]
+            batches = self.images(images, value_range=value_range).split(BATCH)
+            found = [self.model.backbone.embed(batch.to(device)).cpu() for batch in batches]
         return torch.cat(found)
 
-    def predict(self, images: ImageInput) -> Predictions:
-        """Every head's answer for every image, as `--stage predict` gives it; `images` as in `images`.
+    def predict(self, images: ImageInput, *, value_range: RangeGiven = None) -> Predictions:
+        """Every head's answer for every image, as `--stage predict` gives it; arguments as in `images`.
 
         Raises `UserError` if the run has no head for any task.
         """
         require_heads(self.model, str(self.folder))
-        names, pixels = read_image_input(images, self.frame)
-        return predict(self._answerer, task_outputs(self.model.task_specs, self.state), pixels, names)
+        frame = self._frame_with(value_range)
+        names, pixels = read_image_input(images, frame)
+        outputs = task_outputs(self.model.task_specs, self.state)
+        return predict(self._answerer, outputs, pixels, names, frame.rgb_bands)
 
     @cached_property
     def _answerer(self) -> Predictor:
-        return Predictor(self.model, Runtime(precision="fp32"), self.device)
+        return Predictor(self.model, Runtime(), self.device)
 
     @property
     def comparisons(self) -> pd.DataFrame:

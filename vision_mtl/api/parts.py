@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vision_mtl.cli.execute import check_folder
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.config.schema import DEFAULT_PRETEXTS
 from vision_mtl.config.stage import STAGES
@@ -23,9 +24,10 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.core.run import Run
 from vision_mtl.core.shapes import parse_image_size
 from vision_mtl.data.batches import Batches
+from vision_mtl.data.depth import LEVELS
 from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
-from vision_mtl.inference.image_files import Frame
+from vision_mtl.inference.image_files import frame_of
 from vision_mtl.inference.image_inputs import read_image_input
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import DECODERS, DecoderOptions, MapSpec
@@ -33,6 +35,7 @@ from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
 from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.recipes.band_statistics import fit_statistics
 from vision_mtl.recipes.build import describe_model
 from vision_mtl.recipes.fit import fit, write_result
 from vision_mtl.recipes.repair import measure_objective, resume_repair
@@ -63,24 +66,30 @@ def open_images(
     *,
     channels: int = 3,
     root: str | PathLike[str] = "data",
+    image: str | None = None,
+    value_range: Literal["full"] | list[float | str] | None = None,
 ) -> Pool:
     """Return images as a pool of `size`, ready to train on.
 
     `images` is one source or several (`"images/PATH"`, `"folder/PATH"`, `"bundled/photos"`, ...): 20 % of its images
     are held out for testing and 10 % for validation, as in every run, and all are decoded once into a store below
-    `root`. Or it is a torch `Dataset` (items are images, or tuples that begin with one: PIL, uint8 arrays), a float
-    tensor (B, C, H, W) in [0, 1] of that size, or a uint8 array (B, H, W, C). These are read into memory, stretched to
-    `size`, and all used for training. Raises `UserError` for anything else.
+    `root`; `image` names the image column of sources with several. Or it is a torch `Dataset` (items are images, or
+    tuples that begin with one: PIL, uint8 arrays), a float tensor (B, C, H, W) in [0, 1] of that size, or an array
+    (B, H, W, C). These are read into memory, stretched to `size`, and all used for training. `value_range` are the
+    values of deep images that become 0 and 1, as in `data.value_range`; arrays other than uint8 need two numbers.
+    Raises `UserError` for anything else.
     """
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
         sources = [fspath(one) for one in ([images] if isinstance(images, str | PathLike) else images)]
-        return build_pool(
-            Data(unlabelled=sources, root=fspath(root)), {}, image_size=(height, width), channels=channels
-        )
+        data = Data(unlabelled=sources, root=fspath(root), image=image, value_range=value_range)
+        return build_pool(data, {}, image_size=(height, width), channels=channels)
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
-    _, pixels = read_image_input(items, Frame((height, width), channels, "stretch"))
-    return _pool_in_memory((pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+    frame = frame_of({"data": {"fit": "stretch"}}, "open_images", (height, width), channels, value_range)
+    _, pixels = read_image_input(items, replace(frame, no_range="Give value_range=(low, high)."))
+    levels = 255 if frame.value_range is None else LEVELS
+    kind = np.uint8 if frame.value_range is None else np.uint16
+    return _pool_in_memory((pixels * levels).round().permute(0, 2, 3, 1).contiguous().numpy().astype(kind))
 
 
 def build_model(
@@ -138,8 +147,9 @@ class Trainer:
 
     Training ends at `steps` or after `max_seconds`, whichever comes first. `options` are those of section `optim`
     (`weight_decay=0.1`, ...). With `run_dir`, checkpoints, `metrics.jsonl` and `result.json` are written there, a
-    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. Raises
-    `UserError` for options out of range.
+    second call resumes, and `vm.load_run` and `init_from` take the folder; without it no file is written. As on the
+    command line, more `steps` extend a run, and any other option that differs from the folder's is refused. Raises
+    `UserError` for that, and for options out of range.
     """
 
     def __init__(
@@ -171,6 +181,7 @@ class Trainer:
         self.indices = pool.indices("train")
         if len(self.indices) == 0:
             raise UserError("there is no image to train on: the pool has no training image.")
+        fit_statistics(model.backbone, pool, self.indices)
         batches = Batches(self.indices, optim.batch_size, seed)
         feed = RepairFeed(pool, batches, seed, accelerator.device)
         layout = self.runtime.layout(model.backbone)
@@ -202,8 +213,12 @@ class Trainer:
 
     def _fit_in_folder(self, folder: Path, keep: Callable[[Progress, StepRecord], None]) -> None:
         config = self._config()
+        extended = check_folder(config, folder)
         run = Run(folder, config.stage, self.seed, console=self.console)
         run.open(config.to_yaml())
+        if extended:
+            run.extend()
+            run.warn(extended)
         try:
             memory = resume_repair(self.loop, run, config)
             description = describe_model(config, self.model, self.pool)
@@ -268,7 +283,7 @@ def _image_of(item: Any) -> Any:
 
 
 def _pool_in_memory(pixels: np.ndarray) -> Pool:
-    """A pool of (N, H, W, C) uint8 images, all of them for training."""
+    """A pool of (N, H, W, C) images in 8 bits or 16-bit levels, all of them for training."""
     count = len(pixels)
     return Pool(
         blocks=[pixels],
@@ -280,5 +295,5 @@ def _pool_in_memory(pixels: np.ndarray) -> Pool:
         cluster=np.arange(count),
         targets={},
         findings=[],
-        details={"streamed": []},
+        details={"streamed": [], "value_ranges": {}},
     )

@@ -58,12 +58,12 @@ def run_stage(
     given = nested_options(stage, options)
     if not kind.writes_run and run_dir is not None:
         given.setdefault("init_from", fspath(run_dir))
-    resolved = resolve(stage, file, {}, given)
+    folder = Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    resolved = resolve(stage, file, {}, given, folder if kind.writes_run else None)
     with silent_libraries():
         if not kind.writes_run:
             look(resolved, Console.of(console))
             return load_run(resolved.init_from or ".")
-        folder = Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
         if execute(resolved, folder, Console.of(console)) == INTERRUPTED:
             raise KeyboardInterrupt(f"{folder} was interrupted; the same call resumes it.")
     return load_run(folder)

@@ -1,11 +1,13 @@
 """The command line: parse words, run one stage in a folder, return an exit code.
 
 0: done. 1: a bug in vision_mtl (with a traceback). 2: an error that the user can fix (one message). 130: interrupted by
-SIGINT (Ctrl-C) or SIGTERM; the same command resumes the run, so a scheduler can start it again.
+SIGINT (Ctrl-C) or SIGTERM; the same command resumes the run, so a scheduler can start it again. 141: the reader of
+`--help`, `--version` or `--print_config` has gone (`| head`). A run continues without a reader: its folder has all.
 """
 
 from __future__ import annotations
 
+import sys
 import traceback
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,8 @@ from vision_mtl.core.console import AUTO, Console, silent_libraries
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.interruptions import INTERRUPTED, Interruptions
 from vision_mtl.core.run import is_main_process
+from vision_mtl.core.streams import BROKEN_PIPE, prepare_streams, write
+from vision_mtl.core.text import encodable
 
 Words = dict[str, list[str]]  # option -> the words after it
 
@@ -27,6 +31,7 @@ Words = dict[str, list[str]]  # option -> the words after it
 def main(words: list[str]) -> int:
     """Run the command and return its exit code. Bugs are raised, except with `--console json`, which reports them."""
     console = AUTO
+    prepare_streams()
     try:
         given = split_words(words)
         console = Console.of(_single(given, "console") or AUTO.mode)
@@ -51,13 +56,11 @@ def main(words: list[str]) -> int:
 def _command(words: Words, console: Console) -> int:
     own = {key: words.pop(key) for key in COMMAND_OPTIONS if key in words}
     if "version" in own:
-        print(__version__)
-        return 0
+        return _print(__version__)
     load_plugins(own.get("plugins", []))
     stage = _single(own, "stage")
     if "help" in own:
-        print(help_text(stage))
-        return 0
+        return _print(help_text(stage))
     config_file = _single(own, "config")
     file = read_config(Path(config_file)) if config_file else {}
     stage = stage or file.get("stage")
@@ -75,13 +78,20 @@ def _run(stage: str, file: dict[str, Any], words: Words, own: Words, console: Co
     if run_dir and not kind.writes_run:
         _refuse_two_runs(run_dir, words["init_from"][-1] if words.get("init_from") else file.get("init_from"))
         words["init_from"] = [run_dir]
-    config = resolve(stage, file, words)
+    folder = Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser()
+    config = resolve(stage, file, words, folder=folder if kind.writes_run else None)
     if "print_config" in own:
-        print(config.to_yaml(), end="")
-        return 0
+        text = config.to_yaml()
+        can_print = encodable(text, sys.stdout.encoding) == text
+        return _print((text if can_print else config.to_yaml(ascii_only=True)).rstrip("\n"))
     if not kind.writes_run:
         return look(config, console)
-    return execute(config, Path(run_dir or f"runs/{stage}-{datetime.now():%Y%m%d-%H%M%S}").expanduser(), console)
+    return execute(config, folder, console)
+
+
+def _print(text: str) -> int:
+    """Print what the command asks for; return the exit code."""
+    return 0 if write(sys.stdout, text) else BROKEN_PIPE
 
 
 def split_words(words: list[str]) -> Words:

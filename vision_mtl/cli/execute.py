@@ -11,7 +11,7 @@ from vision_mtl.cli.next_steps import steps_text, what_next, where_to_look
 from vision_mtl.config.options import plain
 from vision_mtl.config.resolve import without_retired
 from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.schema import build_schema
+from vision_mtl.config.schema import ADDED, build_schema
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.console import AUTO, Console
 from vision_mtl.core.errors import UserError
@@ -151,6 +151,7 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
             )
         return None
     before, now = without_retired(flat(read_config(path))), flat(config.to_dict())
+    before = {key: value for key, value in ADDED.items() if key in now} | before
     changed = [key for key in differing(config, before, now) if key not in config.options.changeable]
     if not changed:
         return None

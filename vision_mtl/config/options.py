@@ -18,6 +18,7 @@ import docstring_parser
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from vision_mtl.config.yaml_files import load_yaml
 from vision_mtl.core.errors import UserError, unknown
 
 REQUIRED = dataclasses.MISSING  # the default of an option that has none
@@ -103,7 +104,7 @@ def from_words(option: Option, words: Sequence[str]) -> Any:
 def read_yaml(name: str, text: str) -> Any:
     """Return the value of `text` in YAML; raises `UserError` naming the option if it is not YAML."""
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UserError(f"the value of --{name} is not YAML: {' '.join(str(error).split())}") from error
 
@@ -177,7 +178,9 @@ def _value_error(option: Option, value: Any) -> UserError:
     names = [NAMES.get(kind) or ", ".join(_choices([kind])) or type_text(kind) for kind in scalars]
     names += [type_text(kind) for kind in nested]
     meaning = f" ({option.help})" if option.help else ""
-    return UserError(f"option {option.name} must be {' or '.join(names)}; found {value!r}{meaning}.")
+    is_word = str in kinds and isinstance(value, bool | int | float)
+    hint = " YAML reads this word as a boolean or a number: put it into quotes." if is_word else ""
+    return UserError(f"option {option.name} must be {' or '.join(names)}; found {value!r}{meaning}.{hint}")
 
 
 def _choices(kinds: Sequence[Any]) -> list[str]:

@@ -21,9 +21,19 @@ from vision_mtl.config.run_config import (
     Stage,
     read_section,
 )
-from vision_mtl.config.schema import DEFAULT_PRETEXTS, RETIRED, Schema, belongs_elsewhere, build_schema, unknown_option
+from vision_mtl.config.schema import (
+    ADDED,
+    DEFAULT_PRETEXTS,
+    RETIRED,
+    Schema,
+    belongs_elsewhere,
+    build_schema,
+    unknown_option,
+)
 from vision_mtl.config.stage import STAGES
+from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import CONFIG
 from vision_mtl.core.shapes import parse_image_size
 
 DEFAULT_UNLABELLED = ["bundled/photos"]
@@ -77,10 +87,17 @@ class Inherited:
         return replace(self, values={k: v for k, v in self.values.items() if not k.startswith(prefixes)})
 
 
-def resolve(stage: str, file: Mapping[str, Any], words: Words, options: Mapping[str, Any] | None = None) -> RunConfig:
+def resolve(
+    stage: str,
+    file: Mapping[str, Any],
+    words: Words,
+    options: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> RunConfig:
     """Return the config of a run from a config file's content, the command line's words, and nested values from Python.
 
-    A section of `file` that the stage does not read is ignored after its names are checked. Raises `UserError` for a
+    A run in `folder` that is older than an option resumes with the value that it behaved as, if no other is given. A
+    section of `file` that the stage does not read is ignored after its names are checked. Raises `UserError` for a
     value of the wrong type, and for an unknown option, with the nearest name.
     """
     kind = STAGES.get(stage)
@@ -100,13 +117,14 @@ def resolve(stage: str, file: Mapping[str, Any], words: Words, options: Mapping[
     if start:
         _refuse_contradictions(explicit, inherited.values, start)
     defaults = {key: option.default for key, option in schema.items() if option.default is not REQUIRED}
-    values = defaults | _known(images, schema) | _known(inherited.values, schema) | explicit
+    values = defaults | _known(images, schema) | _known(inherited.values, schema)
+    values |= _known(_as_begun(folder), schema) | explicit
     if explicit.get("optim.steps") is not None and "optim.max_seconds" not in explicit:
         values["optim.max_seconds"] = None  # steps alone: no time limit
     for key, option in schema.items():
         if key not in values:
             raise UserError(f"option {key} is missing: give --{key} ({option.help}).")
-    notes = retired_notes(file) + retired_notes(options or {})
+    notes = retired_notes(file) + retired_notes(options or {}) + _inherited_rule_notes(values, explicit, given)
     return replace(build_config(stage, values), start=inherited.checkpoint, notes=notes)
 
 
@@ -165,6 +183,33 @@ def _without_retired_words(words: Words) -> Words:
     return {key: words[key] for key in without_retired(words)}
 
 
+def with_added(section: str, values: Mapping[str, Any]) -> Values:
+    """Return a section's values as an old run or checkpoint holds them, with the options that it lacks."""
+    return _below(section, ADDED) | dict(values)
+
+
+def _as_begun(folder: Path | None) -> Values:
+    """Return the options that a run in `folder` is older than, with the values that it behaved as.
+
+    Resuming writes them into its config, so an option that has this value there counts too.
+    """
+    if folder is None or not (folder / CONFIG).exists():
+        return {}
+    before = read_config(folder / CONFIG)
+    known = {key: f for key, f in flatten(before.get("stage", ""), before).items() if key in ADDED}
+    return {key: value for key, value in ADDED.items() if known.get(key, value) == value}
+
+
+def _inherited_rule_notes(values: Values, explicit: Values, given: GivenOptions) -> tuple[str, ...]:
+    start = given.text("init_from")
+    if start is None or "data.split_rule" in explicit or values.get("data.split_rule") != "independent":
+        return ()
+    return (
+        f"data.split_rule independent is inherited from --init_from {start}, so that its test images stay test images; "
+        "--data.split_rule proportional divides each class in proportion.",
+    )
+
+
 def names_in(section: str, keys: Iterable[str]) -> list[str]:
     """Return the names in `section.NAME.option` keys, in order, each once."""
     found = [key.split(".")[1] for key in keys if key.startswith(f"{section}.") and key.count(".") >= 2]
@@ -181,6 +226,9 @@ def inherit(where: str, kind: type[Stage]) -> Inherited:
     path = find_checkpoint(Path(where).expanduser())
     state = read_state(path)
     found: Values = {"image_size": state["image_size"]}
+    data = with_added("data", state.get("data", {}))
+    found["data.split_rule"] = data["split_rule"]
+    state = {**state, "data": data}
     for section in ["backbone", "decoder"] + (["data"] if kind.inherits_images else []):
         found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
     for section in ["pretexts"] + (["tasks"] if kind.inherits_images else []):

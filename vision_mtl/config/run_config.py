@@ -138,6 +138,7 @@ class RunConfig:
             found[self.stage] = found.get(self.stage, {}) | own
         return found
 
-    def to_yaml(self) -> str:
+    def to_yaml(self, ascii_only: bool = False) -> str:
         """Return the text of `config.yaml` and of `--print_config`; `--config` reads it back to an equal config."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=not ascii_only)
+        return self.to_yaml(ascii_only=True) if "\x85" in text else text  # PyYAML writes U+0085 as a line break

@@ -21,6 +21,17 @@ RETIRED: dict[str, tuple[Any, str]] = {
     "runtime.tune": ("none", "docs/measured.md lists what each setting of the machine gains."),
     "runtime.tuned": ({}, "docs/measured.md lists what each setting of the machine gains."),
 }
+# options that runs may be older than: dotted name, or name in every task -> the value that those runs behaved as
+ADDED: dict[str, Any] = {
+    "data.image": None,
+    "data.same_content": "warn",
+    "data.other_folders": "leave_out",
+    "data.split_rule": "independent",
+    "data.split_file": None,
+    "data.value_range": None,
+    "data.rgb_bands": None,
+}
+ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
 MAX_LISTED = 24  # names in an error message
 
 Schema = dict[str, Option]

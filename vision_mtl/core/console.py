@@ -3,6 +3,9 @@
 auto: a progress bar on a terminal, plain lines elsewhere. plain: lines everywhere. quiet: only errors and the result.
 json: for programs; every line is a JSON object whose `event` is message, warning, progress or error (standard error)
 or result (standard output). Every command writes exactly one result, also when it fails.
+
+Names in a message may hold anything: control characters are shown as escapes, so they cannot change the terminal. A
+closed terminal or pipe does not end a run.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from vision_mtl.core.errors import unknown
+from vision_mtl.core.streams import write
+from vision_mtl.core.text import visible
 
 Mode = Literal["auto", "plain", "quiet", "json"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -42,7 +47,7 @@ class Console:
     @property
     def has_bar(self) -> bool:
         """True if progress is shown as a bar that is redrawn."""
-        return self.mode == "auto" and sys.stderr.isatty()
+        return self.mode == "auto" and sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
         """Print a message."""
@@ -58,25 +63,25 @@ class Console:
 
     def error(self, text: str, exit_code: int, **more: str) -> None:
         """Print the error that ended the run, in every mode; json adds the fields `more` and a result line."""
-        line = json.dumps({"event": "error", "text": text, "exit_code": exit_code, **more}, ensure_ascii=False)
-        print(line if self.mode == "json" else f"error: {text}", file=sys.stderr, flush=True)
+        line = json.dumps({"event": "error", "text": text, "exit_code": exit_code, **more})
+        write(sys.stderr, line if self.mode == "json" else visible(f"error: {text}"))
         self.result({"status": "failed", "error": text, "exit_code": exit_code})
 
     def show(self, text: str) -> None:
         """Print a part of the result as text, in every mode but json."""
         if self.mode != "json":
-            print(text, flush=True)
+            write(sys.stdout, visible(text))
 
     def result(self, found: dict[str, Any]) -> None:
         """Print the result as one JSON line, in json mode."""
         if self.mode == "json":
-            print(json.dumps({"event": "result", **found}, ensure_ascii=False), flush=True)
+            write(sys.stdout, json.dumps({"event": "result", **found}))
 
     def _write(self, event: str, text: str, plain: str, **more: float) -> None:
         if self.mode == "json":
-            print(json.dumps({"event": event, "text": text, **more}, ensure_ascii=False), file=sys.stderr, flush=True)
+            write(sys.stderr, json.dumps({"event": event, "text": text, **more}))
         elif self.mode != "quiet":
-            print(plain, file=sys.stderr, flush=True)
+            write(sys.stderr, visible(plain))
 
 
 AUTO = Console()

@@ -56,8 +56,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, as `atomic_write_bytes` does."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    """Write text as UTF-8, as `atomic_write_bytes` does; lone surrogates become escapes, which JSON reads back."""
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def atomic_write_json(path: Path, value: Any) -> None:

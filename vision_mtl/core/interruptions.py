@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -58,7 +59,8 @@ class Interruptions:
             self.save = True
             return
         if self.stop:
-            sys.stdout.flush()
+            with suppress(AttributeError, OSError, ValueError):  # closed
+                sys.stdout.flush()
             os._exit(INTERRUPTED)
         self.stop = True
         if self.at_once:

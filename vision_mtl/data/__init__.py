@@ -1,4 +1,4 @@
-"""Sources of images, the decoded store, splits and batches. Only in this package are images uint8 (H, W, C)."""
+"""Sources of images, the decoded store, splits and batches. Only in this package are images integers (H, W, C)."""
 
 from vision_mtl.core.callable_package import make_callable
 

@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.depth import LEVELS, floats, is_deep
 from vision_mtl.data.options import POLICIES
 from vision_mtl.data.targets import IGNORED
 
@@ -36,22 +37,25 @@ LIGHT = 0.15  # largest relative change of brightness and contrast
 class Augmenter:
     """Applies a task's augmentation policy to its training images; threads may share it.
 
+    A policy gets images of 8 bits as uint8; 16-bit levels as float32 in [0, 1], because few of its steps take uint16.
     Raises `UserError`, also at construction, with the task, its policy and the fault: images must keep their `shape`
-    (H, W, C) and stay uint8.
+    (H, W, C) and type.
     """
 
-    def __init__(self, task: str, augment: str | dict[str, Any], shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, task: str, augment: str | dict[str, Any], shape: tuple[int, int, int], dtype: np.dtype | type = np.uint8
+    ) -> None:
         self.task, self.shape = task, shape
         self.policy = augment if isinstance(augment, str) else "given as a mapping"
         self._pattern = _pipeline(task, self.policy, augment)  # None: images stay as they are
         self._own = threading.local()  # a pipeline holds its random state, so each thread has one
         height, width, _ = shape
-        self.apply(np.zeros(shape, np.uint8), [np.zeros((height, width), np.uint8)], 0, 0, 0)
+        self.apply(np.zeros(shape, dtype), [np.zeros((height, width), np.uint8)], 0, 0, 0)
 
     def apply(
         self, image: np.ndarray, masks: Sequence[np.ndarray], seed: int, epoch: int, index: int
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the augmented image (H, W, C) and masks (H, W), all uint8; the arguments are not changed.
+        """Return the augmented image (H, W, C) uint8 or uint16 and masks (H, W) uint8; the arguments are not changed.
 
         The draw depends on (task, seed, epoch, index); `index` is the image's index in the pool.
         """
@@ -61,16 +65,19 @@ class Augmenter:
         digest = hashlib.blake2b(f"{self.task}\0{seed} {epoch} {index}".encode(), digest_size=16).digest()
         number = int.from_bytes(digest, "little")
         pipeline.set_random_state(np.random.default_rng(number), random.Random(number))
+        deep, image = is_deep(image), floats(image) if is_deep(image) else image
         try:
             found = pipeline(image=image, masks=list(masks)) if masks else pipeline(image=image)
         except Exception as error:  # whatever a user's policy may raise
             raise self._error(f"failed on an image of shape {image.shape}: {error}") from error
         changed = found["image"]
-        if changed.shape != self.shape or changed.dtype != np.uint8:
+        if changed.shape != self.shape or changed.dtype != image.dtype:
             raise self._error(
-                f"made {changed.dtype} of shape {changed.shape} from uint8 of shape {self.shape} (height, width, "
-                "channels); images must keep their size and type: leave out resizing and normalisation"
+                f"made {changed.dtype} of shape {changed.shape} from {image.dtype} of shape {self.shape} (height, "
+                "width, channels); images must keep their size and type: leave out resizing and normalisation"
             )
+        if deep:
+            changed = np.round(np.clip(changed, 0, 1) * LEVELS).astype(np.uint16)
         return changed, list(found["masks"]) if masks else []
 
     def _pipeline_of_thread(self) -> Any:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import cv2
 import numpy as np
 
+from vision_mtl.data.depth import BYTE_LEVELS, is_deep
+
 HASH_SIDE = 8  # 2 * 8 * 8 = 128 bits
 MAX_DISTANCE = 16  # bits: re-encoding and slight crops of photographs change up to about a dozen
 DETAIL_SIDE = 32  # height and width of the compared images, in pixels
@@ -21,7 +23,7 @@ MAX_RESIDUAL = 0.12  # norm of the residual after fitting one image to the other
 FLAT = 4.0  # standard deviation in grey levels below which an image has too little detail to compare
 BLOCK = 2048  # images compared at a time
 
-Images = Sequence[np.ndarray] | np.ndarray  # N of (H, W, C) uint8
+Images = Sequence[np.ndarray] | np.ndarray  # N of (H, W, C), in 8 bits or 16-bit levels
 
 
 def near_duplicates(
@@ -29,7 +31,7 @@ def near_duplicates(
     labels: Mapping[str, np.ndarray],
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return (N,) int64: the representative of each of N images (H, W, C) uint8; an image without one is its own.
+    """Return (N,) int64: the representative of each of N images (H, W, C); an image without one is its own.
 
     `labels` maps a task to (N,) int64 labels, -1 for none. The pixels of an image are compared with those of its
     representative.
@@ -56,7 +58,8 @@ def _small_greys(images: Images) -> np.ndarray:
     found = np.empty((len(images), DETAIL_SIDE, DETAIL_SIDE), np.float32)
     for number, image in enumerate(images):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[2] == 3 else image.mean(2)
-        found[number] = cv2.resize(grey.astype(np.float32), (DETAIL_SIDE, DETAIL_SIDE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(grey.astype(np.float32), (DETAIL_SIDE, DETAIL_SIDE), interpolation=cv2.INTER_AREA)
+        found[number] = small / BYTE_LEVELS if is_deep(image) else small
     return found
 
 

@@ -14,6 +14,11 @@ from typing import Literal
 
 from vision_mtl.core.errors import UserError
 
+
+class DataErrors(UserError):
+    """Errors that were recorded as findings, in one message."""
+
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")  # most important first
 
@@ -66,22 +71,23 @@ class Findings:
         """Return all findings: errors, warnings, notes; in each, first those that concern most images."""
         return sorted(self.all, key=lambda finding: (SEVERITIES.index(finding.severity), -finding.images))
 
-    def raise_errors(self) -> None:
-        """Raise `UserError` with all errors found so far, unless `keep_going`."""
+    def raise_errors(self, even_if_kept: bool = False) -> None:
+        """Raise `DataErrors` with all errors found so far; with `keep_going` only if `even_if_kept`."""
         errors = self.of("error")
-        if not errors or self.keep_going:
+        if not errors or (self.keep_going and not even_if_kept):
             return
         if len(errors) == 1:
-            raise UserError(str(errors[0]))
+            raise DataErrors(str(errors[0]))
         listed = "\n".join(f"{number}. {error}" for number, error in enumerate(errors, start=1))
-        raise UserError(f"{len(errors)} errors in the data:\n{listed}")
+        raise DataErrors(f"{len(errors)} errors in the data:\n{listed}")
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """Record a `UserError` of the block as an error if `keep_going`, else raise it."""
+        """Record a `UserError` of the block as an error if `keep_going`, else raise it; `DataErrors` are recorded."""
         try:
             yield
         except UserError as error:
             if not self.keep_going:
                 raise
-            self.error(str(error))
+            if not isinstance(error, DataErrors):
+                self.error(str(error))

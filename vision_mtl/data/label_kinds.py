@@ -45,9 +45,9 @@ class LabelKind(ABC):
     """One kind of label.
 
     The labels of N images are `values`, an array with one row per image (for dense kinds, indices of masks). `outputs`
-    are a head's outputs, `numbers` what a user sees: (B, K) probabilities or (B, 1) values, and for dense kinds
-    (B, K, H, W) probabilities. In the scores of a dense kind, `outputs` and `numbers` are the result of
-    `outputs_to_score`.
+    are a head's outputs, `numbers` what a user sees: (B, K) probabilities or (B, 1) float64 values in the labels' unit,
+    and for dense kinds (B, K, H, W) probabilities. In the scores of a dense kind, `outputs` and `numbers` are the
+    result of `outputs_to_score`.
     """
 
     meaning: ClassVar[str]  # meaning of a label, in a few words
@@ -78,13 +78,17 @@ class LabelKind(ABC):
         """
         raise NotImplementedError
 
+    def warnings(self, name: str, values: np.ndarray, identities: Sequence[str]) -> list[str]:
+        """Return warnings about the parsed labels of task `name`, for values that may not be meant."""
+        return []
+
     def num_outputs(self, class_names: Sequence[str]) -> int:
         """Return K, the number of outputs of the head."""
         return len(class_names)
 
     @abstractmethod
     def gather(self, values: np.ndarray, masks: np.ndarray | None) -> Tensor:
-        """Return the labels of B images in the form that the loss needs, on the CPU."""
+        """Return the labels of B images, numbers standardised, in the form that the loss needs, on the CPU."""
 
     @abstractmethod
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,7 +99,7 @@ class LabelKind(ABC):
         """Return (N,) int64 strata of labelled images, from which a label fraction draws equal shares."""
 
     def statistics(self, values: np.ndarray) -> tuple[float, float]:
-        """Return (offset, scale) of a head for these training labels."""
+        """Return (offset, scale) of these training labels, by which numbers are standardised; (0, 1) for classes."""
         return 0.0, 1.0
 
     # head and loss
@@ -107,13 +111,12 @@ class LabelKind(ABC):
         """Return a new head on the last feature map, or for a dense kind on the decoder's readout (width, stride).
 
         Its `forward` returns outputs; its `probabilities(outputs)` returns numbers, calibrated by the buffer
-        `temperature` if the kind classifies images.
+        `temperature` if the kind classifies images. A head of numbers outputs standardised ones and has `set_unit`
+        (`models.decoder.ValueTaskHead`).
         """
 
     @abstractmethod
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) loss of each image; `labels` from `gather`, class `weights` (K,), `smoothing` in [0, 1)."""
 
     @abstractmethod
@@ -141,6 +144,15 @@ class LabelKind(ABC):
     def goodness(self, image_values: np.ndarray, values: np.ndarray) -> float:
         """Return the validation score that selects the best weights, comparable between tasks: 0 useless, 1 perfect."""
         return float(image_values.mean())
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return columns of `test_instances.parquet` from which `measures` can be computed again: name -> n entries.
+
+        Their names and types are in `evaluation/instance_scores.py`; a matrix (n, K) is a column of lists.
+        """
+        return {}
 
     # linear probe and neighbours, on frozen features; only if `has_probe`
 

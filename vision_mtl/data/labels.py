@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from vision_mtl.core.errors import UserError, nearest
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.source import Item, Split
+from vision_mtl.data.tables import read_lines
 
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train", "training": "train", "trainval": "train",
@@ -32,6 +34,9 @@ def apply_label_from(items: Sequence[Item], pattern: str, label: str = "label") 
         raise UserError(f"label_from {pattern!r} has no group: put the part that is the label in parentheses.")
     found, missed = [], []
     for item in items:
+        if item.beside is not None:  # no label by definition
+            found.append(item)
+            continue
         match = compiled.search(_path_of(item))
         if match is None or match.group(1) is None:
             missed.append(_path_of(item))
@@ -55,12 +60,12 @@ def apply_split(items: Sequence[Item], split: str, base: Path) -> list[Item]:
     """Return the items with the splits of option `split`: a column, list files, or folders separated by commas.
 
     A list file names one image per line by path, name or name without suffix. If the last word of a line is a split, it
-    is the image's; other words are ignored. Without it, the file's own name gives the split (`test.txt`,
-    `trainval.csv`). Items that are in no list are train, unless a list gives train; then their split is drawn.
-    Raises `UserError` for a split that is none of these, and for names that are not in the source.
+    is the image's; other words are ignored, and so is a comment after ` #`. Without it, the file's own name gives the
+    split (`test.txt`, `trainval.csv`). Items that are in no list are train, unless a list gives train; then their split
+    is drawn. Raises `UserError` for a split that is none of these, and for names that are not in the source.
     """
     parts = [part.strip() for part in split.split(",") if part.strip()]
-    files = [_find_file(part, base) for part in parts]
+    files = [find_file(part, base) for part in parts]
     if any(files):
         missing = [part for part, file in zip(parts, files, strict=True) if file is None]
         if missing:
@@ -89,7 +94,7 @@ def require_column(items: Sequence[Item], column: str, option: str) -> None:
 
 
 def _path_of(item: Item) -> str:
-    return item.path.as_posix() if item.path is not None else item.identity
+    return valid_text(item.path.as_posix()) if item.path is not None else item.identity
 
 
 def _parse_split(word: str, column: str) -> Split:
@@ -98,15 +103,16 @@ def _parse_split(word: str, column: str) -> Split:
     return SPLIT_WORDS[word.strip().lower()]
 
 
-def _find_file(text: str, base: Path) -> Path | None:
-    return next((p for p in (Path(text).expanduser(), base / text) if p.is_file()), None)
+def find_file(text: str, base: Path) -> Path | None:
+    """Return the file of an option: relative to the working directory, or else to `base`; None without one."""
+    return next((p for p in (Path(text).expanduser(), base / text) if os.path.isfile(p)), None)
 
 
 def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
     by_name: dict[str, list[int]] = {}
     for number, item in enumerate(items):
         path = PurePath(item.identity)
-        for key in {item.identity, path.name, path.stem, path.with_suffix("").as_posix()}:
+        for key in {item.identity, path.as_posix(), path.name, path.stem, path.with_suffix("").as_posix()}:
             by_name.setdefault(key, []).append(number)
     splits: dict[int, Split] = {}
     for file in files:
@@ -115,43 +121,63 @@ def _from_lists(items: Sequence[Item], files: Sequence[Path]) -> list[Item]:
             where = f"split file {str(file)!r}, line {line}"
             if not known:
                 raise UserError(f"{where}: {name!r} is not an image of this source.")
-            if len(known) > 1:
+            if len({items[row].key or row for row in known}) > 1:
                 raise UserError(f"{where}: {name!r} names {len(known)} images; give its folder.")
             if splits.get(known[0], split) != split:
                 raise UserError(f"{where}: {name!r} is in {splits[known[0]]} and in {split}.")
-            splits[known[0]] = split
+            splits |= dict.fromkeys(known, split)
     rest: Split | None = None if "train" in splits.values() else "train"
     return [replace(item, split=splits.get(number, rest)) for number, item in enumerate(items)]
 
 
 def _read_list(file: Path, names: Container[str]) -> list[tuple[int, str, Split]]:
     """Return (line number, image name, split) for each listed image; skips comments, blank lines and a header."""
-    lines = file.read_text("utf-8-sig").splitlines()
     own = SPLIT_WORDS.get(file.stem.lower().rpartition("_")[2])
     found = []
-    for number, line in enumerate(lines, start=1):
-        words = _words(line, names)
-        if not words or words[0].startswith("#") or (number == 1 and words[0].lower() in IMAGE_COLUMNS):
+    for number, line in enumerate(read_lines(file), start=1):
+        where = f"split file {str(file)!r}, line {number}"
+        name, words = _words(line, names, where)
+        if not name or (number == 1 and name.lower() in IMAGE_COLUMNS):
             continue
-        split = (SPLIT_WORDS.get(words[-1].lower()) if len(words) > 1 else None) or own
+        split = (SPLIT_WORDS.get(words[-1].lower()) if words else None) or own
         if split is None:
-            raise UserError(
-                f"split file {str(file)!r}, line {number}: neither {line.strip()!r} nor the file's name gives train, "
-                "val or test."
-            )
-        found.append((number, words[0], split))
+            raise UserError(f"{where}: neither {line.strip()!r} nor the file's name gives train, val or test.")
+        found.append((number, name, split))
     if not found:
         raise UserError(f"split file {str(file)!r} names no image.")
     return found
 
 
-def _words(line: str, names: Container[str]) -> list[str]:
-    """Split a line at commas, or else at spaces; a line that is the name of an image stays whole."""
-    line = line.strip().replace("\\", "/")
-    if line in names:
-        return [line]
-    parts = next(csv.reader([line]), []) if "," in line else line.split()
-    return [part.strip() for part in parts if part.strip()]
+def _words(line: str, names: Container[str], where: str) -> tuple[str, list[str]]:
+    """Return (name, other words) of a line without its comment; the name is "" if there is none.
+
+    A name may contain spaces, commas and `#`: the part of the line before a space or a comma that is the name of an
+    image is the name. Raises `UserError` if two parts are names.
+    """
+    line = line.strip()
+    for text in dict.fromkeys([line, line.replace("\\", "/")]):
+        if text in names:
+            return text, []
+        starts = [text[: match.start()] for match in re.finditer(r"[\s,]", text) if text[: match.start()] in names]
+        if len(starts) > 1:
+            raise UserError(
+                f"{where}: {starts[0]!r} and {starts[-1]!r} are both images of this source. Write the name in "
+                f'quotation marks, and a comma after it: "{starts[-1]}",train.'
+            )
+        if starts:
+            return starts[0], re.split(r"[\s,]+", _without_comment(text[len(starts[0]) :]).strip(" \t,"))
+    text = line.replace("\\", "/")
+    if quoted := re.match(r'"((?:[^"]|"")*)"', text):
+        rest = _without_comment(text[quoted.end() :])
+        return quoted[1].replace('""', '"').strip(), rest.replace(",", " ").split()
+    text = _without_comment(text)
+    parts = text.split("," if "," in text else None)
+    found = [part.strip() for part in parts if part.strip()]
+    return (found[0], found[1:]) if found else ("", [])
+
+
+def _without_comment(text: str) -> str:
+    return re.split(r"(?:^|[\s,])#", text, maxsplit=1)[0]
 
 
 def _from_folders(items: Sequence[Item], folders: Sequence[str]) -> list[Item]:

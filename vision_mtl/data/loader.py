@@ -56,7 +56,8 @@ class TaskLoader:
         channels, height, width = pool.shape
         self.pool, self.tasks, self.batches, self.seed = pool, list(tasks), batches, seed
         self._dense = [task for task in tasks if label_kind(pool.targets[task].kind).is_dense]
-        self._augmenters = [Augmenter(t, tasks[t].augment, (height, width, channels)) for t in batches.tasks]
+        shape = height, width, channels
+        self._augmenters = [Augmenter(t, tasks[t].augment, shape, pool.dtype) for t in batches.tasks]
         self._num_workers = num_workers or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._num_workers, thread_name_prefix="augment")
         self._ahead = Ahead(self._make, depth=1, num_workers=1, name="batch")

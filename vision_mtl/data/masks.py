@@ -1,21 +1,24 @@
-"""Mask files: the class of each pixel as a grey value or palette index, resized to the pool's size.
+"""Reads a dense task's masks: the class of each pixel as a number, palette index or colour, at the pool's size.
 
-A mask is resized like its image (`fit`) by the nearest pixel, so that no new values appear. Orientation tags of masks
-are ignored: a mask matches the image after its orientation is applied.
+A mask is resized like its image (`fit`) by the nearest pixel, so that no new values appear. Orientation tags are
+applied, as to images: a mask matches the image as it is shown.
 """
 # n items, M masks, H W pixels, V values
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.data.decode import FORMATS, MAX_PIXELS
-from vision_mtl.data.files import find_images
+from vision_mtl.data.decode import FORMATS
+from vision_mtl.data.findings import Findings
+from vision_mtl.data.mask_checks import FOREGROUND, SHOWN, MaskSet
+from vision_mtl.data.mask_decoding import COLOUR, BadMask, MaskFile, decode_mask
 from vision_mtl.data.options import Task
 from vision_mtl.data.resize import resize_mask
 from vision_mtl.data.source import Item
@@ -23,39 +26,21 @@ from vision_mtl.data.store import Settings
 from vision_mtl.data.targets import IGNORED, Target, class_names_of
 from vision_mtl.data.threads import threads
 
-MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # Pillow's modes with one number per pixel
 OUTSIDE = -1  # value of a padded border, before classes are numbered
 MAX_CLASSES = 254  # the values of a byte, minus `IGNORED` and `OUTSIDE`
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+ORIENTATION, UPRIGHT, TURNED = 0x0112, 1, (5, 6, 7, 8)  # EXIF tag; orientations that swap height and width
 
 
-def masks_in_folder(name: str, folder: Path, items: Sequence[Item]) -> list[Path | None]:
-    """Return each item's mask file: with its relative path below `folder`, or else with its stem; None if missing.
+@dataclass(frozen=True)
+class _Read:
+    """A mask as it is kept: values (V,) and the number (H, W) of each pixel's value, or why it cannot be used."""
 
-    Raises `UserError` if the folder is missing, if no item has a mask, or if a stem is ambiguous.
-    """
-    try:
-        base, files = find_images(str(folder))
-    except UserError as error:
-        raise UserError(f"task {name!r}, masks: {error}") from error
-    by_path = {file.relative_to(base).with_suffix("").as_posix(): file for file in files}
-    by_stem: dict[str, list[Path]] = {}
-    for file in files:
-        by_stem.setdefault(file.stem, []).append(file)
-    found: list[Path | None] = []
-    users: dict[Path, str] = {}
-    for item in items:
-        path = PurePath(item.identity)
-        exact = by_path.get(path.with_suffix("").as_posix())
-        choice = [exact] if exact else by_stem.get(path.stem, [])
-        if len(choice) > 1:
-            raise UserError(f"task {name!r}: {item.identity!r} has {len(choice)} masks, {choice[0]} and {choice[1]}.")
-        found.append(choice[0] if choice else None)
-        if choice and users.setdefault(choice[0], item.identity) != item.identity:
-            raise UserError(f"task {name!r}: {choice[0]} is the mask of {users[choice[0]]!r} and {item.identity!r}.")
-    if not users:
-        raise UserError(f"task {name!r}: none of the {len(files)} masks in {str(folder)!r} has the name of an image.")
-    return found
+    mask: MaskFile | None = None
+    values: np.ndarray = field(default_factory=lambda: np.array([OUTSIDE]))
+    numbers: np.ndarray | None = None
+    fault: str = ""
+    misfit: str = ""
+    is_unsure: bool = False  # the image's orientation tag turns it, the mask has none, and its shape fits both ways
 
 
 def read_masks(
@@ -64,80 +49,147 @@ def read_masks(
     items: Sequence[Item],
     files: Sequence[Path | None],
     settings: Settings,
+    findings: Findings,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Target:
     """Return the dense target of the items' mask files, one row per item. Classes are the values found, sorted.
 
-    A mask with only ignored pixels is no label. Raises `UserError` with the file that is missing, is not a mask, or
-    does not have its image's aspect ratio.
+    A mask with only ignored pixels is no label. Masks that are missing, are none or have another aspect ratio than
+    their image are errors among the `findings`, and so are values that were hardly meant (`MaskSet.report`). Raises
+    `UserError` if no class is left.
     """
     pairs = [(item, file) for item, file in zip(items, files, strict=True) if file is not None]
     masks = np.empty((len(pairs), *settings.image_size), np.uint8)
-    codes: dict[int, int] = {}  # value -> provisional number, in order of appearance
-
-    def decode(pair: tuple[Item, Path]) -> tuple[np.ndarray, np.ndarray]:
-        mask = resize_mask(_decode(name, *pair), settings.image_size, settings.fit, OUTSIDE)
-        return np.unique(mask, return_inverse=True)
-
+    codes: dict[int, int] = {OUTSIDE: 0}  # value -> provisional number, in order of appearance
+    whole, found = MaskSet(), []
     with threads(num_workers) as pool:
-        for row, (values, numbers) in enumerate(pool.map(decode, pairs)):
-            table = [codes.setdefault(int(value), len(codes)) for value in values]
+        for row, read in enumerate(pool.map(lambda pair: _read(pair[0], pair[1], settings), pairs)):
+            if read.mask is not None:
+                whole.add(pairs[row][1], read.mask)
+            table = [codes.setdefault(int(value), len(codes)) for value in read.values]
             if len(codes) > MAX_CLASSES + 2:
                 raise UserError(
                     f"task {name!r}: the masks up to {pairs[row][1]} contain more than {MAX_CLASSES} values. "
-                    "A mask has one number for each class; is this a photograph?"
+                    "A mask has one number or colour for each class; is this a photograph?"
                 )
-            masks[row] = np.array(table, np.uint8)[numbers].reshape(masks.shape[1:])
+            masks[row] = 0 if read.numbers is None else np.array(table, np.uint8)[read.numbers]
+            found.append((*pairs[row], read.fault, read.misfit, read.is_unsure))
             if progress is not None:
                 progress(row + 1, len(pairs))
-    return _number_classes(name, task, masks, codes, np.array([file is not None for file in files]))
+    _report_files(name, found, findings)
+    return _number_classes(name, task, masks, codes, np.array([file is not None for file in files]), whole, findings)
 
 
-def _number_classes(name: str, task: Task, masks: np.ndarray, codes: dict[int, int], has_mask: np.ndarray) -> Target:
+def _read(item: Item, file: Path, settings: Settings) -> _Read:
+    """Return a mask file at the pool's size."""
+    try:
+        mask = decode_mask(file)
+    except BadMask as error:
+        return _Read(fault=str(error))
+    misfit, is_unsure = _compare(item, mask)
+    resized = resize_mask(mask.values, settings.image_size, settings.fit, OUTSIDE)
+    values, numbers = np.unique(resized, return_inverse=True)
+    small = MaskFile(np.empty(0), mask.counts, mask.between, mask.patches, mask.top, mask.palette, mask.is_turned)
+    return _Read(small, values, numbers.reshape(resized.shape).astype(np.uint16), "", misfit, is_unsure)
+
+
+def _compare(item: Item, mask: MaskFile) -> tuple[str, bool]:
+    """Return how a mask's aspect ratio differs from its image's by more than rounding to a pixel, "" if it does not.
+
+    Also return True if the image's orientation tag turns it in a way that the mask's shape cannot confirm.
+    """
+    if item.path is None:
+        return "", False
+    try:
+        with Image.open(item.path, formats=FORMATS) as image:
+            orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+            width, height = image.size[::-1] if orientation in TURNED else image.size
+    except Exception:  # an image that another library decodes: its shape is not known here
+        return "", False
+    rows, columns = mask.values.shape
+    slack = max(height, width)
+    if abs(rows * width - columns * height) <= slack:
+        sure = orientation in TURNED and abs(rows * height - columns * width) > slack
+        return "", orientation != UPRIGHT and not sure and not mask.is_turned
+    advice = ", another aspect ratio"
+    if abs(rows * height - columns * width) <= slack:
+        tag = " by its EXIF orientation" if orientation in TURNED else ""
+        advice = f": one of them is turned{tag} and the other is not"
+    return (
+        f"has {rows} x {columns} pixels (height x width), but its image {item.identity!r} has "
+        f"{height} x {width}{advice}"
+    ), False
+
+
+def _report_files(name: str, found: Sequence[tuple[Item, Path, str, str, bool]], findings: Findings) -> None:
+    """Add the masks that cannot be used, and those that may be turned."""
+    faults = [f"the mask {str(file)!r} of {item.identity!r} {fault}" for item, file, fault, _, _ in found if fault]
+    misfits = [f"the mask {str(file)!r} {misfit}" for _, file, _, misfit, _ in found if misfit]
+    unsure = [item.identity for item, *_, is_unsure in found if is_unsure]
+    for texts, end, advice in (
+        (faults, "", ""),
+        (misfits, ".", "A mask may have another size than its image, but must show the same part of it."),
+    ):
+        if texts:
+            count = f"{len(texts)} masks cannot be used. For example, " if len(texts) > 1 else ""
+            findings.error(f"task {name!r}: {count}{texts[0]}{end}", advice, len(texts))
+    if unsure:
+        findings.warn(
+            f"task {name!r}: {len(unsure)} images are turned or mirrored by their EXIF orientation, and their masks "
+            f"have no such tag: {', '.join(unsure[:SHOWN])}.",
+            "Masks are read as drawn on the image as viewers show it; check that.",
+            len(unsure),
+        )
+
+
+def _number_classes(
+    name: str,
+    task: Task,
+    masks: np.ndarray,
+    codes: dict[int, int],
+    has_mask: np.ndarray,
+    whole: MaskSet,
+    findings: Findings,
+) -> Target:
     """Return the target with provisional numbers replaced by classes, sorted by value, or by `IGNORED`."""
-    class_names = class_names_of([str(value) for value in codes if value not in (OUTSIDE, task.ignore)])
-    if not class_names:
+    values = [value for value in codes if value != OUTSIDE]
+    ignored = _ignored(name, task, {whole.class_of(value) for value in values}, findings)
+    whole.report(name, ignored, values, findings)
+    kept = [value for value in values if whole.class_of(value) != ignored]
+    class_names = class_names_of([whole.name(value) for value in kept])
+    if not class_names and not findings.of("error"):
         raise UserError(f"task {name!r}: its {len(masks)} masks contain only the ignored value {task.ignore}.")
     table = np.full(len(codes), IGNORED, np.uint8)
-    for k, class_name in enumerate(class_names):
-        table[codes[int(class_name)]] = k
+    for value in kept:
+        table[codes[value]] = class_names.index(whole.name(value))
     masks = table[masks]
-    values = np.full(len(has_mask), -1, np.int64)
-    values[has_mask] = np.where((masks != IGNORED).any((1, 2)), np.arange(len(masks)), -1)
-    return Target(task.kind, class_names, values, masks)
+    rows = np.full(len(has_mask), -1, np.int64)
+    rows[has_mask] = np.where((masks != IGNORED).any((1, 2)), np.arange(len(masks)), -1)
+    return Target(task.kind, class_names, rows, masks, details=_shares(class_names, masks))
 
 
-def _decode(name: str, item: Item, file: Path) -> np.ndarray:
-    """Return the values of a mask file as (H, W) int32."""
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels exceed {MAX_PIXELS:,}")
-            if image.mode not in MODES or image.format == "JPEG":
-                kind = "JPEG, which changes values" if image.format == "JPEG" else f"{image.format}, {image.mode}"
-                raise UserError(
-                    f"task {name!r}: the mask {str(file)!r} must be a grey or palette image with one number for each "
-                    f"class, in a lossless format (PNG); found {kind}."
-                )
-            mask = np.asarray(image).astype(np.int32)
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # as in decode.py
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
-        raise UserError(f"task {name!r}: the mask {str(file)!r} of {item.identity!r}: {reason}.") from error
-    _check_shape(name, item, file, mask.shape)
-    return mask
-
-
-def _check_shape(name: str, item: Item, file: Path, found: tuple[int, int]) -> None:
-    """Raise `UserError` if a mask's aspect ratio differs from its image's by more than rounding to a pixel."""
-    if item.path is None:
-        return
-    with Image.open(item.path, formats=FORMATS) as image:
-        width, height = image.size[::-1] if image.getexif().get(0x0112) in TURNED else image.size
-    if abs(found[0] * width - found[1] * height) > max(height, width):
-        raise UserError(
-            f"task {name!r}: the mask {str(file)!r} has {found[0]} x {found[1]} pixels (height x width), "
-            f"but its image {item.identity!r} has {height} x {width}, another aspect ratio."
+def _ignored(name: str, task: Task, values: set[int], findings: Findings) -> int | None:
+    """Return the value that is no class, if any."""
+    if isinstance(task.ignore, str):
+        colour = int(task.ignore[1:], 16)
+        grey = colour & 255 if colour == (colour & 255) * 0x010101 else None
+        return COLOUR + colour if COLOUR + colour in values else grey
+    if task.ignore != FOREGROUND or FOREGROUND not in values or len(values) > 2:
+        return task.ignore
+    if len(values) == 2:
+        (other,) = values - {FOREGROUND}
+        findings.note(
+            f"task {name!r}: the masks hold {other} and 255, so 255 is a class; beside more values it would be ignored."
         )
+    return None
+
+
+def _shares(class_names: Sequence[str], masks: np.ndarray) -> dict[str, object]:
+    """Return each class's share of the pixels that have one, and the share of pixels without, at the pool's size."""
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for mask in masks:
+        counts += np.bincount(mask.ravel(), minlength=IGNORED + 1)
+    labelled = max(int(counts[:IGNORED].sum()), 1)
+    shares = {name: round(float(counts[k] / labelled), 9) for k, name in enumerate(class_names)}
+    return {"pixel_shares": shares, "unlabelled_pixels": round(float(counts[IGNORED] / max(masks.size, 1)), 9)}

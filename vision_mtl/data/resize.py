@@ -11,13 +11,14 @@ import numpy as np
 from vision_mtl.core.errors import UserError
 
 Fit = Literal["stretch", "crop", "pad"]
+CV_CHANNELS = 4  # that OpenCV resizes at once
 MISFIT = 0.2  # largest shift of an edge by a reduced decode, in pixels of the resized image
 
 
 def resize(
     image: np.ndarray, size: tuple[int, int], fit: Fit = "stretch", of: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Resize (H, W, C) uint8 to (*size, C) uint8.
+    """Resize (H, W, C) to (*size, C), in 8 bits or 16-bit levels.
 
     `stretch` scales height and width independently; `crop` scales the image to cover `size` and keeps the centre; `pad`
     scales it to fit inside and fills the border with its mean colour. `of` is the (height, width) of the original if
@@ -32,7 +33,7 @@ def resize(
         return _scale(image[tuple(parts)], size)
     inner, place = _inner(shape, size)
     scaled = _scale(image, inner)
-    canvas = np.empty((*size, image.shape[2]), np.uint8)
+    canvas = np.empty((*size, image.shape[2]), image.dtype)
     canvas[:] = scaled.mean((0, 1)).round()
     canvas[place] = scaled
     return canvas
@@ -117,6 +118,9 @@ def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Shrink first, then enlarge: OpenCV's area method averages only if neither height nor width grows."""
+    if image.shape[2] > CV_CHANNELS:
+        parts = range(0, image.shape[2], CV_CHANNELS)
+        return np.concatenate([_scale(image[..., at : at + CV_CHANNELS], size) for at in parts], axis=2)
     height, width = image.shape[:2]
     shrunk = min(height, size[0]), min(width, size[1])
     image = np.ascontiguousarray(image)
@@ -127,13 +131,24 @@ def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Convert (H, W, C) uint8 to `channels`: grey is repeated, colour becomes Rec. 601 luma. Raises `UserError`."""
+def to_channels(image: np.ndarray, channels: int, name: object = "an image") -> np.ndarray:
+    """Convert (H, W, C) to `channels`: grey is repeated for RGB, and RGB becomes Rec. 601 luma for 1.
+
+    Raises `UserError` as `check_channels` does.
+    """
     found = image.shape[2]
     if found == channels:
         return image
-    if found == 1:
-        return np.repeat(image, channels, axis=2)
-    if found == 3 and channels == 1:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
-    raise UserError(f"backbone.in_chans is {channels}, but the images have {found} channels; use 1 or {found}.")
+    check_channels(found, channels, name)
+    return np.repeat(image, 3, axis=2) if found == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+
+
+def check_channels(found: int, channels: int, name: object) -> None:
+    """Raise `UserError` with an image's `name` if its `found` channels cannot become `channels`."""
+    if found == channels or (found, channels) in ((1, 3), (3, 1)):
+        return
+    works = " or ".join(map(str, sorted({found, 1, 3} if found in (1, 3) else {found})))
+    raise UserError(
+        f"{str(name)!r} has {found} channels, but backbone.in_chans is {channels} (in --stage data: data.channels): "
+        f"give {works}. All images of a run need as many; only grey and RGB are converted."
+    )

@@ -19,16 +19,24 @@ from PIL import Image
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json, disk_error
+from vision_mtl.core.text import valid_text
+from vision_mtl.data import tiff
 from vision_mtl.data.assemble import LABEL_FROM, list_source, load_source
-from vision_mtl.data.decode import read_error
+from vision_mtl.data.decode import FORMATS, SUFFIXES
+from vision_mtl.data.depth import is_deep
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool
-from vision_mtl.data.source import SPLITS, Item, Source
+from vision_mtl.data.sample_labels import GROUP
+from vision_mtl.data.source import SPLITS, Item, Source, holds_files
 from vision_mtl.data.store import Settings
 
 INDEX = "index.json"
+FORMAT_SUFFIXES = {  # Pillow's names of formats
+    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "GIF": ".gif", "BMP": ".bmp",
+    "DIB": ".dib", "PPM": ".ppm", "JPEG2000": ".jp2", "AVIF": ".avif",
+}  # fmt: skip
 BLOCK = 512  # bytes of a tar header, and the multiple that members are padded to
 Report = Callable[[str, int, int], None]  # (what, done, total)
 
@@ -57,16 +65,20 @@ def write_shards(
     Raises `UserError` for several sources, a dense task (shards hold no masks), a `folder` that is not empty, or a full
     disk.
     """
-    name = _only_source(pool, tasks, folder)
+    shown = _only_source(pool, tasks, folder)
+    given = [*(data.unlabelled or []), *(task.source for task in tasks.values())]
+    name = next(name for name in given if valid_text(name) == shown)
     listed = list_source(name, data, tasks, Findings())
     source, items = listed.source, load_source(listed, data, settings, Findings(), None).items
     split_of = {identity: int(split) for identity, split in zip(pool.identities, pool.split, strict=True)}
-    by_split = {s: [i for i in items if split_of.get(f"{name}::{i.identity}") == n] for n, s in enumerate(SPLITS)}
+    as_text = _fit_text_files(items)
+    splits = [split_of.get(f"{shown}::{item.identity}") for item in items]
+    by_split = {s: [i for i, of in zip(items, splits, strict=True) if of == n] for n, s in enumerate(SPLITS)}
     total, done, shards, index = sum(len(found) for found in by_split.values()), 0, [], {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for split, own in by_split.items():
-            for number, samples in enumerate(_in_shards(source, own, max_bytes)):
+            for number, samples in enumerate(_in_shards(source, own, max_bytes, as_text)):
                 path = folder / f"{split}-{number:06d}.tar"
                 index[path.name] = {key: item.identity for key, item, _ in samples}
                 shards.append(_write(path, [member for *_, members in samples for member in members], len(samples)))
@@ -95,13 +107,15 @@ def _only_source(pool: Pool, tasks: Mapping[str, Task], folder: Path) -> str:
 Member = tuple[str, bytes]  # name in the tar file, content
 
 
-def _in_shards(source: Source, items: Sequence[Item], max_bytes: int) -> Iterator[list[tuple[str, Item, list[Member]]]]:
+def _in_shards(
+    source: Source, items: Sequence[Item], max_bytes: int, as_text: bool
+) -> Iterator[list[tuple[str, Item, list[Member]]]]:
     """Yield the samples (key, item, members) of one shard after the other; only one shard is in memory."""
     shard: list[tuple[str, Item, list[Member]]] = []
     size = 0
     for number, item in enumerate(items):
         key = f"{number:08d}"  # not the file's name: readers take everything after the first dot as the suffix
-        members = _members(key, source, item)
+        members = _members(key, source, item, as_text)
         own = sum(_tar_bytes(content) for _, content in members)
         if shard and size + own > max_bytes:
             yield shard
@@ -112,31 +126,65 @@ def _in_shards(source: Source, items: Sequence[Item], max_bytes: int) -> Iterato
         yield shard
 
 
-def _members(key: str, source: Source, item: Item) -> list[Member]:
+def _fit_text_files(items: Sequence[Item]) -> bool:
+    """Return True if `KEY.cls` can hold all labels: readers strip text files, and know columns by the suffix."""
+    columns = {column for item in items for column in item.labels}
+    return len(columns) == 1 and all(
+        v and v == v.removeprefix("\ufeff").strip() for item in items for v in item.labels.values()
+    )
+
+
+def _members(key: str, source: Source, item: Item, as_text: bool) -> list[Member]:
     suffix, content = _image(source, item)
-    found = [(f"{key}{suffix}", content)]
-    labels = {column.removeprefix(LABEL_FROM): value for column, value in item.labels.items()}
-    alone = next(iter(labels.values())) if len(labels) == 1 else ""
-    if alone and alone == alone.strip():  # readers strip text files
-        found.append((f"{key}.cls", alone.encode()))
-    elif labels:
-        found.append((f"{key}.json", json.dumps(labels, ensure_ascii=False).encode()))
+    found = [(f"{key}{suffix}", content), *_label_files(key, _label_columns(item), as_text)]
     if item.group is not None:
-        found.append((f"{key}.group", item.group.encode()))
+        found.append((f"{key}{GROUP}", item.group.encode()))
     return found
+
+
+def _label_columns(item: Item) -> dict[str, str]:
+    """Return column -> label. Raises `UserError` if a task with `label_from` has the name of another column."""
+    found: dict[str, str] = {}
+    for column, value in item.labels.items():
+        name = column.removeprefix(LABEL_FROM)
+        if found.setdefault(name, value) != value:
+            raise UserError(
+                f"data.to_shards: {item.identity!r} has {name} {found[name]!r} in a column of the source, but "
+                f"{value!r} by label_from of task {name!r}. Give the task another name."
+            )
+    return found
+
+
+def _label_files(key: str, labels: Mapping[str, str], as_text: bool) -> list[Member]:
+    if as_text and labels:
+        return [(f"{key}.cls", next(iter(labels.values())).encode())]
+    return [(f"{key}.json", json.dumps(labels, ensure_ascii=False).encode())] if labels else []
 
 
 def _image(source: Source, item: Item) -> tuple[str, bytes]:
     """Return (suffix, bytes) of the image file, or of the pixels as PNG, which is lossless."""
-    if item.path is not None:
-        try:
-            return item.path.suffix.lower(), item.path.read_bytes()
-        except OSError as error:
-            raise read_error(item.path, error) from error
+    if holds_files(source):
+        content = source.encoded(item)
+        suffix = "" if item.path is None else item.path.suffix.lower()
+        if suffix := suffix if suffix in SUFFIXES else _format_suffix(content):
+            return suffix, content
     pixels = source.read(item)
+    if is_deep(pixels):
+        raise UserError(f"data.to_shards: {item.identity!r} has more than 8 bits and is not a file; leave it out.")
     encoded = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
     return ".png", encoded.getvalue()
+
+
+def _format_suffix(content: bytes) -> str:
+    """Return the suffix of an image file's format, or "" if Pillow does not know it."""
+    if content[:4] in tiff.MAGIC:
+        return ".tif"  # of any number of bands, which Pillow may not know
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return FORMAT_SUFFIXES.get(str(image.format), "")
+    except (OSError, ValueError):
+        return ""
 
 
 def _tar_bytes(content: bytes) -> int:

@@ -7,8 +7,8 @@ the file in `vision_mtl/data/sources/` that registers it. Listing the items must
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Literal, Protocol, TypeGuard
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.registry import Registry
+from vision_mtl.core.text import valid_text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -26,9 +27,12 @@ class Item:
     """One image of a source, not decoded.
 
     `identity` is unique within the source and stable across runs and machines (a relative path, an index); splits are
-    drawn from it. `path` is the resolved absolute path of an image file: the same path in two sources is the same
-    instance. `labels` maps a column to its value as text; a missing or blank label is absent. `split` is the official
-    or user-given split. Items of the same `group` are in the same split and form one cluster in every interval.
+    drawn from it. `path` is the absolute path of an image file as it is listed, links unresolved. Items with an equal
+    `key` are one picture; `assemble.list_source` sets it for files (`files.picture_key`). `labels` maps a column to its
+    value as text; a missing or blank label is absent. `split` is the official or user-given split. Items of the same
+    `group` are in the same split and form one cluster in every interval. `kept` is the split that the item had in an
+    earlier run (`data.split_files`): it takes precedence over `split`. `beside` names the folder, beside the split
+    folders, of an image that has no label and is used for training only, if at all (`data.other_folders`).
     """
 
     identity: str
@@ -36,6 +40,9 @@ class Item:
     labels: Mapping[str, str] = field(default_factory=dict)
     split: Split | None = None
     group: str | None = None
+    kept: Split | None = None
+    key: Hashable | None = None
+    beside: str | None = None
 
     @property
     def file(self) -> Path:
@@ -50,7 +57,9 @@ class Source(Protocol):
 
     A source whose rows have named columns may set `has_columns = True`: it is then constructed as `cls(rest, root,
     image)`, with the name of the image column, or None for the only one. A source may have a list `findings`, of
-    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files.
+    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; an error
+    `unclear`, or None, which concerns only tasks that take labels or splits from its folders; and a mapping `unusable`,
+    from columns that are no label columns to what they hold.
     """
 
     def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...
@@ -63,7 +72,10 @@ class Source(Protocol):
         """Return all images in a stable order. Raises `UserError` for a missing path, no image, a bad label file."""
 
     def read(self, item: Item) -> np.ndarray:
-        """Return (H, W, C) uint8, C = 1 (grey) or 3 (RGB). Raises `UnreadableImage` with the file and the reason."""
+        """Return (H, W, C): uint8, or the own numbers of a deep image; C = 1 (grey), 3 (RGB) or its bands.
+
+        Raises `UnreadableImage` with the file and the reason.
+        """
 
 
 class EncodedSource(Source, Protocol):
@@ -91,7 +103,23 @@ def movable_name(name: str) -> str:
     keeps its splits. Two sources with the same name draw alike, which does no harm.
     """
     kind, _, rest = name.partition("/")
-    return f"{kind}/{PurePath(rest).name or rest}"
+    return valid_text(f"{kind}/{PurePath(rest).name or rest}")
+
+
+def with_valid_text(item: Item) -> Item:
+    """Return the item with bytes that are not UTF-8 as escapes in its identity, labels and group; `path` keeps them."""
+    texts = [item.identity, item.group or "", *item.labels, *item.labels.values()]
+    if all(text is valid_text(text) for text in texts):
+        return item
+    labels = {valid_text(column): valid_text(value) for column, value in item.labels.items()}
+    group = None if item.group is None else valid_text(item.group)
+    return replace(item, identity=valid_text(item.identity), labels=labels, group=group)
+
+
+def has_columns(name: str) -> bool:
+    """Return True if the source written `KIND/REST` is of a known kind whose rows have named columns."""
+    kind = name.partition("/")[0]
+    return kind in SOURCES.names() and getattr(SOURCES.get(kind), "has_columns", False)
 
 
 def open_source(name: str, root: Path, image: str | None = None) -> Source:
@@ -109,7 +137,7 @@ def open_source(name: str, root: Path, image: str | None = None) -> Source:
             f"folder/{path}, for images without labels images/{path}. Kinds: {', '.join(SOURCES.names())}."
         )
     source = SOURCES.get(kind)
-    if getattr(source, "has_columns", False):
+    if has_columns(name):
         return source(rest, root, image)
     if image is not None:
         raise UserError(f"{name} has no columns, so it has no image column {image!r}: leave the option out.")

@@ -1,9 +1,10 @@
-"""Random splits that depend on an image's name, not on its position in a list.
+"""Units of images that stay together, their keyed hashes, and the rule that draws each unit independently.
 
 Images that must stay together (a group, exact duplicates, near duplicates on request) form a unit. A keyed hash of the
-unit's smallest name and the seed chooses its split, so adding or removing other images moves nothing. The one
-exception: a class without a training image gets a unit back from validation or test, because a model cannot be tested
-on a class that it was never trained on.
+unit's smallest name and the seed orders the units, so splits depend on names, not on positions in a list. By the
+independent rule (`data.split_rule`) a unit's hash alone chooses its split, so adding or removing other images moves
+nothing, but shares vary by chance. The one exception: a class without a training image gets a unit back from validation
+or test, because a model cannot be tested on a class that it was never trained on.
 """
 # N images, n of them with a class
 
@@ -34,26 +35,30 @@ def units(links: Sequence[np.ndarray]) -> np.ndarray:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def assign_splits(
+def check_ratios(val_ratio: float, test_ratio: float) -> None:
+    """Raise `UserError` for ratios out of range or that leave no training image."""
+    for name, ratio in (("val_ratio", val_ratio), ("test_ratio", test_ratio)):
+        if not 0 <= ratio < 1:
+            raise UserError(f"data.{name} must lie in [0, 1); found {ratio}.")
+    if val_ratio + test_ratio >= 1:
+        raise UserError(f"data.val_ratio {val_ratio} and data.test_ratio {test_ratio} leave nothing to train on.")
+
+
+def independent_splits(
     names: Sequence[str], unit: np.ndarray, given: np.ndarray, *, val_ratio: float, test_ratio: float, seed: int
 ) -> np.ndarray:
     """Return the (N,) int8 splits of one source's images.
 
     `given` (N,) holds official splits, or `UNSET`. A source without an official test split gets a drawn test and val
     split; one with test but no val gets val drawn from train; with both, nothing is drawn. With three or more units, no
-    split with a ratio above 0 stays empty. Raises `UserError` for ratios out of range or that leave no training image.
+    split with a ratio above 0 stays empty.
     """
-    for name, ratio in (("val_ratio", val_ratio), ("test_ratio", test_ratio)):
-        if not 0 <= ratio < 1:
-            raise UserError(f"data.{name} must lie in [0, 1); found {ratio}.")
-    if val_ratio + test_ratio >= 1:
-        raise UserError(f"data.val_ratio {val_ratio} and data.test_ratio {test_ratio} leave nothing to train on.")
     has_test, has_val = bool((given == TEST).any()), bool((given == VAL).any())
     shares = {TEST: 0.0 if has_test else test_ratio, VAL: 0.0 if has_val else val_ratio}
     split = given.copy().astype(np.int8)
     free = (given == UNSET) | ((given == TRAIN) & (not has_val or not has_test))
     official = np.isin(unit, unit[(given == TEST) | (given == VAL)])  # units with an official split are not drawn
-    ids, draws = _draw_units(names, unit, free & ~official, seed)
+    ids, draws = draw_units(names, unit, free & ~official, seed)
     drawn = np.where(draws < shares[TEST], TEST, np.where(draws < shares[TEST] + shares[VAL], VAL, TRAIN))
     drawn = _fill_empty(drawn, draws, [s for s in (TEST, VAL) if shares[s] > 0])
     table = dict(zip(ids.tolist(), drawn.tolist(), strict=True))
@@ -89,12 +94,12 @@ def return_classes_to_train(
     for *_, shown in sorted(lacking, key=lambda entry: entry[:3]):
         members = np.isin(unit, unit[shown]) & ~fixed[unit]
         if members.any() and not (split[shown] == TRAIN).any():  # a unit moved for a rarer class may contain it
-            ids, draws = _draw_units(names, unit, members, seed)
+            ids, draws = draw_units(names, unit, members, seed)
             split[unit == ids[np.argmax(draws)]] = TRAIN
     return split
 
 
-def _draw_units(names: Sequence[str], unit: np.ndarray, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_units(names: Sequence[str], unit: np.ndarray, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (unit numbers, a draw in [0, 1) for each), from the unit's smallest name and the seed."""
     smallest: dict[int, str] = {}
     for i in np.flatnonzero(rows).tolist():
@@ -105,7 +110,7 @@ def _draw_units(names: Sequence[str], unit: np.ndarray, rows: np.ndarray, seed: 
 
 
 def _uniform(name: str, seed: int) -> float:
-    digest = hashlib.blake2b(name.encode(), key=str(seed).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=str(seed).encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 

@@ -1,7 +1,8 @@
-"""The decoded store: the resized images of a source as uint8 in a memory-mapped file that all runs share.
+"""The decoded store: the resized images of a source in a memory-mapped file that all runs share.
 
-The name of a store's folder is a hash of everything its pixels depend on: the source's version, each image's content,
-the size, channels and fit. Threads decode into a temporary folder, which is renamed when it is complete. A lock lets
+Images are uint8; a source with deep images is stored as uint16, the levels of its range. The name of a store's folder
+is a hash of everything its pixels depend on: the source's version, each image's content, the size, channels, fit and
+range. Threads decode into a temporary folder, which is renamed when it is complete. A lock lets
 concurrent runs decode only once. The store is verified when it is opened, and rebuilt if it is damaged.
 """
 # N images, H W pixels, C channels
@@ -17,23 +18,28 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.core.files import atomic_write_json, disk_error
+from vision_mtl.core.files import atomic_write_bytes, atomic_write_json, disk_error
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.depth import DeepImage, ValueRange, is_deep, widened
 from vision_mtl.data.reading import read_item
 from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source
 from vision_mtl.data.threads import in_order, threads
 
 NEAR_FILES = "near-"  # prefix of files with cached near duplicates, in the folder of the stores
-STREAM_FILES = "stream-"  # prefix of files with the cached examination of a streamed source, in the same folder
+STREAM_FILES = "stream-"  # prefix of files with the cached examination of a source, in the same folder
+RANGE_FILES = "range-"  # prefix of files with the percentiles of a source's training images
+DEEP_FILES = "deep-"  # prefix of files that hold the type of the numbers in a source that is not of 8 bits
 FORMAT = 2  # raise when the meaning of the store's files changes
+DEEP_FORMAT = 1  # the same for stores of deep images alone
 BLOCK = 1 << 24  # bytes per checksum
 VERIFIED_BYTES = 1 << 32  # larger stores are verified in evenly spread blocks of this total size
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -41,16 +47,30 @@ Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass(frozen=True)
 class Settings:
-    """The form of stored images: (height, width), channels and fit."""
+    """The form of stored images: (height, width), channels and fit; for a source with deep images, their range."""
 
     image_size: tuple[int, int]
     channels: int = 3
     fit: Fit = "stretch"
+    is_deep: bool = field(default=False, repr=False)  # the text is a part of the keys of 8-bit images
+    value_range: ValueRange | None = field(
+        default=None, repr=False
+    )  # None for deep images whose files declare their maximum
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape (H, W, C) of a stored image."""
         return (*self.image_size, self.channels)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a stored number."""
+        return np.dtype(np.uint16 if self.is_deep else np.uint8)
+
+    @property
+    def image_bytes(self) -> int:
+        """The bytes of a stored image."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,7 @@ class Store:
     """An open store. `kept[i]` is the item number of image i; `unreadable` are (identity, reason) of other items."""
 
     folder: Path
-    images: np.ndarray  # (N, H, W, C) uint8, memory-mapped
+    images: np.ndarray  # (N, H, W, C) uint8 or uint16, memory-mapped
     hashes: np.ndarray  # (N,) uint64, equal for exact duplicates, independent of the size
     kept: np.ndarray  # (N,) int64
     unreadable: list[tuple[str, str]]
@@ -78,10 +98,11 @@ def open_store(
 ) -> Store:
     """Open the store of `items`; build it if it is missing. Raises `UserError` above `max_gb` and for a full disk.
 
-    `name` is the source's name for messages; `progress` is called from this thread.
+    `name` is the source's name for messages; `progress` is called from this thread. Raises `DeepImage` if an image does
+    not have 8 bits and `settings` are not for deep ones, or lack their range; the next call raises it without decoding.
     """
     report = progress or (lambda what, done, total: None)
-    needed = len(items) * int(np.prod(settings.shape))
+    needed = len(items) * settings.image_bytes
     if needed > max_gb * 1e9:
         raise UserError(
             f"the decoded store of {name} would take {needed / 1e9:.1f} GB ({len(items):,} images of "
@@ -98,6 +119,10 @@ def open_store(
         found, damage = _try_open(folder, settings)
         if found is not None:
             return found
+        marker = parent / f"{DEEP_FILES}{folder.name}"
+        if settings.value_range is None and marker.is_file():
+            kind, _, maximum = marker.read_text("utf-8").partition(" ")
+            raise DeepImage(kind, bool(maximum))
         _build(folder, name, source, items, settings, num_workers, report)
         opened, problem = _try_open(folder, settings)
         if opened is None:
@@ -120,7 +145,14 @@ def clean(root: Path) -> list[tuple[Path, int]]:
             shutil.rmtree(folder)
             lock.release()
             deleted.append((folder, size))
-    for pattern in ("*.lock", "contents.sqlite*", f"{NEAR_FILES}*.npy", f"{STREAM_FILES}*.npz"):
+    for pattern in (
+        "*.lock",
+        "contents.sqlite*",
+        f"{NEAR_FILES}*.npy",
+        f"{STREAM_FILES}*.npz",
+        f"{DEEP_FILES}*",
+        f"{RANGE_FILES}*.json",
+    ):
         for leftover in parent.glob(pattern):
             leftover.unlink(missing_ok=True)
     return deleted
@@ -138,8 +170,11 @@ def store_key(
     """Return the name of the store's folder: a readable word and a hash of everything that its pixels depend on."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(repr((FORMAT, type(source).__name__, source.version, settings.shape, settings.fit)).encode())
+    if settings.is_deep:
+        levels = settings.value_range and (settings.value_range.low, settings.value_range.high)
+        digest.update(f"{DEEP_FORMAT} {levels}".encode())
     if not any(item.path for item in items):
-        digest.update(name.encode())
+        digest.update(valid_text(name).encode())
     contents = _contents([item.path for item in items if item.path], parent, num_workers, report, name)
     for item in items:
         digest.update(f"\0{item.identity}\0{contents[item.path] if item.path else ''}".encode())
@@ -161,15 +196,21 @@ def _contents(paths: Sequence[Path], parent: Path, num_workers: int, report: Pro
     with sqlite3.connect(parent / "contents.sqlite", timeout=60) as memory:
         memory.execute("CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, status TEXT, hash TEXT)")
         known = {path: (status, value) for path, status, value in memory.execute("SELECT * FROM contents")}
-        found = {p: known[str(p)][1] for p in stats if known.get(str(p), ("",))[0] == stats[p]}
+        found = {p: known[_row(p)][1] for p in stats if known.get(_row(p), ("",))[0] == stats[p]}
         fresh = [path for path in stats if path not in found]
         with threads(num_workers) as pool:
             for done, (path, value) in enumerate(zip(fresh, pool.map(_content, fresh), strict=True), start=1):
                 found[path] = value
                 report(f"reading {name}", done, len(fresh))
-        rows = [(str(path), stats[path], found[path]) for path in fresh]
+        rows = [(_row(path), stats[path], found[path]) for path in fresh]
         memory.executemany("INSERT OR REPLACE INTO contents VALUES (?, ?, ?)", rows)
     return found
+
+
+def _row(path: Path) -> str | bytes:
+    """Return a path as SQLite holds it: as bytes if it is not text."""
+    text = str(path)
+    return text if valid_text(text) is text else os.fsencode(path)
 
 
 def _content(path: Path) -> str:
@@ -217,7 +258,7 @@ def _build(
 ) -> None:
     """Decode all items into a temporary folder, then rename it."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    needed = len(items) * int(np.prod(settings.shape))
+    needed = len(items) * settings.image_bytes
     for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)  # of a process that ended: this one holds the lock
     try:
@@ -235,10 +276,17 @@ def _build(
         atomic_write_json(temporary / "manifest.json", manifest)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
+    except DeepImage as error:
+        atomic_write_bytes(folder.parent / f"{DEEP_FILES}{folder.name}", _deep_text(error))
+        raise
     except OSError as error:
         raise disk_error(folder, needed, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _deep_text(error: DeepImage) -> bytes:
+    return f"{error.kind}{' maximum' if error.has_maximum else ''}".encode()
 
 
 def _decode_into(
@@ -251,15 +299,18 @@ def _decode_into(
     report: Progress,
 ) -> tuple[np.ndarray, list[str | None]]:
     """Write the pixels of all items to `file`; return ((N,) uint64 contents, reason or None for each item)."""
-    images = np.lib.format.open_memmap(file, "w+", np.uint8, (len(items), *settings.shape))
+    images = np.lib.format.open_memmap(file, "w+", settings.dtype, (len(items), *settings.shape))
     _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
 
     def decode(number: int) -> str | None:
         try:
-            images[number], hashes[number] = read_item(
-                source, items[number], settings.image_size, settings.channels, settings.fit
+            pixels, hashes[number] = read_item(
+                source, items[number], settings.image_size, settings.channels, settings.fit, settings.value_range
             )
+            if is_deep(pixels) and not settings.is_deep:
+                raise DeepImage("uint16", has_maximum=True)
+            images[number] = widened(pixels) if settings.is_deep else pixels
         except UnreadableImage as error:
             return error.reason
         return None
@@ -300,7 +351,10 @@ def _try_open(folder: Path, settings: Settings) -> tuple[Store | None, str | Non
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         index_bytes = (folder / "index.npz").read_bytes()
         images = np.load(folder / "images.npy", mmap_mode="r")
-        if zlib.crc32(index_bytes) != manifest["index"] or images.shape[1:] != settings.shape:
+        if zlib.crc32(index_bytes) != manifest["index"] or (images.shape[1:], images.dtype) != (
+            settings.shape,
+            settings.dtype,
+        ):
             return None, "its index does not match"
         if _checksums(folder / "images.npy", expected=manifest["checksums"]) != manifest["checksums"]:
             return None, "its pixels have changed since they were written"

@@ -7,8 +7,9 @@ Each kind has a value for "no label" (-1, a row of -1, NaN), because most images
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +24,18 @@ NO_CLASS = "none"  # multi-label text of an image that shows none of the classes
 
 @dataclass(frozen=True)
 class Target:
-    """One task's labels: one row of `values` per image, in the form that its kind defines (`vision_mtl/tasks`)."""
+    """One task's labels: one row of `values` per image, in the form that its kind defines (`vision_mtl/tasks`).
+
+    `unit` is the (offset, scale) that number labels are standardised by for the loss; heads are built with the same.
+    `details` are added to the task's entry in the summary of the data.
+    """
 
     kind: str
     class_names: list[str]  # [] for regression
     values: np.ndarray
     masks: np.ndarray | None = None  # dense: (M, H, W) uint8 classes at the pool's image size, `IGNORED` = none
+    unit: tuple[float, float] = (0.0, 1.0)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def labelled(self) -> np.ndarray:
@@ -43,8 +50,14 @@ class Target:
         return label_kind(self.kind).num_outputs(self.class_names)
 
     def gather(self, indices: Tensor) -> Tensor:
-        """Return the labels of the images `indices` (B,) in the form that the loss needs; -1 or NaN for no label."""
-        return label_kind(self.kind).gather(self.values[indices.numpy()], self.masks)
+        """Return the labels of the images `indices` (B,) in the form that the loss needs; -1 or NaN for no label.
+
+        Numbers are standardised before they become float32, which cannot tell 1700000000 from 1700000001.
+        """
+        kind, values = label_kind(self.kind), self.values[indices.numpy()]
+        if not kind.has_classes:
+            values = (values.astype(np.float64) - self.unit[0]) / self.unit[1]
+        return kind.gather(values, self.masks)
 
     def occurrences(self) -> tuple[np.ndarray, np.ndarray]:
         """Return ((n,) image, (n,) class), both int64, sorted by image: which image shows which class."""
@@ -57,6 +70,10 @@ class Target:
         values = np.full((count, *self.values.shape[1:]), label_kind(self.kind).missing).astype(self.values.dtype)
         values[rows[self.labelled]] = self.values[self.labelled]
         return replace(self, values=values)
+
+    def in_unit_of(self, rows: np.ndarray) -> Target:
+        """Return the same labels with the unit of the training images `rows` (N,) bool: mean, standard deviation."""
+        return replace(self, unit=label_kind(self.kind).statistics(self.values[self.labelled & rows]))
 
     def keep(self, rows: np.ndarray) -> Target:
         """Return the labels of the images `rows` (N,) bool only; the others have none."""

@@ -30,7 +30,7 @@ def fit_temperature(kind: LabelKind, logits: Tensor, true: Tensor) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
-        return float(kind.loss(scaled, true, weights=None, smoothing=0.0, scale=1.0).mean())
+        return float(kind.loss(scaled, true, weights=None, smoothing=0.0).mean())
 
     found = minimize_scalar(loss, bounds=tuple(math.log(t) for t in RANGE), method="bounded")
     return float(torch.tensor(math.exp(found.x), dtype=torch.float32))

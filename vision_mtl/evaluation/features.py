@@ -38,12 +38,12 @@ def with_clean_statistics(
     """Return a copy in eval mode with BatchNorm statistics of a sample of the undamaged images `indices` (n,).
 
     Pretraining estimates them on damaged images, which would shift the frozen features of clean ones. A backbone
-    without BatchNorm is only copied.
+    without BatchNorm is only copied, and so is one for a single image, whose statistics say nothing.
     """
     clean = copy_for_one(backbone)
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in clean.modules()):
+    batches = [b for b in spread_evenly(indices, CLEAN_IMAGES).split(batch_size) if len(b) > 1]
+    if batches and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in clean.modules()):
         device = next(clean.parameters()).device
-        batches = [b for b in spread_evenly(indices, CLEAN_IMAGES).split(batch_size) if len(b) > 1]
         clean.train()
         with torch.no_grad(), autocast():
             update_bn((pool.gather(batch).to(device) for batch in batches), clean)

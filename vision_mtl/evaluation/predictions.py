@@ -25,8 +25,8 @@ Autocast = Callable[[], AbstractContextManager[object]]
 class TaskPredictions:
     """One task's predictions for the pool's images `indices` (n,), which have labels of the task.
 
-    `outputs` are the head's: (n, K) or (n, 1) float32; for a dense task (n, K, K) int64 pixel counts, rows true and
-    columns predicted, since logits would need too much memory.
+    `outputs` are (n, K) float32 logits; for a task of numbers (n, 1) float64 in the labels' unit; for a dense task
+    (n, K, K) int64 pixel counts, rows true and columns predicted, since logits would need too much memory.
     """
 
     target: Target
@@ -49,11 +49,11 @@ class TaskPredictions:
         Probabilities are float64: in float32 a high temperature can make close logits equal and change the decision.
         """
         with torch.no_grad():
-            return self.outputs if self.kind.is_dense else model.probabilities(task, self.outputs.double())
+            return model.probabilities(task, self.outputs.double()) if self.kind.classifies_images else self.outputs
 
     def numbers(self) -> np.ndarray:
         """As `probabilities`, without calibration, which changes no decision."""
-        return (self.outputs if self.kind.is_dense else self.kind.probabilities(self.outputs.double())).numpy()
+        return (self.kind.probabilities(self.outputs.double()) if self.kind.classifies_images else self.outputs).numpy()
 
     def decisions(self) -> np.ndarray:
         """The predictions in the form of the target's values; not available for a dense task."""
@@ -73,7 +73,8 @@ def predict_task(
         images = pool.gather(batch).to(device)
         with torch.no_grad(), autocast():
             request = Request(task, torch.arange(len(batch), device=device), is_task=True)
-            outputs = model(images, [request])[request.key][0].float().cpu()
+            outputs = model(images, [request])[request.key][0].float()
+            outputs = (outputs if kind.has_classes else model.probabilities(task, outputs)).cpu()
         found.append(kind.outputs_to_score(outputs, target.gather(batch)))
     model.train(training)
     return TaskPredictions(target, indices, torch.cat(found))

@@ -82,11 +82,13 @@ def predict_linear(features: np.ndarray, task: ProbeTask, rows: np.ndarray) -> P
 def predict_knn(features: Tensor, task: ProbeTask, rows: np.ndarray) -> ProbePrediction:
     """Predict with the nearest of the training images `rows` by features (N, D); k is chosen on validation images."""
     kind = label_kind(task.kind)
-    votes = torch.as_tensor(kind.neighbour_votes(task.values[rows], task.num_outputs), dtype=torch.float32)
+    offset, scale = kind.statistics(task.values[rows])  # numbers vote in float32, so they are standardised
+    own = kind.neighbour_votes(task.values[rows], task.num_outputs)
+    votes = torch.as_tensor(own if kind.has_classes else (own - offset) / scale, dtype=torch.float32)
 
     def predict(queries: np.ndarray, k: int) -> np.ndarray:
         numbers = knn_votes(features[rows], votes, features[queries], k=k).numpy().astype(np.float64)
-        return numbers if kind.has_classes else numbers[:, 0]
+        return numbers if kind.has_classes else numbers[:, 0] * scale + offset
 
     choices = [k for k in NEIGHBOURS if k <= len(rows)]
     if len(task.val) == 0:

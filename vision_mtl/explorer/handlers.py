@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.shapes import cell_edges
-from vision_mtl.data.decode import UnreadableImage, decode_bytes
+from vision_mtl.data.decode import UnreadableImage, decode_raw
+from vision_mtl.data.depth import Raw, bytes_of
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import image_tensor
 from vision_mtl.discovery.skill import squared_error
@@ -34,6 +35,7 @@ from vision_mtl.pretext.grid import parse_grids
 from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Part
 from vision_mtl.training.repair import zero_prediction
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.predictions import overlay
 
 MAX_FILE_BYTES = 20_000_000  # of an image file: the largest JPEGs of cameras have half of it
@@ -101,12 +103,12 @@ class Explorer:
         """Return an image of the gallery as PNG; None for any other number."""
         if self.gallery is None or not self.gallery.shows(number):
             return None
-        return png(self.gallery.pool.pixels(torch.tensor([number]))[0])
+        return self._png(self.gallery.pool.pixels(torch.tensor([number]))[0])
 
     def open(self, sent: Any) -> dict[str, Any]:
         """Return the image of `{"data": base64 of a file}` at the model's size, and the size of the file's image."""
-        found = self.frame.fit_pixels(_decoded(_field(sent, "data", str, "an image file in base64")))
-        return {"picture": _text(png(found.pixels)), "shape": list(found.shape)}
+        found = self.frame.fit_raw(_decoded(_field(sent, "data", str, "an image file in base64")))
+        return {"picture": _text(self._png(found.pixels)), "shape": list(found.shape)}
 
     def repair(self, sent: Any) -> dict[str, Any]:
         """Return pictures, scores, predictions and neighbours for `{"image": {...}, "damage": {...}}`.
@@ -124,16 +126,16 @@ class Explorer:
         return found | {"views": list(views), "tasks": tasks, "neighbours": dict(zip(views, near, strict=False))}
 
     def _image(self, sent: Mapping[str, Any]) -> tuple[np.ndarray, int | None]:
-        """Return pixels (H, W, C) uint8, and the image's number in the pool if it has one."""
+        """Return pixels (H, W, C), and the image's number in the pool if it has one."""
         if "number" not in sent:
-            return self.frame.fit_pixels(_decoded(_field(sent, "data", str, "an image file in base64"))).pixels, None
+            return self.frame.fit_raw(_decoded(_field(sent, "data", str, "an image file in base64"))).pixels, None
         number = _field(sent, "number", int, "the number of an example")
         if self.gallery is None or not self.gallery.shows(number):
             raise UserError(f"there is no example of number {number}: choose one on the page, or open a file.")
         return self.gallery.pool.pixels(torch.tensor([number]))[0], number
 
     def _undamaged(self, images: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        pictures = {"original": _text(png(_pixels(images)))}
+        pictures = {"original": _text(self._png(_pixels(images)))}
         return {"pictures": pictures, "scores": None, "how": "Nothing is damaged yet."}, {"original": images}
 
     def _damaged(self, part: Part) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -146,7 +148,7 @@ class Explorer:
         prediction, how = self.repairer.repair(part, damaged)
         untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
         found = measure_repairs(part, untrained if prediction is None else prediction)
-        pictures = repair_pictures(found)
+        pictures = repair_pictures(found, self.frame.rgb_bands)
         errors = {"classic": found.classic_error, "untrained": squared_error(untrained, images, found.scored)}
         if prediction is None:
             pictures = {key: pictures[key] for key in ("original", "damaged", "classic", "classic_error")}
@@ -167,7 +169,7 @@ class Explorer:
         shown = pretext.picture(part.images, part.draw)
         rounded = (round(p, 6) for p in probabilities)
         classes = {"probabilities": dict(zip(names, rounded, strict=True)), "true": true}
-        pictures = {key: _text(png(_pixels(i))) for key, i in (("original", part.images), ("damaged", shown))}
+        pictures = {key: _text(self._png(_pixels(i))) for key, i in (("original", part.images), ("damaged", shown))}
         how = f"The run's head for {part.name} predicts a class: there is no picture to repair."
         return {"pictures": pictures, "scores": None, "how": how, "classification": classes}
 
@@ -189,14 +191,22 @@ class Explorer:
             }
             if output.is_dense:
                 masks = {view: prediction.pop("mask") for view, prediction in predictions.items()}
-                record["pictures"] = {view: _text(_overlay(shown[view], mask)) for view, mask in masks.items()}
+                record["pictures"] = {view: _text(self._overlay(shown[view], mask)) for view, mask in masks.items()}
             found.append(record)
         return found
 
+    def _png(self, pixels: np.ndarray) -> bytes:
+        """Return pixels (H, W, C) as a PNG file of the bands that are shown."""
+        return png(shown_bands(bytes_of(pixels), self.frame.rgb_bands))
+
+    def _overlay(self, image: Tensor, mask: np.ndarray) -> bytes:
+        shown = shown_bands(_unit(image), self.frame.rgb_bands)
+        return png(np.round(overlay(shown, mask) * 255).astype(np.uint8))
+
 
 def png(pixels: np.ndarray) -> bytes:
-    """Return pixels (H, W, C) uint8 as a PNG file: grey for one channel, else the first three channels."""
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] < 3 else np.ascontiguousarray(pixels[..., :3]))
+    """Return pixels (H, W, 1 or 3) uint8 as a PNG file."""
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
@@ -217,21 +227,17 @@ def _pixels(images: Tensor) -> np.ndarray:
     return np.round(_unit(images) * 255).astype(np.uint8)
 
 
-def _overlay(image: Tensor, mask: np.ndarray) -> bytes:
-    return png(np.round(overlay(_unit(image), mask) * 255).astype(np.uint8))
-
-
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _decoded(text: str) -> np.ndarray:
-    """Return a file in base64 as pixels (H, W, C) uint8; raises `UserError` if it is too large or not an image."""
+def _decoded(text: str) -> Raw:
+    """Return a file in base64 as its own numbers (H, W, C); raises `UserError` if it is too large or not an image."""
     if len(text) > 4 * MAX_FILE_BYTES / 3 + 4:
         raise UserError(f"the file is larger than {MAX_FILE_BYTES / 1e6:.0f} MB: choose a smaller image.")
     try:
         data = base64.b64decode(text, validate=True)
-        return decode_bytes(data, "this file", MAX_PIXELS)
+        return decode_raw(data, "this file", MAX_PIXELS)
     except binascii.Error as error:
         raise UserError(f"the image is not base64: {error}.") from error
     except UnreadableImage as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from vision_mtl.config.run_config import RunConfig
@@ -12,7 +13,7 @@ from vision_mtl.explorer.gallery import Autocast, Gallery, build_gallery
 from vision_mtl.explorer.handlers import MAX_FILE_BYTES, Explorer
 from vision_mtl.explorer.repairing import Repairer
 from vision_mtl.explorer.server import Site
-from vision_mtl.inference.image_files import Frame
+from vision_mtl.inference.image_files import Frame, frame_of
 from vision_mtl.inference.prediction_files import task_outputs
 from vision_mtl.inference.predictor import Predictor
 from vision_mtl.inference.restore import restore_model
@@ -57,7 +58,7 @@ def open_site(
     }
     explorer = Explorer(
         about,
-        Frame(config.image_size, model.backbone.in_chans, config.data.fit),
+        _frame(config, state, model),
         predictor,
         task_outputs(model.task_specs, state),
         repairer,
@@ -66,6 +67,14 @@ def open_site(
     )
     handlers = {"open": explorer.open, "repair": explorer.repair}
     return Site(explorer.start, explorer.picture, handlers, MAX_REQUEST_BYTES)
+
+
+def _frame(config: RunConfig, state: dict[str, Any], model: SharedModel) -> Frame:
+    """Return the frame of files that are opened on the page: percentiles mean those of the run."""
+    declared = None if "%" in str(config.data.value_range) else config.data.value_range
+    where, channels = str(config.init_from), model.backbone.in_chans
+    frame = frame_of(state, where, config.image_size, channels, declared, "data.value_range", config.data.fit)
+    return replace(frame, rgb_bands=config.data.rgb_bands)
 
 
 def _other_repairer(where: str, model: SharedModel, predictor: Predictor) -> Repairer:

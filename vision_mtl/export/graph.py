@@ -149,11 +149,7 @@ def _shapes(outputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def difference_units(specs: Mapping[str, TaskHeadSpec]) -> dict[str, float]:
     """Return the unit of each task's differences: 1 for probabilities, the labels' standard deviation for numbers."""
-    # offset / 100: float32 resolves a ten-millionth of a number, which may be large compared to the deviation
-    return {
-        task: 1.0 if label_kind(spec.kind).has_classes else max(spec.scale, abs(spec.offset) / 100)
-        for task, spec in specs.items()
-    }
+    return {task: 1.0 if label_kind(spec.kind).has_classes else spec.scale for task, spec in specs.items()}
 
 
 def first_line(error: Exception) -> str:

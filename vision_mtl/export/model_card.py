@@ -15,13 +15,11 @@ from jinja2 import Environment, StrictUndefined
 from vision_mtl import __version__
 from vision_mtl.core.run import CONFIG, RESULT
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.export.backbone import TransformDifference
+from vision_mtl.export.from_files import FileCheck
+from vision_mtl.export.loading import loading_code
 
 PATH_SOURCES = ("folder", "csv", "images", "wds")  # followed by a path of the machine that trained
-LOADING = {  # data.fit -> code with Pillow that does nearly the same
-    "stretch": "image.resize({size})",
-    "crop": "ImageOps.fit(image, {size})",
-    "pad": "ImageOps.pad(image, {size})  # predict pads with the image's mean colour",
-}
 
 TEMPLATE = """\
 # {{ title | name }}
@@ -76,17 +74,15 @@ None are known: the model was exported from a checkpoint without a run, or from 
 
 ## Loading
 
-Load an image:
+Load an image, with Pillow, NumPy and OpenCV. The function is in `load_image.py` of the same folder:
 
 ```python
-import numpy as np
-from PIL import Image, ImageOps
+{{ loading }}
 
-image = ImageOps.exif_transpose(Image.open("photo.png")).convert("{{ mode }}")
-image = {{ loading }}
-images = np.asarray(image, np.float32).reshape(1, {{ size[0] }}, {{ size[1] }}, {{ channels }})
-images = np.ascontiguousarray(images.transpose(0, 3, 1, 2) / 255)  # (N, C, H, W)
+images = load_image(open("photo.png", "rb").read())  # (N, C, H, W); several are joined by np.concatenate
 ```
+
+{{ checked }}
 
 `backbone/`, with timm; unlike the other files it takes normalised images:
 
@@ -98,6 +94,9 @@ backbone = timm.create_model("local-dir:backbone", pretrained=True).eval()
 mean, std = (torch.tensor(backbone.pretrained_cfg[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
 features = backbone((torch.from_numpy(images) - mean) / std)  # (N, D)
 ```
+{% if by_transform %}
+{{ by_transform }}
+{% endif -%}
 {% if has_onnx %}
 `model.onnx`, with onnxruntime:
 
@@ -143,8 +142,19 @@ def read_origin(where: Path) -> Origin:
     return Origin(folder.resolve().name, config, result)
 
 
-def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any], files: Sequence[str]) -> str:
-    """Return the card as Markdown. `about` is the metadata of the exported files, `files` are their names."""
+def card_text(
+    origin: Origin,
+    state: Mapping[str, Any],
+    about: Mapping[str, Any],
+    files: Sequence[str],
+    check: FileCheck,
+    transform: TransformDifference | None,
+) -> str:
+    """Return the card as Markdown.
+
+    `about` is the metadata of the exported files, `files` are their names; `check` and `transform` are the differences
+    that were measured on the run's images.
+    """
     height, width = about["image_size"]
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters["name"] = escape
@@ -153,14 +163,37 @@ def card_text(origin: Origin, state: Mapping[str, Any], about: Mapping[str, Any]
         version=__version__,
         **{key: about[key] for key in ("architecture", "channels", "fit", "tasks")},
         size=(height, width),
-        mode="RGB" if about["channels"] == 3 else "L",
-        loading=LOADING[about["fit"]].format(size=(width, height)),
+        loading=loading_code(about),
+        checked=_checked(check, [name for name in ("model.onnx", "model.pt2") if name in files]),
+        by_transform="" if transform is None else _by_transform(transform),
         sources=_sources(origin, state),
         recipe=_recipe(origin, state),
         scores=[*_task_scores(origin.result), *_skill_scores(origin.result)],
         forms={name: label_kind(name).form for name in {task["kind"] for task in about["tasks"].values()}},
         has_onnx="model.onnx" in files,
         has_program="model.pt2" in files,
+    )
+
+
+def _checked(check: FileCheck, files: Sequence[str]) -> str:
+    """Return the figures of the check from image files as a sentence."""
+    if not check.images:
+        return "This was not checked on image files: the run's images were not available when it was exported."
+    labels = f"{check.labels_differing} labels differ, " if check.labels_differing is not None else ""
+    by = ", ".join(f"`{name}`" for name in ("load_image.py", *files))
+    found = (
+        f"Checked on {check.images} image files of the run, by {by} against vision_mtl's own predictions: {labels}the "
+        f"largest difference of {check.what} is {check.largest_difference:.1g}."
+    )
+    failed = len(check.failed)
+    return found + (f" {failed} of these files give another prediction, or none." if failed else "")
+
+
+def _by_transform(transform: TransformDifference) -> str:
+    return (
+        "timm's own transform, `timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))`, uses "
+        f"other filters and borders: on {transform.images} images of the run, features differ by "
+        f"{transform.median:.1%} of their length (median), at most {transform.largest:.1%}."
     )
 
 

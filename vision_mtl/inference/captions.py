@@ -3,25 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vision_mtl.data.depth import floats
 from vision_mtl.inference.prediction_files import TaskOutput, prediction_text, read_mask
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.predictions import Cell, mask_palette, overlay
 
 MAX_SHARES = 3  # classes of a mask that its caption names
 
 
 def make_cell(
-    outputs: Mapping[str, TaskOutput], pixels: np.ndarray, record: dict[str, Any], numbers: Mapping[str, np.ndarray]
+    outputs: Mapping[str, TaskOutput],
+    pixels: np.ndarray,
+    record: dict[str, Any],
+    numbers: Mapping[str, np.ndarray],
+    bands: Sequence[int] | None = None,
 ) -> Cell:
-    """Return the cell of one image (H, W, C) uint8: the image, then each predicted mask over it, and the predictions.
+    """Return the cell of one image (H, W, C): the image, then each predicted mask over it, and the predictions.
 
-    `record` is the image's entry of `predictions.json`, `numbers` each task's (K,), (1,) or (K, H, W).
+    `record` is the image's entry of `predictions.json`, `numbers` each task's (K,), (1,) or (K, H, W); `bands` are
+    shown as red, green and blue.
     """
-    image = pixels.astype(np.float32) / 255
+    image = shown_bands(floats(pixels), bands)
     pictures = [image if image.shape[2] > 1 else np.repeat(image, 3, axis=2)]
     lines: list[tuple[str, str | tuple[float, ...]]] = []
     for task, output in outputs.items():

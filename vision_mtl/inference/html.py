@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vision_mtl.study.pictures import reduced
+from vision_mtl.viz.bands import shown_bands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +68,7 @@ def figure_image(figure: Figure) -> Image.Image:
 
 
 def to_pictures(images: np.ndarray) -> list[Image.Image]:
-    """Return images (n, H, W, 1 or 3), float in [0, 1], as n pictures."""
+    """Return images (n, H, W, C), float in [0, 1], as n pictures; of other bands the default ones are shown."""
+    images = shown_bands(images)
     bytes_ = np.round(images.clip(0, 1) * 255).astype(np.uint8)
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in bytes_]

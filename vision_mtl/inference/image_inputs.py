@@ -14,12 +14,13 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.decode import UnreadableImage, pixels_of
+from vision_mtl.data.depth import stacked
 from vision_mtl.data.pool import image_tensor
 from vision_mtl.inference.image_files import Frame, find_inputs, unreadable_text
 
 ImageInput = str | PathLike[str] | Image.Image | np.ndarray | Tensor | Sequence[Any]
 ACCEPTED = (
-    "a path (file, folder or glob), a PIL image, a uint8 array (H, W), (H, W, C) or (B, H, W, C), "
+    "a path (file, folder or glob), a PIL image, an array of integers or floats (H, W), (H, W, C) or (B, H, W, C), "
     "a float tensor (B, C, H, W) in [0, 1], or a list of these"
 )
 
@@ -27,9 +28,10 @@ ACCEPTED = (
 def read_image_input(images: ImageInput, frame: Frame) -> tuple[list[str], Tensor]:
     """Return a name for each image, and the images as float32 (B, C, H, W) in [0, 1].
 
-    `images` is one of `ACCEPTED`. Files, pictures and uint8 arrays are resized as the training images were; a float
-    tensor must have the model's size. A name is the path, or `image 0` and so on. Raises `UserError` for another type,
-    shape or range, for a missing or unreadable file, and for no image at all.
+    `images` is one of `ACCEPTED`. Files, pictures and arrays are resized as the training images were; a float tensor
+    must have the model's size. A uint8 array is full scale at 255, other arrays are scaled by the range of the frame. A
+    name is the path, or `image 0` and so on. Raises `UserError` for another type, shape or range, for a missing or
+    unreadable file, and for no image at all.
     """
     names: list[str | None] = []
     parts: list[Tensor] = []
@@ -50,9 +52,9 @@ def _read(item: Any, frame: Frame) -> tuple[list[str | None], Tensor]:
         return [None] * len(tensor), tensor
     if isinstance(item, Image.Image):
         return [getattr(item, "filename", "") or None], _fitted([pixels_of(item.copy())], frame)
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim in (2, 3, 4) and item.size:
+    if isinstance(item, np.ndarray) and item.dtype.kind in "iuf" and item.ndim in (2, 3, 4) and item.size:
         batch = item[None] if item.ndim < 4 else item
-        pixels = [_without_alpha(image[..., None] if image.ndim == 2 else image) for image in batch]
+        pixels = [_without_alpha(image[..., None] if image.ndim == 2 else image, frame) for image in batch]
         return [None] * len(pixels), _fitted(pixels, frame)
     found = f"{item.dtype} array of shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
     raise UserError(f"images must be {ACCEPTED}; found {found}.")
@@ -64,16 +66,16 @@ def _read_files(path: str, frame: Frame) -> tuple[list[str | None], Tensor]:
     if broken := [image for image in found if isinstance(image, UnreadableImage)]:
         raise UserError(f"{len(broken)} of {len(files)} images cannot be read:\n{unreadable_text(broken)}")
     pixels = [image.pixels for image in found if not isinstance(image, UnreadableImage)]
-    return [file.name for file in files], image_tensor(np.stack(pixels))
+    return [file.name for file in files], image_tensor(stacked(pixels))
 
 
 def _fitted(pixels: Sequence[np.ndarray], frame: Frame) -> Tensor:
-    return image_tensor(np.stack([frame.fit_pixels(image).pixels for image in pixels]))
+    return image_tensor(stacked([frame.fit_pixels(image).pixels for image in pixels]))
 
 
-def _without_alpha(image: np.ndarray) -> np.ndarray:
-    """Return grey or RGB without an alpha channel, which decoded files lack too."""
-    return image[..., :-1] if image.shape[2] in (2, 4) else image
+def _without_alpha(image: np.ndarray, frame: Frame) -> np.ndarray:
+    """Return grey or RGB without an alpha channel, which decoded files lack too; bands of the model are kept."""
+    return image[..., :-1] if image.shape[2] in (2, 4) and image.shape[2] != frame.channels else image
 
 
 def _checked(images: Tensor, frame: Frame) -> Tensor:
@@ -82,7 +84,7 @@ def _checked(images: Tensor, frame: Frame) -> Tensor:
     if not images.is_floating_point() or images.ndim != 4 or tuple(images.shape[1:]) != wanted or not len(images):
         raise UserError(
             f"a tensor of images must be float and of shape (B, {', '.join(map(str, wanted))}), the model's; found "
-            f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}. uint8 arrays of any size are resized."
+            f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}. Arrays of any size are resized."
         )
     images = images.detach().cpu().float()
     low, high = float(images.min()), float(images.max())

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.repairs import Repairs, measure_repairs
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_IMAGES = 8
+Bands = Sequence[int] | None  # shown as red, green and blue, counted from 0; None: the default
 
 
 def repair_figure(
@@ -58,20 +60,20 @@ def repair_panel(
         part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
         if part.pretext.output != "embedding":  # embeddings compare the instances of an image
             part, damaged, prediction = _first_instances(part, damaged, prediction)
-        panel = part_panel(_title(name, score), part, damaged, prediction)
+        panel = part_panel(_title(name, score), part, damaged, prediction, pool.rgb_bands)
     model.train(training)
     return panel
 
 
-def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, bands: Bands = None) -> Panel:
     """Return the panel of a part: pictures of repairs, predicted classes, or how well views of an image are matched.
 
-    `damaged` is (b, C, H, W), `prediction` (b, K, H, W) or (b, K).
+    `damaged` is (b, C, H, W), `prediction` (b, K, H, W) or (b, K); `bands` are shown as red, green and blue.
     """
     if part.pretext.repairs:
-        return Panel(title, repair_rows(part, damaged, prediction))
+        return Panel(title, repair_rows(part, damaged, prediction, bands))
     panel = _class_panel if part.pretext.output == "logits" else _views_panel
-    return panel(title, part, damaged, prediction)
+    return panel(title, part, damaged, prediction, bands)
 
 
 def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
@@ -81,9 +83,9 @@ def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[P
     return part.select(rows), damaged[rows], prediction[rows]
 
 
-def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[str, np.ndarray]]:
+def repair_rows(part: Part, damaged: Tensor, prediction: Tensor, bands: Bands = None) -> list[tuple[str, np.ndarray]]:
     """Return labelled pictures (b, H, W, C) of a part, from the original to the errors."""
-    pictures = repair_pictures(measure_repairs(part, part.pretext.repair(prediction, damaged, part.draw)))
+    pictures = repair_pictures(measure_repairs(part, part.pretext.repair(prediction, damaged, part.draw)), bands)
     labels = {
         "prediction": "prediction alone",
         "repaired": "repaired, visible\npixels put back" if "prediction" in pictures else "repaired",
@@ -93,32 +95,33 @@ def repair_rows(part: Part, damaged: Tensor, prediction: Tensor) -> list[tuple[s
     return [(labels.get(key, key), picture) for key, picture in pictures.items()]
 
 
-def repair_pictures(found: Repairs) -> dict[str, np.ndarray]:
-    """Return repairs as pictures (b, H, W, C) in [0, 1], in the order in which they are shown.
+def repair_pictures(found: Repairs, bands: Bands = None) -> dict[str, np.ndarray]:
+    """Return repairs as pictures (b, H, W, 1 or 3) in [0, 1], in the order in which they are shown.
 
     `original`, `damaged`, `prediction` (if some pixels are not scored), `repaired` (with those put back), `classic`,
-    `error`, `classic_error`.
+    `error`, `classic_error` (of all bands). `bands` are shown as red, green and blue.
     """
     tensors = {"original": found.original, "damaged": found.damaged}
     if not bool(found.scored.all()):
         tensors["prediction"] = found.prediction
     tensors |= {"repaired": found.repaired, "classic": found.classic}
-    drawn = {key: _pixels(value) for key, value in tensors.items()}
+    every = {key: _pixels(value) for key, value in tensors.items()}
     errors = {"error": "repaired", "classic_error": "classic"}
-    return drawn | {key: error_map(drawn[of], drawn["original"]) for key, of in errors.items()}
+    drawn = {key: shown_bands(value, bands) for key, value in every.items()}
+    return drawn | {key: error_map(every[of], every["original"]) for key, of in errors.items()}
 
 
-def _class_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+def _class_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, bands: Bands) -> Panel:
     """Return the panel of a classification pretext: the pictures, with predicted and true classes below."""
     predicted = prediction.argmax(1).tolist()
     true = part.pretext.target(part.images, part.draw).tolist()
     names = part.pretext.class_names or [str(k) for k in range(prediction.shape[1])]
     captions = [names[a] if a == b else f"{names[a]}\nnot {names[b]}" for a, b in zip(predicted, true, strict=True)]
-    shown = [("original", _pixels(part.images)), ("shown", _pixels(part.pretext.picture(part.images, part.draw)))]
-    return Panel(title, shown, captions)
+    shown = {"original": part.images, "shown": part.pretext.picture(part.images, part.draw)}
+    return Panel(title, [(label, shown_bands(_pixels(i), bands)) for label, i in shown.items()], captions)
 
 
-def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) -> Panel:
+def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, bands: Bands) -> Panel:
     """Return the panel of an embedding pretext: two views of each image, and how many views of others are nearer."""
     of = part.source_rows
     count = int(of.max()) + 1
@@ -129,7 +132,7 @@ def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor) ->
     rank = ((similar > similar.gather(1, second[:, None])) & ~own).sum(1) + 1
     captions = ["found" if place == 1 else f"{place - 1} nearer" for place in rank.tolist()]
     rows = [("original", part.images[first]), ("one view", damaged[first]), ("another view", damaged[second])]
-    return Panel(title, [(label, _pixels(images)) for label, images in rows], captions)
+    return Panel(title, [(label, shown_bands(_pixels(images), bands)) for label, images in rows], captions)
 
 
 def _title(name: str, score: Mapping[str, Any] | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -16,13 +18,16 @@ from PIL import Image
 
 from vision_mtl.core.csv_escape import escape_cell
 from vision_mtl.core.files import disk_error
-from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
+from vision_mtl.core.text import file_stem
+from vision_mtl.data.label_kinds import DIGITS, TaskHeadSpec, label_kind
 from vision_mtl.data.resize import Fit, restore_mask
 from vision_mtl.data.targets import IGNORED, NO_CLASS
 from vision_mtl.inference.image_files import ImageFile
 from vision_mtl.viz.predictions import mask_palette
 
+MAX_PART = 240  # bytes of a file's name, without its suffix and number; file systems take 255
 CSV, JSON, MASKS = "predictions.csv", "predictions.json", "masks"
+OUTSIDE_COLOURS = [f"{grey:02x}" * 3 for grey in range(256)]  # of pixels outside the image: the first that is no class
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class TaskOutput:
     """How a task's numbers are read.
 
     `mask_values` (K,) uint8 are the values of the classes in a mask, `outside_value` that of pixels outside the image.
+    `decimals` are those of a number: six digits of the labels' standard deviation, as float32 resolves.
     """
 
     kind: str
@@ -37,6 +43,7 @@ class TaskOutput:
     separator: str
     mask_values: np.ndarray
     outside_value: int
+    decimals: int = DIGITS
 
     @property
     def has_probability(self) -> bool:
@@ -57,7 +64,8 @@ def task_outputs(specs: Mapping[str, TaskHeadSpec], state: Mapping[str, Any]) ->
         values = _mask_values(names)
         free = (options["ignore"], IGNORED, *range(256))
         outside = next(value for value in free if value in range(256) and value not in values)
-        found[task] = TaskOutput(spec.kind, names, options["separator"], values, outside)
+        decimals = DIGITS - 1 - math.floor(math.log10(spec.scale))
+        found[task] = TaskOutput(spec.kind, names, options["separator"], values, outside, decimals)
     return found
 
 
@@ -70,12 +78,25 @@ def _mask_values(class_names: list[str]) -> np.ndarray:
 
 def read_prediction(output: TaskOutput, numbers: np.ndarray) -> dict[str, Any]:
     """Return the entry of `predictions.json` for one image's (K,) or (K, H, W) probabilities, or (1,) value."""
-    return label_kind(output.kind).prediction(numbers, output.class_names)
+    found = label_kind(output.kind).prediction(numbers, output.class_names)
+    return found | {"value": round(found["value"], output.decimals)} if "value" in found else found
 
 
 def read_mask(output: TaskOutput, numbers: np.ndarray) -> np.ndarray:
     """Return the mask (H, W) uint8 of one image's probabilities (K, H, W)."""
     return output.mask_values[numbers.argmax(0)]
+
+
+def mask_picture(output: TaskOutput, mask: np.ndarray) -> Image.Image:
+    """Return a mask (H, W) uint8 as a palette image, or in colours if the training masks had them as classes."""
+    colours = [name.removeprefix("#") for name in output.class_names]
+    if not all(re.fullmatch("#[0-9a-f]{6}", name) for name in output.class_names):
+        picture = Image.fromarray(mask, mode="P")
+        picture.putpalette(mask_palette().tobytes())
+        return picture
+    outside = next(colour for colour in OUTSIDE_COLOURS if colour not in colours)
+    table = np.array([list(bytes.fromhex(colour)) for colour in [*colours, outside]], np.uint8)
+    return Image.fromarray(table[np.minimum(mask, len(colours))])
 
 
 def read_predictions(
@@ -96,7 +117,7 @@ def read_predictions(
 def prediction_text(prediction: Mapping[str, Any], separator: str) -> str:
     """Return a prediction as the text of one cell: a value, a mask's path, or classes joined by the separator."""
     if "value" in prediction:
-        return f"{prediction['value']:.6g}"
+        return repr(prediction["value"]).removesuffix(".0")
     if "classes" in prediction:
         return separator.join(prediction["classes"]) or NO_CLASS
     return prediction["class"] if "class" in prediction else prediction["mask"]
@@ -156,10 +177,9 @@ class PredictionFiles:
     def _write_mask(
         self, task: str, output: TaskOutput, file: ImageFile, shape: tuple[int, int], numbers: np.ndarray
     ) -> str:
-        """Write a palette PNG at the size of the image file; return its path in the run."""
+        """Write a PNG at the size of the image file; return its path in the run."""
         mask = restore_mask(read_mask(output, numbers), shape, self.fit, output.outside_value)
-        picture = Image.fromarray(mask, mode="P")
-        picture.putpalette(mask_palette().tobytes())
+        picture = mask_picture(output, mask)
         path = self.folder / self._mask_name(task, file)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +191,8 @@ class PredictionFiles:
     def _mask_name(self, task: str, file: ImageFile) -> str:
         """Return `masks/TASK/PATH.png` of an image; a number is added if another suffix gave the same name."""
         parts = [part for part in PurePath(file.inner).with_suffix("").parts if part != ".."]
-        stem = name = "/".join([MASKS, task, *parts])
+        parts = [part if len(part.encode()) <= MAX_PART else file_stem(part) for part in parts]
+        stem = name = "/".join([MASKS, file_stem(task), *parts])
         number = 1
         while name in self._masks:
             number += 1

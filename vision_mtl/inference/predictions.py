@@ -34,7 +34,7 @@ class Predictions(Sequence[dict[str, Any]]):
     `probability` (of the least certain class), `probabilities`; regression `value`, in units of the label; dense
     `shares` of the pixels by class name, `probability` (their mean), and `mask` (H, W) uint8 at the model's size.
 
-    `numbers[task]` are (B, K), (B, 1) or (B, K, H, W) float32 for all images; `class_names[task]` are the names of K.
+    `numbers[task]` are (B, K) or (B, K, H, W) float32, or (B, 1) float64; `class_names[task]` are the names of K.
     """
 
     names: list[str]
@@ -42,6 +42,7 @@ class Predictions(Sequence[dict[str, Any]]):
     numbers: dict[str, np.ndarray]
     outputs: dict[str, TaskOutput]
     images: Tensor
+    rgb_bands: Sequence[int] | None = None  # shown as red, green and blue in the figure
 
     @property
     def class_names(self) -> dict[str, list[str]]:
@@ -73,7 +74,7 @@ class Predictions(Sequence[dict[str, Any]]):
         for row, shown in enumerate(pixels):
             record = {"image": self.names[row], "tasks": self.records[row]}
             numbers = {task: values[row] for task, values in self.numbers.items()}
-            cells.append(make_cell(self.outputs, shown, record, numbers))
+            cells.append(make_cell(self.outputs, shown, record, numbers, self.rgb_bands))
         return predictions_figure(cells)
 
     def __repr__(self) -> str:
@@ -98,8 +99,14 @@ def _cell(output: TaskOutput, prediction: Mapping[str, Any]) -> Markup:
     return escape(caption(output, prediction))
 
 
-def predict(predictor: Predictor, outputs: dict[str, TaskOutput], images: Tensor, names: list[str]) -> Predictions:
-    """Return the predictions of every task for images (B, C, H, W) in [0, 1]."""
+def predict(
+    predictor: Predictor,
+    outputs: dict[str, TaskOutput],
+    images: Tensor,
+    names: list[str],
+    bands: Sequence[int] | None = None,
+) -> Predictions:
+    """Return the predictions of every task for images (B, C, H, W) in [0, 1]; figures show the `bands` as colours."""
     batches = [predictor.predict(batch) for batch in images.split(BATCH)]
     numbers = {task: np.concatenate([batch[task] for batch in batches]) for task in outputs}
-    return Predictions(names, read_predictions(outputs, numbers), numbers, outputs, images)
+    return Predictions(names, read_predictions(outputs, numbers), numbers, outputs, images, bands)

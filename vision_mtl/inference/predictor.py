@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.pool import image_tensor
 from vision_mtl.models.inference_model import InferenceModel
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.options import Runtime
@@ -22,9 +25,14 @@ def require_heads(model: SharedModel, where: str) -> None:
 
 
 class Predictor:
-    """Maps images to each task's numbers: (B, K) probabilities, (B, 1) values, or (B, K, H, W) for dense tasks."""
+    """Maps images to each task's numbers: (B, K) probabilities, (B, 1) values, or (B, K, H, W) for dense tasks.
+
+    Precision `auto` is fp32 here, so that the command, Python and exported models agree on every machine.
+    """
 
     def __init__(self, model: SharedModel, runtime: Runtime, device: str) -> None:
+        if runtime.precision == "auto":
+            runtime = replace(runtime, precision="fp32")
         accelerator = runtime.accelerator(device)
         self.device, self.autocast = accelerator.device, accelerator.autocast
         self.layout = runtime.layout(model.backbone)
@@ -34,11 +42,14 @@ class Predictor:
             self.model.compile()
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the float32 numbers of each task for images (B, H, W, C) uint8."""
-        return self.predict(torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device).float().div(255))
+        """Return the numbers of each task for images (B, H, W, C), in 8 bits or 16-bit levels.
+
+        Probabilities are float32, values float64.
+        """
+        return self.predict(image_tensor(images, self.device))
 
     def predict(self, images: Tensor) -> dict[str, np.ndarray]:
-        """Return the float32 numbers of each task for images (B, C, H, W) float32 in [0, 1]."""
+        """Return the numbers of each task for images (B, C, H, W) float32 in [0, 1], as `__call__` does."""
         with torch.inference_mode(), self.autocast():
             found = self.model(images.to(self.device).contiguous(memory_format=self.layout))
-        return {task: numbers.float().cpu().numpy() for task, numbers in found.items()}
+        return {task: numbers.cpu().numpy() for task, numbers in found.items()}

@@ -19,6 +19,7 @@ from vision_mtl.inference.repairs import damage_images, measure_repairs
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Part
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.reconstruction import Panel, reconstruction_figure
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Reconstruction:
     true: Tensor | None = None
     probabilities: Tensor | None = None
     class_names: tuple[str, ...] = ()
+    rgb_bands: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.original)
@@ -73,7 +75,8 @@ class Reconstruction:
             raise UserError(
                 f"{self.pretext_name} repairs nothing and has no {which}: see skills, predicted and probabilities."
             )
-        return to_pictures(found.permute(0, 2, 3, 1).numpy())
+        bands = None if which == "error" else self.rgb_bands
+        return to_pictures(shown_bands(found.permute(0, 2, 3, 1).numpy(), bands))
 
     def figure(self) -> Figure:
         """Return the pictures from original to errors, one instance per column, ten at most."""
@@ -89,19 +92,31 @@ class Reconstruction:
 
 
 def reconstruct(
-    model: SharedModel, name: str, pretext: Pretext, images: Tensor, names: Sequence[str], seed: int, damage: int | None
+    model: SharedModel,
+    name: str,
+    pretext: Pretext,
+    images: Tensor,
+    names: Sequence[str],
+    seed: int,
+    damage: int | None,
+    bands: Sequence[int] | None = None,
 ) -> Reconstruction:
-    """Damage images (B, C, H, W) by the pretext, repair and score them; `damage` fixes the number of the damage."""
+    """Damage images (B, C, H, W) by the pretext, repair and score them; `damage` fixes the number of the damage.
+
+    `bands` are shown as red, green and blue.
+    """
     images = images.to(next(model.parameters()).device)
     part, seen = damage_images(name, pretext, images, seed=seed, number=damage)
     prediction = predict_part(model, part, seen)
     instance_names = [names[row] for row in part.source_rows.tolist()]
     with torch.no_grad():
         make = _repaired if pretext.repairs else _compared
-        return make(name, part, seen, prediction, instance_names)
+        return make(name, part, seen, prediction, instance_names, bands)
 
 
-def _repaired(name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str]) -> Reconstruction:
+def _repaired(
+    name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str], bands: Sequence[int] | None
+) -> Reconstruction:
     """Return the result of a pretext that repairs pixels."""
     found = measure_repairs(part, part.pretext.repair(prediction, seen, part.draw))
     skill, skills = _skills(found.error, found.classic_error)
@@ -113,22 +128,25 @@ def _repaired(name: str, part: Part, seen: Tensor, prediction: Tensor, names: li
         damaged=found.damaged.cpu(),
         skill=skill,
         skills=skills,
-        panel=_panel(name, part, seen, prediction, skill),
+        panel=_panel(name, part, seen, prediction, skill, bands),
         prediction=found.prediction.cpu(),
         repaired=found.repaired.cpu(),
         classic=found.classic.cpu(),
         error=(found.repaired - found.original).abs().mean(1, keepdim=True).cpu(),
+        rgb_bands=bands,
     )
 
 
-def _compared(name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str]) -> Reconstruction:
+def _compared(
+    name: str, part: Part, seen: Tensor, prediction: Tensor, names: list[str], bands: Sequence[int] | None
+) -> Reconstruction:
     """Return the result of a pretext whose loss is compared with its chance loss: it predicts classes or embeddings."""
     pretext, images, draw = part.pretext, part.images, part.draw
     losses = (pretext.loss(outputs, images, draw) for outputs in (prediction, torch.zeros_like(prediction)))
     skill, skills = _skills(*losses)
-    panel = _panel(name, part, seen, prediction, skill)
+    panel = _panel(name, part, seen, prediction, skill, bands)
     pictures = (images.cpu(), pretext.picture(images, draw).cpu())
-    found = Reconstruction(pretext, name, names, *pictures, skill, skills, panel)
+    found = Reconstruction(pretext, name, names, *pictures, skill, skills, panel, rgb_bands=bands)
     if pretext.output == "embedding":
         return found
     return replace(
@@ -148,9 +166,9 @@ def _skills(error: Tensor, reference: Tensor) -> tuple[float, Tensor]:
     return float(total), each
 
 
-def _panel(name: str, part: Part, seen: Tensor, prediction: Tensor, skill: float) -> Panel:
+def _panel(name: str, part: Part, seen: Tensor, prediction: Tensor, skill: float, bands: Sequence[int] | None) -> Panel:
     """Return the panel of the first instances, to keep the figure small."""
     rows = slice(0, MAX_COLUMNS)
     instances = "instance" if len(part.images) == 1 else "instances"
     title = f"{name}: skill {skill:+.2f} on {len(part.images)} {instances}"
-    return part_panel(title, part.select(rows), seen[rows], prediction[rows])
+    return part_panel(title, part.select(rows), seen[rows], prediction[rows], bands)

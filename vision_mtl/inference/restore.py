@@ -30,12 +30,11 @@ def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
     tasks = {name: TaskHeadSpec(**spec) for name, spec in state["task_answers"].items()}
     model = SharedModel(backbone, decoder, heads, tasks)
     own = model.state_dict()
-    wrong = [
-        k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape
-    ]
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    # asks the model: a head knows what checkpoints of earlier versions lack
+    wrong = {*model.load_state_dict(fitting, strict=False).missing_keys, *(tensors.keys() - fitting.keys())}
     if wrong:
         raise UserError(f"{str(path)!r} does not match its metadata: {len(wrong)} tensors differ, as {min(wrong)!r}.")
-    model.load_state_dict(tensors)
     return model.eval(), state
 
 
@@ -54,6 +53,8 @@ def load_fitting_weights(model: SharedModel, path: Path, heads: list[str] | None
             trained = sorted(read_state(path)["pretexts"])
             raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
     model.load_state_dict(fitting, strict=False)
+    for name, spec in model.task_specs.items():  # the other run's labels may have had another mean and deviation
+        model.set_unit(name, spec.offset, spec.scale)
 
 
 def load_backbone(backbone: Backbone, path: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.errors import UserError
+from vision_mtl.models.backbone_names import check_loaded, loading_error, quiet_hub, timm_name
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
@@ -50,7 +52,8 @@ class Backbone(nn.Module):
         self.options = BackboneOptions(name=name, pretrained=pretrained, in_chans=in_chans, kwargs=dict(kwargs or {}))
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
         self.model: Any = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
-        mean, std = _pixel_statistics(self.model, in_chans)
+        mean, std, published = _pixel_statistics(self.model, in_chans)
+        self.has_statistics = published or in_chans == 1  # of grey the published average is used
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         self.indices: list[int] | None = None  # of the maps to return; None: all, for the dry run
@@ -86,6 +89,12 @@ class Backbone(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """(x - mean) / std for each channel, with the published statistics of the architecture."""
         return (images - self.mean) / self.std
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and the standard deviation (C,) of each band, where no published ones apply."""
+        self.mean.copy_(mean[:, None, None])
+        self.std.copy_(std[:, None, None])
+        self.has_statistics = True
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D): the last map, averaged over positions."""
@@ -140,15 +149,20 @@ def create_timm_model(
 
     Raises `UserError` for an unknown name or keyword, an image size that does not work, or weights that do not load.
     """
-    if not timm.is_model(name.split(".")[0]) and not name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
-        raise unknown("backbone", name, timm.list_models())
+    known = timm_name(name)
     fixed: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "in_chans": in_chans}
     sized = {"img_size": image_size[0] if image_size[0] == image_size[1] else image_size}
     refused: Exception | None = None
     attempts = [{**fixed, **kwargs}] if "img_size" in kwargs else [{**fixed, **sized, **kwargs}, {**fixed, **kwargs}]
     for attempt in attempts:
         try:
-            return timm.create_model(name, **attempt)
+            with quiet_hub():
+                model = timm.create_model(known, **attempt)
+            if pretrained:
+                check_loaded(name, model)
+            return model
+        except (OSError, KeyError, SafetensorError) as error:  # no network, no such repository, damaged files
+            raise loading_error(name, error) from error
         except TypeError as error:
             refused = error
             if "img_size" not in str(error):
@@ -160,10 +174,7 @@ def create_timm_model(
     if isinstance(refused, TypeError):
         raise UserError(f"backbone {name!r} does not take backbone.kwargs {kwargs}: {refused}") from refused
     if pretrained:
-        raise UserError(
-            f"backbone {name!r}: its pretrained weights could not be loaded ({refused}). "
-            "Leave out --backbone.pretrained, or put the weights into the Hugging Face cache by hand."
-        ) from refused
+        raise loading_error(name, refused or RuntimeError("no attempt")) from refused
     raise _size_error(name, image_size, str(refused).splitlines()[0]) from refused
 
 
@@ -207,12 +218,13 @@ def _size_error(name: str, image_size: tuple[int, int], reason: str) -> UserErro
     return UserError(f"backbone {name!r} cannot take image_size {height},{width}: {reason}.{advice}")
 
 
-def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float]]:
-    """(mean, std) of each channel: the published ones; their average for another number of channels."""
+def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float], bool]:
+    """(mean, std) of each channel, and if they are the published ones, or their average for other channels."""
     published = getattr(model, "pretrained_cfg", {})
-    values = []
+    values, matches = [], True
     for key, fallback in zip(("mean", "std"), PIXEL_STATISTICS, strict=True):
         given = [float(v) for v in published.get(key) or (fallback,)]
         average = sum(given) / len(given)
         values.append(given if len(given) == in_chans else [average] * in_chans)
-    return values[0], values[1]
+        matches &= len(given) == in_chans
+    return values[0], values[1], matches

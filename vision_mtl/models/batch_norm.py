@@ -7,6 +7,7 @@ a step equals that of a single process. PyTorch has no such layer for the CPU, w
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 from timm.layers import convert_sync_batchnorm
@@ -22,6 +23,20 @@ def synchronise(model: nn.Module) -> None:
     """
     for name, child in list(model.named_children()):
         setattr(model, name, convert_sync_batchnorm(child))
+
+
+def needs_two_images(model: nn.Module, frozen: Sequence[nn.Module] = ()) -> bool:
+    """Return True if training `model` normalises over the images of a pass, except in `frozen` modules.
+
+    BatchNorm does. The statistics of one image say nothing about others, and where a map has one position PyTorch
+    raises an error. Synchronised BatchNorm uses the images of all processes, so it is no such module.
+    """
+    kept = set(frozen)
+    return any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        for module in model.modules()
+        if module not in kept
+    )
 
 
 class LocalNorm(nn.BatchNorm2d):

@@ -77,6 +77,13 @@ class TaskHead(Protocol):
         """Outputs -> calibrated probabilities, or numbers for a task without classes."""
 
 
+class ValueTaskHead(TaskHead, Protocol):
+    """The head of a task of numbers, which outputs (number - offset) / scale."""
+
+    def set_unit(self, offset: float, scale: float) -> None:
+        """Standardise by another offset and scale, with the same predictions."""
+
+
 class PixelHead(nn.Module):
     """A readout -> K maps at full resolution: 1x1 convolution and pixel shuffle (Shi et al., 2016, sec. 3.2).
 

@@ -29,7 +29,7 @@ class InferenceModel(nn.Module):
         self.heads = nn.ModuleList(model.task_head(name) for name in self.tasks)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, C, H, W) in [0, 1] -> task -> float32 (B, K) or (B, K, H, W) calibrated probabilities, or (B, 1) numbers.
+        """(B, C, H, W) in [0, 1] -> task -> float32 (B, K) or (B, K, H, W) calibrated probabilities, or float64 (B, 1).
 
         A model without tasks returns `features` (B, D), the last map averaged over positions.
         """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -21,7 +21,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
-from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead, TaskHead
+from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead, TaskHead, ValueTaskHead
 from vision_mtl.models.request import Request
 from vision_mtl.models.visible import Runs, concat_rows, hidden_tokens
 
@@ -97,6 +97,12 @@ class SharedModel(nn.Module):
     def task_head(self, name: str) -> nn.Module:
         """The head of task `name`."""
         return self.task_heads[_module_name(name)]
+
+    def set_unit(self, task: str, offset: float, scale: float) -> None:
+        """Make the head of a task of numbers standardise by `offset` and `scale`; its predictions stay the same."""
+        self.task_specs[task] = replace(self.task_specs[task], offset=offset, scale=scale)
+        if not label_kind(self.task_specs[task].kind).has_classes:
+            cast(ValueTaskHead, self.task_head(task)).set_unit(offset, scale)
 
     def probabilities(self, task: str, outputs: Tensor) -> Tensor:
         """Outputs of a task's head -> calibrated probabilities, or numbers for a task without classes."""

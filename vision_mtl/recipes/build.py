@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,12 +16,16 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.split_files import SPLIT_FILE, run_splits, write_splits
+from vision_mtl.data.value_ranges import KnownRanges
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
+from vision_mtl.recipes.band_statistics import fit_statistics
 from vision_mtl.recipes.run_warnings import warn_about_seen_test_images
+from vision_mtl.training.checkpoint import checkpoints, read_state
 from vision_mtl.training.progress import DataProgress
 from vision_mtl.training.repair import head_specs
 from vision_mtl.training.supervised import task_head_specs
@@ -42,16 +46,36 @@ def open_pool(config: RunConfig, run: Run, channels: int | None = None) -> Pool:
 
 
 def decode_pool(config: RunConfig, run: Run, channels: int, findings: Findings) -> Pool:
-    """Return the pool of all images that the config names; show progress, and add what is found to `findings`."""
+    """Return the pool of all images that the config names; show progress, and add what is found to `findings`.
+
+    Without errors, the splits are written to the run's folder. A resumed run keeps those that it has.
+    """
     with DataProgress(run.speaker) as progress:
-        return build_pool(
+        pool = build_pool(
             config.data,
             config.tasks,
             image_size=config.image_size,
             channels=channels,
             progress=progress,
             findings=findings,
+            run_splits=run_splits(run.folder),
+            known=known_ranges(config, run),
         )
+    if run.is_main and config.options.writes_run and not findings.of("error"):
+        write_splits(run.folder / SPLIT_FILE, pool.assigned)
+    return pool
+
+
+def known_ranges(config: RunConfig, run: Run) -> KnownRanges | None:
+    """Return the ranges of the run that is resumed, or else of the one to start from; None of a new run."""
+    for where, path in (
+        (run.folder, next(reversed(checkpoints(run.checkpoints)), None)),
+        (config.init_from, config.start),
+    ):
+        if path is not None:
+            with suppress(UserError):  # a damaged checkpoint is reported by whoever needs its weights
+                return KnownRanges.of(str(where), read_state(path))
+    return None
 
 
 def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
@@ -101,11 +125,10 @@ def build_task_model(
     config: RunConfig,
     pool: Pool,
     tasks: Sequence[str],
-    train: np.ndarray,
     drop_path_ratio: float = 0.0,
     pretexts: Mapping[str, Pretext] | None = None,
 ) -> SharedModel:
-    """Return a model with a head for each of `tasks`; label statistics come from the images `train` (N,) bool.
+    """Return a model with a head for each of `tasks`, in the unit of the pool's labels.
 
     Raises `UserError` for a drop path ratio out of range, and as `build_model` does.
     """
@@ -114,11 +137,13 @@ def build_task_model(
         if not 0 <= drop_path_ratio < 1:
             raise UserError(f"drop_path_ratio must lie in [0, 1); found {drop_path_ratio}.")
         backbone = replace(backbone, kwargs={**backbone.kwargs, "drop_path_rate": drop_path_ratio})
-    return build_model(
+    model = build_model(
         replace(config, backbone=backbone),
         dict(pretexts or {}),
-        task_head_specs({name: pool.targets[name] for name in tasks}, train),
+        task_head_specs({name: pool.targets[name] for name in tasks}),
     )
+    fit_statistics(model.backbone, pool, pool.indices("train"))
+    return model
 
 
 def freeze_backbone(model: SharedModel, which: str) -> None:
@@ -147,4 +172,5 @@ def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[st
         "task_answers": {name: vars(spec) for name, spec in model.task_specs.items()},
         "data": config.section("data"),
         "tasks": config.section("tasks"),
+        "value_ranges": pool.details.get("value_ranges", {}),  # of deep sources
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ def show_findings(findings: Findings, run: Run) -> None:
     run.warnings += [str(finding) for finding in findings.of("warning")]
 
 
+def pixel_table(task: str, row: Mapping[str, Any]) -> Table:
+    """Return a dense task's classes with their shares of the pixels, and what has no class or no mask."""
+    table = Table(f"pixels of {task}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("share", justify="right")
+    for name, share in row["pixel_shares"].items():
+        table.add_row(f"class {name}", _percent(share))
+    table.add_row("without a class, of all", _percent(row["unlabelled_pixels"]))
+    table.add_row("images without a mask", f"{row['images_without_mask']:,}")
+    table.add_row("masks without an image", f"{row['unmatched_masks']:,}")
+    return table
+
+
+def _percent(share: float) -> str:
+    return "< 0.01%" if 0 < share < 1e-4 else f"{share:.2%}"
+
+
 def print_summary(pool: Pool, run: Run) -> None:
     """Print how many images each source and task has in each split, and the pool's totals."""
     if not run.is_main:
@@ -53,11 +70,19 @@ def print_summary(pool: Pool, run: Run) -> None:
     for title, section in (("source", "sources"), ("task", "tasks")):
         if summary[section]:
             table = Table(title, box=SIMPLE_HEAD, pad_edge=False)
-            for head in (*SPLITS, *(["classes", "kind"] if section == "tasks" else [])):
+            heads = [*SPLITS, *(["classes", "kind"] if section == "tasks" else [])]
+            for head in heads:
                 table.add_column(head, justify="right")
             for name, row in summary[section].items():
-                table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
+                values = [row[head] for head in heads]
+                table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in values))
             run.show(as_text(table))
+    for name, row in summary["tasks"].items():
+        if "pixel_shares" in row:
+            run.show(as_text(pixel_table(name, row)))
+    for source, found in summary["value_ranges"].items():
+        low, high = (f"{found[end]:.10g}" for end in ("low", "high"))
+        run.show(f"values of {source}: {low} to {high} become 0 to 1 ({found['from']}); others are clipped")
     run.show(
         f"{len(pool):,} images, {summary['store_bytes'] / 1e6:.0f} MB decoded; "
         f"exact duplicates {summary['exact_duplicates']}, near duplicates {summary['near_duplicates']}, "

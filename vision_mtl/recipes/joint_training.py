@@ -35,7 +35,7 @@ def write_joint_result(
     predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast)
     metrics = run_metrics(model, labelled, predictions, validation, trainer)
     metrics |= score_pretexts(model, pool, repair.mixture, autocast)
-    write_test_instances(run, labelled, predictions)
+    write_test_instances(run, model, labelled, predictions)
     write_figures(run, model, pool, predictions, metrics)
     write_result(run, trainer, metrics, pool.summary())
 

@@ -77,7 +77,9 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         train[name] = indices[torch.from_numpy(subset.rows)]
         usable = pool.split != SPLITS.index("train")  # validation and test labels stay
         usable[train[name].numpy()] = True
-        targets[name] = target.keep(usable)
+        chosen = np.zeros(len(pool), bool)
+        chosen[train[name].numpy()] = True
+        targets[name] = target.keep(usable).in_unit_of(chosen)
         records[name] = {
             "requested": fraction,
             "fraction": subset.fraction,

@@ -18,7 +18,9 @@ from rich.text import Text
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem, one_line
 from vision_mtl.data.decode import UnreadableImage
+from vision_mtl.data.depth import stacked
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.captions import caption, make_cell
@@ -52,6 +54,7 @@ class PredictionReport:
     outputs: dict[str, TaskOutput]
     files: Sequence[ImageFile]
     num_pictures: int
+    bands: Sequence[int] | None = None  # shown as red, green and blue
 
     def __enter__(self) -> PredictionReport:
         drawn = spread_evenly(torch.arange(len(self.files)), self.num_pictures).tolist()
@@ -78,7 +81,7 @@ class PredictionReport:
         """Predict a batch, append it to the files, keep what is shown."""
         readable = [(file, found) for file, found in batch if isinstance(found, Decoded)]
         self.unreadable += [found for _, found in batch if isinstance(found, UnreadableImage)]
-        numbers = predictor(np.stack([found.pixels for _, found in readable])) if readable else {}
+        numbers = predictor(stacked([found.pixels for _, found in readable])) if readable else {}
         for row, (file, found) in enumerate(readable):
             own = {task: values[row] for task, values in numbers.items()}
             record = output_files.add(file, found.shape, own)
@@ -93,7 +96,7 @@ class PredictionReport:
         if len(self.rows) < MAX_ROWS:
             self.rows.append(record)
         if file.name in self.drawn:
-            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers))
+            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers, self.bands))
 
     def show(self) -> None:
         """Print the first predictions and draw the contact sheet."""
@@ -113,7 +116,9 @@ class PredictionReport:
                 raise UserError(f"{text}\nRepair or remove them, or skip them with --predict.skip_unreadable.{kept}")
             self.run.warn(text)
         files = [CSV, JSON] + ([SHEET] if self.cells else [])
-        files += [f"{MASKS}/{task}/" for task, output in self.outputs.items() if label_kind(output.kind).is_dense]
+        files += [
+            f"{MASKS}/{file_stem(task)}/" for task, output in self.outputs.items() if label_kind(output.kind).is_dense
+        ]
         metrics = {
             "num_images": num_images,
             "num_unreadable": len(self.unreadable),
@@ -128,5 +133,7 @@ def prediction_table(outputs: Mapping[str, TaskOutput], records: Sequence[dict[s
     table = Table("image", *outputs, box=SIMPLE_HEAD, pad_edge=False)
     for record in records:
         predicted = [caption(o, record["tasks"][task]) for task, o in outputs.items()]
-        table.add_row(*(Text(cell) for cell in (record["image"], *predicted)))  # Text: brackets in a name are no markup
+        table.add_row(
+            *(Text(one_line(cell)) for cell in (record["image"], *predicted))
+        )  # Text: brackets in a name are no markup
     return table

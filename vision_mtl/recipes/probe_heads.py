@@ -43,9 +43,7 @@ def fit_heads(
     `checkpoints/best.safetensors`.
     """
     normalised = F.layer_norm(features.float(), features.shape[1:]).numpy()
-    train = np.zeros(len(pool), bool)
-    train[pool.indices("train").numpy()] = True
-    specs = task_head_specs({name: pool.targets[name] for name in tasks}, train)
+    specs = task_head_specs({name: pool.targets[name] for name in tasks})
     maps = MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size)
     model = SharedModel(backbone, DECODERS.get(DECODER)().build(maps), {}, specs)
     found = {}
@@ -53,7 +51,7 @@ def fit_heads(
         x = standardise(normalised, task.train)
         probe = fit_probe(x, task, task.train)
         head = model.task_head(name)
-        _load_probe(head, probe, *feature_statistics(normalised, task.train))
+        _load_probe(head, probe, *feature_statistics(normalised, task.train), *pool.targets[name].unit)
         if label_kind(task.kind).has_classes:
             logits = torch.from_numpy(_logits(probe, x[task.val]))
             truth = torch.from_numpy(task.values[task.val])
@@ -70,13 +68,17 @@ def _logits(probe: LinearProbe, x: np.ndarray) -> np.ndarray:
     return x @ probe.weight + np.clip(probe.bias, -MAX_LOGIT, MAX_LOGIT)
 
 
-def _load_probe(head: nn.Module, probe: LinearProbe, mean: np.ndarray, deviation: np.ndarray) -> None:
-    """Give `head` the probe's weights, with the standardisation of the features folded into weight and bias."""
-    weight = probe.weight / deviation[:, None]  # (D, K)
-    bias = np.clip(probe.bias, -MAX_LOGIT, MAX_LOGIT) - mean @ weight
-    if not label_kind(probe.kind).has_classes:  # a regression head predicts standardised labels
-        scale, offset = float(_tensor(head.scale)), float(_tensor(head.offset))
-        weight, bias = weight / scale, (bias - offset) / scale
+def _load_probe(
+    head: nn.Module, probe: LinearProbe, mean: np.ndarray, deviation: np.ndarray, offset: float, scale: float
+) -> None:
+    """Give `head` the probe's weights, with the standardisation of the features folded into weight and bias.
+
+    `offset` and `scale` are the unit in which a head of numbers predicts.
+    """
+    has_classes = label_kind(probe.kind).has_classes
+    limited = np.clip(probe.bias, -MAX_LOGIT, MAX_LOGIT) if has_classes else (probe.bias - offset) / scale
+    weight = (probe.weight if has_classes else probe.weight / scale) / deviation[:, None]  # (D, K)
+    bias = limited - mean @ weight
     project = head.project
     assert isinstance(project, nn.Linear)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
@@ -32,7 +33,7 @@ def write_tables(run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], predictio
     for name, task in tasks.items():
         if label_kind(task.kind).one_class and run.is_main:
             rows = class_rows(confusion(task, predictions[name]["linear"]), pool.class_names[name])
-            atomic_write_text(run.folder / "tables" / f"{name}.csv", csv_text(rows))
+            atomic_write_text(run.folder / "tables" / f"{file_stem(name)}.csv", csv_text(rows))
 
 
 def write_test_instances(
@@ -49,7 +50,7 @@ def write_test_instances(
     """
     if run.is_main:
         scores = [
-            _instance_scores(name, method, subsets[name][fraction].requested, indices, tasks[name], prediction)
+            _instance_scores(pool, name, method, subsets[name][fraction].requested, indices, tasks[name], prediction)
             for name, found in predictions.items()
             for fraction, own in found.items()
             for method, prediction in own.items()
@@ -58,12 +59,19 @@ def write_test_instances(
 
 
 def _instance_scores(
-    name: str, method: str, fraction: float, indices: torch.Tensor, task: ProbeTask, found: ProbePrediction
+    pool: Pool,
+    name: str,
+    method: str,
+    fraction: float,
+    indices: torch.Tensor,
+    task: ProbeTask,
+    found: ProbePrediction,
 ) -> InstanceScores:
     kind, true = label_kind(task.kind), task.values[task.test]
     classes: dict[str, Any] = {"true": true, "said": kind.decide(found.prediction)} if kind.one_class else {}
-    rows = indices[task.test].numpy()
-    return InstanceScores(name, method, fraction, rows, kind.image_values(found.prediction, true), **classes)
+    columns = kind.instance_columns(found.prediction, true, pool.class_names[name])
+    rows, values = indices[task.test].numpy(), kind.image_values(found.prediction, true)
+    return InstanceScores(name, method, fraction, rows, values, **classes, columns=columns)
 
 
 def write_figures(
@@ -91,7 +99,7 @@ def write_figures(
         figures[f"embedding_{name}"] = feature_map(name, task, pool.class_names[name], features[name], embedding_images)
     for name, figure in figures.items():
         if figure is not None:
-            figure.savefig(run.figures / f"{name}.png", dpi=150)
+            figure.savefig(run.figures / f"{file_stem(name)}.png", dpi=150)
 
 
 def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:

@@ -33,6 +33,7 @@ from vision_mtl.evaluation.probing import (
 from vision_mtl.inference.restore import load_backbone
 from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.recipes import build
+from vision_mtl.recipes.band_statistics import fit_statistics
 from vision_mtl.training.options import Runtime
 
 ALL_LABELS = "1"  # name of the fraction with all labels
@@ -151,11 +152,15 @@ def feature_sets(
 
     A backbone with random weights is its own random baseline, so its features are computed once.
     """
+    train = pool.indices("train")
+    if not config.start:
+        fit_statistics(backbone, pool, train)
     own, clean = maps_of(backbone)
     found = {"linear": own}
     if config.init_from or config.backbone.pretrained:
         torch.manual_seed(config.seed)
         random = Backbone.of(replace(config.backbone, pretrained=False), config.image_size)
+        fit_statistics(random, pool, train)
         found["linear_random_init"] = maps_of(random)[0]
     else:
         found["linear_random_init"] = found["linear"]

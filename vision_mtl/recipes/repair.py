@@ -24,6 +24,7 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.pretext.preference import mixture_shares
 from vision_mtl.recipes import build
+from vision_mtl.recipes.band_statistics import fit_statistics
 from vision_mtl.recipes.fit import make_trainer, resume
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim
@@ -93,6 +94,8 @@ def build_trainer(
     selection: str | None = None,
 ) -> RepairTrainer:
     """Return the trainer of `model` on the images `indices` (n,); a selection file sets how often damages are drawn."""
+    if not config.start:
+        fit_statistics(model.backbone, pool, indices)
     objective = build_repair_objective(config, run, pool, pretexts, indices)
     weights = apply_selection(objective, selection, pool, config, indices) if selection else None
     feed = build_repair_feed(config, pool, indices, config.optim, accelerator, weights)

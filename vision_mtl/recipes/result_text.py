@@ -187,7 +187,14 @@ def _exports_text(metrics: dict[str, Any]) -> list[str]:
     """Return every exported file with its size, and the largest difference of its outputs from the run's."""
     lines = [f"  {name:<34}{size / 1e6:9.2f} MB" for name, size in metrics["files"].items()]
     differences = ", ".join(f"{name} {value:.1e}" for name, value in metrics["differences"].items())
-    return ["exported:", *lines, f"largest difference from the run's outputs: {differences}"]
+    lines += [f"largest difference from the run's outputs: {differences}"]
+    check = metrics.get("from_files")
+    if check and check["images"]:
+        differing = check["labels_differing"]
+        labels = "" if differing is None else f"{differing} labels differ from predict, "
+        largest = f"largest difference {check['largest_difference']:.1e}"
+        lines.append(f"from the bytes of {check['images']} image files: {labels}{largest}")
+    return ["exported:", *lines]
 
 
 def _cell(score: dict[str, Any] | None, with_interval: bool, sign: str = "") -> str:

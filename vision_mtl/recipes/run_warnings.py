@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,7 @@ from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.run import Run
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
+from vision_mtl.data.split_files import run_splits
 from vision_mtl.evaluation.features import extract_features, spread_evenly, with_clean_statistics
 from vision_mtl.evaluation.linear_probe import FEW_VALIDATION
 from vision_mtl.evaluation.rank import COLLAPSED, effective_rank
@@ -39,12 +41,16 @@ def remember_images(run: Run, pool: Pool, indices: Tensor, init_from: str | None
 
 def images_seen(where: str) -> np.ndarray:
     """Return the hashes (n,) uint64 of the images that a run and its ancestors trained on; none if not saved."""
+    path = run_folder(where) / SEEN
+    return np.load(path, allow_pickle=False) if path.is_file() else np.zeros(0, np.uint64)
+
+
+def run_folder(where: str) -> Path:
+    """Return the folder of the run that `where` names: itself, or the run of a checkpoint or of a folder of those."""
     path = Path(where).expanduser()
     place = path.parent if path.is_file() else path
-    for folder in (place,) if (place / "checkpoints").is_dir() else (place, place.parent):
-        if (folder / SEEN).is_file():
-            return np.load(folder / SEEN, allow_pickle=False)
-    return np.zeros(0, np.uint64)
+    folders = (place,) if (place / "checkpoints").is_dir() else (place, place.parent)
+    return next((folder for folder in folders if (folder / SEEN).is_file()), place)
 
 
 def warn_about_seen_test_images(run: Run, pool: Pool, init_from: str | None) -> None:
@@ -56,9 +62,20 @@ def warn_about_seen_test_images(run: Run, pool: Pool, init_from: str | None) -> 
         if known:
             run.warn(
                 f"{known} of {len(indices)} test images of {name} were training images of the run that this one starts "
-                f"from ({init_from}): its scores are not held out. Pretrain with the same tasks, --data.split_seed and "
-                "ratios, so that test images stay unseen."
+                f"from ({init_from}): its scores are not held out. {_how_to_keep(pool, name, init_from)}"
             )
+
+
+def _how_to_keep(pool: Pool, name: str, init_from: str | None) -> str:
+    """Return what to do so that the images that a run was trained on are no test images."""
+    folder = run_folder(init_from or ".")
+    same = "the same tasks, --data.split_seed and ratios"
+    file = run_splits(folder)
+    if file is None:
+        return f"Pretrain with {same}, so that test images stay unseen."
+    kept, task = shlex.quote(str(file)), name.removeprefix("task ")
+    option = f"--tasks.{task}.split {kept}, or for all sources " if task in pool.targets else ""
+    return f"Keep the splits of that run with {option}--data.split_file {kept}, or pretrain with {same}."
 
 
 def warn_about_small_tasks(run: Run, pool: Pool, feed: TaskFeed, tasks: Sequence[str]) -> None:

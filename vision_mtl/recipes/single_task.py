@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
 from vision_mtl.evaluation.statistics import paired_difference
 from vision_mtl.recipes.labels import LabelledTasks
@@ -70,7 +71,7 @@ def _single_task_scores(
 
     It is trained once: its weights are kept in `single/NAME.safetensors`.
     """
-    kept = run.folder / "single" / f"{name}.safetensors"
+    kept = run.folder / "single" / f"{file_stem(name)}.safetensors"
     steps = single_task_steps(trainer, name, budget)
     task = labelled.subset([name])
     own_trainer = build_trainer(task, replace(trainer.optim, steps=steps, max_seconds=None))
@@ -91,7 +92,7 @@ def _single_task_scores(
 
 def _training_folder(run: Run, name: str) -> Path:
     """Return the folder of the checkpoints of task `name`'s network, deleted once it is trained."""
-    return run.folder / "single" / name
+    return run.folder / "single" / file_stem(name)
 
 
 def _train_alone(run: Run, trainer: TaskTrainer, task: LabelledTasks, train: Train) -> None:

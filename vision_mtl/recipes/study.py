@@ -127,7 +127,11 @@ def run_job(job: Job, launch: Launch | None, plugins: Sequence[str] = ()) -> str
     try:
         log_file = job.folder.with_name(job.folder.name + LOG)  # not inside: a new run needs an empty folder
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        with log_file.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        with (
+            log_file.open("a", encoding="utf-8", errors="backslashreplace") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+        ):
             wait_until_unlocked(job.folder)
             load_plugins(plugins)  # the worker is another process
             try:

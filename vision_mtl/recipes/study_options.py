@@ -10,7 +10,7 @@ import yaml
 
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.schema import RETIRED
+from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS, RETIRED
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.study.arms import flat, merge
@@ -55,10 +55,17 @@ def _key_text(config: RunConfig) -> str:
     found = config.to_dict()
     for task in found.get("tasks", {}).values():
         task["source"] = task.pop("source")  # the last key
+        for name, before in ADDED_TO_TASKS.items():
+            if task.get(name) == before:
+                task.pop(name, None)
     for key, (nothing, _) in RETIRED.items():
         section, _, name = key.partition(".")
         if section in found:
             found[section][name] = nothing
+    for key, before in ADDED.items():
+        section, _, name = key.partition(".")
+        if section in found and found[section].get(name) == before:
+            found[section].pop(name, None)
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 

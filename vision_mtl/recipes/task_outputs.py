@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
@@ -80,18 +83,25 @@ def best_epochs(
     return found
 
 
-def write_test_instances(run: Run, labelled: LabelledTasks, found: Mapping[str, TaskPredictions]) -> None:
-    """Write `test_instances.parquet`: every prediction for a test image, and its label."""
+def write_test_instances(
+    run: Run, model: SharedModel, labelled: LabelledTasks, found: Mapping[str, TaskPredictions]
+) -> None:
+    """Write `test_instances.parquet`: every prediction of `model` for a test image, and its label."""
     if run.is_main:
-        scores = [_instance_scores(task, labelled.records[task]["requested"], own) for task, own in found.items()]
+        scores = []
+        for task, own in found.items():
+            numbers = own.probabilities(model, task).numpy()
+            scores.append(_instance_scores(task, labelled.records[task]["requested"], own, numbers))
         write_instances(run.folder, labelled.pool, scores)
 
 
-def _instance_scores(task: str, fraction: float, found: TaskPredictions) -> InstanceScores:
+def _instance_scores(task: str, fraction: float, found: TaskPredictions, numbers: np.ndarray) -> InstanceScores:
     classes: dict[str, Any] = {}
     if found.kind.one_class:
         classes = {"true": found.values, "said": found.decisions()}
-    return InstanceScores(task, "head", fraction, found.indices.numpy(), instance_values(found), **classes)
+    columns = found.kind.instance_columns(numbers, found.values, found.target.class_names)
+    values = instance_values(found)
+    return InstanceScores(task, "head", fraction, found.indices.numpy(), values, **classes, columns=columns)
 
 
 def write_figures(
@@ -115,10 +125,10 @@ def write_figures(
             accuracy = metrics["tasks"][task]["accuracy"]["value"]
             title = f"{task}: accuracy {accuracy:.3f} on {len(true):,} test images"
             figures[f"confusion_{task}"] = confusion_figure(counts, classes, title)
-            atomic_write_text(run.folder / "tables" / f"{task}.csv", csv_text(class_rows(counts, classes)))
+            atomic_write_text(run.folder / "tables" / f"{file_stem(task)}.csv", csv_text(class_rows(counts, classes)))
     for name, figure in figures.items():
         if figure is not None:
-            figure.savefig(run.figures / f"{name}.png", dpi=150)
+            figure.savefig(run.figures / f"{file_stem(name)}.png", dpi=150)
 
 
 def score_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,8 +75,10 @@ class AddTask(Stage):
         remember_images(run, pool, labelled.train_indices, config.init_from)
         torch.manual_seed(config.seed)
         new_targets = {name: labelled.pool.targets[name] for name in new}
-        for name, spec in task_head_specs(new_targets, labelled.train_rows).items():
+        for name, spec in task_head_specs(new_targets).items():
             model.add_task(name, spec)
+        for name in trained:
+            model.set_unit(name, *labelled.pool.targets[name].unit)
         freeze_shared(model, self.trunk, old)
 
         feed = build_feed(
@@ -96,6 +98,6 @@ class AddTask(Stage):
         after = predict_split(model, pool, "test", old, accelerator.autocast)
         metrics = run_metrics(model, labelled, predictions, validation, trainer)
         metrics["change"] = score_changes(pool, before, after)
-        write_test_instances(run, labelled, predictions)
+        write_test_instances(run, model, labelled, predictions)
         write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -10,6 +10,7 @@ from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import file_stem
 
 
 @STAGES.register("data")
@@ -28,7 +29,7 @@ class PrepareData(Stage):
     )
 
     channels: int = 3
-    """Channels of the stored images. 1: grey; 3: colour."""
+    """Channels of the stored images, any number. 1: grey; 3: colour; otherwise the bands of the files."""
     num_pictures: int = 40
     """Pictures of each source on its contact sheet."""
     to_shards: str | None = None
@@ -41,7 +42,8 @@ class PrepareData(Stage):
         from vision_mtl.data.store import clean
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.data_summary import FINDINGS, export_shards, print_summary, show_findings
+        from vision_mtl.recipes.data_summary import export_shards, print_summary, show_findings
+        from vision_mtl.viz.bands import shown_bands
         from vision_mtl.viz.sheets import sheet_figure
 
         if not self.shard_mb > 0:
@@ -60,15 +62,15 @@ class PrepareData(Stage):
         show_findings(findings, run)
         if pool is not None:
             print_summary(pool, run)
-        errors = findings.of("error")
-        if pool is None or errors:
-            count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
-            raise UserError(f"{count} in the data, listed above and in {run.folder / FINDINGS}.")
+        findings.raise_errors(even_if_kept=True)
+        if pool is None:
+            raise ValueError("a pool that cannot be built has an error")
         data = pool.summary()
         if self.to_shards and run.is_main:
             data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
         for number, source in enumerate(pool.sources):
             indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
-            figure = sheet_figure(pool.gather(indices).permute(0, 2, 3, 1).numpy(), f"{source}, training images")
-            figure.savefig(run.figures / f"{number:02d}-{source.replace('/', '-')[:60]}.png", dpi=120)
+            pictures = shown_bands(pool.gather(indices).permute(0, 2, 3, 1).numpy(), pool.rgb_bands)
+            figure = sheet_figure(pictures, f"{source}, training images")
+            figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
         run.write_result("completed", data=data)

@@ -82,9 +82,7 @@ class Finetune(Stage):
 
         def build_trainer(trained: LabelledTasks, optim: Optim) -> TaskTrainer:
             torch.manual_seed(config.seed)
-            model = build.build_task_model(
-                config, trained.pool, list(trained.tasks), trained.train_rows, self.drop_path_ratio
-            )
+            model = build.build_task_model(config, trained.pool, list(trained.tasks), self.drop_path_ratio)
             if config.start:
                 load_fitting_weights(model, config.start)
             build.freeze_backbone(model, self.freeze)
@@ -117,6 +115,6 @@ class Finetune(Stage):
             metrics |= measure_transfer(
                 run, labelled, predictions, trainer, build_trainer, train_alone, self.single_task
             )
-        write_test_instances(run, labelled, predictions)
+        write_test_instances(run, model, labelled, predictions)
         write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -70,9 +70,7 @@ class Joint(Stage):
 
         pretexts = build.build_pretexts(config)
         torch.manual_seed(config.seed)
-        model = build.build_task_model(
-            config, labelled.pool, list(labelled.tasks), labelled.train_rows, self.drop_path_ratio, pretexts
-        )
+        model = build.build_task_model(config, labelled.pool, list(labelled.tasks), self.drop_path_ratio, pretexts)
         if config.start:
             load_fitting_weights(model, config.start)
         indices = training_images(config, pool)

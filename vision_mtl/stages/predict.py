@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.config.stage import STAGES
@@ -31,11 +31,15 @@ class Predict(Stage):
     """Decoding threads. 0: one per core."""
     num_pictures: int = 20
     """Pictures on the contact sheet, evenly spaced over the images. 0: no sheet."""
+    value_range: Literal["full"] | list[float] | None = None
+    """Values of deep images (more than 8 bits, floats) that become 0 and 1: two numbers, or full for the whole range of
+    the integer type. null: the range that the run was trained with."""
     skip_unreadable: bool = False
     """Skip files that cannot be decoded, with a warning; without it, they are an error that lists them."""
 
     def run(self, config: RunConfig, run: Run) -> None:
-        from vision_mtl.inference.image_files import Frame, decoded_batches, find_inputs, require_counts
+        from vision_mtl.data.findings import Findings
+        from vision_mtl.inference.image_files import decoded_batches, find_inputs, frame_of, require_counts
         from vision_mtl.inference.prediction_files import PredictionFiles, task_outputs
         from vision_mtl.inference.predictor import Predictor
         from vision_mtl.recipes.prediction import PredictionReport, open_heads
@@ -48,10 +52,15 @@ class Predict(Stage):
         model, state = open_heads(config)
         if not run.is_main:
             return  # one process predicts and writes
-        files = find_inputs(self.images)
-        frame = Frame(config.image_size, model.backbone.in_chans, state["data"]["fit"])
+        findings = Findings()
+        files = find_inputs(self.images, findings)
+        findings.raise_errors()
+        for finding in findings.all:
+            (run.say if finding.severity == "note" else run.warn)(str(finding))
+        where, channels = str(config.init_from), model.backbone.in_chans
+        frame = frame_of(state, where, config.image_size, channels, self.value_range, "predict.value_range")
         predictor = Predictor(model, config.runtime, config.device)
-        report = PredictionReport(run, task_outputs(model.task_specs, state), files, self.num_pictures)
+        report = PredictionReport(run, task_outputs(model.task_specs, state), files, self.num_pictures, frame.rgb_bands)
         with PredictionFiles(run.folder, report.outputs, frame.fit) as output_files, report:
             for batch in decoded_batches(files, frame, self.batch_size, self.num_workers):
                 report.predict_batch(batch, predictor, output_files)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,10 @@ class Dense(LabelKind):
     def occurrences(self, values: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Count the pixels of each class in each image."""
         assert masks is not None
-        pixels = np.stack([np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED] for mask in masks])[values]
+        pixels = np.zeros((len(masks), IGNORED), np.int64)
+        for mask, counts in zip(masks, pixels, strict=True):
+            counts[:] = np.bincount(mask.ravel(), minlength=IGNORED + 1)[:IGNORED]
+        pixels = pixels[values]
         images, classes = np.nonzero(pixels)
         return images, classes, pixels[images, classes]
 
@@ -59,9 +62,7 @@ class Dense(LabelKind):
         """Return a head with K logits at every pixel."""
         return DenseHead(self, readout[0], spec.num_outputs, readout[1], image_size)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) mean cross-entropy of pixels with a class; logits (B, K, H, W), classes (B, H, W)."""
         losses = F.cross_entropy(
             outputs, labels, weight=weights, label_smoothing=smoothing, ignore_index=NO_LABEL, reduction="none"
@@ -100,6 +101,13 @@ class Dense(LabelKind):
             "mean_iou": Measure(sums, _mean_iou, limits=SHARE),
             "pixel_accuracy": Measure(sums, _pixel_accuracy, limits=SHARE),
         }
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the pixels of each class by truth, by prediction and by both, from (n, K, K) pixel counts."""
+        right = np.diagonal(numbers, axis1=1, axis2=2)
+        return {"true_pixels": numbers.sum(2), "said_pixels": numbers.sum(1), "right_pixels": right}
 
     def describe(self, value: Any, class_names: Sequence[str]) -> dict[str, Any]:
         """Return {}: a mask is shown as a picture."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,9 +67,7 @@ class MultiLabel(LabelKind):
         """Return a head with K logits."""
         return ClassHead(self, num_features, spec.num_outputs)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) binary cross-entropy in nats, averaged over classes; logits and {0, 1} labels (B, K)."""
         smooth = labels.to(outputs.dtype) * (1 - smoothing) + 0.5 * smoothing
         return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)
@@ -102,6 +100,14 @@ class MultiLabel(LabelKind):
         }
         both = true.any(0) & ~true.all(0)
         return found | ({"auroc": macro_auroc(numbers[:, both], true[:, both])} if both.any() else {})
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the true and predicted classes, and the probability of each class."""
+        names = np.array(class_names, object)
+        true, said = ([names[row].tolist() for row in rows] for rows in (values > 0, self.decide(numbers)))
+        return {"true_classes": true, "said_classes": said, "probabilities": numbers}
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
         """Yield logistic regressions for each class."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,7 @@ class SingleLabel(LabelKind):
         """Return a head with K logits."""
         return ClassHead(self, num_features, spec.num_outputs)
 
-    def loss(
-        self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float, scale: float
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) cross-entropy in nats; logits (B, K), classes (B,)."""
         return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
 
@@ -97,6 +95,12 @@ class SingleLabel(LabelKind):
         if num_classes > 1 and is_true.any(0).all():
             found["auroc"] = macro_auroc(numbers, is_true)
         return found | {"calibration_error": calibration_error(numbers.max(1), predicted == values)}
+
+    def instance_columns(
+        self, numbers: np.ndarray, values: np.ndarray, class_names: Sequence[str]
+    ) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """Return the probability of each class."""
+        return {"probabilities": numbers}
 
     def probe_path(self, x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
         """Yield multinomial logistic regressions."""

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.core.text import file_stem
 from vision_mtl.training.checkpoint import BEST, check, read_state, read_tensors, save_weights, set_aside
 
 ALL = ""  # the name of the set chosen for all tasks together
@@ -111,4 +112,4 @@ class Best:
 
     def path(self, name: str) -> Path:
         """Return the file of the weights for `name`."""
-        return self.folder / (BEST if name == ALL else BEST.replace(".", f"-{name}.", 1))
+        return self.folder / (BEST if name == ALL else BEST.replace(".", f"-{file_stem(name)}.", 1))

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from vision_mtl.core.memory import is_out_of_memory
+from vision_mtl.models.batch_norm import needs_two_images
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.joint import JointFeed, JointObjective
 from vision_mtl.training.objective import Feed, Objective, step_loss
 from vision_mtl.training.options import Optim
@@ -61,7 +63,7 @@ def broken_images(
 
 
 def what_fits(
-    model: nn.Module,
+    model: SharedModel,
     objective: Objective,
     feed: Feed,
     step: int,
@@ -85,7 +87,8 @@ def what_fits(
         for batch, share in batches:  # all of them: one may need more memory than another
             step_loss(model, objective, batch, share, layout, autocast=autocast).total.backward()
 
-    while count <= size:
+    least = 2 if needs_two_images(model, model.frozen) else 1
+    while count <= size and feed.smallest_part(count) >= least:
         if _fits(partial(passes, count), model, optimiser):
             return (
                 f"Measured just now: {-(-size // count)} images at a time fit. Give --optim.accumulate {count}, which "
@@ -94,7 +97,8 @@ def what_fits(
             )
         count *= 2
     return (
-        "Measured just now: not even one image at a time fits. Lower --image_size, take a smaller --backbone.name, or "
+        f"Measured just now: not even {'one image' if least == 1 else 'two images'} at a time fit"
+        f"{'s' if least == 1 else ' (BatchNorm needs two)'}. Lower --image_size, take a smaller --backbone.name, or "
         "free memory."
     )
 

@@ -87,6 +87,11 @@ class JointFeed:
         rows = zip(*columns, strict=True)
         return [(dict(zip(self.members, row, strict=True)), row[0][1]) for row in rows]
 
+    def smallest_part(self, num_micro_batches: int) -> int:
+        """Return the number of images in the smallest micro-batch; 0: a member has fewer images than parts."""
+        parts = [feed.smallest_part(num_micro_batches) for feed in self.members.values()]
+        return sum(parts) if all(parts) else 0
+
     @property
     def pool(self) -> Pool:
         """The pool that the members share."""

@@ -29,6 +29,7 @@ from vision_mtl.training.diagnosis import broken_images
 from vision_mtl.training.objective import Feed, Objective, StepLoss, step_loss
 from vision_mtl.training.optimiser import Kernel, build_optimiser
 from vision_mtl.training.options import Optim, Runtime
+from vision_mtl.training.smallest_batch import check_smallest_batch
 from vision_mtl.training.step_guard import READ_EVERY, PendingStep, StepGuard
 from vision_mtl.training.step_record import Progress, StepRecord
 from vision_mtl.training.strategies.build import build_strategy
@@ -68,6 +69,7 @@ class Trainer(Generic[ObjectiveT]):
         self.strategy.check(self.optim, self.balancing, self.compiled)
         choose_attention(self.model, device, math.prod(self.model.backbone.map_sizes[0]))
         self.strategy.place(self.model, self.layout, self.balancing)
+        check_smallest_batch(self.model, self.objective, self.feed, self.optim, self.accelerator.num_processes)
         extra = [] if self.balancing is None else list(self.balancing.to(device).parameters())
         self.optimiser = build_optimiser(self.model, self.optim, extra, self.kernel)
         self.average = ModelEmaV3(self.model, decay=self.optim.ema_decay) if self.optim.ema_decay else None

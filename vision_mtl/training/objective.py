@@ -92,6 +92,9 @@ class Feed(Protocol):
     def at(self, step: int, num_micro_batches: int) -> list[tuple[Any, float]]:
         """Return the step's micro-batches on the device, each with its share of the step's images."""
 
+    def smallest_part(self, num_micro_batches: int) -> int:
+        """Return the number of images in the smallest micro-batch of this process; 0: there are fewer than parts."""
+
     @property
     def images_per_step(self) -> int:
         """The number of images of a step, over all processes."""

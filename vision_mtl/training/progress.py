@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TextIO, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn
 
 from vision_mtl.core.console import AUTO, Console
+from vision_mtl.core.streams import LastingStream
+from vision_mtl.core.text import visible
 
 TEXT = "{task.percentage:>3.0f} %  {task.description}"  # without markup: names may contain brackets
 
@@ -24,14 +27,15 @@ class ProgressLine:
         if console is not None and console.has_bar:
             columns = BarColumn(bar_width=20), TextColumn(TEXT, markup=False)
             # sys.stderr as it is now: a study redirects it while it runs other stages
-            self.rich = Progress(*columns, console=RichConsole(file=sys.stderr), transient=True)
+            stream = cast(TextIO, LastingStream(sys.stderr))
+            self.rich = Progress(*columns, console=RichConsole(file=stream), transient=True)
             self.task = self.rich.add_task("", total=1.0)
             self.rich.start()
 
     def update(self, share: float, text: str) -> None:
         """Show `text` and a bar filled to `share` in [0, 1]."""
         if self.rich is not None:
-            self.rich.update(self.task, completed=share, description=text)
+            self.rich.update(self.task, completed=share, description=visible(text))
         elif self.console is not None and time.monotonic() - self.last >= self.PLAIN_SECONDS:
             self.last = time.monotonic()
             self.console.progress(share, text)

@@ -23,6 +23,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import CONFIG
+from vision_mtl.core.text import file_stem, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +85,8 @@ class TensorBoard:
 
     def embedding(self, step: int, name: str, features: Tensor, labels: Sequence[str], images: Tensor) -> None:
         """See `Recorder`."""
-        self.writer.add_embedding(features, list(labels), images, step, name)
+        rows = [one_line(label) for label in labels]  # the projector reads one line per image and skips blank ones
+        self.writer.add_embedding(features, rows, images, step, file_stem(name))
 
     def close(self) -> None:
         """See `Recorder`."""

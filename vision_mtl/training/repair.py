@@ -104,7 +104,7 @@ class RepairFeed:
         if self.device.type == "cuda":
             object.__setattr__(self, "_stream", TransferStream(self.device))
         if self._stream is not None or self.pool.is_streamed:
-            step_bytes = self.batches.batch_size * int(np.prod(self.pool.shape))
+            step_bytes = self.batches.batch_size * int(np.prod(self.pool.shape)) * self.pool.dtype.itemsize
             depth, workers = plan(step_bytes, self.num_workers if self.pool.is_streamed else 1)
             object.__setattr__(self, "ahead", Ahead(self._read, depth, workers, "images"))
 
@@ -120,8 +120,12 @@ class RepairFeed:
             found.append(((images, keys), len(chunk) / len(indices)))
         return found
 
+    def smallest_part(self, num_micro_batches: int) -> int:
+        """Return the number of images in the smallest micro-batch of this process; 0: there are fewer than parts."""
+        return self.batches.batch_size // num_micro_batches
+
     def _read(self, step: int) -> Tensor:
-        """Return the pixels (B, H, W, C) uint8 of a step, pinned if they go to a GPU; a reading thread calls this."""
+        """Return the pixels (B, H, W, C) of a step, pinned if they go to a GPU; a reading thread calls this."""
         pixels = torch.from_numpy(self.pool.pixels(self.batches.at(step)[0], num_workers=1))
         return pixels if self._stream is None else pixels.pin_memory()
 

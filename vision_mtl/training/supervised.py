@@ -27,22 +27,16 @@ from vision_mtl.training.objective import Predictions, Prepared, StepLoss
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """The loss of one task.
-
-    `class_weights` (K,) have mean 1 over the training labels; `scale` is the unit of number labels.
-    """
+    """The loss of one task; `class_weights` (K,) have mean 1 over the training labels."""
 
     kind: str
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
-    scale: float = 1.0
 
     def __call__(self, outputs: Tensor, values: Tensor) -> Tensor:
         """Return the loss of each image, (b,) float32, from the head's outputs and labels as of `Target.gather`."""
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        return label_kind(self.kind).loss(
-            outputs.float(), values, weights=weights, smoothing=self.label_smoothing, scale=self.scale
-        )
+        return label_kind(self.kind).loss(outputs.float(), values, weights=weights, smoothing=self.label_smoothing)
 
 
 @dataclass(frozen=True)
@@ -113,6 +107,10 @@ class TaskFeed:
             start += len(some)
         return found
 
+    def smallest_part(self, num_micro_batches: int) -> int:
+        """Return the number of images in the smallest micro-batch of this process; 0: there are fewer than parts."""
+        return self.loader.batches.batch_size // num_micro_batches
+
     @property
     def pool(self) -> Pool:
         """The pool: all images, labelled or not."""
@@ -155,32 +153,20 @@ def _within(labels: Mapping[str, Labels], start: int, stop: int) -> dict[str, La
 
 
 def task_losses(tasks: Mapping[str, Task], targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskLoss]:
-    """Return each task's loss, with class weights and units from the training images `train` (N,) bool."""
+    """Return each task's loss, with class weights from the training images `train` (N,) bool."""
     return {
         name: TaskLoss(
             targets[name].kind,
             task.label_smoothing,
             balanced_weights(targets[name], train) if task.class_weights == "balanced" else None,
-            label_statistics(targets[name], train)[1],
         )
         for name, task in tasks.items()
     }
 
 
-def task_head_specs(targets: Mapping[str, Target], train: np.ndarray) -> dict[str, TaskHeadSpec]:
-    """Return the spec of each task's head, with units from the training images `train` (N,) bool."""
-    return {
-        name: TaskHeadSpec(target.kind, target.num_outputs, *label_statistics(target, train))
-        for name, target in targets.items()
-    }
-
-
-def label_statistics(target: Target, train: np.ndarray) -> tuple[float, float]:
-    """Return the (offset, scale) of a task's head: mean and standard deviation of number labels, (0, 1) for classes.
-
-    Only the training images `train` (N,) bool count.
-    """
-    return label_kind(target.kind).statistics(target.values[target.labelled & train])
+def task_head_specs(targets: Mapping[str, Target]) -> dict[str, TaskHeadSpec]:
+    """Return the spec of each task's head, in the unit of the task's labels."""
+    return {name: TaskHeadSpec(target.kind, target.num_outputs, *target.unit) for name, target in targets.items()}
 
 
 def balanced_weights(target: Target, train: np.ndarray) -> Tensor | None:

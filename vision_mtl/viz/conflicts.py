@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vision_mtl.viz.style import COLOURS, new_figure, quiet
+from vision_mtl.viz.style import COLOURS, new_figure, quiet, short
 
 LINES = ("-", "--", ":", "-.")  # after the last colour, colours repeat in the next line style
 
@@ -39,7 +39,13 @@ def _curves(axes: Axes, steps: np.ndarray, cosines: np.ndarray, names: Sequence[
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": LINES[number // len(COLOURS) % len(LINES)],
         }
-        axes.plot(steps[measured], cosines[measured, i, j], linewidth=1.2, label=f"{names[i]}, {names[j]}", **style)
+        axes.plot(
+            steps[measured],
+            cosines[measured, i, j],
+            linewidth=1.2,
+            label=f"{short(names[i])}, {short(names[j])}",
+            **style,
+        )
     axes.axhline(0, color="0.4", linewidth=1, linestyle="--")
     axes.set_ylim(-1, 1)
     axes.set_xlabel("step", fontsize=8)
@@ -54,8 +60,8 @@ def _heat_map(axes: Axes, means: np.ndarray, names: Sequence[str]) -> None:
         if np.isfinite(means[i, j]):
             shade = "white" if abs(means[i, j]) > 0.6 else "black"
             axes.text(j, i, f"{means[i, j]:.2f}", ha="center", va="center", fontsize=7, color=shade)
-    axes.set_xticks(range(len(names)), names, fontsize=8, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(names)), [short(name) for name in names], fontsize=8, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), [short(name) for name in names], fontsize=8)
     axes.set_title("mean over training", fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

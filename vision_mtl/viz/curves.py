@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vision_mtl.viz.style import COLOURS, new_figure, quiet
+from vision_mtl.viz.style import COLOURS, new_figure, quiet, short
 
 Record = Mapping[str, Any]
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> score
@@ -50,7 +50,7 @@ def skill_figure(by_source: Scores, untrained: Scores | None = None) -> Figure |
         if before is not None:
             axes.plot(before["value"], place, "o", color=colour, markersize=6, fillstyle="none")
     axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(rows)), [f"{source}  {pretext}" for source, pretext, _ in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{short(source)}  {pretext}" for source, pretext, _ in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(
         "skill on held-out images, 95 % interval (0: classic repair, 1: perfect; ring: untrained)", fontsize=8
@@ -63,7 +63,9 @@ def _losses(axes: Axes, train: Sequence[Record], of_tasks: bool) -> None:
     names = sorted({key for r in train for key in r if key.startswith("loss.")})
     for number, name in enumerate(names):
         points = [(r["images_seen"], r[name]) for r in train if r.get(name) is not None]
-        axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=name[5:])
+        axes.plot(
+            *zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=1.2, label=short(name[5:])
+        )
     if not of_tasks:
         axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
     axes.set_xlabel("images seen", fontsize=8)
@@ -79,7 +81,7 @@ def _scores(axes: Axes, kind: str, found: Sequence[Record], seen: Mapping[int, i
         rows = [(seen.get(r["step"], r["step"]), r["tasks"][task]) for r in found if task in r["tasks"]]
         colour = COLOURS[number % len(COLOURS)]
         values = [score["knn"] if kind == "probe" else score for _, score in rows]
-        axes.plot([place for place, _ in rows], values, "o-", color=colour, markersize=3, label=task)
+        axes.plot([place for place, _ in rows], values, "o-", color=colour, markersize=3, label=short(task))
         if kind == "probe":
             axes.axhline(rows[-1][1]["chance"], color=colour, linewidth=0.8, linestyle=":")
     label = "kNN accuracy on validation images (dotted: chance)" if kind == "probe" else "score on validation images"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.reconstruction import picture_strip
-from vision_mtl.viz.style import new_figure
+from vision_mtl.viz.style import new_figure, short
 
 COLUMNS = 5  # cells per row; fewer if cells have several pictures
 PICTURE, LINE, GAP, MARGIN = 1.3, 0.15, 0.14, 0.12  # inches
@@ -39,7 +40,8 @@ def mask_palette() -> np.ndarray:
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return an image (H, W, C) float in [0, 1] blended with the palette's colours of `mask` (H, W): (H, W, 3)."""
-    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
+    shown = shown_bands(image)
+    rgb = np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown
     return 0.45 * rgb + 0.55 * mask_palette()[mask] / 255
 
 
@@ -63,7 +65,7 @@ def predictions_figure(cells: Sequence[Cell]) -> Figure:
         longest = LONGEST * len(cell.pictures)
         for line, (text, colour) in enumerate([(_end_of(cell.title, longest), "0.5"), *cell.lines]):
             place = (left / page[0], (top - tall - LINE * (line + 0.8)) / page[1])
-            shown = text if len(text) <= longest else text[: longest - 1] + "…"
+            shown = short(text, longest)
             figure.text(*place, shown, fontsize=7, color=colour, parse_math=False)
     return figure
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vision_mtl.viz.style import COLOURS, new_figure, quiet
+from vision_mtl.viz.style import COLOURS, new_figure, quiet, short
 
 MARKERS = ("o", "s", "^")  # with seven colours, 21 distinct classes
 LEGEND_CLASSES = 20  # largest number of classes with a legend
@@ -41,7 +41,7 @@ def scores_figure(scores: Mapping[str, Mapping[str, Score]], metric: str) -> Fig
             if score["low"] is not None:
                 axes.plot([score["low"], score["high"]], [place + offset] * 2, color=style["color"], linewidth=1.8)
             axes.plot(score["value"], place + offset, markersize=5, linestyle="none", **style)
-    axes.set_yticks(range(len(scores)), list(scores), fontsize=9)
+    axes.set_yticks(range(len(scores)), [short(task) for task in scores], fontsize=9)
     axes.set_ylim(len(scores) - 0.5, -0.5)
     for edge in range(1, len(scores)):
         axes.axhline(edge - 0.5, color="0.9", linewidth=0.8)
@@ -66,7 +66,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
             colour = "white" if shares[row, column] > 0.5 else "0.2"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=7, color=colour)
     if size <= NAMED_CLASSES:
-        names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
+        names = [short(name, 24) for name in class_names]
         upright = max(map(len, names)) * LETTER > 0.6 * side / size
         axes.set_xticks(range(size), names, fontsize=7, rotation=90 if upright else 0)
         axes.set_yticks(range(size), names, fontsize=7)
@@ -90,7 +90,9 @@ def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Seque
         axes.plot(*points[classes == k].T, markersize=3.5, linestyle="none", alpha=0.8, markeredgewidth=0, **style)
     if named:
         handles = [Line2D([], [], linestyle="none", markersize=5, **_class_style(k)) for k in range(len(class_names))]
-        figure.legend(handles, class_names, fontsize=7, frameon=False, loc="outside right center")
+        figure.legend(
+            handles, [short(name, 24) for name in class_names], fontsize=7, frameon=False, loc="outside right center"
+        )
     return figure
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.style import new_figure
 
 GAP = 3  # white pixels between pictures, after enlarging
@@ -80,7 +81,8 @@ def _caption_height(panel: Panel) -> float:
 def picture_strip(images: np.ndarray) -> np.ndarray:
     """Return images (n, H, W, C) as one row of RGB pictures, with white gaps to the right and below."""
     times = max(1, round(CELL / max(images.shape[1:3])))
-    rgb = np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images[..., :3]
+    shown = shown_bands(images)
+    rgb = np.repeat(shown, 3, axis=-1) if shown.shape[-1] == 1 else shown
     large = rgb.repeat(times, axis=1).repeat(times, axis=2)
     framed = np.pad(large, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=1.0)
     return np.concatenate(list(framed), axis=1)

@@ -23,6 +23,12 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
     return figure
 
 
+def short(name: str, letters: int = 48) -> str:
+    """Return a name on one line, with characters that have no picture as escapes, and cut after `letters`."""
+    line = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
+    return line if len(line) <= letters else f"{line[: letters - 1]}…"
+
+
 def quiet(axes: Axes) -> Axes:
     """Remove the box around the axes; return them."""
     axes.spines[["top", "right"]].set_visible(False)

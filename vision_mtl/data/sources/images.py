@@ -8,6 +8,8 @@ import numpy as np
 
 from vision_mtl.data.decode import decode_bytes, file_bytes
 from vision_mtl.data.files import find_images
+from vision_mtl.data.findings import Finding
+from vision_mtl.data.skipped import skipped_findings
 from vision_mtl.data.source import SOURCES, Item
 
 
@@ -19,10 +21,12 @@ class Images:
 
     def __init__(self, rest: str, root: Path) -> None:
         self.rest = rest
+        self.findings: list[Finding] = []
 
     def items(self) -> list[Item]:
-        base, files = find_images(self.rest)
-        return [Item(identity=file.relative_to(base).as_posix(), path=file.resolve()) for file in files]
+        found = find_images(self.rest)
+        self.findings = skipped_findings(f"images/{self.rest}", found.walk)
+        return [Item(identity=name, path=file) for name, file in zip(found.names, found.files, strict=True)]
 
     def encoded(self, item: Item) -> bytes:
         return file_bytes(item.file)

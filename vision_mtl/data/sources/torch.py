@@ -56,8 +56,10 @@ class Torch:
         found = []
         for split, dataset in self._splits.items():
             names = _class_names(dataset)
-            for number, target in enumerate(_targets(dataset)):
+            for number, target in enumerate(self._targets(dataset)):
                 found.append(Item(f"{split}/{number:06d}", labels={"label": _label(target, names)}, split=split))
+        if not found:
+            raise UserError(f"torch/{self.rest} is not supported: its splits are not called train, val or test.")
         return found
 
     def read(self, item: Item) -> np.ndarray:
@@ -83,6 +85,15 @@ class Torch:
         opened = {split: self._open(options, "download" in parameters) for split, options in attempts.items()}
         return {split: dataset for split, dataset in opened.items() if dataset is not None}
 
+    def _targets(self, dataset: Any) -> list[int]:
+        """Return all labels. Raises `UserError` if they are not class numbers."""
+        try:
+            return _targets(dataset)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise UserError(
+                f"torch/{self.rest} is not supported: its labels are not one class number for each image ({error})."
+            ) from error
+
     def _open(self, attempts: list[dict[str, Any]], downloads: bool) -> Any | None:
         """Open the dataset with the first of `attempts` that it accepts; None if it has no such split."""
         for arguments in attempts:
@@ -92,6 +103,8 @@ class Torch:
                 if "Unknown value" in str(error) or "split" in str(error):
                     continue  # a word that this dataset does not use
                 raise self._missing(error) from error
+            except TypeError as error:  # an argument without a default
+                raise UserError(f"torch/{self.rest} is not supported: {error}.") from error
             except (RuntimeError, OSError) as error:
                 return self._download(arguments, downloads, error)
         return None
@@ -114,11 +127,11 @@ class Torch:
         )
 
 
-def _targets(dataset: Any) -> list[Any]:
+def _targets(dataset: Any) -> list[int]:
     """Return all labels, from an attribute of the dataset; decoding all images is the last resort."""
     for name in ("targets", "_labels", "labels", "y"):
         values = getattr(dataset, name, None)
-        if values is not None and len(values) == len(dataset):
+        if values is not None and len(values) == len(dataset) and np.ndim(values) == 1:  # QMNIST keeps eight columns
             return [int(v) for v in values]
     samples = getattr(dataset, "_samples", None)
     if samples is not None and len(samples) == len(dataset) and isinstance(samples[0], tuple):
@@ -127,11 +140,18 @@ def _targets(dataset: Any) -> list[Any]:
 
 
 def _class_names(dataset: Any) -> list[str] | None:
-    """Return the class names in order, from an attribute of the dataset, or None."""
-    if isinstance(names := getattr(dataset, "classes", None), list | tuple):
-        return list(names)
+    """Return the class names in order, from an attribute of the dataset, or None.
+
+    A name that several classes have is followed by the class's number (ImageNet has two classes called crane).
+    """
     numbers = getattr(dataset, "class_to_idx", None)
-    return sorted(numbers, key=numbers.__getitem__) if isinstance(numbers, dict) else None
+    if isinstance(classes := getattr(dataset, "classes", None), list | tuple):
+        names = [str(name) for name in classes]
+    elif isinstance(numbers, dict):
+        names = sorted(numbers, key=numbers.__getitem__)
+    else:
+        return None
+    return [f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names)]
 
 
 def _label(target: int, names: list[str] | None) -> str:
