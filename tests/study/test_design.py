@@ -24,7 +24,7 @@ def test_a_row_for_each_comparison() -> None:
     pairs = [("a", "b"), ("c", "b")]
     found = detectable_differences(pool("single_label", 400, 100), pairs, [0.1, 1.0], 5, 0.03)
     assert found["expected_std"] == 0.03 and len(found["rows"]) == 4
-    by_hand = minimum_detectable(0.03, 5, alpha=0.05 / 4, image_error=np.sqrt(0.2 / 100), num_clusters=100)
+    by_hand = minimum_detectable(0.03, 5, alpha=0.05 / 4, image_error=0.065 / 10, num_clusters=100)
     assert all(row["minimum_detectable"] == pytest.approx(by_hand) for row in found["rows"])
     assert {(row["arm"], row["fraction"]) for row in found["rows"]} == {("a", 0.1), ("a", 1.0), ("c", 0.1), ("c", 1.0)}
 
