@@ -100,8 +100,8 @@ class Runtime:
     """The use of the machine. The defaults suit laptops and GPUs."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the forward pass. auto: bf16 where the hardware supports it, else fp32; in stages predict and explore
-    always fp32."""
+    """Precision of the forward pass. auto: bf16 where the hardware supports it, else fp32; always fp32 in the stages
+    predict and explore."""
     channels_last: Literal["auto", "on", "off"] = "auto"
     """Memory layout of images and weights. auto: on for convolutional backbones; on: channels last; off: contiguous."""
     compile: bool = False
