@@ -137,3 +137,15 @@ def test_hidden_files_and_uppercase_suffixes(tmp_path: Path) -> None:
     for name in ("A.JPG", "b.jpeg", ".c.png", "d.txt"):
         Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
     assert list(items(f"images/{tmp_path}")) == ["A.JPG", "b.jpeg"]
+
+
+def test_the_kind_of_a_plain_path_is_suggested_by_its_suffix(tmp_path: Path) -> None:
+    for name, way in (("a.csv", "csv/"), ("a.tar", "wds/"), ("a", "folder/")):
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match=f"write {way}{tmp_path}/{name}"):
+            open_source(str(tmp_path / name), tmp_path)
+
+
+def test_an_absolute_path_without_its_slash_is_explained(image_folder: Path) -> None:
+    with pytest.raises(UserError, match=f"An absolute path keeps its slash: KIND/{image_folder}"):
+        open_source(f"folder/{str(image_folder)[1:]}", Path()).items()

@@ -227,3 +227,14 @@ def test_a_cell_finds_its_mask_in_another_unicode_form(tmp_path: Path) -> None:
     file = save(tmp_path, SQUARE, f"{APART}.png")
     assert find_mask(tmp_path, f"{COMPOSED}.png") == file
     assert find_mask(tmp_path, "no.png") == tmp_path / "no.png"
+
+
+def test_a_pattern_that_matches_fewer_masks_is_not_suggested(tmp_path: Path) -> None:
+    for folder, names in (("im", [f"{n}" for n in range(9)]), ("masks", [*map(str, range(6)), "6_mask", "7_mask"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+    items = [Item(f"{n}.png", tmp_path / "im" / f"{n}.png") for n in range(9)]
+    findings = Findings()
+    match_masks("t", mask_place(str(tmp_path / "masks"), tmp_path), items, findings)
+    assert "*_mask.png" not in "".join(map(str, findings.all)) and "2 masks belong to no image" in str(findings.all[0])

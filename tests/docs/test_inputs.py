@@ -268,6 +268,13 @@ def _(tmp: Path) -> None:
     expect(look(tmp, source), "warning: .*Cat.*cat", "warning: .*1.0")
 
 
+@case("classes that are mostly different")
+def _(tmp: Path) -> None:
+    expect(
+        look(tmp, table(tmp, "image,age", [20 + n // 2 * 2 + n % 2 for n in range(16)])), "warning: .*kind regression"
+    )
+
+
 # tables, lists and names
 
 
@@ -504,6 +511,13 @@ def _(tmp: Path) -> None:
     assert decode_raw(inverted.getvalue(), "i.tif").values.ravel().tolist() in ([255, 0], [0, 255])
 
 
+@case("an animation")
+def _(tmp: Path) -> None:
+    buffer = io.BytesIO()
+    picture(0).save(buffer, "PNG", save_all=True, append_images=[picture(1)])
+    assert np.array_equal(decode_raw(buffer.getvalue(), "a.png").values, np.asarray(picture(0)))
+
+
 @case("several pages")
 def _(tmp: Path) -> None:
     folder = draw(tmp / "d", "cat", "dog")
@@ -531,6 +545,22 @@ def _(tmp: Path) -> None:
         assert main([*predict, "--run_dir", str(tmp / "p")]) == 2
     assert "predict.value_range" in said.getvalue()
     assert main([*predict, "--predict.value_range", "[0, 4000]", "--run_dir", str(tmp / "q")]) == 0
+
+
+@case("a file on another scale")
+def _(tmp: Path) -> None:
+    words = ["--backbone.name", "test_resnet", "--backbone.in_chans", "1", "--image_size", "32", "--optim.steps", "2"]
+    words += ["--optim.batch_size", "8", "--data.root", str(tmp / "root"), "--device", "cpu", "--console", "quiet"]
+    run = ["--stage", "finetune", "--tasks.t.source", deep_set(tmp), "--run_dir", str(tmp / "run")]
+    assert main([*run, *words]) == 0
+    (tmp / "new").mkdir()
+    Image.fromarray(np.full((12, 12), 40_000, np.uint16)).save(tmp / "new" / "a.png")
+    Image.fromarray(np.full((12, 12), 90, np.uint8)).save(tmp / "new" / "b.png")
+    predict = ["--stage", "predict", "--init_from", str(tmp / "run"), "--predict.images", str(tmp / "new")]
+    assert main([*predict, "--device", "cpu", "--console", "quiet", "--run_dir", str(tmp / "p")]) == 0
+    clipped, shallow = json.loads((tmp / "p" / "result.json").read_text())["warnings"]
+    assert "1 of 2 images have more than 20% of their values outside 0 to 4000" in clipped
+    assert "1 of 2 images have 8 bits" in shallow and "--predict.value_range" in clipped
 
 
 # training

@@ -76,7 +76,7 @@ def test_helping_and_hurting_arms_are_found(
             "seeds": [0, 1, 2, 3],
             "fractions": [1.0],
             "options": {
-                "pretrain": {"optim": {"steps": 150, "batch_size": 32} | rate, "pretexts": {"decolorise": None}},
+                "pretrain": {"optim": {"steps": 300, "batch_size": 32} | rate, "pretexts": {"decolorise": None}},
                 "finetune": {"optim": {"steps": 120, "batch_size": 16} | rate},
             },
             "arms": {

@@ -137,7 +137,8 @@ def look(config: RunConfig, console: Console) -> int:
 
 
 def check_folder(config: RunConfig, folder: Path) -> str | None:
-    """Return None for a new folder or one that holds this run, a message for this run with fewer steps or seeds.
+    """Return None for a new folder, one that holds this run, or one whose run failed before it kept anything; a message
+    for this run with fewer steps or seeds.
 
     Raises `UserError` for a folder that holds anything else.
     """
@@ -164,12 +165,21 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
             f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals are valid only if the first results "
             "did not influence that decision."
         )
+    if failed_at_start(folder):
+        return None
     lines = "\n".join(f"  {key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in sorted(changed))
     raise UserError(
         f"--run_dir {str(folder)!r} holds another run; these options differ:\n{lines}\n"
         "Give the same values to resume it (a larger --optim.steps extends it, more --study.seeds a study), or another "
         "--run_dir."
     )
+
+
+def failed_at_start(folder: Path) -> bool:
+    """Return True if the run in `folder` failed before it kept weights or other runs: it may be given new options."""
+    result = Run(folder, "", 0).result()
+    kept = any(next(folder.glob(f"{part}/*"), None) for part in ("checkpoints", "runs", "fold-*"))
+    return result is not None and result["status"] == "failed" and not kept
 
 
 def differing(config: RunConfig, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

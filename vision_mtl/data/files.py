@@ -101,6 +101,8 @@ def _no_image(text: str, found: Walk) -> str:
 
 def missing_path(path: Path) -> UserError:
     """Return the error for a missing path: it suggests the nearest name, or lists the existing parent folder."""
+    if not path.is_absolute() and os.path.exists(absolute := Path("/") / path):
+        return UserError(f"there is no {str(path)!r}. An absolute path keeps its slash: KIND/{absolute}.")
     parent = next((p for p in path.parents if os.path.isdir(p)), Path())
     entries = sorted(entry.name for entry in parent.iterdir())
     part = path.relative_to(parent).parts[0] if path.is_relative_to(parent) else path.name

@@ -178,6 +178,8 @@ def _report_missing(
     task: str, place: MaskPlace, unmatched: Sequence[str], missing: Sequence[str], count: int, findings: Findings
 ) -> None:
     hint = _naming_hint(place.folder, unmatched, missing)
+    if hint and hint[1] <= count - len(missing):
+        hint = None  # another pattern would match fewer masks than this one does
     renamed = f"{hint[1]} masks would match --tasks.{task}.masks '{hint[0]}'." if hint else ""
     names = ", ".join(unmatched[:SHOWN]) + (", ..." if len(unmatched) > SHOWN else "")
     if len(missing) == count:
@@ -192,7 +194,7 @@ def _report_missing(
     if missing:
         names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         text = f"task {task!r}: {len(missing)} of {count} images have no mask, hence no label: {names}."
-        (findings.warn if unmatched else findings.note)(text, images=len(missing))
+        (findings.warn if unmatched or 2 * len(missing) > count else findings.note)(text, images=len(missing))
 
 
 def _naming_hint(folder: Path, masks: Sequence[str], images: Sequence[str]) -> tuple[str, int] | None:

@@ -135,7 +135,11 @@ class Task:
         known = re.fullmatch("#[0-9a-fA-F]{6}", value) is not None if isinstance(value, str) else (value or 0) >= 0
         self._require("ignore must be 0 or more, a colour as #e0e0c0, or null", value, known)
         self._require("separator must not be empty", self.separator, self.separator != "")
-        self._require("masks is for kind dense", self.masks, self.masks is None or label_kind(self.kind).is_dense)
+        self._require(
+            "masks is for kind dense (add --tasks.NAME.kind dense)",
+            self.masks,
+            self.masks is None or label_kind(self.kind).is_dense,
+        )
         self._require("label_smoothing is for kinds with classes", smoothing, smoothing == 0 or self._has_classes)
         plain = self.class_weights == "none"
         self._require("class_weights is for kinds with classes", self.class_weights, plain or self._has_classes)

@@ -132,9 +132,13 @@ def open_source(name: str, root: Path, image: str | None = None) -> Source:
     known = kind in SOURCES.names()
     if not rest or kind in ("", ".", "..") or kind.startswith("~") or (not known and Path(name).exists()):
         path = "PATH" if not name or known else name
+        ways = {".csv": f"For a CSV file write csv/{path}.", ".tar": f"For WebDataset shards write wds/{path}."}
+        folders = (
+            f"For a folder with one folder per class write folder/{path}, for images without labels images/{path}."
+        )
         raise UserError(
-            f"a source is written KIND/REST; found {name!r}. For a folder with one folder per class write "
-            f"folder/{path}, for images without labels images/{path}. Kinds: {', '.join(SOURCES.names())}."
+            f"a source is written KIND/REST; found {name!r}. {ways.get(Path(name).suffix.lower(), folders)} Kinds: "
+            f"{', '.join(SOURCES.names())}."
         )
     source = SOURCES.get(kind)
     if has_columns(name):

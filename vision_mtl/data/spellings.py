@@ -21,6 +21,7 @@ from vision_mtl.data.targets import NO_CLASS, Target, is_number
 BLANK_WORDS = ("nan", "n/a", "#n/a", "<na>", "null")  # in any case: written by programs for a missing value
 DOUBTFUL_WORDS = ("none", "na", "-", "?")  # in any case: a missing value, or a class ("no damage", Namibia)
 SHOWN = 5  # groups of classes named in a warning
+MANY = 10  # classes from which on mostly different numbers are suspicious
 
 
 def without_blank_words(task: Task, texts: Sequence[str | None]) -> list[str | None]:
@@ -56,11 +57,18 @@ def word_warnings(name: str, task: Task, texts: Sequence[str | None], findings: 
 
 
 def spelling_warnings(targets: Mapping[str, Target], findings: Findings) -> None:
-    """Add a warning for classes of a task that differ only in spelling, and an error for a class without a name."""
+    """Add a warning for classes that differ only in spelling or are mostly different numbers, and an error for a class
+    without a name."""
     for name, target in targets.items():
         if not label_kind(target.kind).classifies_images:
             continue
         counts = np.bincount(target.occurrences()[1], minlength=len(target.class_names)).tolist()
+        if len(counts) >= MANY and 2 * len(counts) > sum(counts) and all(map(is_number, target.class_names)):
+            findings.warn(
+                f"task {name!r}: {len(counts)} of {sum(counts)} labels are different numbers, and each is a class.",
+                f"To predict a number, give --tasks.{name}.kind regression.",
+                sum(counts),
+            )
         groups: dict[str, list[tuple[str, int]]] = {}
         for class_name, count in zip(target.class_names, counts, strict=True):
             groups.setdefault(_key(class_name), []).append((class_name, count))

@@ -40,10 +40,14 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image at the model's size, `pixels` (H, W, C) in 8 bits or 16-bit levels, and its file's (height, width)."""
+    """An image at the model's size, `pixels` (H, W, C) in 8 bits or 16-bit levels, and its file's (height, width).
+
+    `clipped` is the share of its values that lie outside the range.
+    """
 
     pixels: np.ndarray
     shape: tuple[int, int]
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,11 @@ class Frame:
 
     def _fitted(self, raw: Raw, name: Path | str) -> Decoded:
         pixels = resize(to_levels(raw, self.value_range, name), self.size, self.fit)
-        return Decoded(to_channels(pixels, self.channels, name), raw.values.shape[:2])
+        clipped = 0.0
+        if raw.maximum is None and isinstance(self.value_range, ValueRange):
+            low, high = self.value_range.low, self.value_range.high
+            clipped = float(np.mean((raw.values < low) | (raw.values > high)))
+        return Decoded(to_channels(pixels, self.channels, name), raw.values.shape[:2], clipped)
 
 
 def frame_of(

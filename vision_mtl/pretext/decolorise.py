@@ -47,7 +47,10 @@ class Decolorise(Pretext):
 
     def check(self, shape: Shape) -> None:
         if shape[0] != 3:
-            raise UserError(f"decolorise needs RGB images; these have {shape[0]} channels. Set its weight to 0.")
+            raise UserError(
+                f"decolorise needs RGB images; these have {shape[0]} channels: "
+                "leave it out with --pretexts.decolorise.weight 0."
+            )
 
     def num_outputs(self, channels: int) -> int:
         return 2 if self.answer == "regress" else len(colour.bin_centres())

@@ -20,11 +20,11 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.core.text import file_stem, one_line
 from vision_mtl.data.decode import UnreadableImage
-from vision_mtl.data.depth import stacked
+from vision_mtl.data.depth import ValueRange, is_deep, stacked
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.captions import caption, make_cell
-from vision_mtl.inference.image_files import Decoded, ImageFile, unreadable_text
+from vision_mtl.inference.image_files import Decoded, Frame, ImageFile, unreadable_text
 from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, TaskOutput
 from vision_mtl.inference.predictor import Predictor, require_heads
 from vision_mtl.inference.restore import restore_model
@@ -35,6 +35,7 @@ from vision_mtl.viz.predictions import Cell, predictions_figure
 
 SHEET = "figures/predictions.png"
 MAX_ROWS = 20  # images in the printed table
+CLIPPED = 0.2  # share of an image's values outside the range, above which it is probably on another scale
 
 
 def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
@@ -54,12 +55,14 @@ class PredictionReport:
     outputs: dict[str, TaskOutput]
     files: Sequence[ImageFile]
     num_pictures: int
-    bands: Sequence[int] | None = None  # shown as red, green and blue
+    frame: Frame
 
     def __enter__(self) -> PredictionReport:
         drawn = spread_evenly(torch.arange(len(self.files)), self.num_pictures).tolist()
         self.drawn = {self.files[i].name for i in drawn}
         self.unreadable: list[UnreadableImage] = []
+        self.clipped: list[str] = []  # files on another scale than the range
+        self.num_deep = 0
         self.counts: dict[str, Counter[str]] = {
             task: Counter() for task, output in self.outputs.items() if label_kind(output.kind).classifies_images
         }
@@ -85,6 +88,8 @@ class PredictionReport:
         for row, (file, found) in enumerate(readable):
             own = {task: values[row] for task, values in numbers.items()}
             record = output_files.add(file, found.shape, own)
+            self.num_deep += is_deep(found.pixels)
+            self.clipped += [file.name] if found.clipped > CLIPPED else []
             self._keep(file, found, record, own)
         done = output_files.count + len(self.unreadable)
         self.line.update(done / len(self.files), f"{done:,} of {len(self.files):,} images")
@@ -96,7 +101,7 @@ class PredictionReport:
         if len(self.rows) < MAX_ROWS:
             self.rows.append(record)
         if file.name in self.drawn:
-            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers, self.bands))
+            self.cells.append(make_cell(self.outputs, found.pixels, record, numbers, self.frame.rgb_bands))
 
     def show(self) -> None:
         """Print the first predictions and draw the contact sheet."""
@@ -119,6 +124,7 @@ class PredictionReport:
         files += [
             f"{MASKS}/{file_stem(task)}/" for task, output in self.outputs.items() if label_kind(output.kind).is_dense
         ]
+        self._report_scale(num_images)
         metrics = {
             "num_images": num_images,
             "num_unreadable": len(self.unreadable),
@@ -126,6 +132,25 @@ class PredictionReport:
             "answers": {task: dict(counter.most_common()) for task, counter in self.counts.items()},
         }
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
+
+    def _report_scale(self, num_images: int) -> None:
+        """Tell which range deep images were scaled by; warn about images that are probably on another scale."""
+        value_range = self.frame.value_range
+        if not isinstance(value_range, ValueRange):
+            return
+        if self.num_deep:
+            self.run.say(f"values {value_range} became 0 to 1 ({value_range.origin})")
+        if self.clipped:
+            self.run.warn(
+                f"{len(self.clipped)} of {num_images} images have more than {CLIPPED:.0%} of their values outside "
+                f"{value_range}, for example {self.clipped[0]!r}: if they are on another scale, give it by "
+                "--predict.value_range LOW HIGH."
+            )
+        if num_shallow := num_images - self.num_deep:
+            self.run.warn(
+                f"{num_shallow} of {num_images} images have 8 bits, and the run was trained on deeper ones "
+                f"({value_range}): each kind keeps its own scale, 255 being 1 in 8 bits."
+            )
 
 
 def prediction_table(outputs: Mapping[str, TaskOutput], records: Sequence[dict[str, Any]]) -> Table:

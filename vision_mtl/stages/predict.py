@@ -60,7 +60,7 @@ class Predict(Stage):
         where, channels = str(config.init_from), model.backbone.in_chans
         frame = frame_of(state, where, config.image_size, channels, self.value_range, "predict.value_range")
         predictor = Predictor(model, config.runtime, config.device)
-        report = PredictionReport(run, task_outputs(model.task_specs, state), files, self.num_pictures, frame.rgb_bands)
+        report = PredictionReport(run, task_outputs(model.task_specs, state), files, self.num_pictures, frame)
         with PredictionFiles(run.folder, report.outputs, frame.fit) as output_files, report:
             for batch in decoded_batches(files, frame, self.batch_size, self.num_workers):
                 report.predict_batch(batch, predictor, output_files)
