@@ -53,7 +53,7 @@ class Pool:
     """The N images of a run, numbered 0 to N - 1; every array has one row per image.
 
     `member` tells which sources hold an image (a file in two sources is one image); `split` is 0 train, 1 val, 2 test,
-    -1 left out; `cluster` is the unit of resampling for intervals (a photograph's region, a person, a set of
+    -1 left out; `cluster` is the unit of intervals (a photograph's region, a person, a set of
     duplicates, or the image itself); `targets[task]` are a task's labels, which may cover only some images.
     """
 

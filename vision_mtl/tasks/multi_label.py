@@ -92,7 +92,7 @@ class MultiLabel(LabelKind):
         """
         true, predicted = values.astype(bool), self.decide(numbers)
         counts = np.concatenate([class_counts(predicted, true), np.ones((len(true), 1))], axis=1)
-        # a class that neither occurs nor is predicted counts as 0 in the value, and is left out of resamples
+        # a class that neither occurs nor is predicted counts as 0 in the value, and is left out of the interval
         f1 = float(np.nan_to_num(class_f1(counts.sum(0)[:-1])).mean())
         found = {
             "accuracy": Measure(counts, _accuracy, limits=SHARE),
