@@ -384,8 +384,9 @@ def _only_column(task_name: str, source: str, columns: list[str]) -> str:
         return columns[0]
     if not columns:
         raise UserError(
-            f"task {task_name!r}: {source} has no labels. Put the images of each class into a separate folder, or "
-            f"give --tasks.{task_name}.label_from REGEX, whose first group is the label in a file's path."
+            f"task {task_name!r}: {source} has no labels. Put the images of each class into a separate folder; if this "
+            f"is the folder of one class, give the folder above; or give --tasks.{task_name}.label_from "
+            "REGEX, whose first group is the label in a file's path."
         )
     raise UserError(
         f"task {task_name!r}: {source} has label columns {', '.join(columns)}; "

@@ -30,9 +30,9 @@ class Data:
     """Resizing to image_size. stretch: the whole image, its aspect ratio may change; crop: the centre at the original
     aspect ratio; pad: the whole image at its original aspect ratio, with borders."""
     val_ratio: float = 0.1
-    """Share of a source's images in the validation split, in [0, 1); only for sources without one."""
+    """Share of a source's images in the validation split, in [0, 1), if the source gives none."""
     test_ratio: float = 0.2
-    """Share of a source's images in the test split, in [0, 1); only for sources without one."""
+    """Share of a source's images in the test split, in [0, 1), if the source gives none."""
     split_seed: int = 0
     """Seed of the drawn splits. It differs from --seed, so that runs with different seeds are tested on the same
     images."""

@@ -160,7 +160,9 @@ def drop_leaks(split: np.ndarray, exact: np.ndarray, instances: Instances, findi
     np.maximum.at(highest, content, split)
     leaks = split < highest[content]
     if leaks.any():
-        shown = ", ".join(instances.item(n).identity for n in np.flatnonzero(leaks)[:SHOWN])
+        kept = {int(content[n]): n for n in np.flatnonzero(split == highest[content]).tolist()}
+        pairs = [(n, kept[int(content[n])]) for n in np.flatnonzero(leaks)[:SHOWN].tolist()]
+        shown = ", ".join(f"{instances.item(a).identity} (of {instances.item(b).identity})" for a, b in pairs)
         count = int(leaks.sum())
         findings.warn(
             f"left out {count} image{'s' if count > 1 else ''} with an exact duplicate in a held-out split: {shown}.",

@@ -80,7 +80,8 @@ class FileCheck:
         more = f"\n  ... and {len(self.failed) - SHOWN} more" if len(self.failed) > SHOWN else ""
         return [
             f"of {self.images} images, {len(self.failed)} give another prediction in the exported files than by "
-            f"--stage predict:\n{listed}{more}\nSave such files as plain 8-bit PNG or JPEG before you predict them."
+            f"--stage predict:\n{listed}{more}\nSave such files as PNG (8 or 16 bits) "
+            "or uncompressed TIFF before the exported model reads them."
         ]
 
 
