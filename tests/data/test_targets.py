@@ -164,7 +164,10 @@ def test_classes_are_in_order_of_number_or_alphabet() -> None:
         ({"weight": float("inf")}, "weight must be a finite number"),
         ({"ignore": -1}, "ignore must be 0 or more, a colour as #e0e0c0, or null; found -1"),
         ({"kind": "multi_label", "separator": ""}, "separator must not be empty"),
-        ({"masks": "trimaps"}, r"of kind single_label: masks is for kind dense \(add --tasks.NAME.kind dense\); found 'trimaps'"),
+        (
+            {"masks": "trimaps"},
+            r"of kind single_label: masks is for kind dense \(add --tasks.NAME.kind dense\); found 'trimaps'",
+        ),
         ({"kind": "regression", "label_smoothing": 0.1}, "label_smoothing is for kinds with classes"),
         ({"kind": "regression", "class_weights": "balanced"}, "class_weights is for kinds with classes"),
         ({"augment": "mirrored"}, r"unknown augment of the task on csv/x\.csv 'mirrored'\. Did you mean 'mirror'"),
