@@ -1,6 +1,7 @@
 """A run that failed before it kept anything may be given other options in the same folder, as its error advises."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from vision_mtl.cli.command import main
 def test_the_advice_of_an_error_can_be_followed_in_the_same_folder(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (next(image_folder.iterdir()) / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    words = ["--stage", "data", "--tasks.shape.source", f"folder/{image_folder}", "--image_size", "16"]
+    folder = shutil.copytree(image_folder, tmp_path / "images")
+    (next(folder.iterdir()) / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    words = ["--stage", "data", "--tasks.shape.source", f"folder/{folder}", "--image_size", "16"]
     words += ["--data.root", str(tmp_path / "root"), "--run_dir", str(tmp_path / "run")]
     assert main(words) == 2
     assert "--data.skip_unreadable" in capsys.readouterr().err
