@@ -20,11 +20,11 @@ from vision_mtl.data.depth import ValueRange
 from vision_mtl.data.files import picture_key
 from vision_mtl.data.findings import Finding, Findings
 from vision_mtl.data.label_kinds import label_kind
-from vision_mtl.data.labels import apply_group, apply_label_from, apply_split, find_file
+from vision_mtl.data.labels import apply_group, apply_label_from, apply_split, option_file
 from vision_mtl.data.mask_files import MaskPlace, find_mask, mask_place, match_masks
 from vision_mtl.data.masks import read_masks
 from vision_mtl.data.one_value import ADVICE, folder_advice, one_value
-from vision_mtl.data.open_images import Images, Opened, Pending, open_images
+from vision_mtl.data.open_images import Images, Opened, Opening, Pending, open_images
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.range_option import RangeOption, range_of_source
 from vision_mtl.data.source import SOURCES, Item, Source, Split, has_columns, open_source, with_valid_text
@@ -202,27 +202,24 @@ def load_source(
     `known` are the ranges of the run to start from.
     """
     name, items = listed.name, listed.items
-    opened = open_images(name, listed.source, items, settings, data, listed.value_range, known, progress)
+    opening = Opening(name, listed.source, items, settings, data, progress)
+    opened = open_images(opening, listed.value_range, known)
     _check_readable(name, opened, data.skip_unreadable, findings)
     if opened.rebuilt:
         findings.warn(f"the store of {name} was damaged ({opened.rebuilt}) and has been rebuilt.")
     if opened.pending:
         opened.pending.warn_of_mixtures(findings)
     kept = [items[i] for i in opened.kept]
-    return Loaded(
-        name, kept, opened.images, opened.hashes, opened.unreadable, opened.value_range, opened.pending
-    )  # fmt: skip
+    return Loaded(name, kept, opened.images, opened.hashes, opened.unreadable, opened.value_range, opened.pending)
 
 
-def open_pending(
-    loaded: Loaded, is_train: np.ndarray, data: Data, findings: Findings, progress: Progress | None
-) -> Loaded:
+def open_pending(loaded: Loaded, is_train: np.ndarray, findings: Findings) -> Loaded:
     """Return the source with its images; those of a pending one are decoded now that `is_train` (N,) is known."""
     if loaded.pending is None:
         return loaded
     black = np.broadcast_to(np.zeros_like(loaded.images, shape=()), (len(loaded.items), *loaded.images.shape[1:]))
     with findings.catching():
-        opened = loaded.pending.open(is_train, data, progress)
+        opened = loaded.pending.open(is_train)
         if opened.rebuilt:
             findings.warn(f"the store of {loaded.name} was damaged ({opened.rebuilt}) and has been rebuilt.")
         return replace(loaded, images=opened.images, value_range=opened.value_range, pending=None)
@@ -274,7 +271,7 @@ def _split_files(
         file = Path(data.split_file).expanduser()
         files[file] = KeptSplits(file, "data.split_file")
     for name, task in tasks.items():
-        found = None if task.split is None else find_file(task.split, base_folder(source))
+        found = None if task.split is None else option_file(task.split, base_folder(source))
         if found is not None and is_split_file(found):
             files[found] = KeptSplits(found, f"tasks.{name}.split", only=True)
         plain[name] = replace(task, split=None) if found in files else task

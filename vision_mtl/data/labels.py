@@ -65,7 +65,7 @@ def apply_split(items: Sequence[Item], split: str, base: Path) -> list[Item]:
     is drawn. Raises `UserError` for a split that is none of these, and for names that are not in the source.
     """
     parts = [part.strip() for part in split.split(",") if part.strip()]
-    files = [find_file(part, base) for part in parts]
+    files = [option_file(part, base) for part in parts]
     if any(files):
         missing = [part for part, file in zip(parts, files, strict=True) if file is None]
         if missing:
@@ -103,7 +103,7 @@ def _parse_split(word: str, column: str) -> Split:
     return SPLIT_WORDS[word.strip().lower()]
 
 
-def find_file(text: str, base: Path) -> Path | None:
+def option_file(text: str, base: Path) -> Path | None:
     """Return the file of an option: relative to the working directory, or else to `base`; None without one."""
     return next((p for p in (Path(text).expanduser(), base / text) if os.path.isfile(p)), None)
 

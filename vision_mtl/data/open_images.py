@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from vision_mtl.data.examine import Examination, examine
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Data
 from vision_mtl.data.range_option import RangeOption
-from vision_mtl.data.source import Item, Source
+from vision_mtl.data.source import EncodedSource, Item, Source
 from vision_mtl.data.store import Progress, Settings, open_store
 from vision_mtl.data.stream import StreamedImages, is_streamed
 from vision_mtl.data.value_ranges import KnownRanges, find_range, given_range
@@ -44,13 +45,82 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A source with deep images of an unknown range, to be opened with `open` after the splits."""
+class Opening:
+    """A source whose images are to be opened: its items, the form of its images, and the options of section `data`."""
 
     name: str
     source: Source
     items: Sequence[Item]
     settings: Settings
+    data: Data
+    progress: Progress | None
+
+    @property
+    def root(self) -> Path:
+        """The folder of downloads and stores."""
+        return Path(self.data.root).expanduser()
+
+    def examine(self, *, decode_all: bool) -> Examination:
+        """Return what the items are; `decode_all` decodes JPEG files, too. Raises `UserError`."""
+        return examine(
+            self.name,
+            self.source,
+            self.items,
+            self.settings.channels,
+            self.root,
+            decode_all=decode_all,
+            num_workers=self.data.num_workers,
+            progress=self.progress,
+        )
+
+    def open(self, **settings: Any) -> Opened:
+        """Open a stream or a store, with `settings` replaced.
+
+        Raises `DeepImage` for a deep image if they are for 8 bits, or lack the range and its file declares no maximum.
+        """
+        own = replace(self, settings=replace(self.settings, **settings))
+        if is_streamed(own.source, len(own.items), own.data, own.settings):
+            return own._stream(own.source)
+        return own._store()
+
+    def _stream(self, source: EncodedSource) -> Opened:
+        settings, data = self.settings, self.data
+        if data.keep_near_duplicates_together:
+            raise UserError(
+                f"data.keep_near_duplicates_together needs stored images, but {self.name} is streamed. Leave the "
+                "option out, or store the images with --data.stream false and a large enough --data.max_store_gb."
+            )
+        found = self.examine(decode_all=False)
+        kept = found.kept
+        lacking = np.flatnonzero(found.needs_range)
+        if len(lacking) and settings.value_range is None:
+            raise DeepImage(str(found.kinds[lacking[0]]))
+        if found.is_deep and not settings.is_deep:
+            raise DeepImage("uint16", has_maximum=True)
+        items = [self.items[row] for row in kept.tolist()]
+        images = StreamedImages(self.name, source, items, settings, data.num_workers, data.skip_unreadable)
+        return Opened(images, found.contents[kept], kept, found.unreadable(self.items), settings.value_range)
+
+    def _store(self) -> Opened:
+        store = open_store(
+            self.name,
+            self.source,
+            self.items,
+            self.settings,
+            self.root,
+            max_gb=self.data.max_store_gb,
+            num_workers=self.data.num_workers,
+            progress=self.progress,
+        )
+        pixels = store.images if len(store.kept) == len(self.items) else store.images[store.kept]
+        return Opened(pixels, store.hashes, store.kept, store.unreadable, self.settings.value_range, store.rebuilt)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A source with deep images of an unknown range, to be opened with `open` after the splits."""
+
+    opening: Opening
     option: RangeOption | None
     examined: Examination
 
@@ -62,124 +132,55 @@ class Pending:
         if len(kinds) > 1:
             listed = ", ".join(f"{count:,} {kind}" for kind, count in zip(kinds, counts, strict=True))
             findings.warn(
-                f"{self.name} mixes types of numbers ({listed}): 8-bit images are full scale at 255, others share one "
-                "range.",
+                f"{self.opening.name} mixes types of numbers ({listed}): 8-bit images are full scale at 255, others "
+                "share one range.",
                 "Keep them in separate sources if their values mean different things.",
                 len(kept),
             )
 
-    def open(self, is_train: np.ndarray, data: Data, progress: Progress | None) -> Opened:
+    def open(self, is_train: np.ndarray) -> Opened:
         """Find the range on the readable images that `is_train` (n,) marks, and open all images. Raises `UserError`."""
-        examined, kept = self.examined, self.examined.kept
+        opening, examined, kept = self.opening, self.examined, self.examined.kept
         rows = kept[is_train & examined.needs_range[kept]]
-        root = Path(data.root).expanduser()
         value_range = find_range(
-            self.name,
-            self.source,
-            [self.items[row] for row in rows.tolist()],
+            opening.name,
+            opening.source,
+            [opening.items[row] for row in rows.tolist()],
             self.option,
             (examined.lows[rows], examined.highs[rows]),
             np.unique(examined.kinds[examined.needs_range]),
             examined.contents[rows],
-            root / "store",
-            data.num_workers,
-            progress,
+            opening.root / "store",
+            opening.data.num_workers,
+            opening.progress,
         )
-        settings = replace(self.settings, value_range=value_range)
-        opened = _open(self.name, self.source, self.items, settings, data, root, progress)
+        opened = opening.open(is_deep=True, value_range=value_range)
         if not np.array_equal(opened.kept, kept):
-            raise UserError(f"files of {self.name} have changed while they were read: run the same command again.")
+            raise UserError(f"files of {opening.name} have changed while they were read: run the same command again.")
         return opened
 
 
-def open_images(
-    name: str,
-    source: Source,
-    items: Sequence[Item],
-    settings: Settings,
-    data: Data,
-    option: RangeOption | None,
-    known: KnownRanges | None,
-    progress: Progress | None,
-) -> Opened:
+def open_images(opening: Opening, option: RangeOption | None, known: KnownRanges | None) -> Opened:
     """Open the images; they are pending if they are deep and neither `option` nor `known` gives their range."""
-    root = Path(data.root).expanduser()
     try:
-        return _open(name, source, items, settings, data, root, progress)
+        return opening.open()
     except DeepImage as error:
         deep = error
-    settings = replace(settings, is_deep=True)
     if deep.has_maximum:
         try:
-            return _open(name, source, items, settings, data, root, progress)
+            return opening.open(is_deep=True)
         except DeepImage as error:  # another file of the source declares none
             deep = error
-    value_range = given_range(name, deep.kind, option, known)
+    value_range = given_range(opening.name, deep.kind, option, known)
     if value_range is not None:
-        return _open(name, source, items, replace(settings, value_range=value_range), data, root, progress)
-    _refuse_near(name, data)
-    streamed = is_streamed(source, len(items), data, settings)
-    examined = _examined(name, source, items, settings, data, root, progress, decode_all=not streamed)
+        return opening.open(is_deep=True, value_range=value_range)
+    _refuse_near(opening.name, opening.data)
+    settings = replace(opening.settings, is_deep=True)
+    streamed = is_streamed(opening.source, len(opening.items), opening.data, settings)
+    examined = opening.examine(decode_all=not streamed)
     kept, nothing = examined.kept, np.empty((0, *settings.shape), settings.dtype)
-    pending = Pending(name, source, items, settings, option, examined)
-    return Opened(nothing, examined.contents[kept], kept, examined.unreadable(items), pending=pending)
-
-
-def _open(
-    name: str,
-    source: Source,
-    items: Sequence[Item],
-    settings: Settings,
-    data: Data,
-    root: Path,
-    progress: Progress | None,
-) -> Opened:
-    """Open a stream or a store. Raises `DeepImage` if `settings` are for 8 bits, or lack the range, of a deep image."""
-    if is_streamed(source, len(items), data, settings):
-        if data.keep_near_duplicates_together:
-            raise UserError(
-                f"data.keep_near_duplicates_together needs stored images, but {name} is streamed. Leave the option "
-                "out, or store the images with --data.stream false and a large enough --data.max_store_gb."
-            )
-        found = _examined(name, source, items, settings, data, root, progress, decode_all=False)
-        kept = found.kept
-        lacking = np.flatnonzero(found.needs_range)
-        if len(lacking) and settings.value_range is None:
-            raise DeepImage(str(found.kinds[lacking[0]]))
-        if found.is_deep and not settings.is_deep:
-            raise DeepImage("uint16", has_maximum=True)
-        own = [items[row] for row in kept.tolist()]
-        images = StreamedImages(name, source, own, settings, data.num_workers, data.skip_unreadable)
-        return Opened(images, found.contents[kept], kept, found.unreadable(items), settings.value_range)
-    store = open_store(
-        name,
-        source,
-        items,
-        settings,
-        root,
-        max_gb=data.max_store_gb,
-        num_workers=data.num_workers,
-        progress=progress,
-    )
-    pixels = store.images if len(store.kept) == len(items) else store.images[store.kept]
-    return Opened(pixels, store.hashes, store.kept, store.unreadable, settings.value_range, store.rebuilt)
-
-
-def _examined(
-    name: str,
-    source: Source,
-    items: Sequence[Item],
-    settings: Settings,
-    data: Data,
-    root: Path,
-    progress: Progress | None,
-    *,
-    decode_all: bool,
-) -> Examination:
-    workers = data.num_workers
-    return examine(
-        name, source, items, settings.channels, root, decode_all=decode_all, num_workers=workers, progress=progress
-    )
+    pending = Pending(opening, option, examined)
+    return Opened(nothing, examined.contents[kept], kept, examined.unreadable(opening.items), pending=pending)
 
 
 def _refuse_near(name: str, data: Data) -> None:

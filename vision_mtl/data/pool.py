@@ -239,7 +239,7 @@ def build_pool(
     unit = units([exact, groups, *([] if near is None else [near])])
     drawn = draw_splits(data, instances, unit, targets)
     split = drop_leaks(drawn, exact, instances, findings)
-    instances = _with_images(instances, split, data, findings, progress)
+    instances = _with_images(instances, split, findings)
     _near_warning([source.name for source in instances.loaded if source.is_streamed], findings)
     near = near_copies() if near is None else near
     num_near = count_near_duplicates(near, exact, groups, split, instances, findings)
@@ -332,15 +332,11 @@ def _pool(
     )
 
 
-def _with_images(
-    instances: Instances, split: np.ndarray, data: Data, findings: Findings, progress: Progress | None
-) -> Instances:
+def _with_images(instances: Instances, split: np.ndarray, findings: Findings) -> Instances:
     """Return the instances with the images of deep sources, whose range is found on those in training; `split` (N,)."""
     is_train = split == SPLITS.index("train")
     pairs = zip(instances.loaded, instances.rows, strict=True)
-    return replace(
-        instances, loaded=[open_pending(source, is_train[row], data, findings, progress) for source, row in pairs]
-    )
+    return replace(instances, loaded=[open_pending(source, is_train[row], findings) for source, row in pairs])
 
 
 def _near_warning(streamed: Sequence[str], findings: Findings) -> None:
