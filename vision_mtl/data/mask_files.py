@@ -13,7 +13,7 @@ from typing import Any
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.text import valid_text
-from vision_mtl.data.files import find_images
+from vision_mtl.data.files import find_file, find_images
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.source import Item
 
@@ -111,12 +111,9 @@ def match_masks(
 
 
 def find_mask(base: Path, text: str) -> Path:
-    """Return the mask file that a cell of a CSV file names, whichever way its name is stored in Unicode."""
-    path = base / text.replace("\\", "/")
-    if path.is_file() or not path.parent.is_dir():
-        return path
-    alike = [file for file in path.parent.iterdir() if normal(file.name) == normal(path.name)]
-    return alike[0] if len(alike) == 1 else path
+    """Return the mask file that a cell of a CSV file names, which may not exist."""
+    name = text.replace("\\", "/")
+    return find_file(base, name) or base / name
 
 
 def normal(text: str) -> str:

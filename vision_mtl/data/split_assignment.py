@@ -259,21 +259,13 @@ def check_tasks(
         if single and single.text not in {finding.text for finding in findings.all}:
             findings.add([single])
         rows, classes = target.occurrences()
-        only_val = np.setdiff1d(classes[split[rows] == VAL], classes[split[rows] == TRAIN])
-        if len(only_val):
-            shown = ", ".join(target.class_names[k] for k in only_val[:SHOWN])
-            findings.warn(
-                f"task {task!r}: {len(only_val)} of {len(target.class_names)} classes are in the validation images and "
-                f"not in the training ones: {shown}.",
-                "Give each of them a training image, or blank their labels.",
-                len(only_val),
-            )
-        unseen = np.setdiff1d(classes[split[rows] == TEST], classes[split[rows] == TRAIN])
-        if len(unseen):
-            shown = ", ".join(target.class_names[k] for k in unseen[:SHOWN])
-            findings.error(
-                f"task {task!r}: {len(unseen)} of {len(target.class_names)} classes are in the test images and not in "
-                f"the training ones: {shown}.",
-                "Give each of them a training image, or blank their labels.",
-                len(unseen),
-            )
+        for held_out, word, add in ((VAL, "validation", findings.warn), (TEST, "test", findings.error)):
+            unseen = np.setdiff1d(classes[split[rows] == held_out], classes[split[rows] == TRAIN])
+            if len(unseen):
+                shown = ", ".join(target.class_names[k] for k in unseen[:SHOWN])
+                add(
+                    f"task {task!r}: {len(unseen)} of {len(target.class_names)} classes are in the {word} images and "
+                    f"not in the training ones: {shown}.",
+                    "Give each of them a training image, or blank their labels.",
+                    len(unseen),
+                )

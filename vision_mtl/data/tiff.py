@@ -69,11 +69,6 @@ class Page:
         """The EXIF orientation."""
         return self.one(274, 1)
 
-    @property
-    def upright_shape(self) -> tuple[int, int]:
-        """(H, W) after the orientation is applied."""
-        return self.shape[::-1] if self.orientation in SIDEWAYS else self.shape
-
     @cached_property
     def samples(self) -> int:
         """S, at least 1."""

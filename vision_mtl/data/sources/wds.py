@@ -21,6 +21,7 @@ import numpy as np
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]  # not in its stub
 
 from vision_mtl.core.errors import UserError, unknown
+from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import MAX_FILE_BYTES, SUFFIXES, decode_bytes, read_at_most, read_error
 from vision_mtl.data.files import missing_path
 from vision_mtl.data.findings import Finding
@@ -73,7 +74,7 @@ class Wds:
         for shard, index in indices.items():
             name = self._shards[shard]
             for key, members in index.samples.items():
-                where = _valid(f"{name}:{key}")
+                where = valid_text(f"{name}:{key}")
                 place = pictures.choose(where, members)
                 if place is not None:
                     labels, group = reader.read(members, where)
@@ -210,11 +211,6 @@ def _names(members: Iterable[str]) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def _valid(name: str) -> str:
-    """Return the name with bytes that are not UTF-8, which `tarfile` reads as lone surrogates, as escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _matches(pattern: str) -> list[Path]:
