@@ -17,7 +17,7 @@ from vision_mtl.data.findings import Findings
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.data.source import SPLITS, Item
-from vision_mtl.data.split_files import KeptSplits, is_split_file, read_splits, write_splits
+from vision_mtl.data.split_files import KeptSplits, is_split_file, read_splits, split_hash, write_splits
 
 NAMES = st.text(
     st.one_of(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), st.sampled_from(",;\"'\t\r\n =+-@")),
@@ -221,3 +221,17 @@ def test_two_files_that_disagree_are_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"is in \w+ by tasks\.u\.split .*elsewhere in"):
         open_pool(tmp_path, {"t": Task(source=source, split=first), "u": Task(source=source, split=second)})
+
+
+def test_the_hash_of_splits_changes_with_any_image_and_not_with_order_or_folder() -> None:
+    def found(folder: str, names: list[str], splits: list[int]) -> str:
+        return split_hash({f"images//{folder}/pile": (names, np.array(splits))})
+
+    first = found("a", ["x", "y", "z"], [0, 1, 2])
+    assert first == found("b", ["z", "x", "y"], [2, 0, 1])
+    moved = [
+        found("a", ["x", "y", "z"], [0, 2, 2]),
+        found("a", ["x", "y"], [0, 1]),
+        found("a", ["x", "y", "w"], [0, 1, 2]),
+    ]
+    assert len({first, *moved}) == 4

@@ -228,7 +228,8 @@ def test_a_process_that_dies_stops_the_run_which_then_resumes_with_the_same_resu
 ) -> None:
     folder, done = launched
     assert done.returncode != 0
-    assert "error: another process of this run has ended" in done.stderr, done.stderr[-3000:]
+    ended_by_launcher = "exitcode  : -15" in done.stderr  # torchrun may end process 0 before it has seen the loss
+    assert ended_by_launcher or "error: another process of this run has ended" in done.stderr, done.stderr[-3000:]
     last = checkpoints(folder / "dying" / "checkpoints")[-1]
     check(last)
     assert read_state(last)["step"] == 13

@@ -39,6 +39,7 @@ from vision_mtl.data.split_assignment import (
     drop_leaks,
     label_leak_warnings,
 )
+from vision_mtl.data.split_files import split_hash
 from vision_mtl.data.splits import units
 from vision_mtl.data.store import Progress, Settings
 from vision_mtl.data.stream import StreamedImages
@@ -166,7 +167,10 @@ class Pool:
         return [f"{len(failed)} streamed images could not be decoded and became plain grey, for example:\n{shown}"]
 
     def summary(self) -> dict[str, Any]:
-        """Return the entry `data` of `result.json`: images by source and split, labels by task, duplicates, bytes."""
+        """Return the entry `data` of `result.json`: images by source and split, labels by task, duplicates, bytes.
+
+        `split_hash` changes with the splits: results with equal hashes were tested on the same images.
+        """
         sources = {name: {split: len(self.indices(split, source=name)) for split in SPLITS} for name in self.sources}
         tasks = {
             task: {
@@ -178,7 +182,8 @@ class Pool:
             for task, target in self.targets.items()
         }
         size = [self.shape[1], self.shape[2]]
-        return {"num_images": len(self), "image_size": size, "sources": sources, "tasks": tasks, **self.details}
+        counts = {"num_images": len(self), "image_size": size, "sources": sources, "tasks": tasks}
+        return counts | {"split_hash": split_hash(self.assigned)} | self.details
 
 
 def _read(block: np.ndarray | StreamedImages, rows: np.ndarray, num_workers: int | None) -> np.ndarray:

@@ -7,6 +7,7 @@ a file name that are not UTF-8 stay as they are.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,20 @@ def write_splits(path: Path, assigned: Mapping[str, tuple[Sequence[str], np.ndar
             if image not in known:
                 (quoted if "\r" in image else plain).writerow((source, _escaped(image), found))
     atomic_write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def split_hash(assigned: Mapping[str, tuple[Sequence[str], np.ndarray]]) -> str:
+    """Return 16 hexadecimal digits that change if any image is added, removed or moved to another split.
+
+    Neither the order of the sources and images nor the folder that they are in matters.
+    """
+    rows = [
+        f"{movable_name(source)}\0{identity}\0{SPLITS[split]}"
+        for source, (identities, splits) in assigned.items()
+        for identity, split in zip(identities, splits.tolist(), strict=True)
+    ]
+    text = "\n".join(sorted(rows)).encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
 def _escaped(name: str) -> str:
