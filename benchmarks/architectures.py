@@ -9,7 +9,6 @@ pixels, or the nearest that the architecture allows. The last line counts; the e
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import timm
 import torch
 from timm.models._registry import _module_to_models as MODULES
 
+from benchmarks.record import write
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.models.backbone import Backbone, allowed_size
@@ -52,8 +52,7 @@ def report(rows: list[dict[str, object]], name: str, whole: bool) -> int:
     passed = sum(row["result"] == "passed" for row in rows)
     if whole:
         meta = {"timm": timm.__version__, "torch": torch.__version__, "vision_mtl": vision_mtl.__version__}
-        text = json.dumps({**meta, "passed": passed, "of": len(rows), "rows": rows}, indent=1)
-        (HERE / "results" / f"{name}.json").write_text(text + "\n")
+        write(name, {**meta, "passed": passed, "of": len(rows), "rows": rows})
     print(f"{passed} of {len(rows)}")
     return 0 if passed == len(rows) else 1
 

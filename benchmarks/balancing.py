@@ -22,13 +22,12 @@ from typing import Any
 sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
-from vision_mtl.core.environment import environment
+from benchmarks.record import write
 from vision_mtl.core.errors import UserError
 from vision_mtl.training.balancing.construct import build_aggregator
 from vision_mtl.training.balancing.options import aggregator_names
 
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "balancing.json"
 NUM_TASKS = (2, 8)
 OBJECTIVES = ["digits", "cars", "faces", "pets"]
 
@@ -42,7 +41,7 @@ def main() -> int:
         memory = {str(count): peak_memory(count, given.steps, folder) for count in NUM_TASKS}
     ratio = memory["8"] / memory["2"]
     found = {"aggregators": rows, "peak_megabytes": memory, "ratio_8_to_2": ratio}
-    RESULT.write_text(json.dumps({**environment(), "steps": given.steps, **found}, indent=1) + "\n")
+    write("balancing", {"steps": given.steps, **found})
     passed = sum(row["status"] == "completed" for row in rows.values())
     print(f"{passed} of {len(rows)} aggregators trained; memory of 8 tasks / 2 tasks: {ratio:.2f}")
     return 0 if passed == len(rows) and ratio <= 1.5 else 1

@@ -28,7 +28,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from vision_mtl.core.torchvision_ops import install
 from vision_mtl.data.decode import decode_bytes, decode_fitted
 

@@ -13,7 +13,6 @@ About 40 minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -31,10 +30,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.record import splits_of, write
 from vision_mtl.cli.command import split_words
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.run_config import RunConfig
-from vision_mtl.core.environment import environment
 from vision_mtl.core.run import Run
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
@@ -45,7 +44,6 @@ from vision_mtl.recipes.repair import build_repair_objective, training_images
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.repair import RepairFeed
 
-RESULT = Path(__file__).parent / "results" / "decoders.json"
 ARMS = {
     "untrained": {"name": "stages"},
     "linear": {"name": "linear"},
@@ -69,7 +67,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
-    parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args(own)
     torch.set_num_threads(1)
     times = time_arms(given.arms, options)
@@ -77,9 +74,8 @@ def main() -> None:
     print("seconds a step:", {arm: round(seconds, 3) for arm, seconds in times.items()}, flush=True)
     work = [(arm, seed) for seed in range(given.seeds) for arm in given.arms]
     rows = Parallel(given.jobs, verbose=5)(delayed(measure)(arm, seed, steps[arm], options) for arm, seed in work)
-    head = {**environment(), "seconds": given.seconds, "seconds_per_step": times, "options": options}
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+    head = {"seconds": given.seconds, "seconds_per_step": times, "options": options}
+    write("decoders", {**head, "rows": rows}, splits=splits_from(options))
     print(table(rows, times))
 
 
@@ -100,6 +96,15 @@ def time_arms(arms: list[str], options: list[str]) -> dict[str, float]:
 def config_of(arm: str, seed: int, steps: int, options: list[str]) -> RunConfig:
     file = {"seed": seed, "decoder": ARMS[arm], "optim": {"steps": steps}, "runtime": {"num_threads": 1}}
     return resolve("pretrain", file, split_words(options))
+
+
+def splits_from(options: list[str]) -> dict[str, Any]:
+    """Return the splits of the images that every arm is trained and judged on."""
+    config = config_of("linear", 0, 1, options)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), "pretrain")
+        run.is_main = False  # writes and says nothing
+        return splits_of(build.open_pool(config, run), config.data, config.tasks)
 
 
 def trainer_of(arm: str, seed: int, steps: int, options: list[str], folder: Path) -> Trainer:

@@ -42,15 +42,13 @@ import torch  # noqa: F401 warm: a life must not spend its first seconds on it
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.record import write
 from vision_mtl.cli.command import main
 from vision_mtl.config.stage import STAGES
-from vision_mtl.core.environment import environment
-from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.run import Run
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.step_guard import StepGuard
 
-RESULT = Path(__file__).parent / "results" / "faults.json"
 STEPS = 12
 CLOCK = ("seconds", "images_per_second")
 PARTS = ("model", "average", "optimiser", "balancing")
@@ -247,12 +245,9 @@ def fill_disk(stage: str, root: Path, moments: int, dice: random.Random) -> Iter
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def write(kind: str, stage: str, row: dict[str, Any]) -> None:
-    """Put a stage's row into the file of results; those of other stages and seeds stay as they were."""
-    before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    rows = {name: before.get(name, {}) for name in ("stages", "full")}
-    rows[kind][stage] = row
-    atomic_write_bytes(RESULT, (json.dumps({**environment(), **rows}, indent=1) + "\n").encode())
+def keep(kind: str, stage: str, row: dict[str, Any]) -> None:
+    """Put a row into the file of results, with the command and the commit of its own sitting; other rows stay."""
+    write("faults", row, part=f"{kind}: {stage}")
 
 
 def ask() -> int:
@@ -262,9 +257,7 @@ def ask() -> int:
     parser.add_argument("--full", type=int, default=0, help="runs on a disk that fills, of each stage")
     parser.add_argument("--stages", nargs="+", default=list(OPTIONS), choices=list(OPTIONS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--write", action="store_true", help=f"write {RESULT.name} beside the other results, after each run"
-    )
+    parser.add_argument("--write", action="store_true", help="write results/faults.json, after each run")
     given = parser.parse_args()
     for stage in given.stages:
         STAGES.get(stage)  # imports it here, once for all lives
@@ -272,11 +265,11 @@ def ask() -> int:
     found: dict[str, dict[str, Any]] = {"stages": {}, "full": {}}
 
     def note(kind: str, stage: str, rows: Iterator[dict[str, Any]]) -> None:
-        start, own = time.perf_counter(), {"commit": environment()["commit"], "seed": given.seed}
+        start, own = time.perf_counter(), {"seed": given.seed}
         for row in rows:  # written after each run: a benchmark that breaks off keeps its count
             found[kind][stage] = {**row, **own, "seconds": round(time.perf_counter() - start)}
             if given.write:
-                write(kind, f"{stage}, seed {given.seed}" if given.seed else stage, found[kind][stage])
+                keep(kind, f"{stage}, seed {given.seed}" if given.seed else stage, found[kind][stage])
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

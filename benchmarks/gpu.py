@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.interleave import interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool, image_tensor

@@ -11,20 +11,14 @@ an idle machine, and on a busy one the second still says what the arithmetic cos
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from vision_mtl.core.environment import environment, processor
+from benchmarks.record import RESULTS, metadata  # noqa: F401 peers.py reads them here
 
-RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
 BLOCKS = 30
 
@@ -82,24 +76,6 @@ def summary(values: np.ndarray) -> dict[str, float]:
     """Median and quartiles."""
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     return {"median": float(median), "quartile_1": float(low), "quartile_3": float(high)}
-
-
-def metadata() -> dict[str, Any]:
-    """What a timing depends on: versions, commit, processor, instructions, threads, date, and how busy it was."""
-    return {
-        **environment(),
-        "processor": processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "load": os.getloadavg()[0],
-    }
-
-
-def write(name: str, found: Mapping[str, Any]) -> None:
-    """`results/NAME.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**metadata(), **found}, indent=1) + "\n")
 
 
 def _wait() -> None:

@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from vision_mtl.core.memory import keep_freed_memory
 from vision_mtl.core.rng import Keys
 from vision_mtl.core.torchvision_ops import install

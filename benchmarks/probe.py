@@ -11,8 +11,6 @@ Writes `benchmarks/results/probe.json` and prints the table in Markdown. About t
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -24,10 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from vision_mtl.core.environment import environment
+from benchmarks.record import write
 from vision_mtl.evaluation.linear_probe import STRENGTHS, LinearProbe, fit_linear_probe, standardise
 
-RESULT = Path(__file__).parent / "results" / "probe.json"
 SEED = 0
 DIRECTIONS = 64  # that features vary along beside their own noise
 VALIDATION = 0.1  # share of further images to choose the strength on
@@ -43,9 +40,7 @@ def main() -> None:
     x, y = drawn_features(given.images, given.features, given.classes)
     with threadpool_limits(given.threads):
         rows = [measure(x, y, given, (strength,)) for strength in STRENGTHS] + [measure(x, y, given, STRENGTHS)]
-    RESULT.parent.mkdir(exist_ok=True)
-    head = {**environment(), **vars(given), "seed": SEED, "load": os.getloadavg()[0]}
-    RESULT.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+    write("probe", {**vars(given), "seed": SEED, "rows": rows})
     print("| C | seconds | CPU seconds | gradient | validation accuracy |\n|---|---|---|---|---|")
     for row in rows:
         times = f"{row['seconds']:.1f} | {row['cpu_seconds']:.1f}"

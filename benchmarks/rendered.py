@@ -25,14 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
 import numpy as np
 
+from benchmarks.record import splits_of, write
 from vision_mtl.cli.command import main as command
-from vision_mtl.core.environment import environment
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.evaluation.linear_probe import fit_linear_probe
 from vision_mtl.evaluation.scores import accuracy_score
 
-RESULT = Path(__file__).parent / "results" / "rendered.json"
 SETS = ("cars", "faces", "pets")
 SIDE = 64  # pixels
 
@@ -44,24 +43,25 @@ def main() -> None:
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in SETS:
-            rows[name] = {**linear(name, folder), "resnet18": supervised(name, folder, given.steps)}
+            data, tasks = Data(root=folder), {name: Task(source=f"rendered/{name}")}
+            start = time.perf_counter()
+            pool = build_pool(data, tasks, image_size=(SIDE, SIDE))
+            seconds = round(time.perf_counter() - start, 1)
+            found = {"steps": given.steps, "images": len(pool), "build_seconds": seconds}
+            rows[name] = found | {"pixels": linear(name, pool), "resnet18": supervised(name, folder, given.steps)}
+            write("rendered", rows[name], part=name, splits=splits_of(pool, data, tasks))
             print(name, json.dumps(rows[name]), flush=True)
-    RESULT.write_text(json.dumps({**environment(), "steps": given.steps, "sets": rows}, indent=1) + "\n")
     print(table(rows))
 
 
-def linear(name: str, root: str) -> dict[str, Any]:
-    """Accuracy of logistic regression on pixels, the share of the commonest class, and the seconds of drawing."""
-    start = time.perf_counter()
-    pool = build_pool(Data(root=root), {name: Task(source=f"rendered/{name}")}, image_size=(SIDE, SIDE))
-    seconds = round(time.perf_counter() - start, 1)
+def linear(name: str, pool: Pool) -> dict[str, Any]:
+    """Return the accuracy of logistic regression on pixels, and the share of the commonest class."""
     sides = {side: pixels(pool, side, name) for side in ("train", "val", "test")}
     probe = fit_linear_probe("single_label", *sides["train"], *sides["val"], num_outputs=len(pool.class_names[name]))
     x, true = sides["test"]
     said = probe.predict(x).argmax(1)
     score = accuracy_score(said == true, np.arange(len(true)))
-    chance = float(np.bincount(true).max() / len(true))
-    return {"images": len(pool), "build_seconds": seconds, "pixels": {**score.to_json(), "chance": chance}}
+    return {**score.to_json(), "chance": float(np.bincount(true).max() / len(true))}
 
 
 def pixels(pool: Pool, side: str, task: str) -> tuple[np.ndarray, np.ndarray]:

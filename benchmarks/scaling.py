@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 import torch
 
-from benchmarks.interleave import CLOCKS, interleave, write
+from benchmarks.interleave import CLOCKS, interleave
+from benchmarks.record import write
 from benchmarks.step import build
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.batches import Batches

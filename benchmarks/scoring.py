@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 
 import torch
 
-from benchmarks.interleave import write
+from benchmarks.record import write
 from benchmarks.step import drawn_pool, timed
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery import measure

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 
 import torch
 
-from benchmarks.interleave import interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from benchmarks.step import BACKBONES, BATCH, SIDE, build, drawn_pool, one_step
 from vision_mtl.core.memory import can_keep_freed_memory, keep_freed_memory
 from vision_mtl.data.pool import Pool

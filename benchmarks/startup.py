@@ -56,11 +56,9 @@ def main() -> None:
 
 def keep(part: str, found: dict[str, Any]) -> None:
     """Write one part of the result file beside the others, and say its figures."""
-    from benchmarks.interleave import RESULTS, metadata
+    from benchmarks.record import write
 
-    file = RESULTS / "startup.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps({**before, "targets": TARGETS, part: {**metadata(), **found}}, indent=1) + "\n")
+    write("startup", {"targets": TARGETS, **found}, part=part)
     print(f"{part}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items() if isinstance(value, float)))
 
 

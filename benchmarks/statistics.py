@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -34,13 +33,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 from scipy.stats import norm, permutation_test, t, ttest_1samp
 
-from vision_mtl.core.environment import environment
+from benchmarks.record import write
 from vision_mtl.discovery.kinds import gain_p_values
 from vision_mtl.evaluation.crossed import Spread, spread
 from vision_mtl.evaluation.scores import Score, accuracy_score, proportion, ratio_skill
 from vision_mtl.evaluation.sign_flip import sign_flip
 
-RESULT = Path(__file__).parent / "results" / "statistics.json"
 SEED = 0
 BOUNDS = (0.93, 0.975)
 FALSE_CALLS = 0.05
@@ -87,9 +85,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     print(f"\nsign-flip p-values differ from scipy's by {largest:.1e} at most; {len(failures)} rows out of bounds")
     print(f"{draws} draws a row, {seconds:.0f} s")
-    head = {**environment(), "seed": SEED, "draws": draws, "images": IMAGES, "rest": REST, "seconds": seconds}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps({**head, "sign_flip_to_scipy": largest, **tables}, indent=1) + "\n")
+    head = {"seed": SEED, "draws": draws, "images": IMAGES, "rest": REST, "seconds": seconds}
+    write("statistics", {**head, "sign_flip_to_scipy": largest, **tables})
     sys.exit(1 if failures or largest > 1e-12 else 0)
 
 

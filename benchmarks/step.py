@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 import torch
 
-from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.label_kinds import TaskHeadSpec

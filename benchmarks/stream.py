@@ -29,7 +29,8 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from benchmarks.step import BATCH, SIDE, bound, build, one_step
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.options import Data

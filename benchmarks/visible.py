@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 
 import torch
 
-from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary, write
+from benchmarks.interleave import CLOCKS, interleave, shown, speed_ratio, summary
+from benchmarks.record import write
 from vision_mtl.core.rng import Keys
 from vision_mtl.models.attention import choose_attention
 from vision_mtl.models.backbone import Backbone

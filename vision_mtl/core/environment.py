@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+# what a result is computed by; results and documents may change while several benchmarks run one after another
+CODE = (":(top)vision_mtl", ":(top)benchmarks", ":(top)train.py", ":(top,exclude)benchmarks/results")
 PACKAGES = ("torch", "torchvision", "timm", "kornia", "accelerate", "numpy", "scikit-learn", "opencv-python-headless")
 
 
@@ -49,12 +51,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the source, with `+changes` if tracked files differ; None outside a git checkout."""
+    """Return the commit of the source, with `+changes` if the code differs or is new; None outside a git checkout."""
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=10
+            ["git", "status", "--porcelain", "--", *CODE], cwd=here, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
