@@ -38,8 +38,12 @@ def metadata() -> dict[str, Any]:
 
 def splits_of(pool: Pool, data: Data, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Return the entries `split_hash` and `split_options` of a result: the options open the same splits again."""
-    options = {"data": _changed(data), "tasks": {name: _changed(task) for name, task in tasks.items()}}
-    return {"split_hash": pool.summary()["split_hash"], "split_options": options}
+    return {"split_hash": pool.summary()["split_hash"], "split_options": changed_options(data, tasks)}
+
+
+def changed_options(data: Data, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """Return the options of the images that differ from their defaults, as JSON holds them."""
+    return {"data": _changed(data), "tasks": {name: _changed(task) for name, task in tasks.items()}}
 
 
 def write(
