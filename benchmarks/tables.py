@@ -32,6 +32,7 @@ RESULTS, STUDIES = "benchmarks/results", "docs/studies"
 DOCUMENTS = ("README.md", "docs/measured.md", "docs/statistics.md", "docs/studies/README.md", f"{RESULTS}/README.md")
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCE = re.compile(r"<sub>(\[.+?\]\(.+?\)): .*</sub>")
+SITTINGS, WORDS = 2, 8  # shown below a table: sittings, and words of each command; the file has all
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
 
@@ -118,6 +119,8 @@ def provenance(table: Table, data: Record, document: str) -> str:
     """Return the line below a table: file, and of each sitting command, commit, machine, date and splits."""
     link = posixpath.relpath(table.path, posixpath.dirname(document) or ".")
     told = list(dict.fromkeys(sitting_text(sitting) for sitting in sittings(data)))
+    if len(told) > SITTINGS + 1:
+        told = [*told[:SITTINGS], f"{len(told) - SITTINGS} more in the file"]
     return f"<sub>[{posixpath.basename(table.path)}]({link}): {'; '.join(told)}</sub>"
 
 
@@ -128,7 +131,9 @@ def sitting_text(sitting: Record) -> str:
     cores = f"{sitting['cpus']} cores"
     processor = sitting.get("processor") or sitting["machine"]
     machine = f"{sitting['device']}, " if sitting["device"] != "cpu" else ""
-    parts = [f"`{command} {shlex.join(words)}`".replace(" `", "`"), f"commit {sitting['commit'][:7]}"]
+    if len(words) > WORDS:
+        words = [*words[:WORDS], "..."]
+    parts = [f"`{shlex.join([*command.split(), *words])}`", f"commit {sitting['commit'][:7]}"]
     parts += [f"{machine}{processor}, {cores}", *([sitting["date"]] if "date" in sitting else [])]
     return " · ".join([*parts, *([f"splits {sitting['split_hash']}"] if "split_hash" in sitting else [])])
 
@@ -141,9 +146,9 @@ def sittings(data: Any) -> Iterator[dict[str, Any]]:
             yield {**data["environment"], **own}
         elif "commit" in data:
             yield dict(data)
-        for key, value in data.items():
-            if key != "environment":
-                yield from sittings(value)
+        data = [value for key, value in data.items() if key != "environment"]
+    for value in data if isinstance(data, list) else []:
+        yield from sittings(value)
 
 
 def main() -> int:
