@@ -32,6 +32,8 @@ RESULTS, STUDIES = "benchmarks/results", "docs/studies"
 DOCUMENTS = ("README.md", "docs/measured.md", "docs/statistics.md", "docs/studies/README.md", f"{RESULTS}/README.md")
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCE = re.compile(r"<sub>(\[.+?\]\(.+?\)): .*</sub>")
+OF_SITTING = ("command", "commit", "machine", "cpus", "processor", "device", "date")
+OF_SITTING += ("split_hash", "split_options", "config")
 SITTINGS, WORDS = 2, 8  # shown below a table: sittings, and words of each command; the file has all
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
@@ -69,6 +71,8 @@ TABLES: dict[str, Table] = {
     "decoders": of_script("decoders", tables_studies.decoders),
     "rendered": of_script("rendered", tables_studies.rendered),
     "peers speed": of_script("peers", tables_speed.peers_speed, "speed", "speed"),
+    "peers search": of_script("peers", tables_studies.peers_search, "search", "search"),
+    "peers scores": of_script("peers", tables_studies.peers_scores, "judge", "judge"),
     "peers judge": of_script("peers", tables_studies.peers_judge, "judge", "judge"),
 }
 
@@ -138,17 +142,22 @@ def sitting_text(sitting: Record) -> str:
     return " · ".join([*parts, *([f"splits {sitting['split_hash']}"] if "split_hash" in sitting else [])])
 
 
-def sittings(data: Any) -> Iterator[dict[str, Any]]:
-    """Yield every entry of a result that has a commit, also those of its parts; a study's is its `environment`."""
+def sittings(data: Any, above: Record | None = None) -> Iterator[dict[str, Any]]:
+    """Yield every entry of a result that has a commit, also those of its parts; a study's is its `environment`.
+
+    An entry within another has the command, machine and splits of that one, unless it names its own.
+    """
+    inherited = dict(above or {})
     if isinstance(data, Mapping):
+        own = {key: data[key] for key in OF_SITTING if key in data}
         if "environment" in data:
-            own = {key: data[key] for key in ("split_hash", "split_options", "config") if key in data}
-            yield {**data["environment"], **own}
-        elif "commit" in data:
-            yield dict(data)
+            own = {**data["environment"], **own}
+        if "commit" in own:
+            inherited |= own
+            yield dict(inherited)
         data = [value for key, value in data.items() if key != "environment"]
     for value in data if isinstance(data, list) else []:
-        yield from sittings(value)
+        yield from sittings(value, inherited)
 
 
 def main() -> int:

@@ -42,7 +42,7 @@ def step(data: Record) -> Rows:
                 row["backbone"],
                 f"{data['batch'] / row['seconds']['bound']['median']:,.0f}",
                 *(shown(row["to_bound"][place]) for place in ("memory", "memory_map")),
-                *(f"{row['phases'][phase]:.1%}" for phase in ("damage", "losses")),
+                *(f"{100 * row['phases'][phase]:.1f} %" for phase in ("damage", "losses")),
             ]
             for row in data["rows"]
         ),
@@ -148,7 +148,7 @@ def scoring(data: Record) -> Rows:
         ["images", "damages of each", "backbone", "threads", "seconds", "of these the network"],
         [
             *(f"{data['images']:,}", str(data["grid"] ** 2), data["backbone"], str(data["threads"])),
-            *(f"{whole['seconds']:.0f}", f"{whole['phases']['network']:.0%}"),
+            *(f"{whole['seconds']:.0f}", f"{100 * whole['phases']['network']:.0f} %"),
         ],
     ]
 

@@ -27,7 +27,7 @@ def study(data: Record) -> Rows:
                 f"{one['arm']} (A/A control)" if is_control(data, one) else one["arm"],
                 one["baseline"],
                 *(share(one[key]["value"]) for key in ("arm_score", "baseline_score")),
-                difference(one["difference"], bold=one["verdict"] in ("helps", "hurts")),
+                difference(one["difference"], bold=is_decided(one)),
                 "" if one["minimum_detectable"] is None else share(one["minimum_detectable"]),
                 one["verdict"],
             ]
@@ -76,7 +76,7 @@ def repairs(data: Record) -> Rows:
         *(
             [
                 *(row["pretext"], row["source"], row["reference"], signed(row["value"])),
-                "" if row["low"] is None else f"{signed(row['low'])} to {signed(row['high'])}",
+                ends(row),
                 f"{row['num_learned']} of {row['num_seeds']}",
                 f"{row['n']:,} ({row['num_clusters']:,})",
             ]
@@ -85,16 +85,42 @@ def repairs(data: Record) -> Rows:
     ]
 
 
+def peers_search(data: Record) -> Rows:
+    """Return every setting that was tried, best first, and the floors; the chosen ones are bold."""
+    tasks = list(data["rows"][0]["scores"])
+    found = [["setting", *tasks, "mean", "images seen", "share of time for data"]]
+    for row in data["rows"]:
+        name = f"**{row['arm']}**" if row["arm"] in data["chosen"].values() else row["arm"]
+        time = f"{100 * row['data_share']:.0f} %" if "data_share" in row else ""
+        found.append([name, *_with_mean(row["scores"], tasks), f"{row['images_seen']:,}", time])
+    return [*found, *([name, *_with_mean(scores, tasks), "", ""] for name, scores in data["floors"].items())]
+
+
+def peers_scores(data: Record) -> Rows:
+    """Return the test scores of the chosen settings and of the floors, in each way of judging."""
+    tasks = list(next(iter(data["scores"]["probe"].values())))
+    return [
+        ["judged by", "features", *tasks],
+        *(
+            [how, name, *(interval(scores[task]) for task in tasks)]
+            for how, by_name in data["scores"].items()
+            for name, scores in by_name.items()
+        ),
+    ]
+
+
 def peers_judge(data: Record) -> Rows:
-    """Return the comparisons with the peer's best recipe, on test images."""
-    header = ["task", "judged by", "peer", "ours", "difference", "verdict"]
+    """Return the comparisons of our chosen setting with the peer's, on test images, after Holm's correction."""
+    header = ["judged by", "task", "difference", "after Holm", "could have seen", "verdict"]
+    words = {"helps": "ours is better", "hurts": "the peer's is better"}
     return [
         header,
         *(
             [
-                *(row["task"], row["how"], share(row["baseline_score"]["value"]), share(row["arm_score"]["value"])),
-                difference(row["difference"], bold=row["verdict"] in ("helps", "hurts")),
-                {"helps": "ours is better", "hurts": "the peer is better"}.get(row["verdict"], row["verdict"]),
+                *(row["how"], row["task"], difference(row["difference"], bold=is_decided(row))),
+                ends(row["difference_holm"]),
+                "" if row["minimum_detectable"] is None else share(row["minimum_detectable"]),
+                words.get(row["verdict"], row["verdict"]),
             ]
             for row in data["comparisons"]
         ),
@@ -131,7 +157,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def share(value: float) -> str:
     """Return a value in [0, 1] as .123."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")
+    return re.sub(r"^(-?)0\.", r"\1.", f"{round(value, 3) + 0.0:.3f}")
 
 
 def signed(value: float) -> str:
@@ -141,15 +167,30 @@ def signed(value: float) -> str:
 
 def difference(one: Record, *, bold: bool = False) -> str:
     """Return a difference with its interval, if it has one."""
-    ends = "" if one["low"] is None else f" ({signed(one['low'])} to {signed(one['high'])})"
-    text = signed(one["value"]) + ends
+    text = signed(one["value"]) + (f" ({ends(one)})" if one["low"] is not None else "")
     return f"**{text}**" if bold else text
+
+
+def ends(one: Record) -> str:
+    """Return the ends of a difference's interval; nothing if it has none."""
+    return "" if one["low"] is None else f"{signed(one['low'])} to {signed(one['high'])}"
 
 
 def interval(score: Record) -> str:
     """Return a score with its interval, if it has one."""
-    ends = "" if score["low"] is None else f" ({share(score['low'])} to {share(score['high'])})"
-    return share(score["value"]) + ends
+    if score["low"] is None:
+        return share(score["value"])
+    return f"{share(score['value'])} ({share(score['low'])} to {share(score['high'])})"
+
+
+def is_decided(one: Record) -> bool:
+    """Return True if a comparison helps or hurts, be it for one pretraining only."""
+    return one["verdict"].partition(" (")[0] in ("helps", "hurts")
+
+
+def _with_mean(scores: Mapping[str, float], tasks: Sequence[str]) -> list[str]:
+    values = [scores[task] for task in tasks]
+    return [share(value) for value in (*values, float(np.mean(values)))]
 
 
 def _labels(row: Record) -> str:

@@ -88,7 +88,9 @@ def faults(data: Mapping[str, Any], name: str) -> list[str]:
             found.append(f"{commit} is not a commit of this repository")
         found += [f"no {key}" for key in ("command", "machine") if not sitting.get(key)]
         if name not in WITHOUT_SPLITS or (name == "peers" and sitting["command"][1] != "speed"):
-            found += [f"no {key}" for key in ("split_hash",) if key not in sitting]
+            found += ["no split_hash"] if "split_hash" not in sitting else []
+        if "split_hash" in sitting and not {"split_options", "config"} & set(sitting):
+            found.append("no split_options")
     return found
 
 
@@ -103,7 +105,7 @@ def is_known(commit: str) -> bool:
 
 def test_raw_data_that_cannot_be_followed_is_found() -> None:
     commit = "1234567890" * 4
-    good = {"commit": commit, "command": ["rendered.py"], "machine": "Linux", "split_hash": "ab"}
+    good = {"commit": commit, "command": ["rendered.py"], "machine": "Linux", "split_hash": "ab", "split_options": {}}
     unknown = f"{commit} is not a commit of this repository"
     assert set(faults({"cars": good}, "rendered")) <= {unknown}, "shallow clones cannot tell"
     assert f"{commit}+changes is not a commit of this repository" in faults(
@@ -111,20 +113,25 @@ def test_raw_data_that_cannot_be_followed_is_found() -> None:
     )
     assert "None is not a commit of this repository" in faults({"rows": [{**good, "commit": None}]}, "x")
     assert "pets has no commit" in faults({"cars": good, "pets": {"n": 1}}, "rendered")
+    assert "no split_options" in faults({key: good[key] for key in good if key != "split_options"}, "x")
+    dirty = f"{commit}+changes"
+    parts = {**good, "rows": [{"arm": "a", "commit": dirty}]}
+    assert f"{dirty} is not a commit of this repository" in faults(parts, "x")
+    assert "no command" not in faults(parts, "x"), "a row has the command of its sitting"
     bare = faults({"environment": {"commit": commit, "command": []}}, "x")
     assert {"no command", "no machine", "no split_hash"} <= set(bare)
 
 
-SPLITS = [
-    pytest.param(sitting, id=f"{path.stem}: {sitting['split_hash']}")
+HASHES = {
+    (path.stem if path.name != "study.json" else path.parent.name, sitting["split_hash"]): sitting
     for path in RAW
     for sitting in tables.sittings(json.loads(path.read_text("utf-8")))
     if "split_hash" in sitting
-]
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sitting", SPLITS)
+@pytest.mark.parametrize("sitting", HASHES.values(), ids=map("-".join, HASHES))
 def test_splits_are_those_of_the_code_now(
     sitting: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
