@@ -35,6 +35,7 @@ class Reconstruct(Stage):
         from vision_mtl.inference.restore import load_fitting_weights
         from vision_mtl.pretext.mixture import Mixture
         from vision_mtl.recipes import build
+        from vision_mtl.recipes.start import start_network
         from vision_mtl.viz.curves import skill_figure
 
         if not config.start:
@@ -51,7 +52,8 @@ class Reconstruct(Stage):
         metrics = {}
         if self.score:
             with torch.no_grad():
-                metrics = score_pretexts(model, pool, Mixture(pretexts), accelerator.autocast, self.split)
+                mixture, start = Mixture(pretexts), start_network(config.init_from, run)
+                metrics = score_pretexts(model, pool, mixture, accelerator.autocast, self.split, start)
         for name, pretext in pretexts.items():
             mixture, skill = Mixture({name: pretext}), metrics.get("skill", {})
             figure = repair_figure(model, pool, mixture, self.split, skill, num_images=self.num_images)
