@@ -9,9 +9,9 @@ from torch import nn
 
 from vision_mtl.data.options import Data
 from vision_mtl.data.pool import Pool, build_pool
-from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.discovery.folds import fold_images
 from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, measure_damages
+from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.discovery.skill import squared_error
 from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.pretext.mixture import Mixture

@@ -76,6 +76,13 @@ class Verdict:
         return {**self.skill.to_json(), "learned": self.kind == "learnable", "reference": reference}
 
 
+def learned_text(score: Mapping[str, Any]) -> str:
+    """Return in words whether a score of `skill_learned` is learned."""
+    if score["low"] is None:
+        return "too few clusters"
+    return "learned" if score["learned"] else "not learned"
+
+
 def judge(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray | None = None) -> list[Verdict]:
     """Return a verdict for each damage on the images `rows` (n,) bool (default: all), before Holm's correction.
 

@@ -51,7 +51,7 @@ def score_pretexts(
         own = measure_damages(network, name, scored_images(pool, split, pretext), training, fold=0)
         if own.classic.any():
             errors.append(own)
-    return {**classic_metrics(pool, errors), **learned_metrics(judge_pretexts(pool, errors))}
+    return {**learned_metrics(judge_pretexts(pool, errors)), **classic_metrics(pool, errors)}
 
 
 def scored_images(pool: Pool, split: str, pretext: Pretext) -> Tensor:

@@ -24,7 +24,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.sums import divide
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.folds import FOLDS, first_source
+from vision_mtl.discovery.folds import FOLDS
 from vision_mtl.discovery.kinds import FLOOR, best_rules
 from vision_mtl.discovery.measure import DamageErrors
 from vision_mtl.discovery.tables import SkillTables

@@ -20,7 +20,7 @@ class Pretrain(Stage):
     results: ClassVar = (
         ("figures/repairs.png", "test images, damaged and repaired"),
         ("figures/curves.png", "losses over the run"),
-        ("figures/skill.png", "skill by source"),
+        ("figures/skill.png", "what training added, by source"),
     )
     next_commands: ClassVar = AFTER_PRETRAINING
     arm: ClassVar = ArmRole(
