@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.discovery.kinds import learned_text
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -47,26 +48,40 @@ def result_text(result: dict[str, Any]) -> str:
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
-    """Return a table of skill with a row per source and pretext."""
+    """Return a table of what training added, with a row per source and pretext."""
+    if not (learned := metrics.get("skill_learned_by_source")):
+        return _older_skill_text(metrics)
+    classic = {} if "kinds" in metrics else {**metrics["skill_by_source"], "all": metrics["skill"]}  # not in discover
+    table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("skill_learned", "", "best rule", *(["classic"] if classic else []), "scored", "clusters"):
+        table.add_column(head, justify="right", no_wrap=True)
+    whole = {"all": metrics["skill_learned"]} if len(learned) > 1 else {}
+    for source, scores in {**learned, **whole}.items():
+        for name, score in scores.items():
+            rule = score["reference"] if isinstance(score["reference"], str) else "by source"
+            cells = [_cell(score, with_interval=True, sign="+"), learned_text(score), rule]
+            if classic:
+                cells.append(_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
+            table.add_row(source, name, *cells, f"{score['n']:,}", f"{score['num_clusters']:,}")
+    head = "what training added on held-out images (0: the best rule without it, 1: perfect; 95 % interval):"
+    note = "classic: skill against the classic repair alone, which an untrained network may beat too"
+    return [head, as_text(table), *([note] if classic else [])]
+
+
+def _older_skill_text(metrics: dict[str, Any]) -> list[str]:
+    """Return a table of skill of a run from before `skill_learned`."""
     if not (skill := metrics.get("skill_by_source")):
         return []
     table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("skill", "untrained", "instances", "clusters"):
+    for head in ("skill", "instances", "clusters"):
         table.add_column(head, justify="right", no_wrap=True)
-    before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
-    whole = {"all": metrics.get("skill", {})} if len(skill) > 1 else {}
-    for source, scores in {**skill, **whole}.items():
+    for source, scores in {**skill, **({"all": metrics["skill"]} if len(skill) > 1 else {})}.items():
         for name, score in scores.items():
-            untrained = _cell(before.get(source, {}).get(name), with_interval=False, sign="+")
-            cells = [
-                _cell(score, with_interval=True, sign="+"),
-                untrained,
-                f"{score['n']:,}",
-                f"{score['num_clusters']:,}",
-            ]
-            table.add_row(source, name, *cells)
-    zero = "best rule without a network" if "kinds" in metrics else "classic repair without learning"
-    return [f"skill on held-out images (0: {zero}, 1: perfect; 95 % interval):", as_text(table)]
+            counts = [f"{score[key]:,}" for key in ("n", "num_clusters")]
+            table.add_row(source, name, _cell(score, with_interval=True, sign="+"), *counts)
+    zero = "one rule for all sources" if "kinds" in metrics else "the classic repair"
+    head = f"an older run: skill on held-out images (0: {zero}, 1: perfect; 95 % interval) does not show learning:"
+    return [head, as_text(table)]
 
 
 def _kinds_text(metrics: dict[str, Any]) -> list[str]:
@@ -74,7 +89,7 @@ def _kinds_text(metrics: dict[str, Any]) -> list[str]:
     if "kinds" not in metrics:
         return []
     table = Table("pretext", "scale", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("skill", *KINDS):
+    for head in ("skill_learned", *KINDS):
         table.add_column(head, justify="right", no_wrap=True)
     for pretext, scales in metrics["skill_by_scale"].items():
         for scale, score in scales.items():

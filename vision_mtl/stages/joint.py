@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -73,6 +74,7 @@ class Joint(Stage):
         model = build.build_task_model(config, labelled.pool, list(labelled.tasks), self.drop_path_ratio, pretexts)
         if config.start:
             load_fitting_weights(model, config.start)
+        start = deepcopy(model)  # before a resume loads later weights
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
 
@@ -98,4 +100,4 @@ class Joint(Stage):
             config, run, trainer, config.track, labelled, self.num_evaluations, self.keep_best_per_task
         )
         finish(run, validation)
-        write_joint_result(run, pool, labelled, trainer, validation, repair)
+        write_joint_result(run, pool, labelled, trainer, validation, repair, start)
