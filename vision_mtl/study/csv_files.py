@@ -37,9 +37,12 @@ def _scores(record: Record) -> str:
     rows = []
     for row in record["scores"]:
         values = {one["seed"]: one["value"] for one in row["by_seed"]}
-        flat = {key: row[key] for key in ("task", "fraction", "arm", "num_labelled", "num_seeds")}
+        flat = {key: row.get(key) for key in ("task", "fraction", "arm", "num_labelled", "num_validation", "num_seeds")}
         flat |= _ends("score", row["score"]) | {"n": row["score"]["n"], "num_clusters": row["score"]["num_clusters"]}
-        rows.append(flat | _ends("chance", row["chance"]) | {f"seed_{seed}": values.get(seed) for seed in seeds})
+        references = {key: score["value"] for key, score in row.get("references", {}).items()}
+        rows.append(
+            flat | _ends("chance", row["chance"]) | references | {f"seed_{seed}": values.get(seed) for seed in seeds}
+        )
     return csv_text(rows, digits=None)
 
 
