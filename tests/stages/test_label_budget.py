@@ -24,7 +24,7 @@ from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.recipes.labels import budget_indices, draw_budget
 
 pytestmark = pytest.mark.slow
-FRACTION = 0.25
+FRACTION = 0.4
 SPLITS = ["train"] * 3 + ["val"] * 4 + ["test"] * 3  # of every ten images
 TASK = {"label": "label", "split": "split"}
 
@@ -109,7 +109,7 @@ def study(table: Path, folder: Path, *words: object) -> dict[str, Any]:
             "fractions": [FRACTION],
             "arms": {
                 "tuned": {"stages": ["finetune"], "grid": {"finetune.optim.learning_rate": [0.001, 0.01]}},
-                "probed": {"stages": ["probe"], "grid": {"probe.poolings": [["mean"], ["max"]]}},
+                "probed": {"stages": ["probe"], "grid": {"probe.probe.poolings": [["mean"], ["max"]]}},
             },
             "options": {"finetune": every},
         },
@@ -138,16 +138,16 @@ def test_validation_labels_outside_the_budget_change_nothing(stage: str, table: 
     assert run(table, tmp_path / "second") == first
     assert run(table, tmp_path / "all_second", "--data.validation_labels", "all") != with_all, "the labels matter"
     counts = first.get("scores") or [first["tasks"]["tone"]]
-    assert {(row["num_labelled"], row["num_validation"]) for row in counts} == {(9, 12)}
+    assert {(row["num_labelled"], row["num_validation"]) for row in counts} == {(15, 18)}
 
 
 def test_the_budget_is_nested_and_has_every_class(table: Path) -> None:
     pool = opened(table)
     config = resolve("finetune", {"tasks": {"tone": {"source": f"csv/{table}", **TASK}}}, {})
-    found = [draw_budget(config, pool, "tone", fraction) for fraction in (0.01, 0.25, 1.0)]
+    found = [draw_budget(config, pool, "tone", fraction) for fraction in (0.01, FRACTION, 1.0)]
     sets = [[set(rows.tolist()) for rows in budget_indices(pool, "tone", budget)] for budget in found]
     for inner, outer in itertools.pairwise(sets):
         assert all(a < b for a, b in zip(inner, outer, strict=True))
-    assert [budget.validation.num_labelled for budget in found] == [3, 12, 48]
+    assert [budget.validation.num_labelled for budget in found] == [3, 18, 48]
     assert set(pool.labels["tone"][list(sets[0][1])]) == {0, 1, 2}
     assert "validation: 0.01 of 48 labels" in found[0].warnings()[1]
