@@ -53,6 +53,11 @@ def chance_of(one: Record, known: Mapping[tuple[str, float, str], Any]) -> Any:
     return next((c for arm in ("arm", "baseline") if (c := known.get((one["task"], one["fraction"], one[arm])))), None)
 
 
+def reference_names(record: Record) -> list[str]:
+    """Return the methods that some arm's runs score beside their own, such as kNN on HOG; old studies have none."""
+    return list(dict.fromkeys(name for row in record["scores"] for name in row.get("references", {})))
+
+
 def tasks_table(record: Record) -> Table:
     """Return the tasks: metric, classes, test images."""
     rows = [
@@ -79,7 +84,7 @@ def comparisons_table(record: Record) -> Table:
 def scores_table(record: Record) -> Table:
     """Return every arm's score, chance, and the score of each seed."""
     formats = units(record)
-    references = list(dict.fromkeys(name for row in record["scores"] for name in row.get("references", {})))
+    references = reference_names(record)
     numbers = ["training labels", "validation labels", "score [95 %]", "chance [95 %]"]
     numbers += [*(name.replace("_", " ") for name in references), "seeds", "n", "clusters"]
     rows = []
