@@ -18,9 +18,11 @@ PROBE_COLUMNS = {  # method -> column title
     "knn": "kNN",
     "linear_random_init": "random init",
     "pixels": "pixels",
+    "hog_knn": "HOG + kNN",
     "chance": "chance",
     "majority": "majority",
 }
+LABELS = "labels of training + validation images"
 MAX_CLASSES = 8  # classes counted on a task's line
 KINDS = ("learnable", "trivial", "hopeless")
 WIDTH = 120  # characters of a table, whatever the terminal: tables go to files too
@@ -139,8 +141,8 @@ def _tasks_text(metrics: dict[str, Any]) -> list[str]:
     if not metrics.get("tasks"):
         return []
     if "fractions" in metrics:  # of a probe
-        return ["frozen features, on test images; the linear probe with its 95 % interval:", _probe_table(metrics)]
-    lines = ["on test images, with 95 % intervals:", _task_table(metrics)]
+        return [f"frozen features, on test images, linear probe with 95 % interval; {LABELS}:", _probe_table(metrics)]
+    lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics)]
     if changed := metrics.get("change"):
         lines.append("change of the old tasks, after minus before:")
         lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
@@ -155,7 +157,7 @@ def _task_table(metrics: dict[str, Any]) -> str:
         table.add_column(head, justify="right", no_wrap=True)
     for task, row in metrics["tasks"].items():
         metric = label_kind(row["kind"]).headline
-        cells = [f"{row['num_labelled']:,}", _cell(row.get(metric), with_interval=True)]
+        cells = [label_counts(row), _cell(row.get(metric), with_interval=True)]
         if "transfer" in metrics:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
             cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
@@ -177,8 +179,14 @@ def _probe_table(metrics: dict[str, Any]) -> str:
             metric = headline if headline in row["linear"] else "accuracy"
             name = task if metric == "accuracy" else f"{task} ({metric})"
             cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
-            table.add_row(name, f"{row['num_labelled']:,}", *cells)
+            table.add_row(name, label_counts(row), *cells)
     return as_text(table)
+
+
+def label_counts(row: dict[str, Any]) -> str:
+    """Return the numbers of training and validation labels; old results lack the second."""
+    known = [row["num_labelled"], row.get("num_validation")]
+    return " + ".join(f"{count:,}" for count in known if count is not None)
 
 
 def as_text(table: Table) -> str:

@@ -35,7 +35,7 @@ class Joint(Stage):
     )
 
     label_fraction: float = 1.0
-    """Share of each task's training labels to use, in (0, 1], stratified by class."""
+    """Share of each task's training and validation labels to use, in (0, 1], stratified by class."""
     temperature: float = 0.5
     """Exponent that gives a task its share of a batch from its number of images. 1: proportional; 0: equal shares."""
     repair_ratio: float = 0.5

@@ -45,7 +45,8 @@ class Study(Stage):
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     """Seeds that every arm is run with; --seed is added to each."""
     fractions: list[float] = field(default_factory=lambda: [0.1])
-    """Shares of the training labels, each in (0, 1] and compared separately; smaller subsets lie within larger ones."""
+    """Shares of the training and validation labels, each in (0, 1] and compared separately; smaller subsets lie within
+    larger ones."""
     compare: list[str] = field(default_factory=list)
     """Comparisons as "ARM - BASELINE". Empty: every arm minus the first."""
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"

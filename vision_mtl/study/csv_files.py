@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vision_mtl.evaluation.classes import csv_text
-from vision_mtl.study.tables import chance_of, chances
+from vision_mtl.study.tables import chance_of, chances, reference_names
 
 Record = Mapping[str, Any]
 COMPARISON_KEYS = (
@@ -37,9 +37,12 @@ def _scores(record: Record) -> str:
     rows = []
     for row in record["scores"]:
         values = {one["seed"]: one["value"] for one in row["by_seed"]}
-        flat = {key: row[key] for key in ("task", "fraction", "arm", "num_labelled", "num_seeds")}
+        flat = {key: row.get(key) for key in ("task", "fraction", "arm", "num_labelled", "num_validation", "num_seeds")}
         flat |= _ends("score", row["score"]) | {"n": row["score"]["n"], "num_clusters": row["score"]["num_clusters"]}
-        rows.append(flat | _ends("chance", row["chance"]) | {f"seed_{seed}": values.get(seed) for seed in seeds})
+        flat |= _ends("chance", row["chance"])
+        for name in reference_names(record):
+            flat |= _ends(name, row.get("references", {}).get(name))
+        rows.append(flat | {f"seed_{seed}": values.get(seed) for seed in seeds})
     return csv_text(rows, digits=None)
 
 

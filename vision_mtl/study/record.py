@@ -19,6 +19,7 @@ from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.runner import Runner, read_clock
 
 MAX_PICTURES = 4
+LABEL_COUNTS = ("num_labelled", "num_validation")  # of training and of validation images
 
 
 def study_record(
@@ -36,14 +37,14 @@ def study_record(
 ) -> dict[str, Any]:
     """Return the question `asked`, the results and the cost; docs/results.md lists the keys."""
     rows = [run_row(node, runner.folder) for node in plan.nodes.values()]
-    labels = {
-        (r["fraction"], task): n for r in rows for task, n in r.pop("labels").items() if r["fraction"] is not None
-    }
+    labels = {key: counts for row in rows for key, counts in row.pop("labels").items()}
     return {
         **asked,
         "tasks": {task: task_row(pool, task, str(asked["metric"])) for task in tasks},
         "arms": {name: arm_row(arm, chosen) for name, arm in arms.items()},
-        "scores": [{**row, "num_labelled": labels.get((row["fraction"], row["task"]))} for row in scores],
+        "scores": [
+            {**row, **labels.get((row["fraction"], row["task"]), dict.fromkeys(LABEL_COUNTS))} for row in scores
+        ],
         "comparisons": list(comparisons),
         "before": dict(before),
         "runs": rows,
@@ -95,9 +96,19 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "images_seen": result["images_seen"],
         "resumes": max(clock["starts"] - 1, 0),
         "scores": {task: _scores(row) for task, row in tasks.items()},
-        "labels": {task: row.get("num_labelled") for task, row in tasks.items()},
+        "labels": label_counts(result["metrics"], node.fraction),
         "warnings": result["warnings"],
     }
+
+
+def label_counts(metrics: Mapping[str, Any], fraction: float | None) -> dict[tuple[float, str], dict[str, Any]]:
+    """Return (label fraction, task) -> the numbers of labels of a run; a probe covers several fractions."""
+    parts = {float(name): part["tasks"] for name, part in metrics.get("fractions", {}).items()}
+    whole = 1.0 if "fractions" in metrics else fraction
+    if whole is not None:
+        parts[whole] = metrics.get("tasks", {})
+    rows = ((at, task, row) for at, tasks in parts.items() for task, row in tasks.items())
+    return {(at, task): {key: row.get(key) for key in LABEL_COUNTS} for at, task, row in rows}
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:

@@ -25,6 +25,8 @@ class ArmRole:
     """Options of the stage that a study sets, whatever the arm's options are."""
     method: str = "head"
     """Method in `test_instances.parquet` whose rows are the arm's scores."""
+    references: tuple[str, ...] = ()
+    """Further methods there, whose scores the report shows beside the arm's."""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """Figures of one of its runs to show in the report: file name without suffix -> title."""
 

@@ -53,6 +53,11 @@ def chance_of(one: Record, known: Mapping[tuple[str, float, str], Any]) -> Any:
     return next((c for arm in ("arm", "baseline") if (c := known.get((one["task"], one["fraction"], one[arm])))), None)
 
 
+def reference_names(record: Record) -> list[str]:
+    """Return the methods that some arm's runs score beside their own, such as kNN on HOG; old studies have none."""
+    return list(dict.fromkeys(name for row in record["scores"] for name in row.get("references", {})))
+
+
 def tasks_table(record: Record) -> Table:
     """Return the tasks: metric, classes, test images."""
     rows = [
@@ -79,19 +84,23 @@ def comparisons_table(record: Record) -> Table:
 def scores_table(record: Record) -> Table:
     """Return every arm's score, chance, and the score of each seed."""
     formats = units(record)
-    numbers = ["labelled images", "score [95 %]", "chance [95 %]", "seeds", "n", "clusters"]
+    references = reference_names(record)
+    numbers = ["training labels", "validation labels", "score [95 %]", "chance [95 %]"]
+    numbers += [*(name.replace("_", " ") for name in references), "seeds", "n", "clusters"]
     rows = []
     for row in record["scores"]:
         unit, score = formats[row["task"]], row["score"]
         seeds = ", ".join(f"{one['seed']}: {unit.value(one['value'])}" for one in row["by_seed"])
         rows.append(
             [
-                *(row["task"], format_fraction(row["fraction"]), row["arm"], _count(row["num_labelled"])),
-                *(unit.score(score), unit.score(row["chance"]), _unit_name(unit), str(row["num_seeds"])),
-                *(_count(score["n"]), _count(score["num_clusters"]), seeds),
+                *(row["task"], format_fraction(row["fraction"]), row["arm"]),
+                *(_count(row["num_labelled"]), _count(row.get("num_validation"))),
+                *(unit.score(score), unit.score(row["chance"])),
+                *(unit.score(row.get("references", {}).get(name)) for name in references),
+                *(_unit_name(unit), str(row["num_seeds"]), _count(score["n"]), _count(score["num_clusters"]), seeds),
             ]
         )
-    columns = ["task", "labels", "arm", *numbers[:3], "unit", *numbers[3:], "by seed"]
+    columns = ["task", "labels", "arm", *numbers[:-3], "unit", *numbers[-3:], "by seed"]
     return Table(columns, rows, numbers)
 
 
