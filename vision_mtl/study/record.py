@@ -15,10 +15,13 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.study.arms import Arm, flat
 from vision_mtl.study.grid_search import Chosen
+from vision_mtl.study.learned import learned_rows
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.runner import Runner, read_clock
+from vision_mtl.study.starts import Finals
 
 MAX_PICTURES = 4
+LABEL_COUNTS = "num_labelled", "num_validation"  # of a task: labels to train with, and to choose weights with
 
 
 def study_record(
@@ -29,6 +32,7 @@ def study_record(
     plan: Plan,
     runner: Runner,
     *,
+    finals: Finals,
     chosen: Chosen,
     scores: Sequence[dict[str, Any]],
     comparisons: Sequence[dict[str, Any]],
@@ -36,20 +40,30 @@ def study_record(
 ) -> dict[str, Any]:
     """Return the question `asked`, the results and the cost; docs/results.md lists the keys."""
     rows = [run_row(node, runner.folder) for node in plan.nodes.values()]
-    labels = {
-        (r["fraction"], task): n for r in rows for task, n in r.pop("labels").items() if r["fraction"] is not None
-    }
+    labels = label_counts(rows)
     return {
         **asked,
+        "split_hash": pool.summary()["split_hash"],
         "tasks": {task: task_row(pool, task, str(asked["metric"])) for task in tasks},
         "arms": {name: arm_row(arm, chosen) for name, arm in arms.items()},
-        "scores": [{**row, "num_labelled": labels.get((row["fraction"], row["task"]))} for row in scores],
+        "scores": [{**row, **labels.get((row["fraction"], row["task"]), {"num_labelled": None})} for row in scores],
         "comparisons": list(comparisons),
         "before": dict(before),
+        "skill_learned": learned_rows(plan, finals, runner.folder),
         "runs": rows,
         "cost": study_cost(rows, plan, runner),
         "environment": environment(),
         "pictures": run_pictures(plan, runner.folder),
+    }
+
+
+def label_counts(rows: Sequence[dict[str, Any]]) -> dict[tuple[float, str], dict[str, int]]:
+    """Return (fraction, task) -> `num_labelled` and, if known, `num_validation`; removes `labels` of the rows."""
+    return {
+        (row["fraction"], task): counts
+        for row in rows
+        for task, counts in row.pop("labels").items()
+        if row["fraction"] is not None
     }
 
 
@@ -93,9 +107,10 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "seconds": result["seconds"],
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
+        "split_hash": result.get("data", {}).get("split_hash"),
         "resumes": max(clock["starts"] - 1, 0),
         "scores": {task: _scores(row) for task, row in tasks.items()},
-        "labels": {task: row.get("num_labelled") for task, row in tasks.items()},
+        "labels": {task: {key: row[key] for key in LABEL_COUNTS if key in row} for task, row in tasks.items()},
         "warnings": result["warnings"],
     }
 
@@ -119,7 +134,10 @@ def study_cost(rows: Sequence[Mapping[str, Any]], plan: Plan, runner: Runner) ->
 
 
 def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
-    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms."""
+    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms.
+
+    Their paths are relative to the study's folder.
+    """
     found: list[dict[str, str]] = []
     shown: set[tuple[str, tuple[str, ...]]] = set()
     for node in plan.nodes.values():
@@ -129,5 +147,5 @@ def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
                 continue
             shown.add((figure, tuple(node.arms)))
             caption = f"{title}; run {node.folder.rpartition('/')[2]}, of {', '.join(node.arms)}"
-            found.append({"title": title, "caption": caption, "path": str(path)})
+            found.append({"title": title, "caption": caption, "path": str(path.relative_to(folder))})
     return found
