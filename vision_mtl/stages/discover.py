@@ -43,6 +43,7 @@ class Discover(Stage):
         ),
     )
     arm: ClassVar = ArmRole(
+        noun="discovery",
         options={"optim": {"steps": 300}},
         pictures={"maps-grid_mask": "Where a hidden cell can be repaired", "scales": "Skill by scale"},
     )

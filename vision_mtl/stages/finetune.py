@@ -30,6 +30,7 @@ class Finetune(Stage):
     arm: ClassVar = ArmRole(
         judged=True,
         gives_weights=True,
+        noun="fine-tuning",
         fraction_option="label_fraction",
         options={"optim": {"steps": 150}, "finetune": {"keep_best_per_task": False}},
     )

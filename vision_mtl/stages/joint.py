@@ -30,6 +30,7 @@ class Joint(Stage):
     arm: ClassVar = ArmRole(
         judged=True,
         gives_weights=True,
+        noun="joint training",
         fraction_option="label_fraction",
         options={"optim": {"steps": 150}, "joint": {"keep_best_per_task": False}},
     )

@@ -24,7 +24,10 @@ class Pretrain(Stage):
     )
     next_commands: ClassVar = AFTER_PRETRAINING
     arm: ClassVar = ArmRole(
-        gives_weights=True, options={"optim": {"steps": 300}}, pictures={"repairs": "Repairs of test images"}
+        gives_weights=True,
+        noun="pretraining",
+        options={"optim": {"steps": 300}},
+        pictures={"repairs": "Repairs of test images"},
     )
 
     selection: str | None = None

@@ -15,8 +15,10 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.study.arms import Arm, flat
 from vision_mtl.study.grid_search import Chosen
+from vision_mtl.study.learned import learned_rows
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.runner import Runner, read_clock
+from vision_mtl.study.starts import Finals
 
 MAX_PICTURES = 4
 LABEL_COUNTS = ("num_labelled", "num_validation")  # of training and of validation images
@@ -30,6 +32,7 @@ def study_record(
     plan: Plan,
     runner: Runner,
     *,
+    finals: Finals,
     chosen: Chosen,
     scores: Sequence[dict[str, Any]],
     comparisons: Sequence[dict[str, Any]],
@@ -40,6 +43,7 @@ def study_record(
     labels = {key: counts for row in rows for key, counts in row.pop("labels").items()}
     return {
         **asked,
+        "split_hash": pool.summary()["split_hash"],
         "tasks": {task: task_row(pool, task, str(asked["metric"])) for task in tasks},
         "arms": {name: arm_row(arm, chosen) for name, arm in arms.items()},
         "scores": [
@@ -47,6 +51,7 @@ def study_record(
         ],
         "comparisons": list(comparisons),
         "before": dict(before),
+        "skill_learned": learned_rows(plan, finals, runner.folder),
         "runs": rows,
         "cost": study_cost(rows, plan, runner),
         "environment": environment(),
@@ -94,6 +99,7 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "seconds": result["seconds"],
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
+        "split_hash": result.get("data", {}).get("split_hash"),
         "resumes": max(clock["starts"] - 1, 0),
         "scores": {task: _scores(row) for task, row in tasks.items()},
         "labels": label_counts(result["metrics"], node.fraction),
@@ -130,7 +136,10 @@ def study_cost(rows: Sequence[Mapping[str, Any]], plan: Plan, runner: Runner) ->
 
 
 def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
-    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms."""
+    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms.
+
+    Their paths are relative to the study's folder.
+    """
     found: list[dict[str, str]] = []
     shown: set[tuple[str, tuple[str, ...]]] = set()
     for node in plan.nodes.values():
@@ -140,5 +149,5 @@ def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
                 continue
             shown.add((figure, tuple(node.arms)))
             caption = f"{title}; run {node.folder.rpartition('/')[2]}, of {', '.join(node.arms)}"
-            found.append({"title": title, "caption": caption, "path": str(path)})
+            found.append({"title": title, "caption": caption, "path": str(path.relative_to(folder))})
     return found

@@ -15,6 +15,8 @@ class ArmRole:
     """Whether an arm may end in the stage: its scores on test images are then the arm's."""
     gives_weights: bool = False
     """Whether the arm's next stage starts from this one's weights."""
+    noun: str = "run"
+    """What a run of the stage is called in a verdict: one pretraining, one discovery."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options in every arm, as in a config file. Budgets are steps, because seconds depend on the machine's load."""
     fraction_option: str | None = None

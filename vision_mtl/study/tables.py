@@ -74,7 +74,7 @@ def tasks_table(record: Record) -> Table:
 def comparisons_table(record: Record) -> Table:
     """Return every comparison with the numbers behind its verdict."""
     numbers = ["difference [95 %]", "deciding interval", "level", "arm's score", "baseline's score", "chance"]
-    numbers += ["p", "p, Holm", "floor of p", "detectable", "std over seeds", "seeds", "n"]
+    numbers += ["p", "p, Holm", "floor of p", "detectable", "std over seeds", "seeds", "pretrainings", "n"]
     formats, known = units(record), chances(record)
     rows = [_comparison_row(one, formats[one["task"]], chance_of(one, known)) for one in record["comparisons"]]
     columns = ["task", "labels", "arm", "baseline", "verdict", *numbers[:6], "unit", *numbers[6:], "reason"]
@@ -102,6 +102,17 @@ def scores_table(record: Record) -> Table:
         )
     columns = ["task", "labels", "arm", *numbers[:-3], "unit", *numbers[-3:], "by seed"]
     return Table(columns, rows, numbers)
+
+
+def learned_table(record: Record) -> Table:
+    """Return what the runs of the arms learned to repair; empty for a study without pretexts, or of older runs."""
+    unit, rows = Unit(1, 3, "skill"), []
+    for row in record.get("skill_learned", []):
+        learned = f"{row['num_learned']} of {row['num_runs']}"
+        named = [", ".join(row["arms"]), row["stage"], row["pretext"]]
+        rows.append([*named, unit.score(row["score"], signed=True), learned, "; ".join(row["references"])])
+    numbers = ["skill learned [95 %]", "runs that learned it"]
+    return Table(["arms", "stage", "pretext", *numbers, "against"], rows, numbers)
 
 
 def design_table(record: Record) -> Table:
@@ -168,6 +179,7 @@ def environment_table(record: Record) -> Table:
     versions = environment.pop("versions", {})
     command = environment.pop("command", [])
     rows = [["command", " ".join(map(str, command))]] if command else []
+    rows += [["hash of the splits", record["split_hash"]]] if record.get("split_hash") else []
     rows += [[key, format_value(value)] for key, value in environment.items()]
     return Table(["", "version or value"], rows + [[key, format_value(value)] for key, value in versions.items()])
 
@@ -211,7 +223,7 @@ def _comparison_row(one: Record, unit: Unit, chance: Any) -> list[str]:
         unit.name,
         *(format_p_value(one[key]) for key in ("p_value", "p_value_holm", "p_value_floor")),
         *(unit.value(one[key]) for key in ("minimum_detectable", "std")),
-        *(str(one["num_seeds"]), _count(one["n"]), verdict_reason(one, unit)),
+        *(str(one["num_seeds"]), _count(one.get("pretrainings")), _count(one["n"]), verdict_reason(one, unit)),
     ]
 
 
