@@ -77,6 +77,17 @@ def test_what_one_rule_for_all_sources_would_call_learned_is_not(errors: DamageE
     assert whole.skill.value == pytest.approx(0) and whole.references == {"photos": "a", "digits": "b"}
 
 
+def test_each_source_has_the_same_weight(errors: DamageErrors) -> None:
+    errors.source[:4] = "digits"
+    errors.model[:4] = errors.rules["a"][:4]
+    (first, *_) = judge(errors, errors.index)
+    rule = errors.rules["a"][:, 0]
+    few, many = rule[:4].mean(), rule[4:].mean()
+    assert first.skill.value == pytest.approx(1 - (few + 0.5 * many) / (few + many))
+    whole = judge_whole(errors, errors.index, np.ones(N, bool), np.array([True, False, False]))
+    assert whole.skill.value == pytest.approx(first.skill.value) and whole.skill.low == pytest.approx(first.skill.low)
+
+
 def test_too_few_clusters_are_not_learned(errors: DamageErrors) -> None:
     (first, *_) = correct_verdicts(judge(errors, np.arange(N) % 4))
     assert first.skill.value == pytest.approx(0.5) and first.skill.low is None and first.kind == "hopeless"

@@ -26,6 +26,9 @@ def test_pictures_of_the_runs_own_images(trained: Path, tmp_path: Path, result) 
     first, again = result(trained)["metrics"], result(tmp_path / "r")["metrics"]
     for name, score in first["skill"].items():
         assert again["skill"][name]["value"] == pytest.approx(score["value"], abs=1e-4)
+        learned = [metrics["skill_learned"][name] for metrics in (first, again)]
+        assert learned[1]["value"] == pytest.approx(learned[0]["value"], abs=1e-4)
+        assert learned[1]["reference"] == learned[0]["reference"]
 
 
 @pytest.mark.slow

@@ -37,7 +37,13 @@ def test_a_run_writes_all_its_outputs(train, result, tmp_path: Path, capsys: pyt
     assert set(found["metrics"]["skill_untrained"]) == set(found["metrics"]["skill"])
     assert found["data"]["num_images"] == 80 and set(found["metrics"]["online"]) == {"shape"}
     text = capsys.readouterr().out
-    assert "skill on held-out images" in text and str(folder) in text
+    assert "what training added on held-out images" in text and str(folder) in text
+    metrics = found["metrics"]
+    for scores in (metrics["skill_learned"], metrics["skill_learned_by_source"][source]):
+        assert set(scores) == set(metrics["skill"])
+        for name, score in scores.items():
+            assert score["value"] <= metrics["skill"][name]["value"] + 1e-9 and isinstance(score["reference"], str)
+            assert not score["learned"] or score["low"] > 0
 
 
 @pytest.mark.slow

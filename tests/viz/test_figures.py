@@ -50,13 +50,16 @@ def test_panels_are_aligned_with_their_titles_and_captions() -> None:
         reconstruction_figure([])
 
 
-def test_skill_figure_has_a_dot_per_row_and_a_ring_for_the_untrained_network() -> None:
-    scores = {"photos": {"grid_mask": score(0.3, 0.2, 0.4), "blur": score(0.1, None, None)}}
-    figure = skill_figure(scores, {"photos": {"grid_mask": score(0.1, 0, 0.2)}})
-    lines = figure.axes[0].lines
-    values = [line.get_xdata()[0] for line in lines if line.get_marker() == "o" and line.get_fillstyle() == "full"]
-    rings = [line.get_xdata()[0] for line in lines if line.get_fillstyle() == "none"]
-    assert values == [0.3, 0.1] and rings == [0.1]
+def test_skill_figure_has_a_dot_per_row_filled_if_learned_and_a_cross_for_the_classic_skill() -> None:
+    learned, other = ({**score(*ends), "learned": ends[0] > 0.2} for ends in ((0.3, 0.2, 0.4), (0.1, None, None)))
+    scores = {"photos": {"grid_mask": learned, "blur": other}}
+    figure = skill_figure(scores, {"photos": {"grid_mask": score(0.5, 0, 0.6)}})
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in dots] == [0.3, 0.1]
+    assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True]
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "x"] == [0.5]
+    figure.canvas.draw()
+    assert figure.axes[0].xaxis.label.get_window_extent().x1 <= figure.bbox.x1
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["photos  grid_mask", "photos  blur"]
     assert skill_figure({}) is None
 

@@ -2,7 +2,8 @@
 
 The reference of an image is the best rule for its source: of the classic repair, the zero answer, the network's start,
 the pretext's other rules and those fitted on training images, the one with the smallest total error on all scored
-images of that source under that damage. `skill_learned = 1 - sum(error) / sum(reference's error)`.
+images of that source under that damage. `skill_learned = 1 - sum(error) / sum(reference's error)`. Over images of
+several sources, each source has the same weight, however many of its images are scored.
 
 - trivial: the error of the reference is below 1 % of the target's variance or below one grey level of 255, so nothing
   is left to learn;
@@ -92,11 +93,12 @@ def judge(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray | None = 
     if not rows.any():
         return []
     names, reference = best_rules(errors)
-    reference, present = reference[rows], _sources(errors, rows)
-    model, untrained, group = errors.model[rows], errors.untrained[rows], clusters[rows]
+    weights, present, group = _image_weights(errors, rows), _sources(errors, rows), clusters[rows]
+    model, untrained, reference = (values[rows] * weights for values in (errors.model, errors.untrained, reference))
     skills = skill_scores(model, reference, group)
     before = 1 - divide(untrained.sum(0), reference.sum(0))
-    trivial = is_trivial(reference, errors.first[rows], errors.second[rows])
+    first, second = (moment[rows] * weights[..., None] for moment in (errors.first, errors.second))
+    trivial = is_trivial(reference, first, second)
     gains = gain_p_values(reference - model, group)
     found = []
     for k, damage in enumerate(errors.damages):
@@ -116,9 +118,11 @@ def judge_whole(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray, co
     names, reference = best_rules(errors)
     weights = np.where(columns, errors.shares, 0) / errors.shares[columns].sum()
     rules = {source: [names[source][k] for k in np.flatnonzero(columns)] for source in _sources(errors, rows)}
+    images = _image_weights(errors, rows)  # (n, 1)
     parts = [values[rows] @ weights for values in (errors.model, errors.untrained, reference)]
-    model, untrained, reference = (part[:, None] for part in parts)
-    first, second = (np.tensordot(m[rows], weights, (1, 0))[:, None] for m in (errors.first, errors.second))
+    model, untrained, reference = (part[:, None] * images for part in parts)
+    moments = [np.tensordot(moment[rows], weights, (1, 0)) * images for moment in (errors.first, errors.second)]
+    first, second = (moment[:, None] for moment in moments)
     return Verdict(
         errors.pretext,
         "all",
@@ -144,6 +148,12 @@ def best_rules(errors: DamageErrors) -> tuple[dict[str, list[str]], np.ndarray]:
         found[source] = [names[rule] for rule in best]
         chosen[rows] = np.take_along_axis(every[:, rows], best[None, None], 0)[0]
     return found, chosen
+
+
+def _image_weights(errors: DamageErrors, rows: np.ndarray) -> np.ndarray:
+    """(m, 1) weights of mean 1 for the images `rows`, which give each source the same total."""
+    _, group, count = np.unique(errors.source[rows].astype(str), return_inverse=True, return_counts=True)
+    return (len(group) / len(count) / count[group])[:, None]
 
 
 def _sources(errors: DamageErrors, rows: np.ndarray) -> list[str]:

@@ -62,7 +62,8 @@ def _panel(networks: Sequence[ScoredNetwork], errors: DamageErrors) -> Panel:
         network, index = networks[1 - errors.fold[row]], torch.tensor([errors.index[row]])
         images = network.images(index)
         part, damaged = one_damage(network.mixture, errors.pretext, damage, images, index)
-        columns.append(repair_rows(part, damaged, network.predict(part, damaged), network.pool.rgb_bands))
+        with network.evaluating():
+            columns.append(repair_rows(part, damaged, network.predict(part, damaged), network.pool.rgb_bands))
     labels = [label for label, _ in columns[0]]
     rows = [(label, np.concatenate([column[k][1] for column in columns])) for k, label in enumerate(labels)]
     captions = [f"{errors.damages[damage]}\n{skill[row, damage]:+.2f}" for row, damage in chosen]

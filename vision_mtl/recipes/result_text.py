@@ -54,8 +54,10 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
     if not (learned := metrics.get("skill_learned_by_source")):
         return _older_skill_text(metrics)
     classic = {} if "kinds" in metrics else {**metrics["skill_by_source"], "all": metrics["skill"]}  # not in discover
-    table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("skill_learned", "", "best rule", *(["classic"] if classic else []), "scored", "clusters"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("images", overflow="fold")
+    table.add_column("pretext", no_wrap=True)
+    for head in ("skill_learned", "", "best rule", *(["classic"] if classic else []), "clusters"):
         table.add_column(head, justify="right", no_wrap=True)
     whole = {"all": metrics["skill_learned"]} if len(learned) > 1 else {}
     for source, scores in {**learned, **whole}.items():
@@ -64,7 +66,7 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
             cells = [_cell(score, with_interval=True, sign="+"), learned_text(score), rule]
             if classic:
                 cells.append(_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
-            table.add_row(source, name, *cells, f"{score['n']:,}", f"{score['num_clusters']:,}")
+            table.add_row(source, name, *cells, f"{score['num_clusters']:,}")
     head = "what training added on held-out images (0: the best rule without it, 1: perfect; 95 % interval):"
     note = "classic: skill against the classic repair alone, which an untrained network may beat too"
     return [head, as_text(table), *([note] if classic else [])]

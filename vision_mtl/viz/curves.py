@@ -60,7 +60,7 @@ def skill_figure(by_source: Scores, classic: Scores | None = None) -> Figure | N
     label = (
         "skill_learned, 95 % interval (0: best rule without learning, 1: perfect)\nfilled: learned; open: not learned"
     )
-    axes.set_xlabel(label + ("; cross: skill against the classic repair alone" if classic else ""), fontsize=8)
+    axes.set_xlabel(label + ("\ncross: skill against the classic repair alone" if classic else ""), fontsize=8)
     axes.tick_params(labelsize=8)
     return figure
 
