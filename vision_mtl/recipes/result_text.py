@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
+from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -32,6 +33,7 @@ def result_text(result: dict[str, Any]) -> str:
     """Return the scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
     lines = [*_tasks_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
+    lines += _few_clusters_text(metrics)
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
     if online := metrics.get("online"):
@@ -86,6 +88,22 @@ def _older_skill_text(metrics: dict[str, Any]) -> list[str]:
     zero = "one rule for all sources" if "kinds" in metrics else "the classic repair"
     head = f"an older run: skill on held-out images (0: {zero}, 1: perfect; 95 % interval) does not show learning:"
     return [head, as_text(table)]
+
+
+def _few_clusters_text(metrics: dict[str, Any]) -> list[str]:
+    """Return a line about the sources whose skill has no interval, and what to do."""
+    few = {
+        source: min(score["num_clusters"] for score in scores.values())
+        for source, scores in metrics.get("skill_by_source", {}).items()
+        if any(score["low"] is None and score["num_clusters"] < MIN_CLUSTERS for score in scores.values())
+    }
+    if not few:
+        return []
+    named = ", ".join(f"{source} ({count})" for source, count in few.items())
+    return [
+        f"no interval with fewer than {MIN_CLUSTERS} clusters (photographs, people, other groups): {named}. Give more "
+        "photographs with --data.unlabelled SOURCE,SOURCE, for example images/PATH."
+    ]
 
 
 def _kinds_text(metrics: dict[str, Any]) -> list[str]:
