@@ -22,6 +22,7 @@ from vision_mtl.config.resolve import resolve
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.recipes.labels import budget_indices, draw_budget
+from vision_mtl.study.grid_search import OFFSET
 
 pytestmark = pytest.mark.slow
 FRACTION = 0.4
@@ -48,9 +49,13 @@ def opened(table: Path) -> Pool:
     return build_pool(Data(root=str(table.parent.parent / "root")), tasks, image_size=(16, 16))
 
 
-def budget_of(pool: Pool, table: Path, seed: int = 0) -> list[list[int]]:
-    config = resolve("finetune", {"seed": seed, "tasks": {"tone": {"source": f"csv/{table}", **TASK}}}, {})
-    return [rows.tolist() for rows in budget_indices(pool, "tone", draw_budget(config, pool, "tone", FRACTION))]
+def budgets_of(pool: Pool, table: Path) -> list[list[int]]:
+    """The training and validation images of each seed: of the runs, and of a study's search of its grids."""
+    found = []
+    for seed in (0, OFFSET):
+        config = resolve("finetune", {"seed": seed, "tasks": {"tone": {"source": f"csv/{table}", **TASK}}}, {})
+        found += [rows.tolist() for rows in budget_indices(pool, "tone", draw_budget(config, pool, "tone", FRACTION))]
+    return found
 
 
 def swap_labels(table: Path) -> int:
@@ -59,15 +64,14 @@ def swap_labels(table: Path) -> int:
     A swap that would change the draw, which is stratified by class, is left out.
     """
     pool = opened(table)
-    before, labels = budget_of(pool, table), pool.labels["tone"]
-    own = {pool.identities[row] for row in before[1]}
-    outside = [row for row in pool.indices("val").tolist() if pool.identities[row] not in own]
+    before, labels = budgets_of(pool, table), pool.labels["tone"]
+    outside = sorted({*pool.indices("val").tolist()} - {*before[1], *before[3]})
     original = labels.copy()
     for one in outside:
         for other in outside:
             if labels[one] == original[one] and labels[other] == original[other] and labels[one] != labels[other]:
                 labels[[one, other]] = labels[[other, one]]
-                if budget_of(pool, table) != before:
+                if budgets_of(pool, table) != before:
                     labels[[one, other]] = labels[[other, one]]
     names = {pool.identities[row].rpartition("::")[2]: "abc"[labels[row]] for row in range(len(pool))}
     lines = [line.split(",") for line in table.read_text().splitlines()]

@@ -2,7 +2,7 @@
 
 Tasks overfit at different times, so each has its own best step; the weights used as one model are chosen by the mean
 over the tasks that have enough validation images to choose by. Without such a task the latest weights are kept, because
-a choice by a handful of images is worse (docs/statistics.md). Files: `best.safetensors` and `best-TASK.safetensors` in
+a choice by a handful of images is luck (docs/statistics.md). Files: `best.safetensors` and `best-TASK.safetensors` in
 the folder of checkpoints.
 
 A resumed run restores the scores in its checkpoint, so the files must never be newer than the checkpoint. New best
