@@ -60,8 +60,8 @@ def check_study(
 def option_warnings(options: Mapping[str, Any]) -> list[str]:
     """Return a warning for each stage of `study.options` whose seed is given, which runs do not use."""
     return [
-        f"study.options.{stage}.seed has no effect: runs have the seeds of study.seeds. For one seed in all of them, give "
-        f"it to an arm: study.arms.NAME: {{{stage}: {{seed: {given['seed']}}}}}."
+        f"study.options.{stage}.seed has no effect: runs have the seeds of study.seeds. For one seed in all, "
+        f"give it to an arm: study.arms.NAME: {{{stage}: {{seed: {given['seed']}}}}}."
         for stage, given in options.items()
         if isinstance(given, Mapping) and "seed" in given
     ]
