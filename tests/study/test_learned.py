@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.study.learned import learned_rows, mean_over_runs
-from vision_mtl.study.record import label_counts, run_row
+from vision_mtl.study.record import commit_warning, label_counts, run_row
 from vision_mtl.study.report import write_report
 from vision_mtl.study.split_check import check_splits
 
@@ -78,6 +78,19 @@ def test_labels_to_train_and_to_choose_with_are_counted(written) -> None:
         (0.1, "age"): {"num_labelled": 7},
     }
     assert "labels" not in row
+
+
+def test_runs_of_several_commits_are_named(written) -> None:
+    runs = written({"plain": ["finetune"]}, [0.1], [0, 1])
+    write(runs)
+    nodes = list(runs.plan.nodes.values())
+    (runs.folder / nodes[0].folder / "environment.json").write_text(json.dumps({"commit": "a" * 40}))
+    rows = [run_row(node, runs.folder) for node in nodes]
+    assert [row["commit"] for row in rows] == ["a" * 40, None]
+    assert commit_warning(rows) == []
+    (runs.folder / nodes[1].folder / "environment.json").write_text(json.dumps({"commit": "b" * 40 + "+changes"}))
+    (text,) = commit_warning([run_row(node, runs.folder) for node in nodes])
+    assert text.endswith("runs by commit: aaaaaaaaaaaa: 1, bbbbbbbbbbbb+changes: 1.")
 
 
 def splits(name: str, *sources: str) -> dict:

@@ -6,7 +6,7 @@ import pytest
 from report_records import study
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.recipes.study import plan_first_candidates, report_plan
+from vision_mtl.recipes.study import option_warnings, plan_first_candidates, report_plan
 from vision_mtl.study.number_format import POINTS
 from vision_mtl.study.report import write_report
 from vision_mtl.study.starts import check_seeds, planned_scopes, with_starts
@@ -144,3 +144,8 @@ def test_the_report_says_it(tmp_path) -> None:
     assert "(over one pretraining)" in text  # in the figure's text
     table = (tmp_path / "tables" / "comparisons.csv").read_text()
     assert "pretrainings,scope" in table and ONE in table
+
+
+def test_a_seed_in_the_options_of_all_arms_is_named() -> None:
+    (text,) = option_warnings({"discover": {"seed": 0}, "pretrain": {"optim": {"steps": 3}}, "joint": None})
+    assert text.startswith("study.options.discover.seed has no effect") and "{discover: {seed: 0}}" in text

@@ -57,6 +57,16 @@ def check_study(
             raise unknown("stage in study.options", str(stage), arm_roles())
 
 
+def option_warnings(options: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each stage of `study.options` whose seed is given, which runs do not use."""
+    return [
+        f"study.options.{stage}.seed has no effect: runs have the seeds of study.seeds. For one seed in all, "
+        f"give it to an arm: study.arms.NAME: {{{stage}: {{seed: {given['seed']}}}}}."
+        for stage, given in options.items()
+        if isinstance(given, Mapping) and "seed" in given
+    ]
+
+
 def read_pairs(compare: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str]]:
     """Return (arm, baseline) of each comparison; raise `UserError` for an unknown arm."""
     if not compare:
@@ -115,10 +125,10 @@ def report_plan(
     run.say(f"{len(plan.nodes)} runs planned" + (f"; sharing saves {saved}" if saved else ""))
     smallest = [row["minimum_detectable"] for row in before["rows"] if row["minimum_detectable"] is not None]
     if smallest:
+        ends = dict.fromkeys(f"{end:.3f}" for end in (min(smallest), max(smallest)))
         run.say(
-            f"{num_seeds} seeds and {len(before['rows'])} comparisons detect differences of {min(smallest):.3f} to "
-            f"{max(smallest):.3f} (80 % power), at a standard deviation over seeds of {before['expected_std']:g} on "
-            "many test images"
+            f"{num_seeds} seeds and {len(before['rows'])} comparisons detect differences of {' to '.join(ends)} "
+            f"(80 % power), at a standard deviation over seeds of {before['expected_std']:g} on many test images"
         )
     elif before["rows"] and num_seeds < 2:
         run.warn("one seed shows no variation over seeds: there will be no interval and no verdict.")

@@ -79,6 +79,7 @@ class Study(Stage):
             check_study,
             collect_warnings,
             delete_resume_states,
+            option_warnings,
             plan_final_runs,
             plan_first_candidates,
             read_pairs,
@@ -92,7 +93,7 @@ class Study(Stage):
         from vision_mtl.study.design import detectable_differences
         from vision_mtl.study.grid_search import Chosen, choose, plan_candidates, tuning_seeds
         from vision_mtl.study.plan import Plan
-        from vision_mtl.study.record import study_record
+        from vision_mtl.study.record import commit_warning, study_record
         from vision_mtl.study.report import write_report
         from vision_mtl.study.runner import Runner
         from vision_mtl.study.split_check import check_splits
@@ -104,6 +105,8 @@ class Study(Stage):
         pairs = read_pairs(self.compare, list(arms))
         seeds = [config.seed + seed for seed in self.seeds]
         check_study(config, seeds, self.fractions, self.options, self.num_tuning_seeds)
+        for text in option_warnings(self.options):
+            run.warn(text)
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
         plan = Plan(composer(config, self.options), config.section("tasks"), self.fractions, roles, self.share)
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
@@ -153,7 +156,8 @@ class Study(Stage):
             comparisons=comparisons,
             before=before,
         )
-        record["warnings"] = [*run.warnings, *collect_warnings(record["runs"], run.warnings)]
+        from_runs = collect_warnings(record["runs"], run.warnings)
+        record["warnings"] = [*run.warnings, *commit_warning(record["runs"]), *from_runs]
         record["config"] = config.to_yaml()
         atomic_write_json(run.folder / "study.json", record)
         write_report(record, run.folder)

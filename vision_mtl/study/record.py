@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vision_mtl.core.environment import environment
-from vision_mtl.core.run import RESULT
+from vision_mtl.core.run import ENVIRONMENT, RESULT
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.study.arms import Arm, flat
@@ -100,6 +101,7 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
         "split_hash": result.get("data", {}).get("split_hash"),
+        "commit": run_commit(folder / node.folder),
         "resumes": max(clock["starts"] - 1, 0),
         "scores": {task: _scores(row) for task, row in tasks.items()},
         "labels": label_counts(result["metrics"], node.fraction),
@@ -115,6 +117,23 @@ def label_counts(metrics: Mapping[str, Any], fraction: float | None) -> dict[tup
         parts[whole] = metrics.get("tasks", {})
     rows = ((at, task, row) for at, tasks in parts.items() for task, row in tasks.items())
     return {(at, task): {key: row.get(key) for key in LABEL_COUNTS} for at, task, row in rows}
+
+
+def run_commit(folder: Path) -> str | None:
+    """Return the commit that a run was computed with; None if it is not recorded."""
+    try:
+        return json.loads((folder / ENVIRONMENT).read_text("utf-8")).get("commit")
+    except (OSError, ValueError):
+        return None
+
+
+def commit_warning(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a warning if the runs are of several commits of the source, or of changed files."""
+    commits = Counter(row["commit"] for row in rows if row["commit"])
+    if len(commits) < 2 and not any(commit.endswith("+changes") for commit in commits):
+        return []
+    shown = ", ".join(f"{commit[:12]}{'+changes' * commit.endswith('+changes')}: {n}" for commit, n in commits.items())
+    return [f"the runs are not all of one committed version of the source; runs by commit: {shown}."]
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:

@@ -79,6 +79,9 @@ def how_to_read(record: Mapping[str, Any]) -> list[str]:
         f"({format_count(num_seeds, 'seed')})."
     )
     sentences = [paired] if m else []
+    others = [name for name, arm in record["arms"].items() if arm.get("seed_offset")]
+    if others and m:
+        sentences.append(f"Except {', '.join(others)}: other seeds, and so other subsets of the labels.")
     if num_seeds > 1:
         sentences.append("Square brackets show a 95 % interval, which covers other seeds and other test images.")
     else:

@@ -1,0 +1,62 @@
+"""The ready studies: each seed has its own pretraining, photographs have new splits, and one has an A/A control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.yaml_files import read_config
+from vision_mtl.recipes.study import arm_roles, option_warnings, plan_final_runs, read_pairs
+from vision_mtl.recipes.study_options import composer
+from vision_mtl.study.arms import read_arms
+from vision_mtl.study.plan import Plan
+from vision_mtl.study.starts import check_seeds, planned_scopes
+
+FILES = sorted((Path(__file__).parents[2] / "configs" / "study").glob("*.yaml"))
+
+
+def planned(file: Path, num_seeds: int) -> tuple[Plan, dict, list[tuple[str, str]], dict[str, Any]]:
+    given = read_config(file)
+    config, study = resolve("study", given, {}), given["study"]
+    arms = read_arms(study["arms"], arm_roles())
+    plan = Plan(composer(config, study["options"]), config.section("tasks"), study["fractions"], arm_roles())
+    finals = plan_final_runs(plan, arms, study["fractions"], study["seeds"][:num_seeds], {})
+    return plan, finals, read_pairs(study.get("compare", []), list(arms)), arms
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_seed_has_its_own_pretraining(file: Path) -> None:
+    given = read_config(file)
+    plan, finals, pairs, arms = planned(file, 2)
+    assert planned_scopes(plan, finals, pairs, given["study"]["fractions"], [0, 1]) == {}
+    check_seeds(plan, finals, arms, [0, 1])
+    assert option_warnings(given["study"]["options"]) == []
+    if not file.stem.endswith("_quick"):
+        assert given["data"]["split_seed"] == 1  # those of 0 were looked at
+
+
+def test_the_control_is_the_same_recipe_with_other_seeds() -> None:
+    (file,) = [file for file in FILES if file.stem == "does_ssl_help"]
+    plan, finals, pairs, arms = planned(file, 8)
+    assert ("control", "labelled_only") in pairs and arms["control"].options == arms["labelled_only"].options
+    runs = {arm: [plan.nodes[finals[arm, 0.1, seed][0]] for seed in range(8)] for arm in ("control", "labelled_only")}
+    seeds = {arm: {node.seed for node in nodes} for arm, nodes in runs.items()}
+    assert not seeds["control"] & seeds["labelled_only"] and len(seeds["control"]) == 8
+    without_seed = [{**node.options, "seed": 0} for nodes in runs.values() for node in nodes]
+    assert all(options == without_seed[0] for options in without_seed)
+
+
+def test_sharing_compares_equal_numbers_of_labelled_images() -> None:
+    (file,) = [file for file in FILES if file.stem == "sharing"]
+    plan, finals, _, _ = planned(file, 1)
+
+    def images_per_task(key: str) -> float:
+        options = plan.nodes[key].options
+        return options["optim"]["steps"] / len(options["tasks"])
+
+    (shared,), alone = finals["shared", 1.0, 0], finals["alone_equal_images", 1.0, 0]
+    assert len(alone) == 4 and {images_per_task(key) for key in alone} == {images_per_task(shared)}
+    assert plan.nodes[shared].options["finetune"]["temperature"] == 0  # each task gets the same share of a batch
