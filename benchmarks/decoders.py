@@ -6,7 +6,8 @@ Options after `--` are those of `--stage pretrain`: other images, tasks, backbon
 first, for all arms in turn within one process, and each arm gets the number of steps that fills `--seconds`; so what
 else the machine does meanwhile changes nothing. The arm `untrained` is the model before its first step. Everything is
 judged on what choices may be made on: skill on validation images, features by 5-fold cross-validated logistic
-regression on the tasks' training images. Writes `benchmarks/results/decoders.json` and prints the table in Markdown.
+regression on the tasks' training images. There, too, are chance and HOG with kNN, which need no training. Writes
+`benchmarks/results/decoders.json` and prints the table in Markdown.
 About 40 minutes on 2 cores.
 """
 
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -39,6 +40,9 @@ from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.features import extract_features, spread_evenly, with_clean_statistics
+from vision_mtl.evaluation.hog import hog_features
+from vision_mtl.evaluation.knn import knn_accuracy
+from vision_mtl.evaluation.statistics import expected_agreement
 from vision_mtl.recipes import build
 from vision_mtl.recipes.repair import build_repair_objective, training_images
 from vision_mtl.training.loop import Trainer
@@ -56,6 +60,7 @@ ARMS = {
 }
 ROUNDS, STEPS = 5, 4  # of timing: every round times each arm's steps once; the median round counts
 PROBE_IMAGES = 2000  # labelled training images a task
+K = 5  # neighbours
 
 
 def main() -> None:
@@ -74,9 +79,10 @@ def main() -> None:
     print("seconds a step:", {arm: round(seconds, 3) for arm, seconds in times.items()}, flush=True)
     work = [(arm, seed) for seed in range(given.seeds) for arm in given.arms]
     rows = Parallel(given.jobs, verbose=5)(delayed(measure)(arm, seed, steps[arm], options) for arm, seed in work)
-    head = {"seconds": given.seconds, "seconds_per_step": times, "options": options}
+    found = baselines(options)
+    head = {"seconds": given.seconds, "seconds_per_step": times, "options": options, "baselines": found}
     write("decoders", {**head, "rows": rows}, splits=splits_from(options))
-    print(table(rows, times))
+    print(table(rows, times, found))
 
 
 def time_arms(arms: list[str], options: list[str]) -> dict[str, float]:
@@ -148,7 +154,23 @@ def probe(backbone: Any, pool: Pool, task: str, autocast: Any) -> float:
     return float(cross_val_score(classifier, features, pool.labels[task][indices.numpy()], cv=5).mean())
 
 
-def table(rows: list[dict[str, Any]], times: dict[str, float]) -> str:
+def baselines(options: list[str]) -> dict[str, dict[str, float]]:
+    """Method -> task -> accuracy on the images of `probe`: chance, and HOG with kNN in the same number of folds."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), "pretrain", 0)
+        run.is_main = False  # writes and says nothing
+        pool = build.open_pool(config_of("linear", 0, 1, options), run)
+    found: dict[str, dict[str, float]] = {"chance": {}, "HOG + kNN": {}}
+    for task, classes in pool.labels.items():
+        indices = spread_evenly(pool.indices("train", task=task), PROBE_IMAGES)
+        x, y = hog_features(pool, indices), torch.from_numpy(classes[indices.numpy()])
+        folds = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in StratifiedKFold(5).split(x, y)]
+        found["chance"][task] = expected_agreement(y.numpy(), y.numpy())
+        found["HOG + kNN"][task] = float(np.mean([knn_accuracy(x[a], y[a], x[b], y[b], k=K) for a, b in folds]))
+    return found
+
+
+def table(rows: list[dict[str, Any]], times: dict[str, float], baselines: dict[str, dict[str, float]]) -> str:
     """Mean and standard deviation over seeds, in Markdown; the first source is the unlabelled one."""
     source = next(iter(rows[0]["skill_by_source"]))
     pretexts, tasks = list(rows[0]["skill"]), list(rows[0]["probe"])
@@ -164,6 +186,9 @@ def table(rows: list[dict[str, Any]], times: dict[str, float]) -> str:
         columns += [[row["probe"][t] for row in own] for t in tasks]
         cells = [f"{np.mean(c):.3f} ± {np.std(c, ddof=1) if len(c) > 1 else 0:.3f}" for c in columns]
         lines.append(f"| {arm} | {own[0]['images']:,} | " + " | ".join(cells) + " |")
+    for method, scores in baselines.items():
+        cells = ["" for _ in pretexts] + [f"{scores[t]:.3f}" for t in tasks]
+        lines.append(f"| {method} | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -197,7 +197,7 @@ def model_flops(trainer: Trainer) -> float:
     prepared = trainer.objective.prepare(trainer.feed.at(0, 1)[0][0])
     with FlopCounterMode(display=False) as counter:
         with trainer.accelerator.autocast():
-            found = trainer.model(prepared.images, prepared.requests, prepared.drop_draw)
+            found = trainer.model(prepared.images, prepared.requests, prepared.drop_draw, prepared.shown)
         sum(p.float().square().mean() for readouts in found.values() for p in readouts).backward()
     trainer.optimiser.zero_grad(set_to_none=True)
     return float(counter.get_total_flops())

@@ -148,7 +148,7 @@ def bound(trainer: Trainer) -> Callable[[], None]:
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
         with trainer.accelerator.autocast():
-            predictions = model(inputs, prepared.requests, prepared.drop_draw)
+            predictions = model(inputs, prepared.requests, prepared.drop_draw, prepared.shown)
         loss = sum((predictions[k][0].float() - target).square().mean() for k, target in targets.items())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.optim.clip_norm)

@@ -220,7 +220,7 @@ def test_a_task_without_a_label_has_no_gradient(name: str) -> None:
     rows = torch.from_numpy(LABELLED[:4])
     labels = {"here": Labels(torch.arange(4), target.gather(rows))}
     objective = TaskObjective({task: TaskLoss(name) for task in ("here", "absent")})
-    loss = step_loss(model, objective, TaskBatch(torch.rand(5, 3, *SIZE), labels, {"here": 4.0}))
+    loss = step_loss(model, objective, TaskBatch(torch.rand(5, 3, *SIZE), torch.arange(5), labels, {"here": 4.0}))
     assert bool(loss.total.isfinite())
     loss.total.backward()
     assert all(p.grad is None for p in model.task_head("absent").parameters())

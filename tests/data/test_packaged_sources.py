@@ -1,16 +1,23 @@
 """`bundled/` and `rendered/`: stable and labelled, with crops that stay in their split."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vision_mtl.core.errors import UserError
+from vision_mtl.data.assemble import list_source
+from vision_mtl.data.findings import Findings
+from vision_mtl.data.options import Data
 from vision_mtl.data.rendering.canvas import CONTRAST, LUMA, contrasting_colour, random_colour
 from vision_mtl.data.rendering.faces import LOOKS
 from vision_mtl.data.source import open_source
 from vision_mtl.data.sources import bundled
+from vision_mtl.data.split_assignment import split_numbers
+from vision_mtl.data.split_files import write_splits
 
+BY_REGION = (5904, "02c3d4c26877dbda")  # images of version 1, a hash of their splits and regions
 COUNTS = {
     "bundled/digits": (5000, 10),
     "bundled/faces": (200, 2),
@@ -55,23 +62,49 @@ def test_regions_are_disjoint_and_cover_the_photograph() -> None:
         assert (covered == 1).all()
 
 
-def test_a_crop_stays_in_its_region_and_a_region_in_its_split() -> None:
+def test_whole_photographs_are_held_out() -> None:
+    items = open_source("bundled/photos", Path()).items()
+    photos: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for item in items:
+        assert item.split is not None and item.group == item.identity.split("/")[0]
+        photos[item.split].add(item.group)
+    assert {split: len(names) for split, names in photos.items()} == {"train": 5, "val": 1, "test": 2}
+    assert len(set().union(*photos.values())) == len(bundled._photographs()) == 8
+
+
+def test_a_crop_stays_in_its_region() -> None:
     source = open_source("bundled/photos", Path())
     items = source.items()
-    splits: dict[str, set] = {}
-    for item in items:
-        splits.setdefault(item.group, set()).add(item.split)
-    assert all(len(names) == 1 for names in splits.values())
-    by_photo = {group.split("/")[0]: set() for group in splits}
-    for group, names in splits.items():
-        by_photo[group.split("/")[0]] |= names
-    assert all(found == {"train", "val", "test"} for found in by_photo.values())
     for item in items[:: len(items) // 60]:
         photo, region, _ = item.identity.split("/")
         top, left, height, width = bundled.regions(photo)[int(region)]
         crop, whole = source.read(item), bundled._photographs()[photo][top : top + height, left : left + width]
         windows = np.lib.stride_tricks.sliding_window_view(whole, crop.shape)[:, :, 0]
         assert any(np.array_equal(window, crop) for row in windows for window in row)
+
+
+def test_runs_with_independent_splits_keep_the_regions_that_they_held_out(tmp_path: Path) -> None:
+    source = bundled.Bundled("photos", Path())
+    before = source.independent_items()
+    text = "\n".join(f"{item.identity} {item.split} {item.group}" for item in before)
+    assert (len(before), hashlib.blake2b(text.encode(), digest_size=8).hexdigest()) == BY_REGION
+    for rule in ("independent", "proportional"):
+        data = Data(unlabelled=["bundled/photos"], root=str(tmp_path), split_rule=rule)
+        findings = Findings()
+        listed = list_source("bundled/photos", data, {}, findings)
+        assert len(listed.items) == len(before if rule == "independent" else source.items())
+        assert [bundled.SPLIT_BY_REGION] * (rule == "independent") == [f.text for f in findings.of("warning")]
+
+
+def test_a_file_of_splits_by_region_still_applies(tmp_path: Path) -> None:
+    before = bundled.Bundled("photos", Path()).independent_items()
+    names = [item.identity for item in before]
+    write_splits(tmp_path / "splits.csv", {"bundled/photos": (names, split_numbers([item.split for item in before]))})
+    data = Data(unlabelled=["bundled/photos"], root=str(tmp_path))
+    kept = list_source("bundled/photos", data, {}, Findings(), tmp_path / "splits.csv").items
+    splits = {item.identity: item.kept for item in kept}
+    assert all(splits.pop(item.identity) == item.split for item in before)
+    assert splits and set(splits.values()) == {None} and all(name.startswith("grace_hopper/") for name in splits)
 
 
 def test_unknown_sets_name_the_nearest() -> None:

@@ -27,8 +27,11 @@ def errors_of(
     count, damages = model.shape
     first, second = np.zeros((count, damages, 3)), np.ones((count, damages, 3))  # a variance of 1
     names = [f"2x2/r{k // 2}c{k % 2}" for k in range(damages)]
-    index, fold = np.arange(count), np.zeros(count, int)
-    return DamageErrors("grid_mask", names, np.array(shares), index, fold, model, untrained, rules, first, second)
+    index, fold, source = np.arange(count), np.zeros(count, int), np.full(count, "photos", object)
+    classic = untrained + 1
+    return DamageErrors(
+        "grid_mask", names, np.array(shares), index, source, fold, model, untrained, classic, rules, first, second
+    )
 
 
 @pytest.fixture
@@ -47,12 +50,36 @@ def test_the_three_kinds(errors: DamageErrors) -> None:
     assert verdicts[0].skill.low > 0 and verdicts[0].skill.num_clusters == N
 
 
-def test_the_best_rule_is_chosen_on_the_given_set(errors: DamageErrors) -> None:
+def test_the_best_rule_is_chosen_for_each_source(errors: DamageErrors) -> None:
     errors.rules["b"][:5] = 0.0
-    rows = np.arange(N) < 5
-    names, chosen = best_rules(errors, rows)
-    assert names == ["b"] * 3 and chosen.shape == (5, 3) and not chosen.any()
-    assert best_rules(errors, ~rows)[0] == ["a"] * 3
+    errors.source[:5] = "digits"
+    names, chosen = best_rules(errors)
+    assert names == {"digits": ["b"] * 3, "photos": ["a"] * 3}
+    assert not chosen[:5].any() and np.array_equal(chosen[5:], errors.rules["a"][5:])
+    first, *_ = judge(errors, errors.index)
+    assert first.reference == "b, a" and first.learned_json()["reference"] == {"digits": "b", "photos": "a"}
+
+
+def test_what_one_rule_for_all_sources_would_call_learned_is_not(errors: DamageErrors) -> None:
+    """Each source has a rule as good as the network; either rule alone is far worse on all images together."""
+    photos = np.arange(N) < N // 2
+    errors.source[~photos] = "digits"
+    model = RANDOM.uniform(0.1, 0.3, (N, 3))
+    errors.model[:] = model
+    errors.rules["a"][:] = np.where(photos[:, None], model, 3 * model)
+    errors.rules["b"][:] = np.where(photos[:, None], 3 * model, model)
+    errors.untrained[:], errors.classic[:] = 4 * model, 4 * model
+    together = min(errors.rules[name].sum() for name in ("a", "b"))
+    assert 1 - model.sum() / together > 0.4
+    for verdict in correct_verdicts(judge(errors, errors.index)):
+        assert verdict.skill.value == 0 and not verdict.learned_json()["learned"]
+    whole = judge_whole(errors, errors.index, np.ones(N, bool), np.ones(3, bool))
+    assert whole.skill.value == pytest.approx(0) and whole.references == {"photos": "a", "digits": "b"}
+
+
+def test_too_few_clusters_are_not_learned(errors: DamageErrors) -> None:
+    (first, *_) = correct_verdicts(judge(errors, np.arange(N) % 4))
+    assert first.skill.value == pytest.approx(0.5) and first.skill.low is None and first.kind == "hopeless"
 
 
 def test_the_untrained_prediction_is_a_rule_too(errors: DamageErrors) -> None:
@@ -101,7 +128,7 @@ def test_rare_large_losses_do_not_pass_as_learnable(count: int, level: float) ->
 
 def test_trivial_damages_do_not_dilute_the_correction() -> None:
     skill = Score(0.5, 0.1, 0.9, 10, 10)
-    verdicts = [Verdict("p", str(k), skill, 0.0, "a", trivial=k > 0, gain_p=0.02) for k in range(50)]
+    verdicts = [Verdict("p", str(k), skill, 0.0, {"s": "a"}, trivial=k > 0, gain_p=0.02) for k in range(50)]
     assert [verdict.kind for verdict in correct_verdicts(verdicts)] == ["learnable"] + ["trivial"] * 49
 
 

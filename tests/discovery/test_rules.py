@@ -9,7 +9,7 @@ from vision_mtl.discovery.rules import FoldImages, fit_rules
 GENERATOR = torch.Generator().manual_seed(0)
 N, SHAPE = 240, (3, 16, 16)
 SOURCE = torch.arange(N) % 2
-ALL = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+ALL = torch.ones(N, 1, 16, 16, dtype=torch.bool)
 
 
 def rand(*size: int) -> torch.Tensor:
@@ -43,6 +43,23 @@ def test_only_scored_pixels_are_repaired() -> None:
     found = rules["linear"](images, base, SOURCE)
     assert torch.equal(found[..., 4:, :], base[..., 4:, :]) and not torch.equal(found, base)
     assert set(rules) == {"mean_colour", "pixel_mean", "linear"}
+
+
+def test_masks_that_differ_have_a_regression_for_each_cell() -> None:
+    """Each half is scored in every second image; a fit to the first image's half alone would leave the other."""
+    scored = torch.zeros_like(ALL)
+    scored[::2, ..., :8], scored[1::2, ..., 8:] = True, True
+    source = torch.arange(N) // 2 % 2
+    coarse = rand(N, 3, 4, 4)
+    damaged = F.interpolate(coarse, size=16)
+    missing = (coarse.flatten(1) @ (torch.randn(48, 768, generator=GENERATOR) * 0.05)).view(N, *SHAPE)
+    base = rand(N, *SHAPE)
+    images = base + torch.where(scored, missing, 0.0)
+    fold = FoldImages(images, source, torch.arange(N) % 5 == 3, torch.zeros(2, *SHAPE))
+    found = fit_rules(fold, damaged, base, scored, hides=True)["linear"](damaged, base, source)
+    left = (found - base - missing).square()
+    for half in (scored, ~scored):
+        assert float(left[half.expand_as(left)].mean()) < 0.02 * float(missing.var())
 
 
 def test_in_noise_the_linear_rule_is_the_mean() -> None:

@@ -46,7 +46,9 @@ def errors_of(name: str, damages: list[str], gains: list[float]) -> DamageErrors
     model = rule * (1 - np.array(gains) * MEMBER[SCORED, :1]) + random.normal(0, 0.002, size)
     moments = np.zeros((*size, 3)), np.ones((*size, 3))
     shares = np.full(len(damages), 1 / len(damages))
-    return DamageErrors(name, damages, shares, SCORED, SCORED % 4 // 2, model, rule + 0.1, {"rule": rule}, *moments)
+    source = np.array(["planted/a", "planted/b"], object)[MEMBER[SCORED].argmax(1)]
+    fold, start = SCORED % 4 // 2, rule + 0.1
+    return DamageErrors(name, damages, shares, SCORED, source, fold, model, start, start, {"rule": rule}, *moments)
 
 
 @pytest.fixture

@@ -110,6 +110,6 @@ def test_scores_of_validation() -> None:
 
 
 def test_few_validation_images_warn() -> None:
-    assert validation_warning("single_label", np.zeros(50), 10) is None
-    assert "49 validation images for 10 classes" in validation_warning("single_label", np.zeros(49), 10)
-    assert "no validation image" in validation_warning("regression", np.zeros(0), 1)
+    assert validation_warning("single_label", 50, 10) is None
+    assert "49 validation images for 10 classes" in validation_warning("single_label", 49, 10)
+    assert "no validation image" in validation_warning("regression", 0, 1)

@@ -85,11 +85,12 @@ def test_random_weights_are_not_compared_with_themselves() -> None:
 def test_the_layer_is_chosen_by_validation_and_ties_go_deeper() -> None:
     x, task = task_of("single_label")
     noise = torch.from_numpy(np.random.default_rng(2).normal(size=x.shape).astype(np.float32))
-    key, scores = choose_features({(0, "mean"): noise, (1, "mean"): noise, (1, "max"): x, (2, "mean"): noise}, task)
+    candidates = {(0, "mean"): noise, (1, "mean"): noise, (1, "max"): x, (2, "mean"): noise}
+    key, scores = choose_features(candidates, task, task.train)
     assert key == (1, "max") and scores[key] == max(scores.values())
-    assert choose_features({(0, "mean"): x, (2, "mean"): x, (2, "max"): x}, task)[0] == (2, "mean")
+    assert choose_features({(0, "mean"): x, (2, "mean"): x, (2, "max"): x}, task, task.train)[0] == (2, "mean")
     blind = ProbeTask(task.kind, 3, task.values, task.train, task.val[:0], task.test)
-    assert choose_features({(0, "mean"): x, (2, "mean"): noise}, blind) == ((2, "mean"), {})
+    assert choose_features({(0, "mean"): x, (2, "mean"): noise}, blind, task.train) == ((2, "mean"), {})
 
 
 def test_k_is_chosen_by_validation_up_to_the_number_of_images() -> None:

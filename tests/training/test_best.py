@@ -1,4 +1,4 @@
-"""The best weights: for each task and for all, the earliest of equal ones, in files that other runs start from."""
+"""The best weights: for each task and for all, the latest of equal ones, in files that other runs start from."""
 
 from __future__ import annotations
 
@@ -35,20 +35,31 @@ def test_each_task_and_all_together_have_separate_best_steps(tmp_path: Path) -> 
     best, better = Best(tmp_path), []
     for step, scores in SCORES.items():
         better.append(best.offer(model_at(step), step, scores))
-    assert better == [[ALL, "a", "b"], [ALL, "b"], ["b"], []]
+    assert better == [[ALL, "a", "b"], [ALL, "b"], ["b"], [ALL, "b"]]
     assert best.scores == {
-        ALL: {"score": pytest.approx(0.7), "step": 2},
+        ALL: {"score": pytest.approx(0.7), "step": 4},
         "a": {"score": 0.9, "step": 1},
-        "b": {"score": 0.7, "step": 3},
+        "b": {"score": 0.7, "step": 4},
     }
 
 
 def test_weights_are_those_of_the_best_step(tmp_path: Path) -> None:
     best = offered(tmp_path)
-    for name, step in {ALL: 2, "a": 1, "b": 3}.items():
+    for name, step in {ALL: 4, "a": 1, "b": 4}.items():
         other = nn.BatchNorm1d(2)
         best.load(other, name)
         assert other.weight.tolist() == [step, step] and other.running_mean.tolist() == [-step, -step]
+
+
+@pytest.mark.parametrize(("choosing", "steps"), [(["a"], {ALL: 1, "a": 1, "b": 4}), ([], {ALL: 4, "a": 4, "b": 4})])
+def test_tasks_with_too_few_images_choose_nothing(choosing: list[str], steps: dict[str, int], tmp_path: Path) -> None:
+    """`a` is best at step 1, alone; what no task chooses is what the last step left."""
+    best = Best(tmp_path)
+    for step, scores in SCORES.items():
+        best.offer(model_at(step), step, scores, choosing)
+    assert {name: score["step"] for name, score in best.scores.items()} == steps
+    mean = sum(SCORES[4].values()) / 2
+    assert best.scores[ALL]["score"] == pytest.approx(0.9 if choosing else mean)
 
 
 def test_kept_weights_are_copies(tmp_path: Path) -> None:
@@ -61,7 +72,7 @@ def test_kept_weights_are_copies(tmp_path: Path) -> None:
 
 def test_files_are_those_of_the_best_steps_and_describe_themselves(tmp_path: Path) -> None:
     offered(tmp_path)
-    files = {"best.safetensors": 2, "best-a.safetensors": 1, "best-b.safetensors": 3}
+    files = {"best.safetensors": 4, "best-a.safetensors": 1, "best-b.safetensors": 4}
     assert {path.name for path in tmp_path.iterdir()} == set(files)
     for name, step in files.items():
         state = read_state(tmp_path / name)
@@ -155,7 +166,7 @@ def test_replaced_weights_keep_the_score(tmp_path: Path) -> None:
     state = read_state(tmp_path / "best.safetensors")
     assert state["best"] == {"score": pytest.approx(0.7), "step": 2}
     assert read_tensors(tmp_path / "best.safetensors", "model")["weight"].tolist() == [7, 7]
-    assert read_tensors(tmp_path / "best-b.safetensors", "model")["weight"].tolist() == [3, 3]
+    assert read_tensors(tmp_path / "best-b.safetensors", "model")["weight"].tolist() == [4, 4]
 
 
 def test_init_from_uses_the_best_and_resuming_the_newest(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def batches(pool: Pool, names: tuple[str, ...] = NAMES) -> dict[str, tuple[Repai
     counts = {name: float(len(own.rows)) for name, own in labels.items()}
     return {
         "repair": ((pool.gather(damaged), Keys(0, 0, damaged)), 1.0),
-        "tasks": (TaskBatch(pool.gather(labelled), labels, counts), 1.0),
+        "tasks": (TaskBatch(pool.gather(labelled), labelled, labels, counts), 1.0),
     }
 
 
@@ -128,7 +128,7 @@ def test_a_task_may_be_called_as_a_pretext_and_both_are_shown(task_pool: Pool) -
     batch = batches(task_pool)
     labelled, _ = batch["tasks"]
     labels = labelled.labels["letter"]
-    tasks = TaskBatch(labelled.images, {"rotation": labels}, {"rotation": float(len(labels.rows))})
+    tasks = TaskBatch(labelled.images, labelled.index, {"rotation": labels}, {"rotation": float(len(labels.rows))})
     prepared = together.prepare({"repair": batch["repair"], "tasks": (tasks, 1.0)})
     predictions = {"task:rotation": [torch.zeros(len(labels.rows), 3)]}
     for part in prepared.data["repair"].requests:

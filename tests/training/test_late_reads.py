@@ -25,9 +25,10 @@ def fitted(trainer: Trainer, read_every: int, stop: Callable[[], bool] = lambda:
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     moments = {
-        f"{number}.{name}": value
-        for number, kept in enumerate(trainer.optimiser.state.values())
+        f"{names[parameter]}.{name}": value
+        for parameter, kept in trainer.optimiser.state.items()
         for name, value in kept.items()
     }
     return {name: value.clone() for name, value in {**trainer.model.state_dict(), **moments}.items()}

@@ -273,7 +273,7 @@ def test_a_mixed_image_has_the_losses_of_both_labels_by_share() -> None:
     logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
     labels = Labels(torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([2, 0]), torch.tensor([0.25, 1.0]))
     objective = TaskObjective({"letter": TaskLoss("single_label")})
-    batch = TaskBatch(torch.zeros(2, 3, 4, 4), {"letter": labels}, {"letter": 2.0})
+    batch = TaskBatch(torch.zeros(2, 3, 4, 4), torch.arange(2), {"letter": labels}, {"letter": 2.0})
     found = objective.measure({"task:letter": [logits]}, objective.prepare(batch))
     own, other = (F.cross_entropy(logits, v, reduction="none") for v in (labels.values, labels.others))
     expected = (0.25 * own[0] + 0.75 * other[0] + own[1]) / 2

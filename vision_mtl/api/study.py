@@ -42,6 +42,7 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
         "low_holm": deciding["low"],
         "high_holm": deciding["high"],
         **{key: one[key] for key in ("minimum_detectable", "p_value", "p_value_holm", "num_seeds", "verdict")},
+        "pretrainings": one.get("pretrainings"),
         "n": difference["n"],
     }
 

@@ -234,6 +234,7 @@ def inherit(where: str, kind: type[Stage]) -> Inherited:
     for section in ["pretexts"] + (["tasks"] if kind.inherits_images else []):
         found |= _named_values(section, state.get(section, {}))
     found["backbone.pretrained"] = False  # the weights come from the run
+    found.pop("data.validation_labels", None)  # it concerns how this run chooses, not what it starts from
     return Inherited(path, found)
 
 

@@ -82,7 +82,9 @@ def list_source(
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, Path(data.root).expanduser(), _image_column(name, data, own))
-    items = [with_valid_text(item) for item in _without_masks(source.items(), tasks)]
+    earlier = data.split_rule == "independent" and getattr(source, "independent_items", None)
+    listed_items = earlier() if earlier else source.items()
+    items = [with_valid_text(item) for item in _without_masks(listed_items, tasks)]
     items = [item if item.path is None else replace(item, key=picture_key(item.path)) for item in items]
     findings.add(getattr(source, "findings", ()))
     _tell_unclear(getattr(source, "unclear", None), own, findings)

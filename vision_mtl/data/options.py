@@ -39,6 +39,9 @@ class Data:
     split_rule: Literal["proportional", "independent"] = "proportional"
     """How splits are drawn. proportional: each class in the ratios, to within one image; independent: each image by
     itself, so that shares vary by chance. Runs made before this option existed keep the independent rule."""
+    validation_labels: Literal["fraction", "all"] = "fraction"
+    """Validation labels that a label fraction leaves to choose by. fraction: the same share as of the training labels,
+    stratified by class; all: all of them. Runs made before this option existed used all."""
     split_file: str | None = None
     """File RUN/splits.csv of an earlier run. Images that it lists keep their splits; those of others are drawn.
     tasks.NAME.split takes the same file for one source."""

@@ -54,8 +54,8 @@ class Pool:
     """The N images of a run, numbered 0 to N - 1; every array has one row per image.
 
     `member` tells which sources hold an image (a file in two sources is one image); `split` is 0 train, 1 val, 2 test,
-    -1 left out; `cluster` is the unit of intervals (a photograph's region, a person, a set of
-    duplicates, or the image itself); `targets[task]` are a task's labels, which may cover only some images.
+    -1 left out; `cluster` is the unit of intervals (a photograph, a person, a set of duplicates, or the image itself);
+    `targets[task]` are a task's labels, which may cover only some images.
     """
 
     blocks: list[np.ndarray | StreamedImages]  # (n, H, W, C) uint8 or uint16, one or several, together N images
@@ -183,6 +183,10 @@ class Pool:
         }
         size = [self.shape[1], self.shape[2]]
         counts = {"num_images": len(self), "image_size": size, "sources": sources, "tasks": tasks}
+        counts["clusters"] = {
+            name: {split: len(np.unique(self.cluster[self.indices(split, source=name)])) for split in SPLITS}
+            for name in self.sources
+        }
         return counts | {"split_hash": split_hash(self.assigned)} | self.details
 
 

@@ -59,7 +59,8 @@ class Source(Protocol):
     image)`, with the name of the image column, or None for the only one. A source may have a list `findings`, of
     `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; an error
     `unclear`, or None, which concerns only tasks that take labels or splits from its folders; and a mapping `unusable`,
-    from columns that are no label columns to what they hold.
+    from columns that are no label columns to what they hold; and a method `independent_items`, used instead of `items`
+    for runs with `data.split_rule` independent, where their official splits were others.
     """
 
     def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...

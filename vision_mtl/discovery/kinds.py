@@ -1,9 +1,14 @@
 """The verdict on every damage over a set of images: trivial, learnable or hopeless.
 
-- trivial: the error of the best rule is below 1 % of the target's variance or below one grey level of 255, so nothing
+The reference of an image is the best rule for its source: of the classic repair, the zero answer, the network's start,
+the pretext's other rules and those fitted on training images, the one with the smallest total error on all scored
+images of that source under that damage. `skill_learned = 1 - sum(error) / sum(reference's error)`.
+
+- trivial: the error of the reference is below 1 % of the target's variance or below one grey level of 255, so nothing
   is left to learn;
-- learnable: the network repairs better than the best rule. A one-sided test at 2.5 %, which corresponds to the lower
-  end of a 95 % interval, must be significant after Holm's correction over all verdicts of the table;
+- learnable: the network repairs better than the reference. The interval of the skill must be above 0, and a one-sided
+  test at 2.5 %, which corresponds to the lower end of a 95 % interval, must be significant after Holm's correction over
+  all verdicts of the table. Where there are too few clusters for an interval, nothing is learnable;
 - hopeless: neither.
 
 The test is Student's t-test on the clusters' totals of (rule's error - network's error); skill is above 0 where their
@@ -15,7 +20,7 @@ many resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,7 +47,7 @@ class Verdict:
     damage: str
     skill: Score
     untrained: float  # skill of the all-zero prediction
-    reference: str  # the rule with the smallest total error on the set
+    references: Mapping[str, str]  # source -> the rule with the smallest total error on its images
     trivial: bool
     gain_p: float
     holm_p: float = 1.0
@@ -52,11 +57,30 @@ class Verdict:
         """The verdict."""
         if self.trivial:
             return "trivial"
-        return "learnable" if self.holm_p < LEVEL and self.skill.value > 0 else "hopeless"
+        above = self.skill.low is not None and self.skill.low > 0
+        return "learnable" if above and self.holm_p < LEVEL else "hopeless"
+
+    @property
+    def reference(self) -> str:
+        """The rules of all sources, each named once."""
+        return ", ".join(dict.fromkeys(self.references.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The form that `result.json` holds."""
         return {"kind": self.kind, "skill": self.skill.to_json(), "reference": self.reference}
+
+    def learned_json(self) -> dict[str, Any]:
+        """The skill with `learned` and the reference: a rule, or with several sources the rule of each."""
+        rules = dict(self.references)
+        reference = rules if len(rules) > 1 else self.reference
+        return {**self.skill.to_json(), "learned": self.kind == "learnable", "reference": reference}
+
+
+def learned_text(score: Mapping[str, Any]) -> str:
+    """Return in words whether a score of `skill_learned` is learned."""
+    if score["low"] is None:
+        return "too few clusters"
+    return "learned" if score["learned"] else "not learned"
 
 
 def judge(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray | None = None) -> list[Verdict]:
@@ -67,29 +91,32 @@ def judge(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray | None = 
     rows = np.ones(len(errors.index), bool) if rows is None else rows
     if not rows.any():
         return []
-    names, reference = best_rules(errors, rows)
+    names, reference = best_rules(errors)
+    reference, present = reference[rows], _sources(errors, rows)
     model, untrained, group = errors.model[rows], errors.untrained[rows], clusters[rows]
     skills = skill_scores(model, reference, group)
     before = 1 - divide(untrained.sum(0), reference.sum(0))
     trivial = is_trivial(reference, errors.first[rows], errors.second[rows])
     gains = gain_p_values(reference - model, group)
-    return [
-        Verdict(errors.pretext, damage, skills[k], float(np.nan_to_num(before[k])), names[k], trivial[k], gains[k])
-        for k, damage in enumerate(errors.damages)
-    ]
+    found = []
+    for k, damage in enumerate(errors.damages):
+        rules = {source: names[source][k] for source in present}
+        start = float(np.nan_to_num(before[k]))
+        found.append(Verdict(errors.pretext, damage, skills[k], start, rules, trivial[k], gains[k]))
+    return found
 
 
 def judge_whole(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Verdict | None:
     """Return one verdict on the damages `columns` (D,) bool together, weighted by their shares; None without an image.
 
-    Every damage is compared with its own best rule; `reference` names the most frequent of these.
+    Every damage is compared with its own best rule; `references` names the most frequent of these by source.
     """
     if not rows.any():
         return None
-    names, reference = best_rules(errors, rows)
+    names, reference = best_rules(errors)
     weights = np.where(columns, errors.shares, 0) / errors.shares[columns].sum()
-    named = [name for name, there in zip(names, columns, strict=True) if there]
-    parts = [values @ weights for values in (errors.model[rows], errors.untrained[rows], reference)]
+    rules = {source: [names[source][k] for k in np.flatnonzero(columns)] for source in _sources(errors, rows)}
+    parts = [values[rows] @ weights for values in (errors.model, errors.untrained, reference)]
     model, untrained, reference = (part[:, None] for part in parts)
     first, second = (np.tensordot(m[rows], weights, (1, 0))[:, None] for m in (errors.first, errors.second))
     return Verdict(
@@ -97,25 +124,31 @@ def judge_whole(errors: DamageErrors, clusters: np.ndarray, rows: np.ndarray, co
         "all",
         skill_scores(model, reference, clusters[rows])[0],
         float(np.nan_to_num(1 - divide(untrained.sum(), reference.sum()))),
-        max(dict.fromkeys(named), key=named.count),
+        {source: max(dict.fromkeys(named), key=named.count) for source, named in rules.items()},
         is_trivial(reference, first, second)[0],
         gain_p_values(reference - model, clusters[rows])[0],
     )
 
 
-def best_rules(errors: DamageErrors, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Return for each damage the rule with the smallest total error on the images `rows`, and its errors (n, D).
+def best_rules(errors: DamageErrors) -> tuple[dict[str, list[str]], np.ndarray]:
+    """Return the rule with the smallest total error, by source and damage (D,), and the errors of these rules (n, D).
 
-    The untrained prediction counts as a rule, since it needs no learning.
+    The classic repair and the untrained prediction count as rules.
     """
-    candidates = {**errors.rules, "untrained": errors.untrained}
-    if "chance" in errors.rules:  # without a repair, the untrained prediction is the chance prediction
-        candidates = errors.rules
-    names = list(candidates)
-    totals = np.stack([candidates[name][rows].sum(0) for name in names])  # (R, D)
-    best = totals.argmin(0)
-    chosen = np.stack([candidates[names[rule]][rows, damage] for damage, rule in enumerate(best)], 1)
-    return [names[rule] for rule in best], chosen
+    candidates = {**errors.rules, "classic": errors.classic, "untrained": errors.untrained}
+    names, every = list(candidates), np.stack(list(candidates.values()))  # (R, n, D)
+    found, chosen = {}, np.empty_like(errors.model)
+    for source in dict.fromkeys(errors.source.tolist()):
+        rows = errors.source == source
+        best = every[:, rows].sum(1).argmin(0)  # (D,)
+        found[source] = [names[rule] for rule in best]
+        chosen[rows] = np.take_along_axis(every[:, rows], best[None, None], 0)[0]
+    return found, chosen
+
+
+def _sources(errors: DamageErrors, rows: np.ndarray) -> list[str]:
+    """The sources of the images `rows`."""
+    return list(dict.fromkeys(errors.source[rows].tolist()))
 
 
 def skill_scores(model: np.ndarray, reference: np.ndarray, clusters: np.ndarray) -> list[Score]:

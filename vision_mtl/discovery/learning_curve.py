@@ -31,13 +31,12 @@ def skill_over_time(
     """Return rows of pretext, scale, images_seen, seconds and skill over both folds, in order of time.
 
     `records` are each fold's records of `kind` skill (`images_seen`, `seconds`, `errors`), `scored` the images (n,)
-    that they measured. The reference is the best rule for each damage on all scored images.
+    that they measured. The reference is the best rule for each source and damage on all scored images.
     """
     chosen = np.concatenate([part.numpy() for part in scored])
     reference: Scales = {}
     for own in errors:
-        every = np.ones(len(own.index), bool)
-        best = best_rules(own, every)[1][np.isin(own.index, chosen)]
+        best = best_rules(own)[1][np.isin(own.index, chosen)]
         reference[own.pretext] = _by_scale(best.sum(0) * own.shares, own.scales)
     found = []
     for together in zip(*records, strict=False):  # the same milestone of both folds

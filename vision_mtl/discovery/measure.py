@@ -1,16 +1,17 @@
 """Errors of a network's repairs and of every rule, for each image under each damage.
 
-For each damage, rules are fitted to the fold's training images under that damage, and all held-out images are repaired
-under it. A pretext without a repair (rotation, neighbour, contrast) has a single damage, `all`, whose loss is the mean
-over its damages weighted by their shares. Scored separately, a network that always predicts one class would seem to
-have learned the instances of that class.
+For each damage, rules are fitted to training images under that damage, and all held-out images are repaired under it.
+One of the rules is the network's start, with the weights that it had before training. A pretext without a repair
+(rotation, neighbour, contrast) has a single damage, `all`, whose loss is the mean over its damages weighted by their
+shares. Scored separately, a network that always predicts one class would seem to have learned the instances of that
+class. A pretext whose damages cannot be listed (a random subset of cells) has `all` too: a drawn damage of each image.
 """
 # n images, D damages, B images of a batch, C channels, H W pixels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,19 +31,24 @@ from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.training.repair import zero_prediction
 
 BATCH = 256  # images at a time where no network runs
-CHANCE = "chance"  # the only rule for a pretext without a repair
+CHANCE = "chance"  # the rule for a pretext without a repair: the loss of an all-zero prediction
+START = "start"  # the rule that is the network before training
 Autocast = Callable[[], AbstractContextManager[object]]
 Report = Callable[[str], None]  # receives a text about each damage before it is measured
 
 
 @dataclass(frozen=True)
 class ScoredNetwork:
-    """A network with the pool and the mixture that its repairs are measured on."""
+    """A network with the pool and the mixture that its repairs are measured on.
+
+    `start` is the same network before training, if it is known.
+    """
 
     model: SharedModel
     pool: Pool
     mixture: Mixture
     autocast: Autocast = nullcontext
+    start: SharedModel | None = None
 
     def images(self, indices: Tensor) -> Tensor:
         """(B, C, H, W): the images `indices` (B,) on the network's device."""
@@ -61,22 +67,43 @@ class ScoredNetwork:
         """The first readout's prediction (B, K, H, W) or (B, K) float32 for images (B, C, H, W), without gradients."""
         return predict_part(self.model, part, damaged, self.autocast)
 
+    def predict_start(self, part: Part, damaged: Tensor) -> dict[str, Tensor]:
+        """`predict` before training, under `START`; empty if the start or its head for the pretext is unknown."""
+        if self.start is None or part.name not in self.start.head_specs:
+            return {}
+        return {START: predict_part(self.start, part, damaged, self.autocast)}
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Set the networks to evaluation; the start also gets the model's band statistics and its device."""
+        training = self.model.training
+        self.model.eval()
+        if self.start is not None:
+            backbone = self.model.backbone
+            self.start.to(self.device).eval().backbone.set_statistics(backbone.mean.flatten(), backbone.std.flatten())
+        yield
+        self.model.train(training)
+
 
 @dataclass(frozen=True)
 class DamageErrors:
     """Errors (n, D) of one pretext: the mean squared error over the scored pixels, or a loss.
 
-    `shares` (D,) are the probabilities of the damages, `index` (n,) the images in the pool, `fold` (n,) their folds, 0
-    or 1. `first`, `second` (n, D, C) are the target's means and mean squares over the scored pixels.
+    `shares` (D,) are the probabilities of the damages, `index` (n,) the images in the pool, `source` (n,) the names of
+    their first sources, `fold` (n,) their folds, 0 or 1. `untrained` are the errors of an all-zero prediction,
+    `classic` those of the classic repair. `first`, `second` (n, D, C) are the target's means and mean squares over the
+    scored pixels.
     """
 
     pretext: str
     damages: list[str]
     shares: np.ndarray
     index: np.ndarray
+    source: np.ndarray
     fold: np.ndarray
     model: np.ndarray
     untrained: np.ndarray
+    classic: np.ndarray
     rules: dict[str, np.ndarray]
     first: np.ndarray
     second: np.ndarray
@@ -88,20 +115,21 @@ class DamageErrors:
 
     def joined(self, other: DamageErrors) -> DamageErrors:
         """Return the errors of the images of both."""
-        names = ("index", "fold", "model", "untrained", "first", "second")
+        names = ("index", "source", "fold", *FIELDS)
         parts: dict[str, Any] = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
         rules = {k: np.concatenate([v, other.rules[k]]) for k, v in self.rules.items() if k in other.rules}
         return replace(self, **parts, rules=rules)
 
 
 def damage_names(pretext: Pretext, shape: Shape) -> list[str]:
-    """Names of the separately scored damages; `all` alone for a pretext without a repair."""
-    return pretext.damages(shape) if pretext.repairs else ["all"]
+    """Names of the separately scored damages; `all` alone for a pretext without a repair or with unlisted damages."""
+    return pretext.damages(shape) if pretext.repairs and pretext.lists_damages else ["all"]
 
 
 def scored_shares(pretext: Pretext, shape: Shape) -> np.ndarray:
     """(D,) of sum 1: the probability of each of `damage_names`."""
-    return pretext.damage_shares(shape).double().numpy() if pretext.repairs else np.ones(1)
+    names = damage_names(pretext, shape)
+    return np.ones(1) if names == ["all"] else pretext.damage_shares(shape).double().numpy()
 
 
 def measure_damages(
@@ -114,38 +142,38 @@ def measure_damages(
 ) -> DamageErrors:
     """Return the errors under all damages of pretext `name`, on those of the images `indices` (n,) that suit it.
 
-    The images belong to `fold`; the network was trained on the other fold, and rules are fitted to its `training`.
+    The images belong to `fold`; the network was not trained on them, and rules are fitted to the images `training`.
     """
     pool, pretext = network.pool, network.mixture.pretexts[name]
     names = damage_names(pretext, pool.shape)
     indices, training = usable_indices(pool, pretext, indices), training.select(pretext.usable(training.images))
     columns = []
-    network.model.eval()
-    for number, damage in enumerate(names):
-        report(f"scoring {name} {damage}")
-        columns.append(
-            _repair_errors(network, name, number, indices, training)
-            if pretext.repairs
-            else _mean_losses(network, name, indices)
-        )
+    with network.evaluating():
+        for number, damage in enumerate(names):
+            report(f"scoring {name} {damage}")
+            columns.append(
+                _repair_errors(network, name, number, indices, training)
+                if pretext.repairs
+                else _mean_losses(network, name, indices)
+            )
     table = {key: np.stack([column[key] for column in columns], 1) for key in columns[0]}  # (n, D) or (n, D, C)
     fields = {key: table.pop(key) for key in FIELDS}
+    source = np.array(pool.sources, object)[first_source(pool, indices)]
     folds = np.full(len(indices), fold)
-    return DamageErrors(name, names, scored_shares(pretext, pool.shape), indices.numpy(), folds, rules=table, **fields)
+    shares = scored_shares(pretext, pool.shape)
+    return DamageErrors(name, names, shares, indices.numpy(), source, folds, rules=table, **fields)
 
 
 def model_errors(network: ScoredNetwork, name: str, indices: Tensor) -> np.ndarray:
     """(n, D): the network's errors without those of rules, on the images `indices` that suit the pretext."""
     pretext = network.mixture.pretexts[name]
     indices = usable_indices(network.pool, pretext, indices)
-    training = network.model.training
-    network.model.eval()
-    if not pretext.repairs:
-        found = [_mean_losses(network, name, indices)["model"]]
-    else:
-        count = len(damage_names(pretext, network.pool.shape))
-        found = [_model_repair_errors(network, name, number, indices) for number in range(count)]
-    network.model.train(training)
+    with network.evaluating():
+        if not pretext.repairs:
+            found = [_mean_losses(network, name, indices)["model"]]
+        else:
+            count = len(damage_names(pretext, network.pool.shape))
+            found = [_model_repair_errors(network, name, number, indices) for number in range(count)]
     return np.stack(found, 1)
 
 
@@ -156,19 +184,25 @@ def usable_indices(pool: Pool, pretext: Pretext, indices: Tensor) -> Tensor:
 
 
 def one_damage(mixture: Mixture, name: str, number: int, images: Tensor, indices: Tensor) -> tuple[Part, Tensor]:
-    """Apply damage `number` of pretext `name` to images (B, C, H, W); return the part and the damaged images."""
+    """Apply damage `number` of pretext `name` to images (B, C, H, W); return the part and the damaged images.
+
+    Where the pretext's damages cannot be listed, each image gets a drawn one.
+    """
     which = torch.full((len(images),), number, device=images.device)
-    drawn = mixture.pretexts[name].output == "embedding"  # a fixed single view has no other to be compared with
+    pretext = mixture.pretexts[name]
+    # a fixed single view has no other to be compared with
+    drawn = pretext.output == "embedding" or (pretext.repairs and not pretext.lists_damages)
     return mixture.prepare_all(name, images, Keys(SCORE_SEED, 0, indices.to(images.device)), None if drawn else which)
 
 
 def mean_by_image(values: Tensor, part: Part, count: int) -> Tensor:
-    """(b,) values of a part's instances -> (count,) means over the instances of each image."""
-    sums = values.new_zeros(count).index_add(0, part.source_rows, values)
-    return sums / part.source_rows.bincount(minlength=count).clamp(min=1)
+    """(b, ...) values of a part's instances -> (count, ...) means over the instances of each image."""
+    sums = values.new_zeros(count, *values.shape[1:]).index_add(0, part.source_rows, values)
+    instances = part.source_rows.bincount(minlength=count).clamp(min=1)
+    return sums / instances.view(-1, *[1] * (values.ndim - 1))
 
 
-FIELDS = ("model", "untrained", "first", "second")
+FIELDS = ("model", "untrained", "classic", "first", "second")
 Column = dict[str, np.ndarray]  # `FIELDS`, and the errors of each rule: (n,), moments (n, C)
 
 
@@ -177,21 +211,24 @@ def _repair_errors(network: ScoredNetwork, name: str, number: int, indices: Tens
     rules = _fit_rules(network.mixture, name, number, training)
     found: list[dict[str, Tensor]] = []
     for batch in network.batches(indices):
-        images = network.images(batch)
-        part, damaged = one_damage(network.mixture, name, number, images, batch)
-        pretext, draw = part.pretext, part.draw
+        part, damaged = one_damage(network.mixture, name, number, network.images(batch), batch)
+        pretext, images, draw = part.pretext, part.images, part.draw
         scored = pretext.scored(images, draw)
         untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-        source = torch.from_numpy(first_source(network.pool, batch))
+        source = torch.from_numpy(first_source(network.pool, batch))[part.source_rows.cpu()]
         inputs = [tensor.to(training.images.device) for tensor in (damaged, untrained, source)]
+        predictions = {"model": network.predict(part, damaged), **network.predict_start(part, damaged)}
+        fixed = pretext.rules(images, draw)
         repairs = {
-            "model": pretext.repair(network.predict(part, damaged), damaged, draw),
+            **{key: pretext.repair(prediction, damaged, draw) for key, prediction in predictions.items()},
             "untrained": untrained,
-            **pretext.rules(images, draw),
+            "classic": fixed[pretext.classic] if pretext.classic in fixed else pretext.reference(images, draw),
+            **{rule: repaired for rule, repaired in fixed.items() if rule != "classic"},
             **{rule: apply(*inputs).clamp(0, 1).to(images.device) for rule, apply in rules.items()},
         }
-        errors = {key: squared_error(repaired, images, scored) for key, repaired in repairs.items()}
-        found.append(errors | dict(zip(("first", "second"), _moments(images, scored), strict=True)))
+        values = {key: squared_error(repaired, images, scored) for key, repaired in repairs.items()}
+        values |= dict(zip(("first", "second"), _moments(images, scored), strict=True))
+        found.append({key: mean_by_image(value, part, len(batch)) for key, value in values.items()})
     return _concatenated(found)
 
 
@@ -201,19 +238,19 @@ def _fit_rules(mixture: Mixture, name: str, number: int, training: FoldImages) -
         return {}
     part, damaged = one_damage(mixture, name, number, images, torch.arange(len(images)))
     pretext, draw = part.pretext, part.draw
-    untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-    scored = pretext.scored(images[:1], {key: value[:1] for key, value in draw.items()})
-    return fit_rules(training, damaged, untrained, scored, hides=part.mask is not None)
+    untrained = pretext.repair(zero_prediction(pretext, part.images), damaged, draw)
+    scored = pretext.scored(part.images, draw)
+    return fit_rules(training.select(part.source_rows), damaged, untrained, scored, hides=part.mask is not None)
 
 
 def _model_repair_errors(network: ScoredNetwork, name: str, number: int, indices: Tensor) -> np.ndarray:
     """(n,): the network's error under one damage."""
     found = [np.zeros(0)]
     for batch in network.batches(indices):
-        images = network.images(batch)
-        part, damaged = one_damage(network.mixture, name, number, images, batch)
+        part, damaged = one_damage(network.mixture, name, number, network.images(batch), batch)
         repaired = part.pretext.repair(network.predict(part, damaged), damaged, part.draw)
-        found.append(squared_error(repaired, images, part.pretext.scored(images, part.draw)).double().cpu().numpy())
+        errors = squared_error(repaired, part.images, part.pretext.scored(part.images, part.draw))
+        found.append(mean_by_image(errors, part, len(batch)).double().cpu().numpy())
     return np.concatenate(found)
 
 
@@ -223,14 +260,18 @@ def _mean_losses(network: ScoredNetwork, name: str, indices: Tensor) -> Column:
     shares = pretext.damage_shares(network.pool.shape).tolist()
     for batch in network.batches(indices):
         images = network.images(batch)
-        sums = {key: images.new_zeros(len(images)) for key in ("model", CHANCE)}
+        sums: dict[str, Tensor] = {}
         for number, share in enumerate(shares):
             part, damaged = one_damage(network.mixture, name, number, images, batch)
-            predictions = {"model": network.predict(part, damaged), CHANCE: zero_prediction(pretext, part.images)}
+            predictions = {
+                "model": network.predict(part, damaged),
+                CHANCE: zero_prediction(pretext, part.images),
+                **network.predict_start(part, damaged),
+            }
             for key, prediction in predictions.items():
                 loss = mean_by_image(pretext.loss(prediction, part.images, part.draw), part, len(images))
-                sums[key] = sums[key] + share * loss
-        sums["untrained"] = sums[CHANCE]
+                sums[key] = sums.get(key, 0) + share * loss
+        sums["untrained"] = sums["classic"] = sums[CHANCE]
         moments = images.new_zeros(len(images), images.shape[1])  # there is no target image
         found.append(sums | {"first": moments, "second": moments})
     return _concatenated(found)

@@ -1,9 +1,10 @@
-"""Simple rules fitted on the training fold; a network's repair counts as learned only if it beats them.
+"""Simple rules fitted on training images; a network's repair counts as learned only if it beats them.
 
-- `mean_colour`: the mean colour of the fold, at every pixel;
+- `mean_colour`: the mean colour of the images, at every pixel;
 - `pixel_mean`: the mean image;
 - `linear`: a ridge regression from the damaged image, averaged down to at most 16 x 16 pixels, to the residual at each
-  scored pixel; the strength of its regularisation is chosen on a quarter of the images, which are not used for fitting;
+  scored pixel; the strength of its regularisation is chosen on a quarter of the images, which are not used for fitting.
+  Pixels that are scored in the same images (the cell of a random mask) have a regression of their own, on these images;
 - `levels` (without hidden pixels): the mean residual at each grey level of the damaged pixel;
 - `local_linear` (without hidden pixels): a least-squares 5 x 5 filter of the damaged image, the same at every pixel.
 
@@ -28,6 +29,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, in units of the mean 
 NUM_LEVELS = 256
 FILTER = 5  # pixels a side
 FILTER_PIXELS = 200_000  # enough pixels for fitting a filter's 75 weights
+MOST_GROUPS = 1024  # of pixels that are scored together: one for each cell of a fine grid; beyond, `linear` is left out
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]  # damaged, untrained repair, source (B,) -> repaired, unclipped
 
 
@@ -45,39 +47,56 @@ class FoldImages:
     mean: Tensor
 
     def select(self, rows: Tensor) -> FoldImages:
-        """Return the images `rows` (n,) bool with the same mean images."""
+        """Return the images `rows`, (n,) bool or numbers (m,), with the same mean images."""
         return replace(self, images=self.images[rows], source=self.source[rows], chooses=self.chooses[rows])
 
 
 def fit_rules(fold: FoldImages, damaged: Tensor, untrained: Tensor, scored: Tensor, hides: bool) -> dict[str, Rule]:
-    """Fit the rules to one damage of the fold's images: `damaged`, `untrained` (n, C, H, W), `scored` (1, 1, H, W)."""
+    """Fit the rules to a damage of each image: `damaged`, `untrained` (n, C, H, W), `scored` (n, 1, H, W) bool."""
     colour = fold.mean.mean((2, 3), keepdim=True)
     residual = fold.images - untrained
     rules: dict[str, Rule] = {
         "mean_colour": lambda seen, base, source: colour[source].expand_as(seen),
         "pixel_mean": lambda seen, base, source: fold.mean[source],
-        "linear": _fit_linear(fold, damaged, residual, scored),
     }
+    if (linear := _fit_linear(fold, damaged, residual, scored)) is not None:
+        rules["linear"] = linear
     if not hides:
         rules["levels"] = _fit_levels(fold, damaged, residual)
         rules["local_linear"] = _fit_filter(damaged, residual)
     return rules
 
 
-def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Tensor) -> Rule:
-    where = scored[0, 0].expand(damaged.shape[1:]).flatten()  # (C*H*W,)
-    x, y = _reduced(damaged), residual.flatten(1)[:, where]  # (n, p), (n, m)
+def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Tensor) -> Rule | None:
+    """One regression for each group of pixels that are scored in the same images; None for more than `MOST_GROUPS`."""
+    same = bool((scored == scored[:1]).all())  # one row is then enough to find the groups, which is faster
+    patterns, group = (scored[:1] if same else scored).flatten(1).unique(dim=1, return_inverse=True)  # bool, (H*W,)
+    patterns = patterns.expand(len(scored), -1)  # (n, G)
+    if patterns.shape[1] > MOST_GROUPS:
+        return None
+    x, y = _reduced(damaged), residual.flatten(2)  # (n, p), (n, C, H*W)
+    fitted: list[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]] = []
+    for number, rows in enumerate(patterns.unbind(1)):
+        where = (group == number).nonzero()[:, 0]
+        if bool((rows & ~fold.chooses).any()):
+            fitted.append((where, _fit_group(fold.select(rows), x[rows], y[rows][:, :, where].flatten(1))))
+
+    def rule(seen: Tensor, base: Tensor, source: Tensor) -> Tensor:
+        repaired, inputs = base.flatten(2).clone(), _reduced(seen)
+        for where, predict in fitted:
+            repaired[:, :, where] += predict(inputs, source).view(len(base), -1, len(where))
+        return repaired.view_as(base)
+
+    return rule
+
+
+def _fit_group(fold: FoldImages, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function from inputs (B, p) and sources (B,) to residuals (B, m), fitted to x (n, p) and y (n, m)."""
     fit, choose, num_sources = ~fold.chooses, fold.chooses, len(fold.mean)
     x_mean, y_mean = (_source_means(v[fit], fold.source[fit], num_sources) for v in (x, y))
     x, y = x - x_mean[fold.source], y - y_mean[fold.source]
     slope = _ridge(x[fit], y[fit], x[choose], y[choose])  # (p, m)
-
-    def rule(seen: Tensor, base: Tensor, source: Tensor) -> Tensor:
-        repaired = base.flatten(1).clone()
-        repaired[:, where] += y_mean[source] + (_reduced(seen) - x_mean[source]) @ slope
-        return repaired.view_as(base)
-
-    return rule
+    return lambda inputs, source: y_mean[source] + (inputs - x_mean[source]) @ slope
 
 
 def _ridge(x: Tensor, y: Tensor, x_choice: Tensor, y_choice: Tensor) -> Tensor:

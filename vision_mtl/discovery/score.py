@@ -1,53 +1,93 @@
-"""Skill of each pretext on held-out images, in total and by source, with intervals over clusters of images."""
+"""Skill of each pretext on held-out images, in total and by source, with intervals over clusters of images.
+
+The measurement and the verdicts are those of `discover`: every damage of every scored image, against rules fitted to
+training images. Beside them stands the skill against the classic repair alone.
+"""
+# n scored images, D damages
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.skill import Errors, measure_errors
-from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.discovery.folds import fold_images, sample_images
+from vision_mtl.discovery.measure import Autocast, DamageErrors, ScoredNetwork, measure_damages
+from vision_mtl.discovery.tables import judge_pretexts, learned_metrics, source_groups
 from vision_mtl.evaluation.scores import ratio_skill
 from vision_mtl.models.shared import SharedModel
+from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 
 MAX_IMAGES = 1000  # scored images of each source: the number of clusters limits the interval, more images do not help
-NUM_DRAWS = 2  # damages of each image for masking pretexts: skill varies with the cell as much as with the image
+MIN_IMAGES = 32  # of each source, for pretexts of many damages
+NUM_REPAIRS = 1024  # of each source and pretext: images times damages, between the two limits above
+ORDER_SEED = 20_261_130  # of the order in which a cluster's images are scored
 
 
 def score_pretexts(
     model: SharedModel,
     pool: Pool,
     mixture: Mixture,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    autocast: Autocast = nullcontext,
     split: str = "test",
+    start: SharedModel | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return the skills on the images of `split`, in the form of `result.json`.
+    """Return the skills on the images of `split`, in the form of `result.json`; `start` is the model before training.
 
-    `skill` is {pretext: score}, `skill_by_source` is {source: {pretext: score}}; `skill_untrained` and
-    `skill_untrained_by_source` are those of an all-zero prediction, before learning. A pretext is absent where no image
-    suits it or the error of the classic repair is 0.
+    `skill_learned` is {pretext: score}, `skill_learned_by_source` is {source: {pretext: score}}: against the best rule
+    without learning. `skill`, `skill_untrained` and those by source are against the classic repair alone; untrained is
+    the all-zero prediction. A pretext is absent where no image suits it or the error of the classic repair is 0.
     """
-    held_out = [spread_evenly(pool.indices(split, source=source), MAX_IMAGES) for source in pool.sources]
-    indices = torch.cat(held_out).unique()  # an image may be in two sources
+    network = ScoredNetwork(model, pool, mixture, autocast, start)
+    training = fold_images(pool, sample_images(pool, pool.indices("train"), MAX_IMAGES), network.device)
+    errors = []
+    for name, pretext in mixture.pretexts.items():
+        own = measure_damages(network, name, scored_images(pool, split, pretext), training, fold=0)
+        if own.classic.any():
+            errors.append(own)
+    return {**learned_metrics(judge_pretexts(pool, errors)), **classic_metrics(pool, errors)}
+
+
+def scored_images(pool: Pool, split: str, pretext: Pretext) -> Tensor:
+    """Return indices (n,) of the images of `split` to score the pretext on: fewer if it has many damages."""
+    count = min(max(NUM_REPAIRS // len(pretext.damage_shares(pool.shape)), MIN_IMAGES), MAX_IMAGES)
+    if not pretext.lists_damages:
+        count = MAX_IMAGES
+    chosen = [sample_clusters(pool, pool.indices(split, source=source), count) for source in pool.sources]
+    return torch.cat(chosen).unique()  # an image may be in two sources
+
+
+def sample_clusters(pool: Pool, indices: Tensor, count: int) -> Tensor:
+    """Return at most `count` of the indices (n,): an image of each cluster, then a second one of each, and so on."""
+    order = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(ORDER_SEED))]
+    group = np.unique(pool.cluster[order.numpy()], return_inverse=True)[1]
+    by_group = np.argsort(group, kind="stable")
+    first = np.searchsorted(group[by_group], group[by_group])
+    rank = np.empty(len(order), np.int64)
+    rank[by_group] = np.arange(len(order)) - first  # how many images of its cluster come before
+    return order[torch.from_numpy(np.argsort(rank, kind="stable")[:count])].sort().values
+
+
+def classic_metrics(pool: Pool, errors: Sequence[DamageErrors]) -> dict[str, Any]:
+    """Return the skills against the classic repair, of the network and of the all-zero prediction."""
     found: dict[str, dict[str, Any]] = {}
-    for name in mixture.pretexts:
-        draws = NUM_DRAWS if mixture.hides_pixels(name) else 1
-        errors = measure_errors(model, pool, indices, mixture, name, num_draws=draws, autocast=autocast)
-        if not errors.reference.any():  # no image suits it, or the classic repair is perfect
-            continue
-        for key, which in (("skill", "model"), ("skill_untrained", "untrained")):
-            found.setdefault(key, {})[name] = _skill(errors, pool, which)
-            for column, source in enumerate(pool.sources):
-                own = errors.select(pool.member[errors.index, column])
-                if own.reference.any():
-                    found.setdefault(f"{key}_by_source", {}).setdefault(source, {})[name] = _skill(own, pool, which)
+    for own in errors:
+        sums = {name: getattr(own, name) @ own.shares for name in ("model", "untrained", "classic")}  # (n,) each
+        for (kind, name), members in source_groups(pool).items():
+            rows = members[own.index]
+            if not sums["classic"][rows].any():
+                continue
+            for key, which in (("skill", "model"), ("skill_untrained", "untrained")):
+                clusters = pool.cluster[own.index[rows]]
+                score = ratio_skill(sums[which][rows], sums["classic"][rows], clusters).to_json()
+                if kind == "all":
+                    found.setdefault(key, {})[own.pretext] = score
+                else:
+                    found.setdefault(f"{key}_by_source", {}).setdefault(name, {})[own.pretext] = score
     return found
-
-
-def _skill(errors: Errors, pool: Pool, which: str) -> dict[str, Any]:
-    return ratio_skill(getattr(errors, which), errors.reference, pool.cluster[errors.index]).to_json()

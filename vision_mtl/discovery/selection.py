@@ -24,7 +24,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.sums import divide
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.folds import FOLDS, first_source
+from vision_mtl.discovery.folds import FOLDS
 from vision_mtl.discovery.kinds import FLOOR, best_rules
 from vision_mtl.discovery.measure import DamageErrors
 from vision_mtl.discovery.tables import SkillTables
@@ -156,13 +156,9 @@ def _with_sources(instances: dict[str, np.ndarray], weight: np.ndarray, about: d
 
 
 def _instances_by_source(pool: Pool, errors: DamageErrors, tables: SkillTables) -> list[dict[str, np.ndarray]]:
-    found, first = [], first_source(pool, errors.index)
-    for column, source in enumerate(pool.sources):
-        members, rows = pool.member[errors.index, column], first == column
-        if not rows.any():
-            continue
-        names, reference = best_rules(errors, members)
-        reference = reference[rows[members]]
+    found, (best, references) = [], best_rules(errors)
+    for source in [source for source in pool.sources if source in best]:
+        rows, names, reference = errors.source == source, best[source], references[errors.source == source]
         verdicts = {v.damage: v.kind for v in tables.damages["source", source] if v.pretext == errors.pretext}
         count, size = int(rows.sum()), len(errors.damages)
         kinds = np.array([verdicts[name] for name in errors.damages], object)

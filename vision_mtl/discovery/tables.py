@@ -33,6 +33,7 @@ class SkillTables:
         (whole,) = [group for group in self.damages if group[0] == "all"]
         of = {kind: [g for g in self.damages if g[0] == kind] for kind in ("source", "class")}
         found: dict[str, Any] = {
+            **learned_metrics(self.pretexts),
             "skill": _skills(self.pretexts[whole]),
             "skill_untrained": _untrained(self.pretexts[whole]),
             "skill_by_source": {name: _skills(self.pretexts["source", name]) for _, name in of["source"]},
@@ -57,6 +58,28 @@ class SkillTables:
         return found
 
 
+def learned_metrics(pretexts: Mapping[Group, Sequence[Verdict]]) -> dict[str, Any]:
+    """Verdicts on whole pretexts as `skill_learned` and `skill_learned_by_source` of `result.json`."""
+    found: dict[str, Any] = {"skill_learned": {}, "skill_learned_by_source": {}}
+    for (kind, name), verdicts in pretexts.items():
+        scores = {verdict.pretext: verdict.learned_json() for verdict in verdicts}
+        if kind == "all":
+            found["skill_learned"] = scores
+        elif kind == "source":
+            found["skill_learned_by_source"][name] = scores
+    return found
+
+
+def judge_pretexts(pool: Pool, errors: Sequence[DamageErrors]) -> dict[Group, list[Verdict]]:
+    """Return a verdict on each pretext for all images and for those of each source, after Holm's correction."""
+    found: dict[Group, list[Verdict]] = {}
+    for group, members in source_groups(pool).items():
+        verdicts = [_judge_pretext(pool, own, members) for own in errors]
+        if kept := [verdict for verdict in verdicts if verdict is not None]:
+            found[group] = kept
+    return _correct_table(found)
+
+
 def build_tables(pool: Pool, errors: Sequence[DamageErrors]) -> SkillTables:
     """Return every verdict on every group of images."""
     tables: tuple[dict[Group, list[Verdict]], ...] = ({}, {}, {})
@@ -69,14 +92,25 @@ def build_tables(pool: Pool, errors: Sequence[DamageErrors]) -> SkillTables:
 
 def groups(pool: Pool) -> dict[Group, np.ndarray]:
     """Group -> (N,) bool: all images, those of each source, and those of each class of the single-label tasks."""
-    found: dict[Group, np.ndarray] = {("all", "all"): np.ones(len(pool), bool)}
-    found |= {("source", name): pool.member[:, column] for column, name in enumerate(pool.sources)}
+    found = source_groups(pool)
     for task, labels in pool.labels.items():
         names = pool.class_names[task]
         counts = np.bincount(labels[labels >= 0], minlength=len(names))
         for number in np.argsort(-counts, kind="stable")[:CLASSES]:
             found["class", f"{task}/{names[number]}"] = labels == number
     return found
+
+
+def source_groups(pool: Pool) -> dict[Group, np.ndarray]:
+    """Group -> (N,) bool: all images, and those of each source."""
+    found: dict[Group, np.ndarray] = {("all", "all"): np.ones(len(pool), bool)}
+    return found | {("source", name): pool.member[:, column] for column, name in enumerate(pool.sources)}
+
+
+def _judge_pretext(pool: Pool, errors: DamageErrors, members: np.ndarray) -> Verdict | None:
+    """The verdict on a pretext for the images `members` (N,) bool, before Holm's correction; None without an image."""
+    every = np.ones(len(errors.damages), bool)
+    return judge_whole(errors, pool.cluster[errors.index], members[errors.index], every)
 
 
 def _judge_members(
@@ -87,7 +121,7 @@ def _judge_members(
     for own in errors:
         rows, clusters = members[own.index], pool.cluster[own.index]
         damages += judge(own, clusters, rows)
-        whole = judge_whole(own, clusters, rows, np.ones(len(own.damages), bool))
+        whole = _judge_pretext(pool, own, members)
         if whole is not None:
             pretexts.append(whole)
             for scale in dict.fromkeys(own.scales):

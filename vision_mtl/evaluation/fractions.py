@@ -1,15 +1,16 @@
-"""Label fractions: stratified, nested shares of a task's training labels.
+"""Label fractions: stratified, nested shares of a task's training and validation labels.
 
 The choice of images depends only on their names and the seed, not on their order or number, so that two runs with the
 same images under other indices use the same labels.
 """
-# n training images of one task, m of them labelled
+# n images of one task and split, m of them labelled
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,53 @@ ROUNDED_UP = 2.0  # ratio of real to requested fraction above which a run warns:
 
 @dataclass(frozen=True)
 class LabelFraction:
-    """The chosen `rows` (m,) int64, ascending, among the n training images; `fraction` is m / n."""
+    """The chosen `rows` (m,) int64, ascending, among the n images of a split; `fraction` is m / n."""
 
     requested: float
     fraction: float
     num_labelled: int
     rows: np.ndarray
     warning: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelBudget:
+    """The labels that a run may use at one fraction: those to train on, and those to choose by."""
+
+    train: LabelFraction
+    validation: LabelFraction
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers of labels, as `result.json` has them."""
+        return {
+            "requested": self.train.requested,
+            "fraction": self.train.fraction,
+            "num_labelled": self.train.num_labelled,
+            "num_validation": self.validation.num_labelled,
+        }
+
+    def warnings(self) -> list[str]:
+        """Return a warning for each split whose fraction was rounded up a lot."""
+        found = [self.train.warning, self.validation.warning and f"validation: {self.validation.warning}"]
+        return [text for text in found if text]
+
+
+def label_budget(
+    train: tuple[Sequence[str], np.ndarray],
+    validation: tuple[Sequence[str], np.ndarray],
+    fraction: float,
+    seed: int,
+    *,
+    all_validation: bool = False,
+) -> LabelBudget:
+    """Draw `fraction` of both splits, each given by its names and strata; with `all_validation` of `train` only.
+
+    There may be no validation image. Raises as `label_fraction` does.
+    """
+    own = label_fraction(*train, fraction, seed)
+    if len(validation[0]) == 0:
+        return LabelBudget(own, LabelFraction(fraction, 1.0, 0, np.zeros(0, np.int64)))
+    return LabelBudget(own, label_fraction(*validation, 1.0 if all_validation else fraction, seed))
 
 
 def label_fraction(names: Sequence[str], strata: np.ndarray, fraction: float, seed: int) -> LabelFraction:

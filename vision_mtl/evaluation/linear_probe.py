@@ -87,11 +87,11 @@ def fit_linear_probe(
     return replace(best, val_score=score)
 
 
-def validation_warning(kind: str, val_y: np.ndarray, num_outputs: int) -> str | None:
-    """Return a warning if validation images, with labels (m,) or (m, K), are too few to choose by; else None."""
+def validation_warning(kind: str, count: int, num_outputs: int) -> str | None:
+    """Return a warning if the `count` validation images of a task are too few to choose by; else None."""
     groups = num_outputs if label_kind(kind).one_class else 1
-    if len(val_y) == 0:
+    if count == 0:
         return f"no validation image: nothing is chosen, C is {DEFAULT_STRENGTH:g} and k the smallest."
-    if len(val_y) < FEW_VALIDATION * groups:
-        return f"{len(val_y)} validation images for {num_outputs} classes: layer, C and k are chosen mostly by luck."
+    if count < FEW_VALIDATION * groups:
+        return f"{count} validation images for {num_outputs} classes: layer, C and k are chosen mostly by luck."
     return None

@@ -54,11 +54,13 @@ class ProbePrediction:
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
-def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[Key, dict[Key, float]]:
+def choose_features(
+    candidates: Mapping[Key, Tensor], task: ProbeTask, rows: np.ndarray
+) -> tuple[Key, dict[Key, float]]:
     """Return the best layer and pooling of features (N, D) by a linear probe's validation score, and all scores.
 
-    The probe has one strength. A tie goes to the deeper layer, then to the first pooling; without a validation image
-    all candidates are tied.
+    The probe is fitted to the training images `rows` and has one strength. A tie goes to the deeper layer, then to the
+    first pooling; without a validation image all candidates are tied.
     """
     ranked = sorted(candidates, key=lambda key: -key[0])
     if len(task.val) == 0 or len(ranked) == 1:
@@ -67,7 +69,7 @@ def choose_features(candidates: Mapping[Key, Tensor], task: ProbeTask) -> tuple[
     scores: dict[Key, float] = {}
     for key in ranked:
         x = standardise(candidates[key].numpy(), task.train)
-        probe = fit_probe(x, task, task.train, strengths=(DEFAULT_STRENGTH,))
+        probe = fit_probe(x, task, rows, strengths=(DEFAULT_STRENGTH,))
         scores[key] = kind.validation_score(probe.predict(x[task.val]), truth)
     return max(ranked, key=scores.__getitem__), scores
 

@@ -117,6 +117,7 @@ def part_of(name: str, pretext: Pretext, images: Tensor, draw: Draw) -> Part:
         images=images,
         draw=draw,
         num_images=len(images),
+        index=source,
     )
 
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from vision_mtl import __version__
 from vision_mtl.core.run import CONFIG, RESULT
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.export.backbone import TransformDifference
 from vision_mtl.export.from_files import FileCheck
 from vision_mtl.export.loading import loading_code
@@ -246,8 +247,16 @@ def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, in
 
 
 def _skill_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, int]]:
-    """Return rows of repair skill: 0 is the classic repair without learning, 1 is perfect."""
-    return [_row(name, "skill", score) for name, score in result.get("metrics", {}).get("skill", {}).items()]
+    """Return rows of what training added to repairs: 0 is the best rule without learning, 1 is perfect.
+
+    A run from before `skill_learned` has the skill against the classic repair.
+    """
+    metrics = result.get("metrics", {})
+    if "skill_learned" not in metrics:
+        older = metrics.get("skill", {})
+        return [_row(name, "skill against the classic repair", score) for name, score in older.items()]
+    scores = metrics["skill_learned"].items()
+    return [_row(name, f"skill_learned ({learned_text(score)})", score) for name, score in scores]
 
 
 def _row(name: str, metric: str, score: Mapping[str, Any]) -> tuple[str, str, str, str, int]:

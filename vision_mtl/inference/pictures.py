@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
+from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.discovery.skill import SCORE_SEED, predict
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.repairs import Repairs, measure_repairs
@@ -38,7 +39,7 @@ def repair_figure(
 ) -> Figure | None:
     """Return a figure with a panel for each pretext, on images of `split` that suit it; None if no image does.
 
-    `scores` are skills by pretext, for the titles.
+    `scores` are those of `skill_learned` by pretext, for the titles.
     """
     panels = []
     for name in mixture.pretexts:
@@ -139,7 +140,8 @@ def _title(name: str, score: Mapping[str, Any] | None) -> str:
     if score is None:
         return name
     interval = "" if score["low"] is None else f" ({score['low']:+.2f} to {score['high']:+.2f})"
-    return f"{name}: skill {score['value']:+.2f}{interval} on {score['n']:,} held-out instances"
+    value = f"skill_learned {score['value']:+.2f}{interval}"
+    return f"{name}: {learned_text(score)}, {value} on {score['n']:,} held-out images"
 
 
 def _pixels(images: Tensor) -> np.ndarray:

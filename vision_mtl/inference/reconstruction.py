@@ -170,5 +170,6 @@ def _panel(name: str, part: Part, seen: Tensor, prediction: Tensor, skill: float
     """Return the panel of the first instances, to keep the figure small."""
     rows = slice(0, MAX_COLUMNS)
     instances = "instance" if len(part.images) == 1 else "instances"
-    title = f"{name}: skill {skill:+.2f} on {len(part.images)} {instances}"
+    zero = "the classic repair" if part.pretext.repairs else "chance"
+    title = f"{name}: skill {skill:+.2f} against {zero} on {len(part.images)} {instances}"
     return part_panel(title, part.select(rows), seen[rows], prediction[rows], bands)

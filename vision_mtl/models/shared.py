@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from vision_mtl.core.device_transfer import send
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead, TaskHead, ValueTaskHead
+from vision_mtl.models.passes import Shown, batch_norms, fill_rows, merge, shared_momentum, split_rows
 from vision_mtl.models.request import Request
 from vision_mtl.models.visible import Runs, concat_rows, hidden_tokens
 
@@ -69,6 +71,8 @@ class SharedModel(nn.Module):
             {name: nn.Parameter(torch.full((backbone.in_chans, 1, 1), 0.5)) for name in learned}
         )
         self.frozen: list[nn.Module] = []  # modules that `train` keeps in eval mode
+        # own number of passes -> the largest of all processes; set where all must run the backbone equally often
+        self.common_passes: Callable[[int], int] | None = None
         self.task_specs: dict[str, TaskHeadSpec] = {}
         self.task_heads = nn.ModuleDict()
         for name, spec in (task_specs or {}).items():
@@ -109,16 +113,21 @@ class SharedModel(nn.Module):
         return cast(TaskHead, self.task_head(task)).probabilities(outputs)
 
     def forward(
-        self, images: Tensor, requests: Sequence[Request], drop_draw: Tensor | None = None
+        self,
+        images: Tensor,
+        requests: Sequence[Request],
+        drop_draw: Tensor | None = None,
+        shown: Shown | None = None,
     ) -> dict[str, list[Tensor]]:
         """Images (B, C, H, W), damaged or not -> key of each request -> its predictions, (b, K, H, W) or (b, K).
 
         A pretext that repairs pixels has a prediction from each readout, all others have one; the key of a task is
-        `task:NAME`. `drop_draw` (B,) in [0, 1) is one random number per image, for a decoder that drops inputs.
+        `task:NAME`. `drop_draw` (B,) in [0, 1) is one random number per image, for a decoder that drops inputs. In
+        training with BatchNorm, `shown` keeps rows that would show each other's hidden pixels in separate passes.
         """
         images = self.fill_hidden(images, requests)
         hidden, runs = self._hidden_tokens(images, requests)
-        maps = self.backbone(images, hidden, self.decoder.reads_last_only, runs)
+        maps = self._encode(images, hidden, runs, shown)
         readouts, places = self._decode(maps, hidden, drop_draw, requests)
         predictions = {}
         for request in requests:
@@ -138,6 +147,26 @@ class SharedModel(nn.Module):
                 filled = torch.where(request.mask, self.fills[request.name].clamp(0, 1), images[rows])
                 images = torch.cat((images[: rows.start], filled.to(images.dtype), images[rows.stop :]))
         return images
+
+    def _encode(self, images: Tensor, hidden: Tensor | None, runs: Runs | None, shown: Shown | None) -> list[Tensor]:
+        """The backbone's maps, from one pass or from as many as `shown` asks for."""
+        last_only = self.decoder.reads_last_only
+        norms: list[nn.modules.batchnorm._BatchNorm] = []
+        if self.training and shown is not None and (self.common_passes is not None or shown.num_passes > 1):
+            norms = batch_norms(self.backbone)
+        passes = split_rows(shown, shown.num_passes) if norms and shown is not None else []
+        if passes and self.common_passes is not None:
+            passes += [[] for _ in range(self.common_passes(len(passes)) - len(passes))]
+        if len(passes) < 2 or shown is None:
+            return self.backbone(images, hidden, last_only, runs)
+        filled = [fill_rows(rows, shown) for rows in passes]
+        maps = []
+        with shared_momentum(norms, len(filled)):
+            for rows in filled:
+                index = send(torch.tensor(rows), images.device)
+                own = images.index_select(0, index)
+                maps.append(self.backbone(own, None if hidden is None else hidden[index], last_only))
+        return merge(maps, passes)
 
     def _decode(
         self, maps: list[Tensor], hidden: Tensor | None, drop_draw: Tensor | None, requests: Sequence[Request]

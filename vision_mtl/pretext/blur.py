@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from kornia.filters import gaussian_blur2d
@@ -30,6 +31,8 @@ class Blur(Pretext):
 
     sigma: float | list[float] = 2.0
     """Standard deviation of the Gaussian, in pixels, above 0; a list: one is drawn for each image."""
+
+    classic: ClassVar[str] = "unsharp_masking"
 
     def __post_init__(self) -> None:
         if not self._sigmas or min(self._sigmas) <= 0:

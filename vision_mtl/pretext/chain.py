@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class Chain(Pretext):
     steps: dict[str, Any] = field(default_factory=dict)
     """Mapping from a pretext to its options ({}: its defaults), in order. Default: grid_mask, decolorise, downsample.
     At most one may hide pixels; it is applied first."""
+
+    classic: ClassVar[str] = "inpainting"
 
     def __post_init__(self) -> None:
         if "chain" in self.steps:
@@ -58,6 +60,10 @@ class Chain(Pretext):
             except TypeError as error:
                 raise UserError(f"chain.steps.{name}: {error}") from error
         return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))
+
+    @property
+    def lists_damages(self) -> bool:
+        return all(pretext.lists_damages for pretext in self._steps.values())
 
     def step(self, name: str) -> Pretext:
         """Return the chained pretext `name`; raises `KeyError` for an unknown one."""

@@ -43,11 +43,17 @@ class Pretext:
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # of the K logits, for pictures; empty for other outputs
     meaning: ClassVar[tuple[str, ...]] = ()  # options that define what the prediction means: fixed for a trained head
+    classic: ClassVar[str] = "classic"  # the name of `reference` among `rules`
 
     @property
     def repairs(self) -> bool:
         """True if the prediction is an image. Other pretexts are scored by their loss, all damages together."""
         return self.output == "pixels"
+
+    @property
+    def lists_damages(self) -> bool:
+        """True if `enumerate` has every damage that `sample` draws; otherwise drawn damages are scored together."""
+        return True
 
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be used (not square, no colour, too small for the grid)."""
@@ -136,7 +142,7 @@ class Pretext:
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
         """Name -> repair without learning, each (B, C, H, W) in [0, 1] from visible pixels only."""
-        return {"classic": self.reference(images, draw)}
+        return {self.classic: self.reference(images, draw)}
 
 
 PRETEXTS: Registry[type[Pretext]] = Registry("pretext", "vision_mtl.pretext")

@@ -40,6 +40,7 @@ class Decolorise(Pretext):
     """Error above which the Huber loss is linear, in units of 110 ab, above 0; 1 is quadratic nearly everywhere."""
 
     meaning: ClassVar[tuple[str, ...]] = ("answer",)
+    classic: ClassVar[str] = "grey"
 
     def __post_init__(self) -> None:
         if self.delta <= 0:

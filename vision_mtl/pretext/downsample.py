@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Downsample(Pretext):
 
     factor: int | list[int] = 4
     """Factor of reduction along each side, at least 2; a list: one is drawn for each image."""
+
+    classic: ClassVar[str] = "bicubic"
 
     def __post_init__(self) -> None:
         if not self._factors or min(self._factors) < 2:

@@ -58,6 +58,7 @@ class GridMask(Pretext):
     """true: predict the difference to a smooth interpolation; false: to the mean of the visible pixels."""
 
     meaning: ClassVar[tuple[str, ...]] = ("residual",)
+    classic: ClassVar[str] = "inpainting"
 
     def __post_init__(self) -> None:
         sizes = self._sizes
@@ -75,6 +76,10 @@ class GridMask(Pretext):
             )
         if self.instances_per_image != 1 and self.hidden != "one":
             raise UserError(f"grid_mask.instances_per_image needs hidden=one; found hidden={self.hidden}.")
+
+    @property
+    def lists_damages(self) -> bool:
+        return self.hidden == "one"
 
     @cached_property
     def learned_fill(self) -> bool:

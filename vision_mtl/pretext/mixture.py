@@ -29,6 +29,7 @@ class Part(Request):
     images: Tensor  # (b, C, H, W), undamaged
     draw: Draw
     num_images: int  # distinct input images; each has the same number of instances
+    index: Tensor  # (b,) int64, the number of each instance's image in the pool; on the CPU if the keys were
 
     def select(self, which: slice | Tensor) -> Part:
         """Return the instances `which` (n,) as a part of their own: rows count from 0, each instance is one image."""
@@ -41,6 +42,7 @@ class Part(Request):
             images=images,
             draw={key: value[which] for key, value in self.draw.items()},
             num_images=len(images),
+            index=self.index[which.to(self.index.device) if isinstance(which, Tensor) else which],
         )
 
 
@@ -89,7 +91,7 @@ class Mixture:
         if usable is None:
             usable = torch.stack([pretext.usable(images) for pretext in self.pretexts.values()], dim=1)
         assigned, damage = self._draw_assignment(images, keys, usable.to(keys.device))
-        keys = keys.to(images.device)
+        index, keys = keys.index, keys.to(images.device)
         parts: list[Part] = []
         damaged: list[Tensor] = []
         start = 0
@@ -99,10 +101,12 @@ class Mixture:
                 continue
             # a pretext without a repair draws its own damage: a preference for a class would reveal that class
             fixed = None if damage is None or not self.pretexts[name].repairs else send(damage[rows], images.device)
+            own = index[rows]
             rows = send(rows, images.device)
             part, seen = self.prepare_all(name, images[rows], keys.select(rows), fixed)
             moved = slice(start, start + len(seen))
-            parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows]))
+            own = own.repeat_interleave(len(seen) // len(own))
+            parts.append(replace(part, rows=moved, source_rows=rows[part.source_rows], index=own))
             damaged.append(seen)
             start = moved.stop
         return torch.cat(damaged), parts
@@ -136,6 +140,7 @@ class Mixture:
             images=images,
             draw=draw,
             num_images=num_images,
+            index=keys.index,
         )
         return part, pretext.corrupt(images, draw)
 

@@ -17,6 +17,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.data.shards import write_shards
 from vision_mtl.data.source import SPLITS
 from vision_mtl.data.store import Settings
+from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
 from vision_mtl.recipes.findings_page import findings_page
 from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import DataProgress
@@ -77,6 +78,13 @@ def print_summary(pool: Pool, run: Run) -> None:
                 values = [row[head] for head in heads]
                 table.add_row(name, *(value if isinstance(value, str) else f"{value:,}" for value in values))
             run.show(as_text(table))
+    for name, clusters in summary["clusters"].items():
+        if clusters != summary["sources"][name]:
+            shown = ", ".join(f"{clusters[split]:,} {split}" for split in SPLITS)
+            run.show(
+                f"clusters of {name} (images of one photograph, person or other group): {shown}; a score of fewer "
+                f"than {MIN_CLUSTERS} has no interval"
+            )
     for name, row in summary["tasks"].items():
         if "pixel_shares" in row:
             run.show(as_text(pixel_table(name, row)))

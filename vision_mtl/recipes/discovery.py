@@ -18,6 +18,7 @@ from vision_mtl.discovery.learning_curve import errors_by_scale
 from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, damage_names, measure_damages, usable_indices
 from vision_mtl.discovery.selection import check_ratio
 from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_online import check_one_cell
@@ -91,11 +92,16 @@ def fit_fold(
 
 
 def score_folds(
-    pool: Pool, folds: Sequence[Tensor], scored: Sequence[Tensor], trainers: Sequence[RepairTrainer], run: Run
+    pool: Pool,
+    folds: Sequence[Tensor],
+    scored: Sequence[Tensor],
+    trainers: Sequence[RepairTrainer],
+    starts: Sequence[SharedModel],
+    run: Run,
 ) -> list[DamageErrors]:
     """Return every pretext's errors on the images `scored` of each fold, by the network of the other fold.
 
-    `folds` and `scored` hold indices (n,) by fold.
+    `folds` and `scored` hold indices (n,) by fold, `starts` the networks before training.
     """
     line = ProgressLine(run.speaker)
     mixture = trainers[0].objective.mixture
@@ -104,7 +110,7 @@ def score_folds(
     done = itertools.count()
     for number, trainer in enumerate(trainers):
         other = 1 - number
-        network = ScoredNetwork(trainer.scored_model, pool, mixture, trainer.accelerator.autocast)
+        network = ScoredNetwork(trainer.scored_model, pool, mixture, trainer.accelerator.autocast, starts[number])
         training = fold_images(pool, folds[number], trainer.accelerator.device)
         for name in mixture.pretexts:
             errors = measure_damages(

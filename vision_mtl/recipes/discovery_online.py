@@ -8,6 +8,7 @@ is a function of (seed, epoch, image) and the weights, which every checkpoint co
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,7 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     check_run(config, accelerator.num_processes)
     pretexts = build.build_pretexts(config)
     model = build_network(config, pretexts)
+    start = deepcopy(model)  # before a resume loads later weights
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
@@ -74,7 +76,9 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     fit(run, trainer, config.track, build.describe_model(config, trainer.model, pool), memory, actions)
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
-    skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast)
+    skills = score_pretexts(
+        trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast, start=start
+    )
     metrics = {**skills, "online": probes[-1] if probes else {}, **curriculum.metrics()}
     curriculum.write(describe_selection(config, pool, trainer.objective.mixture.pretexts))
     write_figures(run, trainer, pool, metrics)
@@ -101,9 +105,12 @@ def check_mode(stage: Stage, online: bool) -> None:
 def check_one_cell(config: RunConfig) -> None:
     """Raise `UserError` for a pretext that hides more than one cell: its damages have no names."""
     for name, pretext in config.pretexts.items():
-        hidden = getattr(pretext, "hidden", "one")
-        if hidden != "one" and pretext.weight > 0:
-            raise UserError(f"discover hides one cell at a time: pretexts.{name}.hidden must be one; found {hidden}.")
+        if not pretext.lists_damages and pretext.weight > 0:
+            hidden = getattr(pretext, "hidden", None)  # a chain has a step that hides cells
+            option = f"pretexts.{name}.hidden" if hidden else f"hidden of the step of pretexts.{name} that hides cells"
+            raise UserError(
+                f"discover hides one cell at a time: {option} must be one" + (f"; found {hidden}." if hidden else ".")
+            )
 
 
 def check_run(config: RunConfig, num_processes: int) -> None:

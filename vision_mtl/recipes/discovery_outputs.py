@@ -128,15 +128,15 @@ def _kinds(verdicts: Sequence[Verdict], cells: Sequence[re.Match[str]]) -> list[
 
 def _image_maps(pool: Pool, errors: DamageErrors, cells: Sequence[re.Match[str]]) -> Figure | None:
     """Draw the skill of every cell of a few single images, compared with the best rules for the image's source."""
-    source = first_source(pool, errors.index)
+    source, references = first_source(pool, errors.index), best_rules(errors)[1]
     chosen = []
     for column in range(len(pool.sources)):
         rows = torch.from_numpy(np.flatnonzero(source == column))
         chosen.append(spread_evenly(rows, max(1, NUM_PICTURES // len(pool.sources))).tolist())
     maps = []
     for row in [row for rows in chosen for row in rows][: max(NUM_PICTURES, len(pool.sources))]:
-        reference = best_rules(errors, source == source[row])[1][(np.flatnonzero(source == source[row]) == row)][0]
-        skill = 1 - divide(errors.model[row], np.where(reference < SHOWN_ERROR, np.nan, reference))
+        reference = np.where(references[row] < SHOWN_ERROR, np.nan, references[row])
+        skill = 1 - divide(errors.model[row], reference)
         picture = pool.gather(torch.tensor([errors.index[row]]))[0].permute(1, 2, 0).numpy()
         grids = _as_grids(skill, cells)
         maps.append(SkillMap(_wrapped_name(pool.sources[source[row]]), picture, grids, [None] * len(grids)))

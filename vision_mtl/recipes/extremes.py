@@ -37,7 +37,7 @@ def extreme_instances(errors: DamageErrors, count: int) -> tuple[list[tuple[int,
     Best first. An image appears at most once, and only where the best rule's error is at least its median over images:
     on easy instances, skill says little.
     """
-    reference = best_rules(errors, np.ones(len(errors.index), bool))[1]
+    reference = best_rules(errors)[1]
     skill = 1 - divide(errors.model, reference)
     hard = np.isfinite(skill) & (reference >= np.median(reference, axis=0))
     pairs = [np.unravel_index(place, skill.shape) for place in np.argsort(-skill, axis=None) if hard.flat[place]]

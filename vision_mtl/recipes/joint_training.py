@@ -12,6 +12,7 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.predictions import predict_split
+from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes.fit import write_result
 from vision_mtl.recipes.labels import LabelledTasks
 from vision_mtl.recipes.supervised import TaskTrainer, Validation
@@ -29,12 +30,13 @@ def write_joint_result(
     trainer: TaskTrainer,
     validation: Validation,
     repair: PretextObjective,
+    start: SharedModel,
 ) -> None:
-    """Score tasks and repairs on the test images; write figures and result."""
+    """Score tasks and repairs on the test images; write figures and result. `start` is the model before training."""
     model, autocast = trainer.scored_model, trainer.accelerator.autocast
     predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast)
     metrics = run_metrics(model, labelled, predictions, validation, trainer)
-    metrics |= score_pretexts(model, pool, repair.mixture, autocast)
+    metrics |= score_pretexts(model, pool, repair.mixture, autocast, start=start)
     write_test_instances(run, model, labelled, predictions)
     write_figures(run, model, pool, predictions, metrics)
     write_result(run, trainer, metrics, pool.summary())

@@ -1,4 +1,4 @@
-"""The tasks of a run, and the training images whose labels it may use."""
+"""The tasks of a run, and the training and validation images whose labels it may use."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.source import SPLITS
-from vision_mtl.evaluation.fractions import label_fraction
+from vision_mtl.evaluation.fractions import LabelBudget, label_budget
 
 FRACTIONS = "fractions.json"
 
 
 @dataclass(frozen=True)
 class LabelledTasks:
-    """The tasks of a run, and the training images whose labels it may use.
+    """The tasks of a run, and the training and validation images whose labels it may use.
 
-    `train` maps a task to indices (n,) int64 in the pool. All other labels of training images are removed from the
-    pool: an image that is drawn for one task must not add to another task's share of labels.
+    `train` maps a task to indices (n,) int64 in the pool. All other labels of training and validation images are
+    removed from the pool: an image that is drawn for one task must not add to another task's share of labels.
     """
 
     pool: Pool
     tasks: Mapping[str, Task]
     train: Mapping[str, Tensor]
-    records: Mapping[str, dict[str, Any]]  # task -> requested and real fraction, num_labelled
+    records: Mapping[str, dict[str, Any]]  # task -> requested and real fraction, numbers of labels
 
     def subset(self, names: Sequence[str]) -> LabelledTasks:
         """Return the same with the tasks `names` only."""
@@ -60,7 +60,7 @@ class LabelledTasks:
 
 
 def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> LabelledTasks:
-    """Return the tasks with a stratified share of their training images, and list those in `fractions.json`.
+    """Return the tasks with a stratified share of their labels, and list the images in `fractions.json`.
 
     Raises `UserError` without a task.
     """
@@ -69,27 +69,44 @@ def open_labels(config: RunConfig, run: Run, pool: Pool, fraction: float) -> Lab
         raise UserError(f"{config.stage} needs a labelled task: give --tasks.NAME.source SOURCE.")
     train, records, kept, targets = {}, {}, {}, dict(pool.targets)
     for name in tasks:
-        indices, target = pool.indices("train", task=name), pool.targets[name]
-        strata = label_kind(target.kind).strata(target.values[indices.numpy()])
-        subset = label_fraction(pool.draw_names(indices), strata, fraction, config.seed)
-        if subset.warning:
-            run.warn(f"task {name}: {subset.warning}")
-        train[name] = indices[torch.from_numpy(subset.rows)]
-        usable = pool.split != SPLITS.index("train")  # validation and test labels stay
-        usable[train[name].numpy()] = True
+        budget = draw_budget(config, pool, name, fraction)
+        for text in budget.warnings():
+            run.warn(f"task {name}: {text}")
+        train[name], validation = budget_indices(pool, name, budget)
+        usable = pool.split == SPLITS.index("test")  # test labels stay
+        usable[torch.cat([train[name], validation]).numpy()] = True
         chosen = np.zeros(len(pool), bool)
         chosen[train[name].numpy()] = True
-        targets[name] = target.keep(usable).in_unit_of(chosen)
-        records[name] = {
-            "requested": fraction,
-            "fraction": subset.fraction,
-            "num_labelled": subset.num_labelled,
-        }
-        kept[name] = {
-            **records[name],
-            "indices": train[name].tolist(),
-            "identities": [pool.identities[row] for row in train[name].tolist()],
-        }
+        targets[name] = pool.targets[name].keep(usable).in_unit_of(chosen)
+        records[name] = budget.record()
+        kept[name] = kept_images(pool, name, budget)
     if run.is_main:
         atomic_write_json(run.folder / FRACTIONS, {f"{fraction:g}": kept})
     return LabelledTasks(replace(pool, targets=targets), tasks, train, records)
+
+
+def draw_budget(config: RunConfig, pool: Pool, name: str, fraction: float) -> LabelBudget:
+    """Return the labels of task `name` that a run may use; rows count its labelled images of each split."""
+    train, validation = (_named_strata(pool, name, split) for split in ("train", "val"))
+    use_all = config.data.validation_labels == "all"
+    return label_budget(train, validation, fraction, config.seed, all_validation=use_all)
+
+
+def _named_strata(pool: Pool, name: str, split: str) -> tuple[list[str], np.ndarray]:
+    indices, target = pool.indices(split, task=name), pool.targets[name]
+    return pool.draw_names(indices), label_kind(target.kind).strata(target.values[indices.numpy()])
+
+
+def budget_indices(pool: Pool, name: str, budget: LabelBudget) -> tuple[Tensor, Tensor]:
+    """Return the indices in the pool of the training images (n,) and validation images (m,) of a budget."""
+    train, validation = (pool.indices(split, task=name) for split in ("train", "val"))
+    return train[torch.from_numpy(budget.train.rows)], validation[torch.from_numpy(budget.validation.rows)]
+
+
+def kept_images(pool: Pool, name: str, budget: LabelBudget) -> dict[str, Any]:
+    """Return a task's entry in `fractions.json`: the numbers of labels, and the images."""
+    found: dict[str, Any] = budget.record()
+    for prefix, indices in zip(("", "validation_"), budget_indices(pool, name, budget), strict=True):
+        found[f"{prefix}indices"] = indices.tolist()
+        found[f"{prefix}identities"] = [pool.identities[row] for row in indices.tolist()]
+    return found

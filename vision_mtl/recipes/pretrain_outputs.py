@@ -55,14 +55,14 @@ def project_features(tracker: Tracker, backbone: Backbone, pool: Pool, step: int
 
 
 def write_figures(run: Run, trainer: RepairTrainer, pool: Pool, metrics: dict[str, Any]) -> None:
-    """Draw repairs of test images, loss curves, and skill by source."""
+    """Draw repairs of test images, loss curves, and what training added by source."""
     if not run.is_main:
         return
     model, mixture = trainer.scored_model, trainer.objective.mixture
     figures = {
-        "repairs": repair_figure(model, pool, mixture, "test", metrics.get("skill", {})),
+        "repairs": repair_figure(model, pool, mixture, "test", metrics.get("skill_learned", {})),
         "curves": curves_figure(run.records()),
-        "skill": skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {})),
+        "skill": skill_figure(metrics.get("skill_learned_by_source", {}), metrics.get("skill_by_source")),
     }
     for name, figure in figures.items():
         if figure is not None:

@@ -16,7 +16,7 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.embedding import embed
 from vision_mtl.evaluation.features import spread_evenly
-from vision_mtl.evaluation.fractions import LabelFraction
+from vision_mtl.evaluation.fractions import LabelBudget
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.evaluation.probing import ProbePrediction, ProbeTask
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
@@ -24,7 +24,8 @@ from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_fig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METHODS = ("linear", "knn", "linear_random_init", "pixels", "chance", "majority")  # in the order of every table
+# in the order of every table
+METHODS = ("linear", "knn", "linear_random_init", "pixels", "hog_knn", "chance", "majority")
 Predictions = Mapping[str, Mapping[str, ProbePrediction]]  # task -> method
 
 
@@ -41,7 +42,7 @@ def write_test_instances(
     pool: Pool,
     indices: torch.Tensor,
     tasks: Mapping[str, ProbeTask],
-    subsets: Mapping[str, Mapping[str, LabelFraction]],
+    budgets: Mapping[str, Mapping[str, LabelBudget]],
     predictions: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
 ) -> None:
     """Write `test_instances.parquet`: every method's prediction for each test image of `indices` (n,), by fraction.
@@ -50,10 +51,10 @@ def write_test_instances(
     """
     if run.is_main:
         scores = [
-            _instance_scores(pool, name, method, subsets[name][fraction].requested, indices, tasks[name], prediction)
+            _instance_scores(pool, name, method, budget.train.requested, indices, tasks[name], prediction)
             for name, found in predictions.items()
-            for fraction, own in found.items()
-            for method, prediction in own.items()
+            for fraction, budget in budgets[name].items()
+            for method, prediction in found[fraction].items()
         ]
         write_instances(run.folder, pool, scores)
 

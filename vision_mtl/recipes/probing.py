@@ -18,7 +18,8 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.label_kinds import label_kind, probed_kinds
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
-from vision_mtl.evaluation.fractions import LabelFraction, label_fraction
+from vision_mtl.evaluation.fractions import LabelBudget
+from vision_mtl.evaluation.hog import hog_features
 from vision_mtl.evaluation.linear_probe import standardise, validation_warning
 from vision_mtl.evaluation.probing import (
     Key,
@@ -34,9 +35,11 @@ from vision_mtl.inference.restore import load_backbone
 from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.recipes import build
 from vision_mtl.recipes.band_statistics import fit_statistics
+from vision_mtl.recipes.labels import FRACTIONS, draw_budget, kept_images
 from vision_mtl.training.options import Runtime
 
 ALL_LABELS = "1"  # name of the fraction with all labels
+HOG, HOG_KEY = "hog_knn", (0, "hog")  # the method, and its only features
 
 
 def open_backbone(config: RunConfig, run: Run) -> Backbone:
@@ -83,44 +86,39 @@ def open_tasks(config: RunConfig, run: Run, pool: Pool) -> tuple[Tensor, dict[st
         rows = {split: torch.searchsorted(indices, own).numpy() for split, own in found.items()}
         target = pool.targets[name]
         tasks[name] = ProbeTask(kinds[name], target.num_outputs, target.values[indices.numpy()], **rows)
-        if text := validation_warning(kinds[name], tasks[name].values[rows["val"]], tasks[name].num_outputs):
-            run.warn(f"task {name}: {text}")
     return indices, tasks
 
 
-def draw_subsets(
-    config: RunConfig,
-    run: Run,
-    pool: Pool,
-    indices: Tensor,
-    tasks: Mapping[str, ProbeTask],
-    fractions: list[float],
-) -> dict[str, dict[str, LabelFraction]]:
-    """Return task -> fraction's name -> its training images, and list them in `fractions.json`.
+def draw_budgets(
+    config: RunConfig, run: Run, pool: Pool, tasks: Mapping[str, ProbeTask], fractions: list[float]
+) -> dict[str, dict[str, LabelBudget]]:
+    """Return task -> fraction's name -> the labels that it may use, and list the images in `fractions.json`.
 
-    Rows are those of `indices` (n,).
+    Rows of a budget count the task's training or validation images.
     """
-    found: dict[str, dict[str, LabelFraction]] = {}
+    found: dict[str, dict[str, LabelBudget]] = {}
     kept: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
-        numbers = indices[task.train].tolist()
-        identities = [pool.identities[i] for i in numbers]
-        names = pool.draw_names(indices[task.train])
-        strata = label_kind(task.kind).strata(task.values[task.train])
-        drawn = [label_fraction(names, strata, fraction, config.seed) for fraction in sorted({*fractions, 1.0})]
-        found[name] = {f"{subset.requested:g}": subset for subset in drawn}
-        for fraction, subset in found[name].items():
-            if subset.warning:
-                run.warn(f"task {name}: {subset.warning}")
-            rows = {"indices": numbers, "identities": identities}
-            kept.setdefault(fraction, {})[name] = {
-                "fraction": subset.fraction,
-                "num_labelled": subset.num_labelled,
-                **{key: [values[row] for row in subset.rows] for key, values in rows.items()},
-            }
+        for fraction in sorted({*fractions, 1.0}):
+            budget = draw_budget(config, pool, name, fraction)
+            found.setdefault(name, {})[f"{fraction:g}"] = budget
+            kept.setdefault(f"{fraction:g}", {})[name] = kept_images(pool, name, budget)
+            for text in budget.warnings():
+                run.warn(f"task {name}: {text}")
+        _warn_about_validation(run, name, task, found[name])
     if run.is_main:
-        atomic_write_json(run.folder / "fractions.json", kept)
+        atomic_write_json(run.folder / FRACTIONS, kept)
     return found
+
+
+def _warn_about_validation(run: Run, name: str, task: ProbeTask, budgets: Mapping[str, LabelBudget]) -> None:
+    """Warn once about a task's fractions whose validation images are too few to choose by."""
+    counts = {f: validation_warning(task.kind, b.validation.num_labelled, task.num_outputs) for f, b in budgets.items()}
+    few = {fraction: text for fraction, text in counts.items() if text}
+    if few:
+        others = f" (and at {', '.join(list(few)[1:])})" if len(few) > 1 else ""
+        first = next(iter(few))
+        run.warn(f"task {name}: at fraction {first}{others}: {few[first]}")
 
 
 def clean_maps(
@@ -150,7 +148,8 @@ def feature_sets(
 ) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
     """Return method -> the features (n, D) that its probe may choose from, and the backbone of method `linear`.
 
-    A backbone with random weights is its own random baseline, so its features are computed once.
+    A backbone with random weights is its own random baseline, so its features are computed once. `hog_knn` has no
+    choice and no probe: its features go to kNN.
     """
     train = pool.indices("train")
     if not config.start:
@@ -166,46 +165,55 @@ def feature_sets(
         found["linear_random_init"] = found["linear"]
     if is_convolutional(backbone):
         found["pixels"] = {(0, "pixels"): pixel_features(pool, indices)}
+    found[HOG] = {HOG_KEY: hog_features(pool, indices)}
     return found, clean
 
 
 def predict_task(
-    features: Mapping[str, Mapping[Key, Tensor]], task: ProbeTask, subsets: Mapping[str, LabelFraction]
+    features: Mapping[str, Mapping[Key, Tensor]], task: ProbeTask, budgets: Mapping[str, LabelBudget]
 ) -> tuple[dict[str, dict[str, ProbePrediction]], np.ndarray]:
-    """Return fraction -> method -> its prediction, and the standardised features (n, D) chosen for `linear`.
+    """Return fraction -> method -> its prediction, and the standardised features (n, D) of `linear` on all labels.
 
-    Layer and pooling are chosen once per method, with all labels. No test label is read.
+    Every choice is made for each method and fraction anew, with the labels of the fraction. No test label is read.
     """
-    labelled = {name: task.train[subset.rows] for name, subset in subsets.items()}
-    found: dict[str, dict[str, ProbePrediction]] = {
-        name: {"majority": predict_constant(task, r)} for name, r in labelled.items()
-    }
-    for method, candidates in features.items():
-        if method != "linear" and candidates is features["linear"]:
-            for predictions in found.values():
-                predictions[method] = predictions["linear"]
-            continue
-        key, scores = choose_features(candidates, task)
-        where = {"layer": key[0], "pooling": key[1]}
-        tried = {f"{layer} {pooling}": value for (layer, pooling), value in scores.items()}
-        x = standardise(candidates[key].numpy(), task.train)
-        for name, rows in labelled.items():
-            linear = predict_linear(x, task, rows)
-            of_all = {"tried": tried} if name == ALL_LABELS and tried else {}
-            found[name][method] = ProbePrediction(linear.prediction, {**where, **linear.chosen, **of_all})
-            if method == "linear":
-                nearest = predict_knn(candidates[key], task, rows)
-                found[name]["knn"] = ProbePrediction(nearest.prediction, {**where, **nearest.chosen})
-        if method == "linear":
-            chosen_features = x
-    return found, chosen_features
+    found: dict[str, dict[str, ProbePrediction]] = {}
+    for name, budget in budgets.items():
+        rows, own = task.train[budget.train.rows], replace(task, val=task.val[budget.validation.rows])
+        found[name] = {"majority": predict_constant(own, rows)}
+        for method, candidates in features.items():
+            if method == HOG:
+                found[name][method] = predict_knn(candidates[HOG_KEY], own, rows)
+            elif method != "linear" and candidates is features["linear"]:
+                found[name][method] = found[name]["linear"]
+            else:
+                predictions, key = _predict_method(method, candidates, own, rows)
+                found[name] |= predictions
+                if method == "linear" and name == ALL_LABELS:
+                    shown = standardise(candidates[key].numpy(), task.train)
+    return found, shown
+
+
+def _predict_method(
+    method: str, candidates: Mapping[Key, Tensor], task: ProbeTask, rows: np.ndarray
+) -> tuple[dict[str, ProbePrediction], Key]:
+    """Return the predictions of a linear probe on the chosen features, for `linear` with kNN, and their key."""
+    key, scores = choose_features(candidates, task, rows)
+    where = {"layer": key[0], "pooling": key[1]}
+    tried = {f"{layer} {pooling}": value for (layer, pooling), value in scores.items()}
+    linear = predict_linear(standardise(candidates[key].numpy(), task.train), task, rows)
+    chosen = {**where, **linear.chosen} | ({"tried": tried} if tried else {})
+    found = {method: ProbePrediction(linear.prediction, chosen)}
+    if method == "linear":
+        nearest = predict_knn(candidates[key], task, rows)
+        found["knn"] = ProbePrediction(nearest.prediction, {**where, **nearest.chosen})
+    return found, key
 
 
 def score_tasks(
     pool: Pool,
     indices: Tensor,
     tasks: Mapping[str, ProbeTask],
-    subsets: Mapping[str, Mapping[str, LabelFraction]],
+    budgets: Mapping[str, Mapping[str, LabelBudget]],
     predictions: Mapping[str, Mapping[str, Mapping[str, ProbePrediction]]],
 ) -> dict[str, Any]:
     """Return `metrics` of the result. This is the only place where a probe reads test labels.
@@ -217,12 +225,9 @@ def score_tasks(
         clusters = pool.cluster[indices[task.test].numpy()]
         for fraction, found in predictions[name].items():
             scores = score_task(task, found, clusters)
-            subset = subsets[name][fraction]
             row = {
                 "kind": task.kind,
-                "requested": subset.requested,
-                "fraction": subset.fraction,
-                "num_labelled": subset.num_labelled,
+                **budgets[name][fraction].record(),
                 **{method: {m: s.to_json() for m, s in own.items()} for method, own in scores.items()},
                 "chosen": {method: prediction.chosen for method, prediction in found.items() if prediction.chosen},
             }

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.discovery.kinds import learned_text
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -17,9 +18,11 @@ PROBE_COLUMNS = {  # method -> column title
     "knn": "kNN",
     "linear_random_init": "random init",
     "pixels": "pixels",
+    "hog_knn": "HOG + kNN",
     "chance": "chance",
     "majority": "majority",
 }
+LABELS = "labels of training + validation images"
 MAX_CLASSES = 8  # classes counted on a task's line
 KINDS = ("learnable", "trivial", "hopeless")
 WIDTH = 120  # characters of a table, whatever the terminal: tables go to files too
@@ -47,26 +50,40 @@ def result_text(result: dict[str, Any]) -> str:
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
-    """Return a table of skill with a row per source and pretext."""
+    """Return a table of what training added, with a row per source and pretext."""
+    if not (learned := metrics.get("skill_learned_by_source")):
+        return _older_skill_text(metrics)
+    classic = {} if "kinds" in metrics else {**metrics["skill_by_source"], "all": metrics["skill"]}  # not in discover
+    table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("skill_learned", "", "best rule", *(["classic"] if classic else []), "scored", "clusters"):
+        table.add_column(head, justify="right", no_wrap=True)
+    whole = {"all": metrics["skill_learned"]} if len(learned) > 1 else {}
+    for source, scores in {**learned, **whole}.items():
+        for name, score in scores.items():
+            rule = score["reference"] if isinstance(score["reference"], str) else "by source"
+            cells = [_cell(score, with_interval=True, sign="+"), learned_text(score), rule]
+            if classic:
+                cells.append(_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
+            table.add_row(source, name, *cells, f"{score['n']:,}", f"{score['num_clusters']:,}")
+    head = "what training added on held-out images (0: the best rule without it, 1: perfect; 95 % interval):"
+    note = "classic: skill against the classic repair alone, which an untrained network may beat too"
+    return [head, as_text(table), *([note] if classic else [])]
+
+
+def _older_skill_text(metrics: dict[str, Any]) -> list[str]:
+    """Return a table of skill of a run from before `skill_learned`."""
     if not (skill := metrics.get("skill_by_source")):
         return []
     table = Table("images", "pretext", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("skill", "untrained", "instances", "clusters"):
+    for head in ("skill", "instances", "clusters"):
         table.add_column(head, justify="right", no_wrap=True)
-    before = {**metrics.get("skill_untrained_by_source", {}), "all": metrics.get("skill_untrained", {})}
-    whole = {"all": metrics.get("skill", {})} if len(skill) > 1 else {}
-    for source, scores in {**skill, **whole}.items():
+    for source, scores in {**skill, **({"all": metrics["skill"]} if len(skill) > 1 else {})}.items():
         for name, score in scores.items():
-            untrained = _cell(before.get(source, {}).get(name), with_interval=False, sign="+")
-            cells = [
-                _cell(score, with_interval=True, sign="+"),
-                untrained,
-                f"{score['n']:,}",
-                f"{score['num_clusters']:,}",
-            ]
-            table.add_row(source, name, *cells)
-    zero = "best rule without a network" if "kinds" in metrics else "classic repair without learning"
-    return [f"skill on held-out images (0: {zero}, 1: perfect; 95 % interval):", as_text(table)]
+            counts = [f"{score[key]:,}" for key in ("n", "num_clusters")]
+            table.add_row(source, name, _cell(score, with_interval=True, sign="+"), *counts)
+    zero = "one rule for all sources" if "kinds" in metrics else "the classic repair"
+    head = f"an older run: skill on held-out images (0: {zero}, 1: perfect; 95 % interval) does not show learning:"
+    return [head, as_text(table)]
 
 
 def _kinds_text(metrics: dict[str, Any]) -> list[str]:
@@ -74,7 +91,7 @@ def _kinds_text(metrics: dict[str, Any]) -> list[str]:
     if "kinds" not in metrics:
         return []
     table = Table("pretext", "scale", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("skill", *KINDS):
+    for head in ("skill_learned", *KINDS):
         table.add_column(head, justify="right", no_wrap=True)
     for pretext, scales in metrics["skill_by_scale"].items():
         for scale, score in scales.items():
@@ -124,8 +141,8 @@ def _tasks_text(metrics: dict[str, Any]) -> list[str]:
     if not metrics.get("tasks"):
         return []
     if "fractions" in metrics:  # of a probe
-        return ["frozen features, on test images; the linear probe with its 95 % interval:", _probe_table(metrics)]
-    lines = ["on test images, with 95 % intervals:", _task_table(metrics)]
+        return [f"frozen features, on test images, linear probe with 95 % interval; {LABELS}:", _probe_table(metrics)]
+    lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics)]
     if changed := metrics.get("change"):
         lines.append("change of the old tasks, after minus before:")
         lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
@@ -140,7 +157,7 @@ def _task_table(metrics: dict[str, Any]) -> str:
         table.add_column(head, justify="right", no_wrap=True)
     for task, row in metrics["tasks"].items():
         metric = label_kind(row["kind"]).headline
-        cells = [f"{row['num_labelled']:,}", _cell(row.get(metric), with_interval=True)]
+        cells = [label_counts(row), _cell(row.get(metric), with_interval=True)]
         if "transfer" in metrics:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
             cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
@@ -162,8 +179,14 @@ def _probe_table(metrics: dict[str, Any]) -> str:
             metric = headline if headline in row["linear"] else "accuracy"
             name = task if metric == "accuracy" else f"{task} ({metric})"
             cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
-            table.add_row(name, f"{row['num_labelled']:,}", *cells)
+            table.add_row(name, label_counts(row), *cells)
     return as_text(table)
+
+
+def label_counts(row: dict[str, Any]) -> str:
+    """Return the numbers of training and validation labels; old results lack the second."""
+    known = [row["num_labelled"], row.get("num_validation")]
+    return " + ".join(f"{count:,}" for count in known if count is not None)
 
 
 def as_text(table: Table) -> str:

@@ -78,15 +78,30 @@ def _how_to_keep(pool: Pool, name: str, init_from: str | None) -> str:
     return f"Keep the splits of that run with {option}--data.split_file {kept}, or pretrain with {same}."
 
 
-def warn_about_small_tasks(run: Run, pool: Pool, feed: TaskFeed, tasks: Sequence[str]) -> None:
-    """Warn, before training, about tasks with too few validation images to choose weights by, or too few per step."""
+def choosing_tasks(pool: Pool, tasks: Sequence[str]) -> list[str]:
+    """Return the tasks with at least `FEW_VALIDATION` validation images per class, enough to choose weights by."""
+    return [t for t in tasks if len(pool.indices("val", task=t)) >= FEW_VALIDATION * _num_groups(pool, t)]
+
+
+def _num_groups(pool: Pool, task: str) -> int:
+    target = pool.targets[task]
+    return len(target.class_names) if label_kind(target.kind).one_class else 1
+
+
+def warn_about_small_tasks(run: Run, pool: Pool, feed: TaskFeed, tasks: Sequence[str], choosing: Sequence[str]) -> None:
+    """Warn, before training, about tasks with too few images per step, or too few validation images to choose by.
+
+    `choosing` are the tasks with enough of the latter.
+    """
+    kept = f"the weights are chosen by {', '.join(choosing)}" if choosing else "the last weights are kept"
     for task in tasks:
-        target = pool.targets[task]
-        groups = len(target.class_names) if label_kind(target.kind).one_class else 1
-        count = len(pool.indices("val", task=task))
-        if count < FEW_VALIDATION * groups:
+        count, groups = len(pool.indices("val", task=task)), _num_groups(pool, task)
+        if task not in choosing:
             what = f"{count} validation images" + (f" for {groups} classes" if groups > 1 else "")
-            run.warn(f"task {task}: {what}: the choice of the best weights is mostly luck; raise --data.val_ratio.")
+            run.warn(
+                f"task {task}: {what}: too few to choose weights by ({FEW_VALIDATION * groups} or more), so {kept}. "
+                "Raise --data.val_ratio or the label fraction for a choice."
+            )
         share = feed.images_per_step * feed.share(task)
         if share < 1:
             run.warn(

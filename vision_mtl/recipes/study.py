@@ -85,6 +85,17 @@ def plan_final_runs(
     }
 
 
+def plan_first_candidates(
+    plan: Plan, arms: Mapping[str, Arm], fractions: Sequence[float], seeds: Sequence[int]
+) -> tuple[Plan, dict[tuple[str, float, int], list[str]]]:
+    """Return a separate plan of the runs to compare, and their keys, as if every grid chose its first candidate."""
+    first = Plan(plan.compose, plan.tasks, plan.fractions, plan.roles, plan.share)
+    chosen: Chosen = {
+        (name, fraction): {"options": arm.candidates()[0]} for name, arm in arms.items() for fraction in fractions
+    }
+    return first, plan_final_runs(first, arms, fractions, seeds, chosen)
+
+
 def trains_on_gpu(device: str) -> bool:
     """Return whether runs on `device` would share the memory of one GPU."""
     return device in ("cuda", "mps") or (device == "auto" and torch.cuda.is_available())
@@ -96,18 +107,26 @@ def collect_warnings(rows: Sequence[Mapping[str, Any]], known: Sequence[str]) ->
     return [f"{count} of {len(rows)} runs: {text}" for text, count in counts.items()]
 
 
-def report_plan(run: Run, plan: Plan, before: Mapping[str, Any], num_seeds: int) -> None:
-    """Log the number of runs and the differences that the design can detect."""
+def report_plan(
+    run: Run, plan: Plan, before: Mapping[str, Any], num_seeds: int, scopes: Mapping[str, Sequence[str]]
+) -> None:
+    """Log the number of runs, the differences that the design can detect, and warn of comparisons of limited scope."""
     saved = plan.num_requested - len(plan.nodes)
     run.say(f"{len(plan.nodes)} runs planned" + (f"; sharing saves {saved}" if saved else ""))
     smallest = [row["minimum_detectable"] for row in before["rows"] if row["minimum_detectable"] is not None]
     if smallest:
         run.say(
             f"{num_seeds} seeds and {len(before['rows'])} comparisons detect differences of {min(smallest):.3f} to "
-            f"{max(smallest):.3f} (80 % power), at a standard deviation of {before['expected_std']:g} over seeds"
+            f"{max(smallest):.3f} (80 % power), at a standard deviation over seeds of {before['expected_std']:g} on "
+            "many test images"
         )
     elif before["rows"] and num_seeds < 2:
         run.warn("one seed shows no variation over seeds: there will be no interval and no verdict.")
+    for scope, names in scopes.items():
+        run.warn(
+            f"{', '.join(names)}, {scope}. All {num_seeds} seeds start from it. To judge the recipe, give each its "
+            "own: remove `seed`, `init_from` or `selection` from the arm's stages."
+        )
 
 
 def arm_roles() -> dict[str, ArmRole]:

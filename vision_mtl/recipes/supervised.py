@@ -22,7 +22,12 @@ from vision_mtl.recipes import build
 from vision_mtl.recipes.fit import Action, fit, resume
 from vision_mtl.recipes.labels import LabelledTasks
 from vision_mtl.recipes.repair import images_per_process
-from vision_mtl.recipes.run_warnings import rank_action, warn_about_small_tasks, warn_about_starved_tasks
+from vision_mtl.recipes.run_warnings import (
+    choosing_tasks,
+    rank_action,
+    warn_about_small_tasks,
+    warn_about_starved_tasks,
+)
 from vision_mtl.training.balancing.build import make_balancing
 from vision_mtl.training.balancing.contract import Balancing, LossTerm
 from vision_mtl.training.balancing.options import Balance
@@ -93,20 +98,24 @@ def build_balancing(
 
 @dataclass
 class Validation:
-    """An action that scores the tasks on validation images, logs the scores and keeps the best weights."""
+    """An action that scores the tasks on validation images, logs the scores and keeps the best weights.
+
+    Only the tasks `choosing` have enough validation images to choose by.
+    """
 
     trainer: TaskTrainer
     labelled: LabelledTasks
     best: Best
     description: dict[str, Any]
     memory: dict[str, Any]
+    choosing: Sequence[str]
 
     def __call__(self, progress: Progress, tracker: Tracker) -> None:
         """Score the tasks, log the scores, keep the weights if they are the best."""
         scores = self.scores()
         if not scores:
             return
-        better = self.best.offer(self.trainer.scored_model, progress.step, scores)
+        better = self.best.offer(self.trainer.scored_model, progress.step, scores, self.choosing)
         self.memory["best"] = self.best.scores
         if better:
             self.best.flush(self.description)
@@ -183,10 +192,11 @@ def train_tasks(
 ) -> Validation:
     """Train to the end, from a checkpoint if there is one; return the validation, which has the best weights."""
     description = build.describe_model(config, trainer.model, labelled.pool)
-    warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks))
+    choosing = choosing_tasks(labelled.pool, list(labelled.tasks))
+    warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks), choosing)
     memory: dict[str, Any] = {"best": {}}
     best = Best(run.checkpoints, keep_best_per_task)
-    validation = Validation(trainer, labelled, best, description, memory)
+    validation = Validation(trainer, labelled, best, description, memory, choosing)
     resume(trainer, run, memory, config)
     if best.restore(memory["best"], run.is_main):
         run.warn("the best weights were lost with a checkpoint; they are chosen again from here on.")

@@ -34,7 +34,7 @@ class AddTask(Stage):
     rehearsal: bool = False
     """Train on the old tasks' labels too, against forgetting; needs a trunk that is not frozen."""
     label_fraction: float = 1.0
-    """Share of each trained task's training labels to use, in (0, 1], stratified by class."""
+    """Share of each trained task's training and validation labels to use, in (0, 1], stratified by class."""
     temperature: float = 0.5
     """Exponent that gives a task its share of a batch from its number of images. 1: proportional; 0: equal shares."""
     num_evaluations: int = 10

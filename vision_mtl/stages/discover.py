@@ -43,6 +43,7 @@ class Discover(Stage):
         ),
     )
     arm: ClassVar = ArmRole(
+        noun="discovery",
         options={"optim": {"steps": 300}},
         pictures={"maps-grid_mask": "Where a hidden cell can be repaired", "scales": "Skill by scale"},
     )
@@ -70,6 +71,8 @@ class Discover(Stage):
     """Validation images that progress is measured on at each update, divided equally among sources."""
 
     def run(self, config: RunConfig, run: Run) -> None:
+        from copy import deepcopy
+
         from vision_mtl.discovery.folds import FOLDS, sample_images, split_folds
         from vision_mtl.discovery.learning_curve import skill_over_time
         from vision_mtl.discovery.measure import ScoredNetwork
@@ -105,17 +108,18 @@ class Discover(Stage):
 
         # train a network on each fold
         fold_runs = [run.part(run.folder / f"fold-{name.lower()}") for name in FOLDS]
-        trainers = []
+        trainers, starts = [], []
         for number, fold_run in enumerate(fold_runs):
             run.say(f"fold {FOLDS[number]}: training on {len(folds[number]):,} images")
             model = build_network(config, pretexts)
+            starts.append(deepcopy(model))  # before a resume loads later weights
             trainer = build_trainer(config, fold_run, pool, folds[number], model, pretexts, accelerator)
             fit_fold(config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings)
             trainers.append(trainer)
             run.warnings += [text for text in fold_run.warnings if text not in run.warnings]
 
         # score each on the other fold, and classify every damage
-        errors = score_folds(pool, folds, scored, trainers, run)
+        errors = score_folds(pool, folds, scored, trainers, starts, run)
         tables = build_tables(pool, errors)
         instances = describe_instances(pool, errors, tables)
         selection = select_instances(

@@ -30,12 +30,13 @@ class Finetune(Stage):
     arm: ClassVar = ArmRole(
         judged=True,
         gives_weights=True,
+        noun="fine-tuning",
         fraction_option="label_fraction",
         options={"optim": {"steps": 150}, "finetune": {"keep_best_per_task": False}},
     )
 
     label_fraction: float = 1.0
-    """Share of each task's training labels to use, in (0, 1], stratified by class."""
+    """Share of each task's training and validation labels to use, in (0, 1], stratified by class."""
     temperature: float = 0.5
     """Exponent that gives a task its share of a batch from its number of images. 1: proportional; 0: equal shares."""
     num_evaluations: int = 10

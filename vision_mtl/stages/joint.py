@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -29,12 +30,13 @@ class Joint(Stage):
     arm: ClassVar = ArmRole(
         judged=True,
         gives_weights=True,
+        noun="joint training",
         fraction_option="label_fraction",
         options={"optim": {"steps": 150}, "joint": {"keep_best_per_task": False}},
     )
 
     label_fraction: float = 1.0
-    """Share of each task's training labels to use, in (0, 1], stratified by class."""
+    """Share of each task's training and validation labels to use, in (0, 1], stratified by class."""
     temperature: float = 0.5
     """Exponent that gives a task its share of a batch from its number of images. 1: proportional; 0: equal shares."""
     repair_ratio: float = 0.5
@@ -73,6 +75,7 @@ class Joint(Stage):
         model = build.build_task_model(config, labelled.pool, list(labelled.tasks), self.drop_path_ratio, pretexts)
         if config.start:
             load_fitting_weights(model, config.start)
+        start = deepcopy(model)  # before a resume loads later weights
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
 
@@ -98,4 +101,4 @@ class Joint(Stage):
             config, run, trainer, config.track, labelled, self.num_evaluations, self.keep_best_per_task
         )
         finish(run, validation)
-        write_joint_result(run, pool, labelled, trainer, validation, repair)
+        write_joint_result(run, pool, labelled, trainer, validation, repair, start)

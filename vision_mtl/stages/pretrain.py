@@ -20,11 +20,14 @@ class Pretrain(Stage):
     results: ClassVar = (
         ("figures/repairs.png", "test images, damaged and repaired"),
         ("figures/curves.png", "losses over the run"),
-        ("figures/skill.png", "skill by source"),
+        ("figures/skill.png", "what training added, by source"),
     )
     next_commands: ClassVar = AFTER_PRETRAINING
     arm: ClassVar = ArmRole(
-        gives_weights=True, options={"optim": {"steps": 300}}, pictures={"repairs": "Repairs of test images"}
+        gives_weights=True,
+        noun="pretraining",
+        options={"optim": {"steps": 300}},
+        pictures={"repairs": "Repairs of test images"},
     )
 
     selection: str | None = None
@@ -32,6 +35,8 @@ class Pretrain(Stage):
     drawn. The run also takes its pretexts and their options. null: draw by the pretexts' weights."""
 
     def run(self, config: RunConfig, run: Run) -> None:
+        from copy import deepcopy
+
         from vision_mtl.discovery.score import score_pretexts
         from vision_mtl.recipes import build
         from vision_mtl.recipes.fit import fit, write_result
@@ -42,6 +47,7 @@ class Pretrain(Stage):
         accelerator = config.runtime.accelerator(config.device)
         pretexts = build.build_pretexts(config)
         model = build_network(config, pretexts)
+        start = deepcopy(model)  # before a resume loads later weights
         pool = build.open_pool(config, run)
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
@@ -52,7 +58,8 @@ class Pretrain(Stage):
         fit(run, trainer, config.track, description, memory, pretrain_actions(trainer, pool, config.track))
 
         probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
-        skills = score_pretexts(trainer.scored_model, pool, trainer.objective.mixture, accelerator.autocast)
+        mixture = trainer.objective.mixture
+        skills = score_pretexts(trainer.scored_model, pool, mixture, accelerator.autocast, start=start)
         metrics = {**skills, "online": probes[-1] if probes else {}}
         write_figures(run, trainer, pool, metrics)
         write_result(run, trainer, metrics, pool.summary())

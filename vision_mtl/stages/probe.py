@@ -1,4 +1,4 @@
-"""Frozen backbone: linear probe and kNN on every task, compared with chance, raw pixels and random weights."""
+"""Frozen backbone: linear probe and kNN on every task, compared with chance, pixels, HOG and random weights."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ class Probe(Stage):
     arm: ClassVar = ArmRole(
         judged=True,
         method="linear",
+        references=("linear_random_init", "hog_knn"),
         fractions_option="fractions",
         fixed_options={"heads": False},
         options={"probe": {"embedding_images": 0}},
     )
 
     fractions: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0])
-    """Shares of the training labels to probe with, each in (0, 1]; 1.0 is always added."""
+    """Shares of the labels to probe with, training and validation alike, each in (0, 1]; 1.0 is always added."""
     poolings: list[Literal["mean", "max"]] = field(default_factory=lambda: ["mean", "max"])
     """Poolings of a feature map to choose from. mean: average over positions; max: maximum over positions."""
     embedding_images: int = 1000
@@ -53,7 +54,7 @@ class Probe(Stage):
         from vision_mtl.recipes.probing import (
             ALL_LABELS,
             clean_maps,
-            draw_subsets,
+            draw_budgets,
             feature_sets,
             open_backbone,
             open_tasks,
@@ -69,7 +70,7 @@ class Probe(Stage):
         backbone = open_backbone(config, run)
         pool = build.open_pool(config, run)
         indices, tasks = open_tasks(config, run, pool)
-        subsets = draw_subsets(config, run, pool, indices, tasks, self.fractions)
+        budgets = draw_budgets(config, run, pool, tasks, self.fractions)
 
         maps_of = partial(
             clean_maps,
@@ -84,16 +85,16 @@ class Probe(Stage):
 
         predictions, chosen_features = {}, {}
         for name, task in tasks.items():
-            predictions[name], chosen_features[name] = predict_task(features, task, subsets[name])
+            predictions[name], chosen_features[name] = predict_task(features, task, budgets[name])
             warn_about_convergence(run, name, predictions[name])
         if self.heads:
             last_map = extract_features(clean_backbone, pool, indices, autocast=accelerator.autocast)
             for name, prediction in fit_heads(run, config, pool, clean_backbone, tasks, last_map).items():
                 predictions[name][ALL_LABELS]["head"] = prediction
 
-        metrics = score_tasks(pool, indices, tasks, subsets, predictions)
+        metrics = score_tasks(pool, indices, tasks, budgets, predictions)
         with_all_labels = {name: found[ALL_LABELS] for name, found in predictions.items()}
-        write_test_instances(run, pool, indices, tasks, subsets, predictions)
+        write_test_instances(run, pool, indices, tasks, budgets, predictions)
         write_tables(run, pool, tasks, with_all_labels)
         write_figures(run, pool, tasks, with_all_labels, chosen_features, metrics, self.embedding_images)
         run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)

@@ -16,7 +16,7 @@ from vision_mtl.core.run import Run
 @STAGES.register("reconstruct")
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Stage):
-    """Load the run's weights, score its pretexts, draw a figure for each and one of their skill."""
+    """Load the run's weights, score its pretexts, draw a figure for each and one of what training added."""
 
     sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "runtime")
     inherits_images: ClassVar = True
@@ -27,7 +27,7 @@ class Reconstruct(Stage):
     num_images: int = 8
     """Images in each pretext's figure."""
     score: bool = True
-    """Measure the skill on all images of the split too."""
+    """Measure what training added too, on images of the split against rules fitted to training images."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.discovery.score import score_pretexts
@@ -35,6 +35,7 @@ class Reconstruct(Stage):
         from vision_mtl.inference.restore import load_fitting_weights
         from vision_mtl.pretext.mixture import Mixture
         from vision_mtl.recipes import build
+        from vision_mtl.recipes.start import start_network
         from vision_mtl.viz.curves import skill_figure
 
         if not config.start:
@@ -51,15 +52,16 @@ class Reconstruct(Stage):
         metrics = {}
         if self.score:
             with torch.no_grad():
-                metrics = score_pretexts(model, pool, Mixture(pretexts), accelerator.autocast, self.split)
+                mixture, start = Mixture(pretexts), start_network(config.init_from, run)
+                metrics = score_pretexts(model, pool, mixture, accelerator.autocast, self.split, start)
         for name, pretext in pretexts.items():
-            mixture, skill = Mixture({name: pretext}), metrics.get("skill", {})
+            mixture, skill = Mixture({name: pretext}), metrics.get("skill_learned", {})
             figure = repair_figure(model, pool, mixture, self.split, skill, num_images=self.num_images)
             if figure is None:
                 run.warn(f"no picture of {name}: no image of split {self.split!r} suits it.")
             else:
                 figure.savefig(run.figures / f"{name}.png", dpi=150)
-        figure = skill_figure(metrics.get("skill_by_source", {}), metrics.get("skill_untrained_by_source", {}))
+        figure = skill_figure(metrics.get("skill_learned_by_source", {}), metrics.get("skill_by_source"))
         if figure is not None:
             figure.savefig(run.figures / "skill.png", dpi=150)
         run.write_result("completed", metrics=metrics, data=pool.summary())

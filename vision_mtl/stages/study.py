@@ -45,7 +45,8 @@ class Study(Stage):
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     """Seeds that every arm is run with; --seed is added to each."""
     fractions: list[float] = field(default_factory=lambda: [0.1])
-    """Shares of the training labels, each in (0, 1] and compared separately; smaller subsets lie within larger ones."""
+    """Shares of the training and validation labels, each in (0, 1] and compared separately; smaller subsets lie within
+    larger ones."""
     compare: list[str] = field(default_factory=list)
     """Comparisons as "ARM - BASELINE". Empty: every arm minus the first."""
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
@@ -56,7 +57,8 @@ class Study(Stage):
     num_tuning_seeds: int = 1
     """Seeds to search an arm's grid with, 1 or more; they are not among the compared seeds."""
     expected_std: float = 0.02
-    """Expected standard deviation of paired differences over seeds, to report the detectable difference beforehand."""
+    """Expected standard deviation of paired differences over seeds on many test images, to report the detectable
+    difference beforehand. The variation that few test images add is included by itself."""
     share: bool = True
     """Run once what several arms have in common. false: run each arm separately."""
     num_jobs: int = 0
@@ -78,6 +80,7 @@ class Study(Stage):
             collect_warnings,
             delete_resume_states,
             plan_final_runs,
+            plan_first_candidates,
             read_pairs,
             report_plan,
             run_job,
@@ -92,6 +95,8 @@ class Study(Stage):
         from vision_mtl.study.record import study_record
         from vision_mtl.study.report import write_report
         from vision_mtl.study.runner import Runner
+        from vision_mtl.study.split_check import check_splits
+        from vision_mtl.study.starts import check_seeds, planned_scopes, with_starts
 
         # what to run
         start, roles = time.perf_counter(), arm_roles()
@@ -103,8 +108,10 @@ class Study(Stage):
         plan = Plan(composer(config, self.options), config.section("tasks"), self.fractions, roles, self.share)
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
         finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
+        first = plan_first_candidates(plan, arms, self.fractions, seeds)
+        check_seeds(*first, arms, seeds)
         before = detectable_differences(pool, pairs, self.fractions, len(seeds), self.expected_std)
-        report_plan(run, plan, before, len(seeds))
+        report_plan(run, plan, before, len(seeds), planned_scopes(*first, pairs, self.fractions, seeds))
 
         # run it, the grids first
         num_jobs = self.num_jobs or (1 if trains_on_gpu(config.device) else 0)
@@ -121,8 +128,10 @@ class Study(Stage):
             delete_resume_states(runner.folder, plan, finals)
 
         # compare the arms, and report
+        check_splits(plan, runner.folder, pool.summary())
         collection = Collection(plan, finals, runner.folder, seeds, self.metric)
-        comparisons = family(compare_arms(collection, pairs, self.fractions, self.guard_skew)) if pairs else []
+        judged = family(compare_arms(collection, pairs, self.fractions, self.guard_skew)) if pairs else []
+        comparisons = with_starts(judged, plan, finals, seeds)
         scores = score_rows(collection, list(arms), self.fractions, self.guard_skew)
         asked = {
             "name": run.folder.name,
@@ -138,6 +147,7 @@ class Study(Stage):
             arms,
             plan,
             runner,
+            finals=finals,
             chosen=chosen,
             scores=scores,
             comparisons=comparisons,

@@ -44,6 +44,16 @@ class Collection:
         self._read: dict[str, InstanceTable] = {}
         self._values: dict[tuple[str, float, str], ArmValues | None] = {}
 
+    def references(self, arm: str, fraction: float, task: str) -> dict[str, np.ndarray]:
+        """Return the values (S, n) of the methods that the arm's runs score beside its own, by name."""
+        stage = self.plan.nodes[self.finals[arm, fraction, self.seeds[0]][0]].stage
+        found = {}
+        for method in self.plan.roles[stage].references:
+            tables = [self._table(arm, fraction, seed, task, method) for seed in self.seeds]
+            if all(len(one) for one in tables):  # runs of earlier versions lack some methods
+                found[method] = np.stack([self._image_values(one) for one in tables])
+        return found
+
     def tasks_of(self, arm: str, fraction: float) -> list[str]:
         """Return the tasks that the arm is scored on."""
         keys = self.finals[arm, fraction, self.seeds[0]]
@@ -66,15 +76,15 @@ class Collection:
         values = np.stack([self._image_values(one) for one in found])
         return ArmValues(values, found[0].columns["identity"], clusters, found)
 
-    def _table(self, arm: str, fraction: float, seed: int, task: str) -> InstanceTable:
-        """Return the test images of the run that trained the task."""
+    def _table(self, arm: str, fraction: float, seed: int, task: str, method: str | None = None) -> InstanceTable:
+        """Return the test images of the run that trained the task, by the method that scores the arm or another."""
         keys = [k for k in self.finals[arm, fraction, seed] if task in self.plan.nodes[k].options["tasks"]]
         if not keys:
             raise UserError(f"arm {arm} has no run with task {task}.")
         node = self.plan.nodes[keys[0]]
         if node.key not in self._read:
             self._read[node.key] = read_instances(self.folder / node.folder)
-        return self._read[node.key].of(task, self.plan.roles[node.stage].method, fraction)
+        return self._read[node.key].of(task, method or self.plan.roles[node.stage].method, fraction)
 
     def _image_values(self, one: InstanceTable) -> np.ndarray:
         """Return values (n,) whose mean is the score; for balanced accuracy, images of rare classes weigh more."""
@@ -150,6 +160,10 @@ def score_rows(
                         "score": arm_score(found.values, found.clusters, guard_skew=guard_skew).to_json(),
                         "num_seeds": len(collection.seeds),
                         "chance": baseline,
+                        "references": {
+                            name: arm_score(values, found.clusters, guard_skew=guard_skew).to_json()
+                            for name, values in collection.references(arm, fraction, task).items()
+                        },
                         "by_seed": [{"seed": seed, "value": value} for seed, value in by_seed],
                     }
                 )

@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from vision_mtl.evaluation.classes import csv_text
-from vision_mtl.study.tables import chance_of, chances
+from vision_mtl.study.tables import chance_of, chances, reference_names
 
 Record = Mapping[str, Any]
 COMPARISON_KEYS = (
     *("p_value", "p_value_floor", "p_value_holm", "minimum_detectable", "verdict", "reason"),
-    *("num_seeds", "n", "std", "image_error", "skewness"),
+    *("num_seeds", "n", "std", "image_error", "skewness", "pretrainings", "scope"),
 )
 
 
 def csv_files(record: Record) -> dict[str, str]:
     """Return name -> text of the files in `tables/`."""
-    return {"comparisons": _comparisons(record), "scores": _scores(record), "runs": _runs(record)}
+    found = {"comparisons": _comparisons(record), "scores": _scores(record), "runs": _runs(record)}
+    return found | ({"learned": _learned(record)} if record.get("skill_learned") else {})
 
 
 def _comparisons(record: Record) -> str:
@@ -25,7 +26,7 @@ def _comparisons(record: Record) -> str:
     for one in record["comparisons"]:
         row = {key: one[key] for key in ("task", "fraction", "arm", "baseline")}
         row |= _ends("difference", one["difference"]) | _ends("difference_holm", one["difference_holm"])
-        row |= {"level_holm": one["difference_holm"]["level"]} | {key: one[key] for key in COMPARISON_KEYS}
+        row |= {"level_holm": one["difference_holm"]["level"]} | {key: one.get(key) for key in COMPARISON_KEYS}
         row |= _ends("arm_score", one["arm_score"]) | _ends("baseline_score", one["baseline_score"])
         rows.append(row | _ends("chance", chance_of(one, known)))
     return csv_text(rows, digits=None)
@@ -37,9 +38,22 @@ def _scores(record: Record) -> str:
     rows = []
     for row in record["scores"]:
         values = {one["seed"]: one["value"] for one in row["by_seed"]}
-        flat = {key: row[key] for key in ("task", "fraction", "arm", "num_labelled", "num_seeds")}
+        flat = {key: row.get(key) for key in ("task", "fraction", "arm", "num_labelled", "num_validation", "num_seeds")}
         flat |= _ends("score", row["score"]) | {"n": row["score"]["n"], "num_clusters": row["score"]["num_clusters"]}
-        rows.append(flat | _ends("chance", row["chance"]) | {f"seed_{seed}": values.get(seed) for seed in seeds})
+        flat |= _ends("chance", row["chance"])
+        for name in reference_names(record):
+            flat |= _ends(name, row.get("references", {}).get(name))
+        rows.append(flat | {f"seed_{seed}": values.get(seed) for seed in seeds})
+    return csv_text(rows, digits=None)
+
+
+def _learned(record: Record) -> str:
+    """Return the skill learned, with a row per arms, stage and pretext."""
+    rows = []
+    for row in record["skill_learned"]:
+        flat = {"arms": "; ".join(row["arms"]), "stage": row["stage"], "pretext": row["pretext"]}
+        flat |= _ends("skill_learned", row["score"]) | {"num_runs": row["num_runs"], "num_learned": row["num_learned"]}
+        rows.append(flat | {"references": "; ".join(row["references"])})
     return csv_text(rows, digits=None)
 
 

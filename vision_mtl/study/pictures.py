@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -39,12 +40,15 @@ def plot_plate(figure: Figure, name: str, title: str, alt: str) -> Plate:
     return Plate(title, alt, f"figures/{name}.png", "image/svg+xml", vector.getvalue(), pixels.getvalue())
 
 
-def read_plates(pictures: Sequence[Mapping[str, Any]]) -> tuple[list[Plate], list[str]]:
-    """Return the pictures, given by `title`, `caption` and `path`, reduced; and a warning per unreadable one."""
+def read_plates(pictures: Sequence[Mapping[str, Any]], folder: Path) -> tuple[list[Plate], list[str]]:
+    """Return the pictures, given by `title`, `caption` and `path`, reduced; and a warning per unreadable one.
+
+    Paths are relative to `folder`, or absolute.
+    """
     plates, missing = [], []
     for number, picture in enumerate(pictures, 1):
         try:
-            with Image.open(picture["path"]) as image:
+            with Image.open(folder / picture["path"]) as image:
                 kind, data = reduced(image)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             missing.append(f"the picture {picture['title']!r} is left out: {type(error).__name__} on reading its file")

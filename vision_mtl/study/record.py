@@ -15,10 +15,13 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.study.arms import Arm, flat
 from vision_mtl.study.grid_search import Chosen
+from vision_mtl.study.learned import learned_rows
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.runner import Runner, read_clock
+from vision_mtl.study.starts import Finals
 
 MAX_PICTURES = 4
+LABEL_COUNTS = ("num_labelled", "num_validation")  # of training and of validation images
 
 
 def study_record(
@@ -29,6 +32,7 @@ def study_record(
     plan: Plan,
     runner: Runner,
     *,
+    finals: Finals,
     chosen: Chosen,
     scores: Sequence[dict[str, Any]],
     comparisons: Sequence[dict[str, Any]],
@@ -36,16 +40,18 @@ def study_record(
 ) -> dict[str, Any]:
     """Return the question `asked`, the results and the cost; docs/results.md lists the keys."""
     rows = [run_row(node, runner.folder) for node in plan.nodes.values()]
-    labels = {
-        (r["fraction"], task): n for r in rows for task, n in r.pop("labels").items() if r["fraction"] is not None
-    }
+    labels = {key: counts for row in rows for key, counts in row.pop("labels").items()}
     return {
         **asked,
+        "split_hash": pool.summary()["split_hash"],
         "tasks": {task: task_row(pool, task, str(asked["metric"])) for task in tasks},
         "arms": {name: arm_row(arm, chosen) for name, arm in arms.items()},
-        "scores": [{**row, "num_labelled": labels.get((row["fraction"], row["task"]))} for row in scores],
+        "scores": [
+            {**row, **labels.get((row["fraction"], row["task"]), dict.fromkeys(LABEL_COUNTS))} for row in scores
+        ],
         "comparisons": list(comparisons),
         "before": dict(before),
+        "skill_learned": learned_rows(plan, finals, runner.folder),
         "runs": rows,
         "cost": study_cost(rows, plan, runner),
         "environment": environment(),
@@ -93,11 +99,22 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "seconds": result["seconds"],
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
+        "split_hash": result.get("data", {}).get("split_hash"),
         "resumes": max(clock["starts"] - 1, 0),
         "scores": {task: _scores(row) for task, row in tasks.items()},
-        "labels": {task: row.get("num_labelled") for task, row in tasks.items()},
+        "labels": label_counts(result["metrics"], node.fraction),
         "warnings": result["warnings"],
     }
+
+
+def label_counts(metrics: Mapping[str, Any], fraction: float | None) -> dict[tuple[float, str], dict[str, Any]]:
+    """Return (label fraction, task) -> the numbers of labels of a run; a probe covers several fractions."""
+    parts = {float(name): part["tasks"] for name, part in metrics.get("fractions", {}).items()}
+    whole = 1.0 if "fractions" in metrics else fraction
+    if whole is not None:
+        parts[whole] = metrics.get("tasks", {})
+    rows = ((at, task, row) for at, tasks in parts.items() for task, row in tasks.items())
+    return {(at, task): {key: row.get(key) for key in LABEL_COUNTS} for at, task, row in rows}
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:
@@ -119,7 +136,10 @@ def study_cost(rows: Sequence[Mapping[str, Any]], plan: Plan, runner: Runner) ->
 
 
 def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
-    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms."""
+    """Return at most `MAX_PICTURES` figures of runs: those that stages declare, once per figure and set of arms.
+
+    Their paths are relative to the study's folder.
+    """
     found: list[dict[str, str]] = []
     shown: set[tuple[str, tuple[str, ...]]] = set()
     for node in plan.nodes.values():
@@ -129,5 +149,5 @@ def run_pictures(plan: Plan, folder: Path) -> list[dict[str, str]]:
                 continue
             shown.add((figure, tuple(node.arms)))
             caption = f"{title}; run {node.folder.rpartition('/')[2]}, of {', '.join(node.arms)}"
-            found.append({"title": title, "caption": caption, "path": str(path)})
+            found.append({"title": title, "caption": caption, "path": str(path.relative_to(folder))})
     return found

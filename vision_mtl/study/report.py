@@ -21,7 +21,14 @@ from vision_mtl.study import tables
 from vision_mtl.study.csv_files import csv_files
 from vision_mtl.study.number_format import Unit, format_fraction, format_measure
 from vision_mtl.study.pictures import Plate, plot_plate, read_plates, slug
-from vision_mtl.study.verdict_text import design_size, headline, how_to_read, summaries, verdict_sentence
+from vision_mtl.study.verdict_text import (
+    design_size,
+    headline,
+    how_to_read,
+    plain_verdict,
+    summaries,
+    verdict_sentence,
+)
 from vision_mtl.viz.studies import differences_figure, label_curves_figure
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -38,7 +45,7 @@ def write_report(record: Record, folder: Path) -> None:
     docs/results.md lists the keys of `record`. An unreadable picture becomes a warning in the report. Raises
     `UserError` if the folder cannot be written.
     """
-    plates, missing = read_plates(record["pictures"])
+    plates, missing = read_plates(record["pictures"], folder)
     page = _page(record, plates, missing)
     shown = [*page["curves"], *page["forests"], *plates]
     for plate in shown:
@@ -65,6 +72,7 @@ def _page(record: Record, plates: Sequence[Plate], missing: Sequence[str]) -> di
         "comparisons": tables.comparisons_table(record),
         "tasks": tables.tasks_table(record),
         "scores": tables.scores_table(record),
+        "learned": tables.learned_table(record),
         "before": tables.design_table(record),
         "expected": _expected(record),
         "tuning": tables.tuning_table(record),
@@ -107,15 +115,21 @@ def _forests(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
     plates = []
     for number, (task, about) in enumerate(record["tasks"].items(), 1):
         found, unit = _rows(task, record, "comparisons"), units[task]
-        titles = [f"{format_fraction(one['fraction'])}: {one['arm']} − {one['baseline']}" for one in found]  # noqa: RUF001
+        titles = [_title(one) for one in found]
         label = f"difference in {about['metric']}, {unit.name} (right of 0: the first arm is better)"
-        figure = differences_figure(found, titles, factor=unit.factor, label=label)
+        shown = [{**one, "verdict": plain_verdict(one["verdict"])} for one in found]
+        figure = differences_figure(shown, titles, factor=unit.factor, label=label)
         pairs = zip(titles, found, strict=True)
         text = "; ".join(f"{title} {unit.difference(one['difference'])}, {one['verdict']}" for title, one in pairs)
         if figure is not None:
             name = f"differences-{number}-{slug(task)}"
             plates.append(plot_plate(figure, name, task, f"{task}, differences: {text}."))
     return plates
+
+
+def _title(one: Record) -> str:
+    limit = f" ({one['scope'].partition(':')[0]})" if one.get("scope") else ""
+    return f"{format_fraction(one['fraction'])}: {one['arm']} − {one['baseline']}{limit}"  # noqa: RUF001
 
 
 def _expected(record: Record) -> str:
@@ -136,7 +150,7 @@ def _rows(task: str, record: Record, key: str) -> list[Any]:
 def _html() -> Environment:
     found = _environment(autoescape=True)
     found.globals["zip"] = zip
-    found.filters |= {"data_uri": _data_uri, "tight": _tight}
+    found.filters |= {"data_uri": _data_uri, "tight": _tight, "plain": plain_verdict}
     return found
 
 

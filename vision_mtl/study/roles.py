@@ -15,6 +15,8 @@ class ArmRole:
     """Whether an arm may end in the stage: its scores on test images are then the arm's."""
     gives_weights: bool = False
     """Whether the arm's next stage starts from this one's weights."""
+    noun: str = "run"
+    """What a run of the stage is called in a verdict: one pretraining, one discovery."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options in every arm, as in a config file. Budgets are steps, because seconds depend on the machine's load."""
     fraction_option: str | None = None
@@ -25,6 +27,8 @@ class ArmRole:
     """Options of the stage that a study sets, whatever the arm's options are."""
     method: str = "head"
     """Method in `test_instances.parquet` whose rows are the arm's scores."""
+    references: tuple[str, ...] = ()
+    """Further methods there, whose scores the report shows beside the arm's."""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """Figures of one of its runs to show in the report: file name without suffix -> title."""
 

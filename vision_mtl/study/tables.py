@@ -53,6 +53,11 @@ def chance_of(one: Record, known: Mapping[tuple[str, float, str], Any]) -> Any:
     return next((c for arm in ("arm", "baseline") if (c := known.get((one["task"], one["fraction"], one[arm])))), None)
 
 
+def reference_names(record: Record) -> list[str]:
+    """Return the methods that some arm's runs score beside their own, such as kNN on HOG; old studies have none."""
+    return list(dict.fromkeys(name for row in record["scores"] for name in row.get("references", {})))
+
+
 def tasks_table(record: Record) -> Table:
     """Return the tasks: metric, classes, test images."""
     rows = [
@@ -69,7 +74,7 @@ def tasks_table(record: Record) -> Table:
 def comparisons_table(record: Record) -> Table:
     """Return every comparison with the numbers behind its verdict."""
     numbers = ["difference [95 %]", "deciding interval", "level", "arm's score", "baseline's score", "chance"]
-    numbers += ["p", "p, Holm", "floor of p", "detectable", "std over seeds", "seeds", "n"]
+    numbers += ["p", "p, Holm", "floor of p", "detectable", "std over seeds", "seeds", "pretrainings", "n"]
     formats, known = units(record), chances(record)
     rows = [_comparison_row(one, formats[one["task"]], chance_of(one, known)) for one in record["comparisons"]]
     columns = ["task", "labels", "arm", "baseline", "verdict", *numbers[:6], "unit", *numbers[6:], "reason"]
@@ -79,20 +84,35 @@ def comparisons_table(record: Record) -> Table:
 def scores_table(record: Record) -> Table:
     """Return every arm's score, chance, and the score of each seed."""
     formats = units(record)
-    numbers = ["labelled images", "score [95 %]", "chance [95 %]", "seeds", "n", "clusters"]
+    references = reference_names(record)
+    numbers = ["training labels", "validation labels", "score [95 %]", "chance [95 %]"]
+    numbers += [*(name.replace("_", " ") for name in references), "seeds", "n", "clusters"]
     rows = []
     for row in record["scores"]:
         unit, score = formats[row["task"]], row["score"]
         seeds = ", ".join(f"{one['seed']}: {unit.value(one['value'])}" for one in row["by_seed"])
         rows.append(
             [
-                *(row["task"], format_fraction(row["fraction"]), row["arm"], _count(row["num_labelled"])),
-                *(unit.score(score), unit.score(row["chance"]), _unit_name(unit), str(row["num_seeds"])),
-                *(_count(score["n"]), _count(score["num_clusters"]), seeds),
+                *(row["task"], format_fraction(row["fraction"]), row["arm"]),
+                *(_count(row["num_labelled"]), _count(row.get("num_validation"))),
+                *(unit.score(score), unit.score(row["chance"])),
+                *(unit.score(row.get("references", {}).get(name)) for name in references),
+                *(_unit_name(unit), str(row["num_seeds"]), _count(score["n"]), _count(score["num_clusters"]), seeds),
             ]
         )
-    columns = ["task", "labels", "arm", *numbers[:3], "unit", *numbers[3:], "by seed"]
+    columns = ["task", "labels", "arm", *numbers[:-3], "unit", *numbers[-3:], "by seed"]
     return Table(columns, rows, numbers)
+
+
+def learned_table(record: Record) -> Table:
+    """Return what the runs of the arms learned to repair; empty for a study without pretexts, or of older runs."""
+    unit, rows = Unit(1, 3, "skill"), []
+    for row in record.get("skill_learned", []):
+        learned = f"{row['num_learned']} of {row['num_runs']}"
+        named = [", ".join(row["arms"]), row["stage"], row["pretext"]]
+        rows.append([*named, unit.score(row["score"], signed=True), learned, "; ".join(row["references"])])
+    numbers = ["skill learned [95 %]", "runs that learned it"]
+    return Table(["arms", "stage", "pretext", *numbers, "against"], rows, numbers)
 
 
 def design_table(record: Record) -> Table:
@@ -159,6 +179,7 @@ def environment_table(record: Record) -> Table:
     versions = environment.pop("versions", {})
     command = environment.pop("command", [])
     rows = [["command", " ".join(map(str, command))]] if command else []
+    rows += [["hash of the splits", record["split_hash"]]] if record.get("split_hash") else []
     rows += [[key, format_value(value)] for key, value in environment.items()]
     return Table(["", "version or value"], rows + [[key, format_value(value)] for key, value in versions.items()])
 
@@ -202,7 +223,7 @@ def _comparison_row(one: Record, unit: Unit, chance: Any) -> list[str]:
         unit.name,
         *(format_p_value(one[key]) for key in ("p_value", "p_value_holm", "p_value_floor")),
         *(unit.value(one[key]) for key in ("minimum_detectable", "std")),
-        *(str(one["num_seeds"]), _count(one["n"]), verdict_reason(one, unit)),
+        *(str(one["num_seeds"]), _count(one.get("pretrainings")), _count(one["n"]), verdict_reason(one, unit)),
     ]
 
 

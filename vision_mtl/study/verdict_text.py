@@ -24,6 +24,11 @@ class Sentence:
     text: str
 
 
+def plain_verdict(verdict: str) -> str:
+    """Return the verdict without its limit: "helps (this pretraining)" is "helps"."""
+    return verdict.partition(" (")[0]
+
+
 def identical(one: Comparison) -> bool:
     """Return whether the arms had equal scores in every seed and on every image."""
     return one["num_seeds"] > 1 and one["std"] == 0 and one["difference"]["value"] == 0 and not one["image_error"]
@@ -32,18 +37,20 @@ def identical(one: Comparison) -> bool:
 def verdict_sentence(one: Comparison, unit: Unit, m: int, chance: Score | None = None) -> Sentence:
     """Return the comparison as a sentence, without its task: "a is +3.1 points [1.2, 5.0] above b: helps".
 
-    An undecided one ends with the smallest detectable difference. With `chance`, the sentence also states if neither
-    arm's interval excludes it: arms that learnt nothing cannot differ.
+    An undecided one states the smallest detectable difference. With `chance`, the sentence also states if neither arm's
+    interval excludes it: arms that learnt nothing cannot differ. A limited scope, such as one pretraining, comes last.
     """
     found = unit.difference(one["difference"])
     if one["verdict"] == "undecided":
         text = f"{one['arm']} against {one['baseline']}: undecided, {_undecided(one, unit, m)}"
     else:
-        relation = "above" if one["verdict"] == "helps" else "below"
+        relation = "above" if plain_verdict(one["verdict"]) == "helps" else "below"
         text = f"{one['arm']} is {found} {relation} {one['baseline']}: {one['verdict']}"
     if chance is not None and _at_chance(one, chance):
         text += f"; neither is shown to be above chance ({unit.value(chance['value'])})"
-    return Sentence(one["verdict"], format_fraction(one["fraction"]), text)
+    if one.get("scope"):
+        text += f"; {one['scope']}"
+    return Sentence(plain_verdict(one["verdict"]), format_fraction(one["fraction"]), text)
 
 
 def verdict_reason(one: Comparison, unit: Unit) -> str:
@@ -77,6 +84,11 @@ def how_to_read(record: Mapping[str, Any]) -> list[str]:
     else:
         sentences.append("One seed shows no variation, so no score has an interval and no comparison is decided.")
     sentences += _how_to_decide(num_seeds, m) if m and num_seeds > 1 else []
+    if any(one.get("scope") for one in record["comparisons"]):
+        sentences.append(
+            "Over one pretraining (or discovery): all seeds start from the same, so the interval lacks the variation "
+            "between pretrainings. The verdict is about this one, not about the recipe."
+        )
     sentences.append("Chance is the score of the same predictions, randomly permuted over images.")
     have_classes = {label_kind(task["kind"]).has_classes for task in record["tasks"].values()}
     if True in have_classes:
@@ -102,13 +114,17 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     """Return one sentence with the number of comparisons of each verdict."""
     if not comparisons:
         return "There is nothing to compare."
-    counts = {verdict: sum(one["verdict"] == verdict for one in comparisons) for verdict in VERDICTS}
+    found = [plain_verdict(one["verdict"]) for one in comparisons]
+    counts = {verdict: found.count(verdict) for verdict in VERDICTS}
     if len(comparisons) == 1:
         return {"undecided": "The one comparison is undecided."}.get(
             comparisons[0]["verdict"], f"In the one comparison, it {comparisons[0]['verdict']}."
         )
     helping, hurting, undecided = (f"{count} {_plural(verdict, count)}" for verdict, count in counts.items())
-    return f"Of {len(comparisons)} comparisons, {helping}, {hurting} and {undecided}."
+    limited = [one["verdict"] for one in comparisons if one["verdict"] not in VERDICTS]
+    only = f"{len(limited)} {'verdict is' if len(limited) == 1 else 'verdicts are'} only about {_limits(limited)}"
+    about = f"; {only}" if limited else ""
+    return f"Of {len(comparisons)} comparisons, {helping}, {hurting} and {undecided}{about}."
 
 
 def summaries(comparisons: Sequence[Comparison]) -> list[str]:
@@ -124,13 +140,14 @@ def _summary(arm: str, baseline: str, found: Sequence[Comparison]) -> str:
     for verdict in ("helps", "hurts"):
         places: dict[str, list[str]] = {}
         for one in found:
-            if one["verdict"] == verdict:
+            if plain_verdict(one["verdict"]) == verdict:
                 places.setdefault(one["task"], []).append(format_fraction(one["fraction"]))
         named = [f"{task} ({', '.join(at).replace(' % labels,', ' %,')})" for task, at in places.items()]
         parts.append(f"{verdict} on {', '.join(named)}" if named else f"{verdict} on no task")
     num_undecided = sum(one["verdict"] == "undecided" for one in found)
     tail = f"undecided in {num_undecided} of {len(found)}" if num_undecided else "none undecided"
-    return f"{arm} against {baseline}: {'; '.join(parts)}; {tail}."
+    scopes = dict.fromkeys(one["scope"] for one in found if one.get("scope"))
+    return f"{arm} against {baseline}: {'; '.join([*parts, tail, *scopes])}."
 
 
 def _undecided(one: Comparison, unit: Unit, m: int) -> str:
@@ -150,6 +167,11 @@ def _undecided(one: Comparison, unit: Unit, m: int) -> str:
 def _at_chance(one: Comparison, chance: Score) -> bool:
     lows = [one[arm]["low"] for arm in ("arm_score", "baseline_score")]
     return all(low is not None and low <= chance["value"] for low in lows)
+
+
+def _limits(limited: Sequence[str]) -> str:
+    """Return what limited verdicts are about: "this pretraining"."""
+    return " or ".join(dict.fromkeys(verdict.partition(" (")[2].rstrip(")") for verdict in limited))
 
 
 def _plural(verdict: str, count: int) -> str:

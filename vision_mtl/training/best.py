@@ -1,7 +1,9 @@
 """The best weights so far by validation score: one set for all tasks together, and one for each task.
 
 Tasks overfit at different times, so each has its own best step; the weights used as one model are chosen by the mean
-over tasks. Files: `best.safetensors` and `best-TASK.safetensors` in the folder of checkpoints.
+over the tasks that have enough validation images to choose by. Without such a task the latest weights are kept, because
+a choice by a handful of images is worse (docs/statistics.md). Files: `best.safetensors` and `best-TASK.safetensors` in
+the folder of checkpoints.
 
 A resumed run restores the scores in its checkpoint, so the files must never be newer than the checkpoint. New best
 weights are therefore written as pending files first (`flush`), which replace the old files (`commit`) once a checkpoint
@@ -10,7 +12,7 @@ holds their scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ PENDING = "waiting-"  # prefix of a file whose score no checkpoint holds yet
 
 @dataclass
 class Best:
-    """`scores` holds the best score and its step for each task and for `ALL`; higher is better, the earliest wins ties.
+    """`scores` holds the best score and its step for each task and for `ALL`; higher is better, the latest wins ties.
 
     With `per_task`, every task has a set of weights in addition to the set for `ALL`.
     """
@@ -38,10 +40,19 @@ class Best:
     weights: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     changed: set[str] = field(default_factory=set, repr=False)
 
-    def offer(self, model: nn.Module, step: int, scores: Mapping[str, float]) -> list[str]:
-        """Keep a copy of the model's weights where its score is the best so far; return the names, `ALL` included."""
-        offered = {ALL: sum(scores.values()) / len(scores), **(scores if self.per_task and len(scores) > 1 else {})}
-        better = [n for n, score in offered.items() if n not in self.scores or score > self.scores[n]["score"]]
+    def offer(
+        self, model: nn.Module, step: int, scores: Mapping[str, float], choosing: Collection[str] | None = None
+    ) -> list[str]:
+        """Keep a copy of the model's weights where its score is the best so far; return the names, `ALL` included.
+
+        Only the tasks `choosing` (None: all) choose; a set that none of them chooses is always replaced.
+        """
+        trusted = {name: score for name, score in scores.items() if choosing is None or name in choosing}
+        counted = (trusted or scores).values()
+        offered = {ALL: sum(counted) / len(counted), **(scores if self.per_task and len(scores) > 1 else {})}
+        chosen = {*trusted, *([ALL] if trusted else [])}
+        beaten = {name: kept["score"] for name, kept in self.scores.items() if name in chosen}
+        better = [name for name, score in offered.items() if name not in beaten or score >= beaten[name]]
         if better:
             copy = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             for name in better:

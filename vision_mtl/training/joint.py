@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
+from vision_mtl.models.passes import Shown
 from vision_mtl.models.request import Request
 from vision_mtl.training.objective import Feed, Objective, Predictions, Prepared, StepLoss
 
@@ -43,7 +44,10 @@ class JointObjective:
             start += len(member.images)
         images = torch.cat([member.images for member in members.values()])
         drop_draw = torch.cat([member.drop_draw for member in members.values()])
-        return Prepared(images, requests, drop_draw, share, members)
+        parts = [member.shown for member in members.values()]
+        known = [part for part in parts if part is not None]
+        shown = Shown.join(known) if len(known) == len(parts) else None
+        return Prepared(images, requests, drop_draw, share, members, shown)
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float) -> StepLoss:
         """Return the losses of all members."""

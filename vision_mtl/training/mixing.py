@@ -75,7 +75,7 @@ class Mixing:
 
         Masks are cut like their images, but never blended.
         """
-        keys = Keys(seed, batch.epochs.to(images.device), batch.indices.to(images.device), name="mixing")
+        keys = _keys(batch, seed).to(images.device)
         partner = partners(batch.drawn_for.to(images.device), keys)
         cut = self._cuts(keys)
         alpha = torch.where(cut, self.cutmix_alpha, self.mixup_alpha)
@@ -91,11 +91,20 @@ class Mixing:
         paired = {name: _paired(own, partner, share, len(images)) for name, own in labels.items()}
         return mixed, {name: _cut_masks(own, box, cut) for name, own in paired.items()}
 
+    def mixed(self, batch: LabelledBatch, seed: int) -> Tensor:
+        """Return (B, 2) int64: the pool's number of each row's image and of its partner, on the CPU."""
+        partner = partners(batch.drawn_for, _keys(batch, seed))
+        return torch.stack((batch.indices, batch.indices[partner]), dim=1)
+
     def _cuts(self, keys: Keys) -> Tensor:
         """Return (B,) bool: True where CutMix is used, False where mixup is."""
         if not self.mixup_alpha or not self.cutmix_alpha:
             return torch.full((len(keys),), bool(self.cutmix_alpha), device=keys.device)
         return keys.integers(2).bool()
+
+
+def _keys(batch: LabelledBatch, seed: int) -> Keys:
+    return Keys(seed, batch.epochs, batch.indices, name="mixing")
 
 
 def partners(task: Tensor, keys: Keys) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.data.pool import Pool
+from vision_mtl.models.passes import Shown
 from vision_mtl.models.request import Request
 from vision_mtl.training.step_record import Sums, means
 
@@ -31,7 +32,8 @@ class Prepared:
     """The model's input for one micro-batch: `images`, `requests` and `drop_draw`.
 
     `images` (B, C, H, W), damaged or not; `drop_draw` (B,) in [0, 1] decides what the decoder drops; `share` is the
-    micro-batch's share of the step's images. `data` holds what the objective needs to measure the predictions.
+    micro-batch's share of the step's images. `data` holds what the objective needs to measure the predictions,
+    `shown` which images the rows show (`models/passes.py`).
     """
 
     images: Tensor
@@ -39,6 +41,7 @@ class Prepared:
     drop_draw: Tensor
     share: float
     data: Any = None
+    shown: Shown | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ def step_loss(
     """
     prepared = objective.prepare(batch, share)
     with autocast():
-        predictions = model(prepared.images.to(memory_format=layout), prepared.requests, prepared.drop_draw)
+        predictions = model(
+            prepared.images.to(memory_format=layout), prepared.requests, prepared.drop_draw, prepared.shown
+        )
     return objective.measure(predictions, prepared, progress)
 
 

@@ -21,6 +21,7 @@ from vision_mtl.core.shapes import image_shape
 from vision_mtl.data.ahead import Ahead, plan
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool, image_tensor
+from vision_mtl.models.passes import Shown
 from vision_mtl.models.shared import HeadSpec
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture, Part
@@ -60,7 +61,10 @@ class PretextObjective:
         images, keys = batch
         usable = self.suitability.of(self.mixture.pretexts, images, keys.index)
         damaged, parts = self.mixture.prepare(images, keys, usable)
-        return Prepared(damaged, parts, draw_drops(keys.to(damaged.device), parts), share, data=parts)
+        # views of an embedding hide nothing from each other: they stay in one pass
+        shown = Shown.join(Shown.of(part.index, part.pretext.output != "embedding") for part in parts)
+        drops = draw_drops(keys.to(damaged.device), parts)
+        return Prepared(damaged, parts, drops, share, parts, shown)
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
         """Return the mean over images of the loss relative to the chance loss.

@@ -22,7 +22,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
-from vision_mtl.training.balancing.processes import any_process
+from vision_mtl.training.balancing.processes import any_process, largest_of_processes
 from vision_mtl.training.balancing.weighted_sum import WeightedSum
 from vision_mtl.training.options import Optim
 
@@ -66,6 +66,7 @@ def shard_backbone(model: SharedModel, device: torch.device) -> None:
         model.backbone.register_forward_pre_hook(_with_gradient, prepend=True)
     model.to(device)
     model.backbone.common_counts = lambda counts, most: _common(counts, most, device)
+    model.common_passes = lambda count: largest_of_processes(count, device)
 
 
 def _with_gradient(backbone: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from vision_mtl.data.loader import LabelledBatch, TaskLoader
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
+from vision_mtl.models.passes import Shown
 from vision_mtl.models.request import Request
 from vision_mtl.training.mixing import Labels, Mixing
 from vision_mtl.training.objective import Predictions, Prepared, StepLoss
@@ -41,9 +42,13 @@ class TaskLoss:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """A micro-batch: images (B, C, H, W), each task's labels, and each task's number of labelled images in the step."""
+    """A micro-batch: images (B, C, H, W), each task's labels, and each task's number of labelled images in the step.
+
+    `index` (B,) int64, or (B, 2) for mixed images, are their numbers in the pool, on the CPU.
+    """
 
     images: Tensor
+    index: Tensor
     labels: dict[str, Labels]
     counts: dict[str, float]
 
@@ -64,7 +69,7 @@ class TaskObjective:
         """Return the undamaged images; each head predicts from the rows with its label."""
         requests = [Request(name, labels.rows, is_task=True) for name, labels in batch.labels.items()]
         keep_all = batch.images.new_ones(len(batch.images))  # the decoder drops nothing: labels are of full images
-        return Prepared(batch.images, requests, keep_all, share, batch)
+        return Prepared(batch.images, requests, keep_all, share, batch, Shown.of(batch.index, guarded=False))
 
     def measure(self, predictions: Predictions, prepared: Prepared, progress: float = 0.0) -> StepLoss:
         """Return each task's loss, summed over its labelled images and divided by their number in the step."""
@@ -97,13 +102,15 @@ class TaskFeed:
         loaded = self.loader.at(step)
         images = loaded.images.to(self.device, non_blocking=True)
         labels = {name: Labels(rows, values).to(self.device) for name, (rows, values) in loaded.targets.items()}
+        index = loaded.indices
         if self.mixing is not None:
+            index = self.mixing.mixed(loaded, self.loader.seed)
             images, labels = self.mixing(images, labels, loaded, self.loader.seed)
         counts = self._counts(labels)
         found, start = [], 0
         for some in images.tensor_split(min(num_micro_batches, len(images))):
             own = _within(labels, start, start + len(some))
-            found.append((TaskBatch(some, own, counts), len(some) / len(images)))
+            found.append((TaskBatch(some, index[start : start + len(some)], own, counts), len(some) / len(images)))
             start += len(some)
         return found
 

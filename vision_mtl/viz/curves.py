@@ -33,28 +33,34 @@ def curves_figure(records: Sequence[Record]) -> Figure | None:
     return figure
 
 
-def skill_figure(by_source: Scores, untrained: Scores | None = None) -> Figure | None:
-    """Draw a dot with its interval for each source and pretext, and a ring for the untrained network; None if empty."""
+def skill_figure(by_source: Scores, classic: Scores | None = None) -> Figure | None:
+    """Draw what training added for each source and pretext, a dot with its interval, open if it is not learned.
+
+    `classic` are the skills against the classic repair alone, drawn as small grey crosses. None without a score.
+    """
     rows = [(source, pretext, score) for source, scores in by_source.items() for pretext, score in scores.items()]
     if not rows:
         return None
     pretexts = sorted({pretext for _, pretext, _ in rows})
-    figure = new_figure(6.5, 1.2 + 0.28 * len(rows))
+    figure = new_figure(6.5, 1.5 + 0.28 * len(rows))
     axes = quiet(figure.subplots())
     for place, (source, pretext, score) in enumerate(rows):
         colour = COLOURS[pretexts.index(pretext) % len(COLOURS)]
         if score["low"] is not None:
             axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=2)
-        axes.plot(score["value"], place, "o", color=colour, markersize=5)
-        before = (untrained or {}).get(source, {}).get(pretext)
-        if before is not None:
-            axes.plot(before["value"], place, "o", color=colour, markersize=6, fillstyle="none")
+        inside = colour if score["learned"] else "white"
+        axes.plot(score["value"], place, "o", color=colour, markerfacecolor=inside, markersize=6)
+        other = (classic or {}).get(source, {}).get(pretext)
+        if other is not None:
+            axes.plot(other["value"], place, "x", color="0.5", markersize=5)
     axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), [f"{short(source)}  {pretext}" for source, pretext, _ in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        "skill on held-out images, 95 % interval (0: classic repair, 1: perfect; ring: untrained)", fontsize=8
+    axes.set_title("What training added on held-out images", fontsize=9, loc="left")
+    label = (
+        "skill_learned, 95 % interval (0: best rule without learning, 1: perfect)\nfilled: learned; open: not learned"
     )
+    axes.set_xlabel(label + ("; cross: skill against the classic repair alone" if classic else ""), fontsize=8)
     axes.tick_params(labelsize=8)
     return figure
 

@@ -28,7 +28,7 @@ def scales_figure(by_pretext: Mapping[str, Scores]) -> Figure | None:
     names = list(dict.fromkeys(name for scores in by_pretext.values() for name in scores))
     for place, (pretext, scores) in zip(axes, by_pretext.items(), strict=True):
         _scales(quiet(place), pretext, scores, names)
-    axes[0].set_ylabel("skill, 95 % interval (0: best rule without a network)", fontsize=8)
+    axes[0].set_ylabel("skill_learned, 95 % interval\n(0: best rule without learning, by source)", fontsize=8)
     handles, labels = max((place.get_legend_handles_labels() for place in axes), key=lambda pair: len(pair[1]))
     figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=min(3, len(labels)))
     return figure

@@ -21,6 +21,7 @@ WIDTH = 4.6  # inches, 440 pixels of a web page
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 LOG_SPAN = 10  # ratio of label fractions above which the axis is logarithmic
+LABEL_COUNTS = ("num_labelled", "num_validation")
 NAME = 34  # letters of a name in a legend
 GREY = "0.45"
 VERDICTS = {"helps": (COLOURS[0], ">"), "hurts": (COLOURS[1], "<"), "undecided": ("0.35", "o")}
@@ -32,9 +33,9 @@ def label_curves_figure(
 ) -> Figure | None:
     """Draw the scores of one task against the label fraction, a line per arm with its 95 % band; None without a score.
 
-    A single fraction gives dots. A row of `scores` has `fraction`, `arm`, `num_labelled`, `score` and `chance` (or
-    None). `arms` are all arms of the study, so that an arm has the same colour in all figures. Values are multiplied by
-    `factor`.
+    A single fraction gives dots. A row of `scores` has `fraction`, `arm`, `num_labelled`, `score`, `chance` (or
+    None), and unless it is old `num_validation`. `arms` are all arms of the study, so that an arm has the same colour
+    in all figures. Values are multiplied by `factor`.
     """
     fractions = sorted({row["fraction"] for row in scores})
     if not fractions:
@@ -127,10 +128,11 @@ def _share_axis(axes: Axes, scores: Sequence[Mapping[str, Any]], fractions: Sequ
     if fractions[-1] > LOG_SPAN * fractions[0]:
         axes.set_xscale("log")
         axes.minorticks_off()
-    counts = {row["fraction"]: row["num_labelled"] for row in scores}
-    axes.set_xticks(fractions, [f"{100 * fraction:.3g} %\n{counts[fraction]:,}" for fraction in fractions])
+    counts = {row["fraction"]: [row.get(key) for key in LABEL_COUNTS] for row in scores}
+    texts = {fraction: " + ".join(f"{n:,}" for n in found if n is not None) for fraction, found in counts.items()}
+    axes.set_xticks(fractions, [f"{100 * fraction:.3g} %\n{texts[fraction]}" for fraction in fractions])
     axes.tick_params(labelsize=8)
-    axes.set_xlabel("share of the labels, and their number", fontsize=8)
+    axes.set_xlabel("share of the labels, and their number: training + validation", fontsize=8)
 
 
 def _chance(scores: Sequence[Mapping[str, Any]], fractions: Sequence[float]) -> dict[float, float]:

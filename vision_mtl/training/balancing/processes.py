@@ -35,6 +35,15 @@ def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
     return [bool(count) for count in counts.tolist()]
 
 
+def largest_of_processes(number: int, device: torch.device) -> int:
+    """Return the largest `number` of all processes."""
+    if not several_processes():
+        return number
+    found = torch.tensor(number, dtype=torch.int64, device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return int(found)
+
+
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Average `.grad` over processes. None counts as zeros if another process has a gradient, else it stays None."""
     if not parameters or not several_processes():

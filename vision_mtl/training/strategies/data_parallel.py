@@ -14,6 +14,7 @@ from torch import nn
 from vision_mtl.models.batch_norm import synchronise
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.training.balancing.contract import Balancing
+from vision_mtl.training.balancing.processes import largest_of_processes
 from vision_mtl.training.process_sync import Synced, gather_texts, sync_processes
 from vision_mtl.training.step_record import StepRecord
 from vision_mtl.training.strategies.contract import Strategy
@@ -27,6 +28,7 @@ class DataParallel(Strategy):
     def place(self, model: SharedModel, layout: torch.memory_format, balancing: Balancing | None) -> None:
         if self.accelerator.device.type == "cuda":
             synchronise(model)
+            model.common_passes = lambda count: largest_of_processes(count, self.accelerator.device)
         super().place(model, layout, balancing)
 
     def accumulating(self, wrapped: nn.Module) -> AbstractContextManager[object]:

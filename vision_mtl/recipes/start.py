@@ -1,0 +1,32 @@
+"""The network that a finished run started from, rebuilt from the run's config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vision_mtl.config.resolve import resolve
+from vision_mtl.config.yaml_files import read_config
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import Run
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.recipes import build
+from vision_mtl.recipes.repair import build_network
+
+STAGES = ("pretrain", "discover")  # whose networks have heads for pretexts alone
+
+
+def start_network(where: str | None, run: Run) -> SharedModel | None:
+    """Return the network that the pretraining in the folder `where` started from: its seed's, or its start's weights.
+
+    None, and a warning to `run`, if the folder has no config or the weights that it names are gone.
+    """
+    try:
+        folder = Path(where or "").expanduser()
+        values = read_config(folder / "config.yaml")
+        if values.get("stage") not in STAGES:
+            raise UserError(f"its stage is {values.get('stage')}")
+        config = resolve(values["stage"], values, {}, folder=folder)
+        return build_network(config, build.build_pretexts(config))
+    except UserError as error:
+        run.warn(f"the network that {where} started from is not among the rules of skill_learned: {error}")
+        return None
