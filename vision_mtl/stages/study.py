@@ -53,6 +53,9 @@ class Study(Stage):
     the mean over classes."""
     guard_skew: bool = False
     """Widen intervals where differences over seeds are skewed (docs/statistics.md)."""
+    earlier_pretexts: bool = False
+    """Damage by downsample and neighbour as before their options `enlarged` and `colours`. true in studies begun then,
+    so that their finished runs stay comparable with the rest."""
     num_tuning_seeds: int = 1
     """Seeds to search an arm's grid with, 1 or more; they are not among the compared seeds."""
     expected_std: float = 0.02
