@@ -124,6 +124,8 @@ def test_a_study_recognises_the_runs_that_it_has_finished(tmp_path: Path) -> Non
     for arm in read_arms(config.options.arms, arm_roles()).values():
         plan.add(arm, 0.1, 0)
     assert sorted(node.folder for node in plan.nodes.values()) == STUDY_RUNS
+    options = next(node.options for node in plan.nodes.values() if node.stage == "pretrain")
+    assert options["pretexts"]["downsample"] == {"enlarged": "bicubic"}, "and runs the others as it ran those"
 
 
 def test_the_head_of_an_old_run_keeps_its_meaning(tmp_path: Path, root: Path) -> None:
