@@ -106,8 +106,11 @@ def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
     found = resolve(name, file, {}, folder=tmp_path).to_dict()
     file["runtime"] = {key: value for key, value in file["runtime"].items() if key not in ("tune", "tuned")}
     for key, value in ADDED.items():
-        section, _, option = key.partition(".")
-        assert found[section].pop(option) == value
+        *path, option = key.split(".")
+        section = found
+        for part in path:
+            section = section.get(part, {})
+        assert not section or section.pop(option) == value
     for task in found.get("tasks", {}).values():
         assert {option: task.pop(option) for option in ADDED_TO_TASKS} == ADDED_TO_TASKS
     assert found == file
@@ -117,7 +120,25 @@ def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
 def test_a_study_recognises_the_runs_that_it_has_finished(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(STUDY)
     config = resolve("study", yaml.safe_load(STUDY), {}, folder=tmp_path)
-    plan = Plan(composer(config, config.options.options), config.section("tasks"), [0.1], arm_roles())
+    plan = Plan(
+        composer(config, config.options.options, config.options.earlier_pretexts),
+        config.section("tasks"),
+        [0.1],
+        arm_roles(),
+    )
     for arm in read_arms(config.options.arms, arm_roles()).values():
         plan.add(arm, 0.1, 0)
     assert sorted(node.folder for node in plan.nodes.values()) == STUDY_RUNS
+    options = next(node.options for node in plan.nodes.values() if node.stage == "pretrain")
+    assert options["pretexts"]["downsample"] == {"enlarged": "bicubic"}, "and runs the others as it ran those"
+
+
+def test_the_head_of_an_old_run_keeps_its_meaning(tmp_path: Path, root: Path) -> None:
+    run = vm.load_run(copied("pretrain", tmp_path, root), device="cpu")
+    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    found = run.reconstruct(picture, "downsample", damage="x4")
+    assert np.array_equal(found.damaged, found.classic), "it predicts the difference to the bicubic image"
+    with pytest.raises(vm.UserError, match=r"downsample\.enlarged was bicubic when the head was trained"):
+        run.reconstruct(picture, "downsample", enlarged="back_projection")
+    assert resolve("pretrain", {}, {"init_from": [str(run.folder)]}).pretexts["downsample"].enlarged == "bicubic"
+    assert resolve("pretrain", {}, {}).pretexts["downsample"].enlarged == "back_projection"

@@ -94,3 +94,36 @@ def test_losses_are_mean_squares(pretext: Downsample | Blur, images: Tensor) -> 
 def test_invalid_options_are_refused(make, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make()
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_back_projection_agrees_with_the_small_image_and_beats_bicubic(factor: int, photographs: Tensor) -> None:
+    bicubic, corrected = (reduce_and_enlarge(photographs, factor, mode) for mode in ("bicubic", "back_projection"))
+    small, reduced = (torch.nn.functional.avg_pool2d(images, factor) for images in (photographs, corrected))
+    unclipped = torch.nn.functional.avg_pool2d(((corrected > 0) & (corrected < 1)).float(), factor) == 1
+    torch.testing.assert_close(reduced[unclipped], small[unclipped], atol=1e-5, rtol=0)
+    error, before = ((images - photographs).square().mean() for images in (corrected, bicubic))
+    assert error < 0.98 * before
+
+
+@pytest.mark.parametrize(("size", "factor"), [((48, 64), 4), ((61, 47), 4), ((100, 131), 3)])
+def test_back_projection_is_two_corrections(size: tuple[int, int], factor: int) -> None:
+    images = 0.4 + 0.2 * torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    pool, enlarge = torch.nn.functional.adaptive_avg_pool2d, torch.nn.functional.interpolate
+    shape = [-(-side // factor) for side in size]
+    small = pool(images, shape)
+    large = enlarge(small, size=size, mode="bicubic")
+    large = large + enlarge(small - pool(large, shape), size=size, mode="bicubic")
+    large = large + enlarge(small - pool(large, shape), size=size, mode="nearest-exact")
+    torch.testing.assert_close(reduce_and_enlarge(images, factor, "back_projection"), large, atol=1e-5, rtol=0)
+
+
+def test_the_network_sees_the_corrected_image_and_the_reference_is_bicubic(images: Tensor) -> None:
+    draw = {"factor": torch.full((6,), 4)}
+    seen = {name: Downsample(enlarged=name).corrupt(images, draw) for name in ("back_projection", "bicubic")}
+    rules = Downsample().rules(images, draw)
+    assert torch.equal(Downsample().corrupt(images, draw), seen["back_projection"])
+    for name, damaged in seen.items():
+        assert torch.equal(rules[name], damaged)
+        assert torch.equal(Downsample(enlarged=name).reference(images, draw), seen["bicubic"])
+    assert not torch.equal(*seen.values())

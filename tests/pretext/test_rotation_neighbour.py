@@ -56,7 +56,7 @@ def test_a_neighbour_follows_the_first_place_and_a_stranger_does_not(grid: int) 
 
 def test_positions_of_patches_do_not_reveal_the_class(images: Tensor) -> None:
     """The canvas outside the patches is equal for both classes in one direction."""
-    pretext = Neighbour()
+    pretext = Neighbour(colours="keep")
     draw = pretext.sample(keys(400), (3, 64, 64))
     blank = torch.zeros(400, 3, 64, 64)
     covered = pretext.corrupt(blank, draw) != GREY
@@ -70,7 +70,7 @@ def test_patches_are_cut_at_the_drawn_places() -> None:
     rows = torch.arange(96.0)[:, None].expand(96, 96) / 200
     columns = torch.arange(96.0)[None].expand(96, 96) / 200
     image = torch.stack((rows, columns, torch.ones(96, 96))).expand(300, -1, -1, -1)
-    pretext = Neighbour(gap_ratio=0.25, jitter_ratio=0.1)
+    pretext = Neighbour(gap_ratio=0.25, jitter_ratio=0.1, colours="keep")
     draw = pretext.sample(keys(300), (3, 96, 96))
     seen = pretext.corrupt(image, draw)
     corners = []

@@ -17,7 +17,7 @@ from vision_mtl.api.files import Figures, Tables
 from vision_mtl.api.result import Result
 from vision_mtl.api.study import Report, comparisons_table
 from vision_mtl.config.options import options_of
-from vision_mtl.config.resolve import with_added
+from vision_mtl.config.resolve import with_added, with_added_to_pretexts
 from vision_mtl.config.run_config import read_section
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.errors import UserError
@@ -184,7 +184,8 @@ class LoadedRun:
         """
         if pretext == "grid_mask" and (cell is not None or damage is not None):
             options["hidden"] = "one"
-        asked = pretext_with_options(self.model, pretext, self.state["pretexts"], options)
+        trained = with_added_to_pretexts(self.state["pretexts"])
+        asked = pretext_with_options(self.model, pretext, trained, options)
         frame = self._frame_with(value_range)
         names, pixels = read_image_input(images, frame)
         shape = (self.model.backbone.in_chans, *self.model.backbone.image_size)

@@ -188,6 +188,11 @@ def with_added(section: str, values: Mapping[str, Any]) -> Values:
     return _below(section, ADDED) | dict(values)
 
 
+def with_added_to_pretexts(pretexts: Mapping[str, Mapping[str, Any]]) -> dict[str, Values]:
+    """Return the options of each pretext as an old run or selection holds them, with those that it lacks."""
+    return {name: with_added(f"pretexts.{name}", options or {}) for name, options in pretexts.items()}
+
+
 def _as_begun(folder: Path | None) -> Values:
     """Return the options that a run in `folder` is older than, with the values that it behaved as.
 
@@ -228,7 +233,7 @@ def inherit(where: str, kind: type[Stage]) -> Inherited:
     found: Values = {"image_size": state["image_size"]}
     data = with_added("data", state.get("data", {}))
     found["data.split_rule"] = data["split_rule"]
-    state = {**state, "data": data}
+    state = {**state, "data": data, "pretexts": with_added_to_pretexts(state.get("pretexts", {}))}
     for section in ["backbone", "decoder"] + (["data"] if kind.inherits_images else []):
         found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
     for section in ["pretexts"] + (["tasks"] if kind.inherits_images else []):
@@ -284,7 +289,8 @@ def _choose_pretexts(kind: type[Stage], given: GivenOptions, inherited: Inherite
     if selection := given.text(f"{kind.registered_name}.{SELECTION}"):
         from vision_mtl.discovery.selection import read_about  # late: most commands have no selection
 
-        damages = _named_values("pretexts", read_about(Path(selection).expanduser())["pretexts"])
+        about = read_about(Path(selection).expanduser())
+        damages = _named_values("pretexts", with_added_to_pretexts(about["pretexts"]))
         base = written or names_in("pretexts", damages)
         inherited = replace(inherited, values=inherited.without("pretexts.").values | damages)
     return list(dict.fromkeys([*base, *names_in("pretexts", given.words)])), inherited

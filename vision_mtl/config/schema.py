@@ -31,6 +31,9 @@ ADDED: dict[str, Any] = {
     "data.validation_labels": "all",
     "data.value_range": None,
     "data.rgb_bands": None,
+    "study.earlier_pretexts": True,
+    "pretexts.downsample.enlarged": "bicubic",
+    "pretexts.neighbour.colours": "keep",
 }
 ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
 MAX_LISTED = 24  # names in an error message

@@ -60,7 +60,8 @@ def _check(selection: Selection, pool: Pool, pretexts: Mapping[str, Pretext], op
         )
     for name in pretexts:
         before, now = (dict(found.get(name) or {}) for found in (about["pretexts"], options))
-        changed = [key for key in sorted({*before, *now} - {"weight"}) if before.get(key) != now.get(key)]
+        # options that a selection is older than are not compared
+        changed = [key for key in sorted(before.keys() - {"weight"}) if before[key] != now.get(key)]
         if name not in about["pretexts"] or changed:
             what = f"pretexts.{name}" + (f".{changed[0]}" if changed else "")
             values = [found.get(changed[0]) if changed else bool(found) for found in (before, now)]

@@ -8,7 +8,7 @@
 - `levels` (without hidden pixels): the mean residual at each grey level of the damaged pixel;
 - `local_linear` (without hidden pixels): a least-squares 5 x 5 filter of the damaged image, the same at every pixel.
 
-The residual is the difference to the repair of an all-zero prediction (a smooth interpolation, the grey or the bicubic
+The residual is the difference to the repair of an all-zero prediction (a smooth interpolation, the grey or the enlarged
 image), so the linear rules shrink towards that repair. Means are fitted for each source, slopes for all images:
 recognising the source is easy for a network and must not count as skill.
 """

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_mtl.config.resolve import with_added_to_pretexts
 from vision_mtl.config.run_config import read_section
 from vision_mtl.discovery.skill import predict_part
 from vision_mtl.explorer.damage import BY_HAND, CHAIN, WORDS, own_draw, part_of
@@ -26,7 +27,7 @@ class Repairer:
 
     def __init__(self, model: SharedModel, state: Mapping[str, Any], autocast: Autocast = nullcontext) -> None:
         self.model, self.autocast = model.eval(), autocast
-        options = {name: state["pretexts"][name] for name in model.head_specs}
+        options = with_added_to_pretexts({name: state["pretexts"][name] for name in model.head_specs})
         self.pretexts: dict[str, Pretext] = read_section("pretexts", options)
 
     def predict(self, part: Part, damaged: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.smooth import fill_smoothly
 
 DEFAULT_STEPS = ("grid_mask", "decolorise", "downsample")
+# a hidden cell is interpolated before the reduction, so the small image is not known exactly
+STEP_DEFAULTS = {"downsample": {"enlarged": "bicubic"}}
 
 
 @PRETEXTS.register("chain")
@@ -32,8 +34,8 @@ class Chain(Pretext):
     """Applies several pretexts one after another; scored on all pixels by mean squared error."""
 
     steps: dict[str, Any] = field(default_factory=dict)
-    """Mapping from a pretext to its options ({}: its defaults), in order. Default: grid_mask, decolorise, downsample.
-    At most one may hide pixels; it is applied first."""
+    """Mapping from a pretext to its options ({}: its defaults, but downsample with enlarged=bicubic), in order.
+    Default: grid_mask, decolorise, downsample. At most one may hide pixels; it is applied first."""
 
     classic: ClassVar[str] = "inpainting"
 
@@ -56,7 +58,7 @@ class Chain(Pretext):
         built = {}
         for name, options in given.items():
             try:
-                built[name] = PRETEXTS.get(name)(**(options or {}))
+                built[name] = PRETEXTS.get(name)(**(STEP_DEFAULTS.get(name, {}) | (options or {})))
             except TypeError as error:
                 raise UserError(f"chain.steps.{name}: {error}") from error
         return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))

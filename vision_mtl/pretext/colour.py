@@ -88,7 +88,8 @@ def with_chroma(light: Tensor, ab: Tensor) -> Tensor:
 
 @lru_cache
 def bin_centres() -> Tensor:
-    """(Q, 2) ab of the bins inside the sRGB gamut, found by sweeping the RGB cube; Zhang et al. count 313."""
+    """(Q, 2) ab of the 261 bins that hold an sRGB colour, found by sweeping the RGB cube; `decolorise.py` tells why the
+    313 of Zhang et al. are more."""
     steps = torch.linspace(0, 1, 65)
     cube = torch.cartesian_prod(steps, steps, steps)  # (n, 3)
     ab = rgb_to_lab(cube[:, :, None, None])[:, 1:, 0, 0]

@@ -12,6 +12,12 @@ images, and all views have one size; a stretched crop may reach beyond the image
 saturation and hue are one linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at
 small sizes only hides detail; in a mixture, or with several processes, negatives come only from the image's own part of
 the batch.
+
+What is a negative: an image is one item of a source. Views of one item are positives, also if a batch holds the item
+twice; views of any two items are negatives, whatever they show. So copies of a picture under two names, near copies,
+and crops of one photograph that are items of their own count as negatives, although they may show the same pixels: a
+loss near 0 is then out of reach, and what such items share is learned less. Remove copies from the source, or give
+photographs instead of crops: `views` takes the crops.
 """
 # B views, C channels, H W pixels, K embedding width
 

@@ -4,6 +4,14 @@ Larsson et al., "Colorization as a proxy task for visual understanding", 2017, h
 classification over quantised colours is Zhang et al., "Colorful image colorization", 2016,
 https://arxiv.org/abs/1603.08511, sec. 2.2. Differs from the papers: by default chroma is regressed with the Huber loss,
 which fits our skill, a squared error on pixels; bins are assigned hard, and their prior is analytic (`colour.py`).
+
+There are 261 bins, the authors use 313. Ours are all bins that hold a colour of the sRGB cube, so a hard assignment has
+no use for another. The authors' list goes about one bin beyond the gamut, for their assignment to the five nearest
+bins: 309 corners belong to a square of the grid with some sRGB colour.
+
+An all-zero prediction of `answer=classify` is not grey but a tint, a = 16 and b = 6: it is uniform over the bins, and
+the gamut reaches further towards red and yellow than towards green and blue. Its loss is the usual chance loss of a
+classification. With `answer=regress` an all-zero prediction is grey.
 """
 # B images, H W pixels, Q colour bins
 

@@ -1,17 +1,20 @@
-"""Downsampling: predict the sharp image from a low-resolution one, as the difference to bicubic interpolation.
+"""Downsampling: predict the sharp image from a low-resolution one, as the difference to an enlarged image.
 
 Dong et al., "Image super-resolution using deep convolutional networks", 2014, https://arxiv.org/abs/1501.00092; the
-residual is Kim et al., "VDSR", 2016, https://arxiv.org/abs/1511.04587, sec. 3.1. Differs from the papers: images are
-reduced by area averages, which do not alias, and factors may differ within a batch.
+residual is Kim et al., "VDSR", 2016, https://arxiv.org/abs/1511.04587, sec. 3.1. The enlarged image is bicubic, then
+corrected so that reducing it gives the small image again: Irani and Peleg, "Improving resolution by image
+registration", 1991, sec. 3 (iterative back-projection). Differs from the papers: images are reduced by area averages,
+which do not alias, and factors may differ within a batch; the first correction is bicubic, the second constant on each
+block, which ends the iteration, because the block means then are those of the small image.
 """
-# B images, C channels, H W pixels
+# B images, C channels, H W pixels, h w pixels of the small image
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +26,9 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 SHORT, BAND = 64, 32  # pixels: the longest side where one product is fastest, and the band height for longer sides
-MODES = ("nearest-exact", "bilinear", "bicubic")  # of F.interpolate; `exact` agrees with other libraries
+BACK_PROJECTION = "back_projection"
+# the others are modes of F.interpolate; `exact` agrees with other libraries
+MODES = ("nearest-exact", "bilinear", "bicubic", BACK_PROJECTION)
 
 
 @PRETEXTS.register("downsample")
@@ -33,6 +38,11 @@ class Downsample(Pretext):
 
     factor: int | list[int] = 4
     """Factor of reduction along each side, at least 2; a list: one is drawn for each image."""
+    enlarged: Literal["back_projection", "bicubic"] = "back_projection"
+    """How the small image is enlarged before the network sees it. back_projection: bicubic, corrected to agree with the
+    small image; bicubic: uncorrected, as in earlier versions."""
+
+    meaning: ClassVar[tuple[str, ...]] = ("enlarged",)
 
     classic: ClassVar[str] = "bicubic"
 
@@ -57,12 +67,8 @@ class Downsample(Pretext):
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
         if len(self._factors) == 1:
-            return reduce_and_enlarge(images, self._factors[0])
-        damaged = torch.empty_like(images)
-        for factor in self._factors:
-            rows = draw["factor"] == factor
-            damaged[rows] = reduce_and_enlarge(images[rows], factor)
-        return damaged
+            return reduce_and_enlarge(images, self._factors[0], self.enlarged)
+        return self._by_factor(images, draw, self.enlarged)
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:
         return images - self.corrupt(images, draw)
@@ -74,8 +80,8 @@ class Downsample(Pretext):
         return (damaged + prediction).clamp(0, 1)
 
     def reference(self, images: Tensor, draw: Draw) -> Tensor:
-        """Bicubic interpolation, which is the damaged image itself."""
-        return self.corrupt(images, draw)
+        """Bicubic interpolation without correction."""
+        return self._by_factor(images, draw, "bicubic")
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """The image reduced by every factor."""
@@ -88,18 +94,23 @@ class Downsample(Pretext):
 
     def rules(self, images: Tensor, draw: Draw) -> dict[str, Tensor]:
         """The small image enlarged by every mode of `MODES`."""
-        found = {mode: torch.empty_like(images) for mode in MODES}
+        return {mode: self._by_factor(images, draw, mode) for mode in MODES}
+
+    def _by_factor(self, images: Tensor, draw: Draw, mode: str) -> Tensor:
+        """Each image reduced by its factor and enlarged by `mode`."""
+        found = torch.empty_like(images)
         for factor in self._factors:
             rows = draw["factor"] == factor
-            for mode, repaired in found.items():
-                repaired[rows] = reduce_and_enlarge(images[rows], factor, mode)
+            found[rows] = reduce_and_enlarge(images[rows], factor, mode)
         return found
 
 
 def reduce_and_enlarge(images: Tensor, factor: int, mode: str = "bicubic") -> Tensor:
     """(B, C, H, W) -> (B, C, H, W): area averages of `factor` x `factor` pixels, interpolated to the original size.
 
-    A side that `factor` does not divide is rounded up to whole pixels. `mode` is one of `MODES`.
+    A side that `factor` does not divide is rounded up to whole pixels. `mode` is one of `MODES`; after
+    `back_projection` the area averages are those of the small image, except where values were clipped to [0, 1] or
+    `factor` does not divide a side.
     """
     height, width = images.shape[-2:]
     divides = height % factor == 0 and width % factor == 0
@@ -107,6 +118,8 @@ def reduce_and_enlarge(images: Tensor, factor: int, mode: str = "bicubic") -> Te
     small = _average(images, factor) if divides else F.adaptive_avg_pool2d(images, size)
     if mode == "bicubic":
         return _enlarge(small, (height, width)).clamp_(0, 1)
+    if mode == BACK_PROJECTION:
+        return _back_projected(small, (height, width)).clamp_(0, 1)
     aligned = {} if mode == "nearest-exact" else {"align_corners": False}
     return F.interpolate(small, size=(height, width), mode=mode, **aligned).clamp_(0, 1)
 
@@ -142,6 +155,32 @@ def _enlarge(small: Tensor, size: tuple[int, int]) -> Tensor:
     for band in rows:
         enlarged[:, :, band.written] = band.weights @ wide[:, :, band.read]
     return enlarged
+
+
+def _back_projected(small: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic interpolation with a bicubic and a blockwise constant correction.
+
+    Reducing an enlarged image is one (h, h) and one (w, w) matrix, so that the corrections are computed on the small
+    image and only one image is enlarged.
+    """
+    rows, columns = (
+        _round_trip(before, after, small.device, small.dtype)
+        for before, after in zip(small.shape[-2:], size, strict=True)
+    )
+    start = 2 * small - rows @ small @ columns.T
+    error = small - rows @ start @ columns.T
+    enlarged, (height, width) = _enlarge(start, size), small.shape[-2:]
+    if size[0] % height or size[1] % width:
+        return enlarged.add_(F.interpolate(error, size=size, mode="nearest-exact"))
+    blocks = error.repeat_interleave(size[1] // width, 3)[:, :, :, None]  # three times as fast as F.interpolate
+    enlarged.unflatten(2, (height, -1)).add_(blocks)
+    return enlarged
+
+
+@lru_cache
+def _round_trip(before: int, after: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(before, before): the matrix that enlarges one side and reduces it again."""
+    return F.adaptive_avg_pool1d(_bicubic(before, after).T, before).T.contiguous().to(device, dtype)
 
 
 @dataclass(frozen=True)

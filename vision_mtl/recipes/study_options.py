@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from vision_mtl.config.resolve import resolve
+from vision_mtl.config.resolve import resolve, with_added_to_pretexts
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS, RETIRED
 from vision_mtl.config.stage import STAGES
@@ -18,10 +18,11 @@ from vision_mtl.study.plan import Compose, references
 from vision_mtl.study.roles import ArmRole
 
 
-def composer(config: RunConfig, options: Mapping[str, Any]) -> Compose:
+def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bool = False) -> Compose:
     """Return the function that completes an arm's options of a stage, and gives the text that identifies the run.
 
-    `options` are those of each stage in every arm. The function raises `UserError` for a budget in seconds.
+    `options` are those of each stage in every arm; `earlier_pretexts` is that option of the study. The function raises
+    `UserError` for a budget in seconds.
     """
     sections = {name: config.section(name) for name in config.options.sections}
     general = {"device": config.device, "image_size": list(config.image_size)}
@@ -41,6 +42,8 @@ def composer(config: RunConfig, options: Mapping[str, Any]) -> Compose:
                 "a study's budgets are optim.steps, because seconds depend on the load of the machine; found "
                 f"optim.max_seconds {seconds}."
             )
+        if earlier_pretexts:
+            full = _with_earlier_pretexts(stage, full)
         without_seed = json.dumps({**full, "seed": 0}, sort_keys=True)
         if without_seed not in texts:  # resolving is slow, and only the seed differs between many runs
             texts[without_seed] = _key_text(resolve(stage, _without_references({**full, "seed": 0}), {}))
@@ -63,10 +66,20 @@ def _key_text(config: RunConfig) -> str:
         if section in found:
             found[section][name] = nothing
     for key, before in ADDED.items():
-        section, _, name = key.partition(".")
-        if section in found and found[section].get(name) == before:
-            found[section].pop(name, None)
+        *path, name = key.split(".")
+        inner = found
+        for part in path:
+            inner = inner.get(part, {})
+        if inner.get(name) == before:
+            inner.pop(name, None)
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+
+
+def _with_earlier_pretexts(stage: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with the pretexts as a study began that is older than some of their options."""
+    names = resolve(stage, _without_references(options), {}).to_dict().get("pretexts") or {}
+    given = options.get("pretexts") or {}
+    return options | {"pretexts": with_added_to_pretexts({n: given.get(n) or {} for n in names})} if names else options
 
 
 def _without_references(options: Mapping[str, Any]) -> dict[str, Any]:

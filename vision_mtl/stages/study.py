@@ -54,6 +54,9 @@ class Study(Stage):
     the mean over classes."""
     guard_skew: bool = False
     """Widen intervals where differences over seeds are skewed (docs/statistics.md)."""
+    earlier_pretexts: bool = False
+    """Damage by downsample and neighbour as before their options `enlarged` and `colours`. true in studies begun then,
+    so that their finished runs stay comparable with the rest."""
     num_tuning_seeds: int = 1
     """Seeds to search an arm's grid with, 1 or more; they are not among the compared seeds."""
     expected_std: float = 0.02
@@ -108,7 +111,13 @@ class Study(Stage):
         for text in option_warnings(self.options):
             run.warn(text)
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
-        plan = Plan(composer(config, self.options), config.section("tasks"), self.fractions, roles, self.share)
+        plan = Plan(
+            composer(config, self.options, self.earlier_pretexts),
+            config.section("tasks"),
+            self.fractions,
+            roles,
+            self.share,
+        )
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
         finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
         first = plan_first_candidates(plan, arms, self.fractions, seeds)
