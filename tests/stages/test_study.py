@@ -130,6 +130,9 @@ def test_the_report_is_written_and_few_other_files_are_kept(finished: Path) -> N
     record = json.loads((finished / "study.json").read_text())
     assert {picture["title"] for picture in record["pictures"]} == {"Repairs of test images"}
     assert all(row["wall_seconds"] > 0 and row["resumes"] == 0 for row in record["runs"])
+    assert {row["split_hash"] for row in record["runs"]} == {record["split_hash"]}
+    assert all((finished / picture["path"]).is_file() for picture in record["pictures"])
+    assert {row["pretrainings"] for row in record["comparisons"]} == {2, None}  # of the joint arm: none
 
 
 def test_the_same_command_shows_the_result_and_more_seeds_extend_it(study: Study, tmp_path: Path, capsys) -> None:
@@ -213,7 +216,9 @@ def test_the_downstream_test_of_a_selection(
         given = yaml.safe_load((run / "config.yaml").read_text())
         assert given["pretrain"]["selection"] == f"{discovery}/selection-hopeless.parquet"
         assert list(given["pretexts"]) == ["decolorise"]  # taken over from the selection
-    assert {row["arm"] for row in result(tmp_path / "run")["metrics"]["comparisons"]} == {"hopeless", "longer"}
+    rows = result(tmp_path / "run")["metrics"]["comparisons"]
+    assert {row["arm"] for row in rows} == {"hopeless", "longer"}
+    assert all(row["pretrainings"] == 1 and row["scope"].startswith("over one discovery:") for row in rows)
 
 
 @pytest.mark.parametrize(
