@@ -77,7 +77,7 @@ def repairs(data: Record) -> Rows:
             [
                 *(row["pretext"], row["source"], row["reference"], signed(row["value"])),
                 ends(row),
-                f"{row['num_learned']} of {row['num_seeds']}",
+                f"{row['num_learned']} of {row['num_seeds']}" if row["num_judged"] else "too few clusters to say",
                 f"{row['n']:,} ({row['num_clusters']:,})",
             ]
             for row in data["rows"]
