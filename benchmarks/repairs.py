@@ -4,8 +4,9 @@
 
 RUN are folders of `--stage pretrain`, one per seed, of one recipe; the runs of a study are below its `runs/`. For each
 pretext, over all sources and for each of them: the mean of `skill_learned` (docs/results.md), a t-interval over the
-seeds, and how many of the runs called it learned, which takes clusters enough for an interval. Refuses runs of different splits, recipes or commits, two of one seed
-and runs of uncommitted code. Writes `benchmarks/results/repairs.json` and takes a second; the trainings are the work.
+seeds, and how many of the runs called it learned, which takes clusters enough for an interval. Refuses runs of
+different splits, recipes or commits, two of one seed, and runs of uncommitted code. Writes
+`benchmarks/results/repairs.json` and takes a second; the trainings are the work.
 """
 
 from __future__ import annotations
