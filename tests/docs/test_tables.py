@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import record, tables, tables_speed
+from benchmarks import record, tables, tables_speed, tables_studies
 from vision_mtl.config.resolve import resolve
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
@@ -224,6 +224,19 @@ def test_a_missing_file_says_how_to_measure_it(monkeypatch: pytest.MonkeyPatch, 
     assert tables.rendered_text(text, "README.md") == f"<!-- table: study none -->\n\n{said}\n\n<!-- end -->"
     with pytest.raises(KeyError):
         tables.find_table("not_a_table")
+
+
+def test_decoders_stand_beside_chance() -> None:
+    rows = [
+        {"arm": "linear", "skill": {"blur": 0.9}, "skill_by_source": {"a": {"blur": v}}, "probe": {"cars": v}}
+        for v in (0.1, 0.3)
+    ]
+    data = {"rows": rows, "seconds_per_step": {"linear": 1.0}, "baselines": {"chance": {"cars": 0.125}}}
+    assert tables_studies.decoders(data) == [
+        ["decoder", "blur, a", "features, cars"],
+        ["linear", ".200 ± .141", ".200 ± .141"],
+        ["chance", "", ".125"],
+    ]
 
 
 def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
