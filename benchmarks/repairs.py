@@ -4,8 +4,9 @@
 
 RUN are folders of `--stage pretrain`, one per seed, of one recipe; the runs of a study are below its `runs/`. For each
 pretext, over all sources and for each of them: the mean of `skill_learned` (docs/results.md), a t-interval over the
-seeds, and how many of the runs called it learned. Refuses runs of different splits, recipes or commits, two of one seed
-and runs of uncommitted code. Writes `benchmarks/results/repairs.json` and takes a second; the trainings are the work.
+seeds, and how many of the runs called it learned, which takes clusters enough for an interval. Refuses runs of
+different splits, recipes or commits, two of one seed, and runs of uncommitted code. Writes
+`benchmarks/results/repairs.json` and takes a second; the trainings are the work.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def row(runs: Sequence[Run], source: str, pretext: str) -> dict[str, Any]:
         **{"pretext": pretext, "source": source, "reference": " or ".join(references)},
         **{"value": float(np.mean(values)), "low": low, "high": high},
         **{"num_seeds": len(runs), "num_learned": sum(bool(score["learned"]) for score in scores)},
+        "num_judged": sum(score["low"] is not None for score in scores),  # the others have too few clusters
         **{"n": scores[0]["n"], "num_clusters": scores[0]["num_clusters"], "values": values},
     }
 

@@ -34,7 +34,7 @@ BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCE = re.compile(r"<sub>(\[.+?\]\(.+?\)): .*</sub>")
 OF_SITTING = ("command", "commit", "machine", "cpus", "processor", "device", "date")
 OF_SITTING += ("split_hash", "split_options", "config")
-SITTINGS, WORDS = 2, 8  # shown below a table: sittings, and words of each command; the file has all
+COMMANDS, WORDS = 2, 8  # shown below a table: commands, and words of each; the file has all
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
 
@@ -109,7 +109,7 @@ def content(name: str, document: str) -> str:
     table = find_table(name)
     data = table.data()
     if data is None:
-        return f"*Not measured since the code or the splits changed: `{table.command}`.*"
+        return f"*Not measured yet: `{table.command}`.*"
     return f"{markdown(table.render(data))}\n\n{provenance(table, data, document)}"
 
 
@@ -122,23 +122,32 @@ def markdown(rows: Rows) -> str:
 def provenance(table: Table, data: Record, document: str) -> str:
     """Return the line below a table: file, and of each sitting command, commit, machine, date and splits."""
     link = posixpath.relpath(table.path, posixpath.dirname(document) or ".")
-    told = list(dict.fromkeys(sitting_text(sitting) for sitting in sittings(data)))
-    if len(told) > SITTINGS + 1:
-        told = [*told[:SITTINGS], f"{len(told) - SITTINGS} more in the file"]
+    by_place: dict[str, dict[str, None]] = {}  # machine, date and splits -> the commands and commits there
+    for sitting in sittings(data):
+        by_place.setdefault(place_text(sitting), {})[command_text(sitting)] = None
+    told = []
+    for place, commands in by_place.items():
+        shown, count = list(commands), len(commands)
+        if count > COMMANDS + 1:
+            shown = [*shown[:COMMANDS], f"{count - COMMANDS} more in the file"]
+        told.append(f"{', '.join(shown)} · {place}")
     return f"<sub>[{posixpath.basename(table.path)}]({link}): {'; '.join(told)}</sub>"
 
 
-def sitting_text(sitting: Record) -> str:
-    """Return command, commit, machine, date and splits of a sitting."""
+def command_text(sitting: Record) -> str:
+    """Return the command and the commit of a sitting."""
     script, *words = sitting["command"]
-    command = "train.py" if script == "train.py" else f"python benchmarks/{script}"
-    cores = f"{sitting['cpus']} cores"
-    processor = sitting.get("processor") or sitting["machine"]
-    machine = f"{sitting['device']}, " if sitting["device"] != "cpu" else ""
+    command = [script] if script == "train.py" else ["python", f"benchmarks/{script}"]
     if len(words) > WORDS:
         words = [*words[:WORDS], "..."]
-    parts = [f"`{shlex.join([*command.split(), *words])}`", f"commit {sitting['commit'][:7]}"]
-    parts += [f"{machine}{processor}, {cores}", *([sitting["date"]] if "date" in sitting else [])]
+    return f"`{shlex.join([*command, *words])}` at commit {sitting['commit'][:7]}"
+
+
+def place_text(sitting: Record) -> str:
+    """Return the machine, the date and the splits of a sitting, as far as they are recorded."""
+    device = [] if sitting["device"] == "cpu" else [sitting["device"]]
+    machine = ", ".join([*device, sitting.get("processor") or sitting["machine"], f"{sitting['cpus']} cores"])
+    parts = [machine, *([sitting["date"]] if "date" in sitting else [])]
     return " · ".join([*parts, *([f"splits {sitting['split_hash']}"] if "split_hash" in sitting else [])])
 
 

@@ -77,7 +77,7 @@ def repairs(data: Record) -> Rows:
             [
                 *(row["pretext"], row["source"], row["reference"], signed(row["value"])),
                 ends(row),
-                f"{row['num_learned']} of {row['num_seeds']}",
+                f"{row['num_learned']} of {row['num_seeds']}" if row["num_judged"] else "too few clusters to say",
                 f"{row['n']:,} ({row['num_clusters']:,})",
             ]
             for row in data["rows"]
@@ -147,6 +147,8 @@ def decoders(data: Record) -> Rows:
         columns = [[row["skill_by_source"][source].get(name, np.nan) for row in own] for name in pretexts]
         columns += [[row["probe"][task] for row in own] for task in tasks]
         found.append([arm, *(_spread(values) for values in columns)])
+    for name, scores in data.get("baselines", {}).items():
+        found.append([name, *("" for _ in pretexts), *(share(scores[task]) for task in tasks)])
     return found
 
 

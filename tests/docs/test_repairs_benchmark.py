@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy.stats import t
 
-from benchmarks import record, repairs
+from benchmarks import record, repairs, tables, tables_studies
 from vision_mtl.config.resolve import resolve
 
 COMMIT = "1234567890" * 4
@@ -66,6 +66,9 @@ def test_it_takes_the_mean_and_the_interval_over_seeds(
     assert (row["num_learned"], row["num_seeds"], row["n"], row["num_clusters"]) == (2, 3, 40, 7)
     assert row["reference"] == "back_projection or bicubic"
     assert found["rows"][0]["reference"] == "the best rule of each source"
+    assert row["num_judged"] == 3 and "| 2 of 3 | 40 (7) |" in tables.markdown(tables_studies.repairs(found))
+    few = {**found, "rows": [{**row, "num_judged": 0}]}
+    assert "| too few clusters to say | 40 (7) |" in tables.markdown(tables_studies.repairs(few))
     assert found["split_hash"] == "ab12" and [run["seed"] for run in found["runs"]] == [0, 1, 2]
     assert found["split_options"] == {"data": {"unlabelled": [PHOTOS, FACES], "split_seed": 1}, "tasks": {}}
     assert "| downsample | bundled/photos | back_projection or bicubic | +.030 |" in capsys.readouterr().out

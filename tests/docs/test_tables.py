@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import record, tables, tables_speed
+from benchmarks import record, tables, tables_speed, tables_studies
 from vision_mtl.config.resolve import resolve
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
@@ -212,18 +212,31 @@ def test_a_long_source_is_cut() -> None:
     told = tables.provenance(tables.TABLES["repairs"], data, "README.md")
     assert told == (
         "<sub>[repairs.json](benchmarks/results/repairs.json): `python benchmarks/repairs.py runs/0 runs/1 "
-        "runs/2 runs/3 runs/4 runs/5 runs/6 runs/7 ...` · commit 1234567 · GPU, Linux, 2 cores; "
-        "`train.py --seed 0` · commit 1234567 · GPU, Linux, 2 cores; 3 more in the file</sub>"
+        "runs/2 runs/3 runs/4 runs/5 runs/6 runs/7 ...` at commit 1234567, "
+        "`train.py --seed 0` at commit 1234567, 3 more in the file · GPU, Linux, 2 cores</sub>"
     )
 
 
 def test_a_missing_file_says_how_to_measure_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     text = "<!-- table: study none -->\nold\n<!-- end -->"
-    said = "*Not measured since the code or the splits changed: `train.py --config configs/study/none.yaml`.*"
+    said = "*Not measured yet: `train.py --config configs/study/none.yaml`.*"
     assert tables.rendered_text(text, "README.md") == f"<!-- table: study none -->\n\n{said}\n\n<!-- end -->"
     with pytest.raises(KeyError):
         tables.find_table("not_a_table")
+
+
+def test_decoders_stand_beside_chance() -> None:
+    rows = [
+        {"arm": "linear", "skill": {"blur": 0.9}, "skill_by_source": {"a": {"blur": v}}, "probe": {"cars": v}}
+        for v in (0.1, 0.3)
+    ]
+    data = {"rows": rows, "seconds_per_step": {"linear": 1.0}, "baselines": {"chance": {"cars": 0.125}}}
+    assert tables_studies.decoders(data) == [
+        ["decoder", "blur, a", "features, cars"],
+        ["linear", ".200 ± .141", ".200 ± .141"],
+        ["chance", "", ".125"],
+    ]
 
 
 def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -266,7 +279,7 @@ def test_a_study_is_shown_with_its_labels_control_and_source(monkeypatch: pytest
     )
     assert shown[3] == "| pets | 27 | again (A/A control) | labels | .500 | .500 | +.000 |  | undecided |"
     assert shown[-1] == (
-        "<sub>[study.json](studies/tiny/study.json): `train.py --config 'a b.yaml'` · commit 1234567 · "
+        "<sub>[study.json](studies/tiny/study.json): `train.py --config 'a b.yaml'` at commit 1234567 · "
         "CPU | fast, 2 cores · splits ab12</sub>"
     )
     assert tables.content("studies", "docs/studies/README.md").splitlines()[2] == (
