@@ -91,6 +91,7 @@ def test_a_completed_run_opens_predicts_and_starts_another(tmp_path: Path, root:
     # its splits were drawn independently, and stay so in what starts from it
     assert len(run.pool.indices("test")) == 1025
     assert config.data.split_rule == "independent"
+    assert config.data.validation_labels == "fraction", "what starts from an old run is a new run"
     assert any("data.split_rule independent is inherited from --init_from" in note for note in config.notes)
     assert resolve("pretrain", {}, {"init_from": [str(run.folder)]}).data.split_rule == "independent"
     new = resolve("finetune", {}, {"init_from": [str(run.folder)], "data.split_rule": ["proportional"]})

@@ -17,12 +17,14 @@ from vision_mtl.data.pool import build_pool
 from vision_mtl.data.split_files import write_splits
 from vision_mtl.recipes.run_warnings import (
     SEEN,
+    choosing_tasks,
     images_seen,
     remember_images,
     warn_about_seen_test_images,
     warn_about_small_tasks,
     warn_about_starved_tasks,
 )
+from vision_mtl.training.best import ALL
 
 
 def warned(folder: Path, result, text: str) -> list[str]:
@@ -106,6 +108,15 @@ def test_a_task_without_an_image_in_most_steps_is_named() -> None:
         feed = SimpleNamespace(images_per_step=8, share=lambda task, share=share: share)
         warn_about_small_tasks(SimpleNamespace(warn=said.append), pool, feed, ["rare"], ["rare"])
     assert len(said) == 1 and said[0].startswith("task rare is starved: 0.40 of its labelled images per step")
+
+
+def test_all_tasks_choose_together_or_not_at_all() -> None:
+    """`seen` has five validation images, enough for a kind without classes, and too few for two."""
+    kinds = {"seen": "dense", "letter": "single_label"}
+    targets = {name: SimpleNamespace(kind=kind, class_names=["a", "b"]) for name, kind in kinds.items()}
+    for count, expected in {5: ["seen"], 9: ["seen"], 10: ["seen", "letter", ALL]}.items():
+        pool = SimpleNamespace(targets=targets, indices=lambda *_, count=count, **__: range(count))
+        assert choosing_tasks(pool, list(kinds)) == expected
 
 
 def test_seen_once_each_is_enough() -> None:

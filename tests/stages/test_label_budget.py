@@ -155,3 +155,16 @@ def test_the_budget_is_nested_and_has_every_class(table: Path) -> None:
     assert [budget.validation.num_labelled for budget in found] == [3, 18, 48]
     assert set(pool.labels["tone"][list(sets[0][1])]) == {0, 1, 2}
     assert "validation: 0.01 of 48 labels" in found[0].warnings()[1]
+
+
+def test_a_study_shows_the_references_of_a_probe_and_both_numbers_of_labels(table: Path, tmp_path: Path) -> None:
+    scores = {row["arm"]: row for row in study(table, tmp_path / "run")["scores"]}
+    assert (
+        set(scores["probed"]["references"]) == {"linear_random_init", "hog_knn"} and not scores["tuned"]["references"]
+    )
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert (
+        "| training labels | validation labels | score [95 %] | chance [95 %] | linear random init | hog knn |" in text
+    )
+    head = (tmp_path / "run" / "tables" / "scores.csv").read_text().splitlines()[0]
+    assert "num_labelled,num_validation" in head and "hog_knn,hog_knn_low,hog_knn_high" in head

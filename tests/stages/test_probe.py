@@ -38,7 +38,7 @@ def test_every_method_is_scored_on_the_runs_own_tasks(probed: Path) -> None:
     result = found(probed)
     row = result["metrics"]["tasks"]["shape"]
     test = result["data"]["tasks"]["shape"]["test"]
-    for method in ("linear", "knn", "linear_random_init", "pixels", "chance", "majority"):
+    for method in ("linear", "knn", "linear_random_init", "pixels", "hog_knn", "chance", "majority"):
         score = row[method]["accuracy"]
         assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1 and score["n"] == test
     assert {"accuracy", "balanced_accuracy", "macro_f1", "auroc", "calibration_error"} <= set(row["linear"])
@@ -60,7 +60,8 @@ def test_label_fractions_are_nested_and_kept(probed: Path) -> None:
         row = metrics["fractions"][fraction]["tasks"]["shape"]
         assert row["num_labelled"] == len(kept[fraction]["shape"]["identities"])
         assert row["requested"] == float(fraction) and row["fraction"] == kept[fraction]["shape"]["fraction"]
-        assert {"linear", "knn", "linear_random_init", "chance"} <= set(row)
+        assert {"linear", "knn", "linear_random_init", "hog_knn", "chance"} <= set(row)
+        assert row["num_validation"] == len(kept[fraction]["shape"]["validation_indices"]) < 8
 
 
 def test_tables_and_figures(probed: Path) -> None:

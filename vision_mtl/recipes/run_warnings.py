@@ -20,6 +20,7 @@ from vision_mtl.evaluation.features import extract_features, spread_evenly, with
 from vision_mtl.evaluation.linear_probe import FEW_VALIDATION
 from vision_mtl.evaluation.rank import COLLAPSED, effective_rank
 from vision_mtl.models.backbone import Backbone
+from vision_mtl.training.best import ALL
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed
@@ -79,8 +80,12 @@ def _how_to_keep(pool: Pool, name: str, init_from: str | None) -> str:
 
 
 def choosing_tasks(pool: Pool, tasks: Sequence[str]) -> list[str]:
-    """Return the tasks with at least `FEW_VALIDATION` validation images per class, enough to choose weights by."""
-    return [t for t in tasks if len(pool.indices("val", task=t)) >= FEW_VALIDATION * _num_groups(pool, t)]
+    """Return the tasks with at least `FEW_VALIDATION` validation images per class, enough to choose weights by.
+
+    If all tasks have, `ALL` follows: they choose the weights of the whole model.
+    """
+    found = [t for t in tasks if len(pool.indices("val", task=t)) >= FEW_VALIDATION * _num_groups(pool, t)]
+    return [*found, ALL] if len(found) == len(tasks) else found
 
 
 def _num_groups(pool: Pool, task: str) -> int:
@@ -93,14 +98,13 @@ def warn_about_small_tasks(run: Run, pool: Pool, feed: TaskFeed, tasks: Sequence
 
     `choosing` are the tasks with enough of the latter.
     """
-    kept = f"the weights are chosen by {', '.join(choosing)}" if choosing else "the last weights are kept"
     for task in tasks:
         count, groups = len(pool.indices("val", task=task)), _num_groups(pool, task)
         if task not in choosing:
             what = f"{count} validation images" + (f" for {groups} classes" if groups > 1 else "")
             run.warn(
-                f"task {task}: {what}: too few to choose weights by ({FEW_VALIDATION * groups} or more), so {kept}. "
-                "Raise --data.val_ratio or the label fraction for a choice."
+                f"task {task}: {what}: too few to choose weights by ({FEW_VALIDATION * groups} or more are enough), so "
+                "the last weights are kept. Raise --data.val_ratio or the label fraction for a choice."
             )
         share = feed.images_per_step * feed.share(task)
         if share < 1:

@@ -100,7 +100,7 @@ def build_balancing(
 class Validation:
     """An action that scores the tasks on validation images, logs the scores and keeps the best weights.
 
-    Only the tasks `choosing` have enough validation images to choose by.
+    Only the sets of weights `choosing` have enough validation images to be chosen by them.
     """
 
     trainer: TaskTrainer

@@ -1,9 +1,9 @@
 """The best weights so far by validation score: one set for all tasks together, and one for each task.
 
 Tasks overfit at different times, so each has its own best step; the weights used as one model are chosen by the mean
-over the tasks that have enough validation images to choose by. Without such a task the latest weights are kept, because
-a choice by a handful of images is luck (docs/statistics.md). Files: `best.safetensors` and `best-TASK.safetensors` in
-the folder of checkpoints.
+over all tasks. A task with too few validation images chooses nothing, because its choice would be luck: its latest
+weights are kept, and so are those of the whole model, which tasks left out of the mean would pay for
+(docs/statistics.md). Files: `best.safetensors` and `best-TASK.safetensors` in the folder of checkpoints.
 
 A resumed run restores the scores in its checkpoint, so the files must never be newer than the checkpoint. New best
 weights are therefore written as pending files first (`flush`), which replace the old files (`commit`) once a checkpoint
@@ -45,13 +45,10 @@ class Best:
     ) -> list[str]:
         """Keep a copy of the model's weights where its score is the best so far; return the names, `ALL` included.
 
-        Only the tasks `choosing` (None: all) choose; a set that none of them chooses is always replaced.
+        Only the sets `choosing` (None: all) are chosen by their scores; the others are always replaced.
         """
-        trusted = {name: score for name, score in scores.items() if choosing is None or name in choosing}
-        counted = (trusted or scores).values()
-        offered = {ALL: sum(counted) / len(counted), **(scores if self.per_task and len(scores) > 1 else {})}
-        chosen = {*trusted, *([ALL] if trusted else [])}
-        beaten = {name: kept["score"] for name, kept in self.scores.items() if name in chosen}
+        offered = {ALL: sum(scores.values()) / len(scores), **(scores if self.per_task and len(scores) > 1 else {})}
+        beaten = {name: kept["score"] for name, kept in self.scores.items() if choosing is None or name in choosing}
         better = [name for name, score in offered.items() if name not in beaten or score >= beaten[name]]
         if better:
             copy = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
