@@ -102,7 +102,7 @@ def _few_clusters_text(metrics: dict[str, Any]) -> list[str]:
     named = ", ".join(f"{source} ({count})" for source, count in few.items())
     return [
         f"no interval with fewer than {MIN_CLUSTERS} clusters (photographs, people, other groups): {named}. Give more "
-        "photographs with --data.unlabelled SOURCE,SOURCE, for example images/PATH."
+        "photographs as further sources of --data.unlabelled, such as images/PATH."
     ]
 
 
