@@ -18,10 +18,11 @@ from vision_mtl.study.plan import Compose, references
 from vision_mtl.study.roles import ArmRole
 
 
-def composer(config: RunConfig, options: Mapping[str, Any]) -> Compose:
+def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bool = False) -> Compose:
     """Return the function that completes an arm's options of a stage, and gives the text that identifies the run.
 
-    `options` are those of each stage in every arm. The function raises `UserError` for a budget in seconds.
+    `options` are those of each stage in every arm, `earlier_pretexts` is the study's option. The function raises
+    `UserError` for a budget in seconds.
     """
     sections = {name: config.section(name) for name in config.options.sections}
     general = {"device": config.device, "image_size": list(config.image_size)}
@@ -41,7 +42,7 @@ def composer(config: RunConfig, options: Mapping[str, Any]) -> Compose:
                 "a study's budgets are optim.steps, because seconds depend on the load of the machine; found "
                 f"optim.max_seconds {seconds}."
             )
-        if config.options.earlier_pretexts:
+        if earlier_pretexts:
             full = _with_earlier_pretexts(stage, full)
         without_seed = json.dumps({**full, "seed": 0}, sort_keys=True)
         if without_seed not in texts:  # resolving is slow, and only the seed differs between many runs

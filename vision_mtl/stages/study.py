@@ -103,7 +103,8 @@ class Study(Stage):
         seeds = [config.seed + seed for seed in self.seeds]
         check_study(config, seeds, self.fractions, self.options, self.num_tuning_seeds)
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
-        plan = Plan(composer(config, self.options), config.section("tasks"), self.fractions, roles, self.share)
+        compose = composer(config, self.options, self.earlier_pretexts)
+        plan = Plan(compose, config.section("tasks"), self.fractions, roles, self.share)
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
         finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
         before = detectable_differences(pool, pairs, self.fractions, len(seeds), self.expected_std)
