@@ -21,7 +21,7 @@ from vision_mtl.study.roles import ArmRole
 def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bool = False) -> Compose:
     """Return the function that completes an arm's options of a stage, and gives the text that identifies the run.
 
-    `options` are those of each stage in every arm; `earlier_pretexts` is that option of the study. The function raises
+    `options` are those of each stage in every arm, `earlier_pretexts` is the study's option. The function raises
     `UserError` for a budget in seconds.
     """
     sections = {name: config.section(name) for name in config.options.sections}

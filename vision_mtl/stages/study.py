@@ -111,13 +111,8 @@ class Study(Stage):
         for text in option_warnings(self.options):
             run.warn(text)
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
-        plan = Plan(
-            composer(config, self.options, self.earlier_pretexts),
-            config.section("tasks"),
-            self.fractions,
-            roles,
-            self.share,
-        )
+        compose = composer(config, self.options, self.earlier_pretexts)
+        plan = Plan(compose, config.section("tasks"), self.fractions, roles, self.share)
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
         finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
         first = plan_first_candidates(plan, arms, self.fractions, seeds)
