@@ -15,8 +15,8 @@ import torch
 from joblib import Parallel, delayed
 
 from benchmarks import peer_scores
-from benchmarks.peer_grid import ARMS, LIGHTLY, OURS, UNTRAINED, choose
-from benchmarks.peer_runs import SPLIT_SEED, open_data, pretrained, record_of
+from benchmarks.peer_grid import ARMS, LIGHTLY, OURS, UNTRAINED, Arm, choose
+from benchmarks.peer_runs import SPLIT_SEED, open_data, pretrained, record_of, seconds_per_step
 from benchmarks.peer_scores import TASKS
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.evaluation.comparisons import arm_score, compare
@@ -25,6 +25,7 @@ from vision_mtl.evaluation.scores import Score, mean_score
 
 SEARCH_SEED = 100  # judge uses 0, 1, ...
 HOWS = {"probe": "linear probe, all labels", "finetune": f"fine-tuned, {peer_scores.FRACTION:.0%} of the labels"}
+BETTER = {"helps": OURS, "hurts": LIGHTLY, "undecided": "undecided"}
 CHANCE, HOG = "chance (commonest class)", "HOG + kNN"
 Hits = dict[tuple[str, str, str], np.ndarray]  # (how, task, arm) -> (S, n), 1 where the answer is right
 
@@ -32,20 +33,28 @@ Hits = dict[tuple[str, str, str], np.ndarray]  # (how, task, arm) -> (S, n), 1 w
 def search(seconds: float, jobs: int, runs: Path) -> dict[str, Any]:
     """Train and score every setting without test images; return the rows and the choice, and print them."""
     folder, data = open_folder(runs, seconds)
-    rows = list(in_parallel(jobs, searched, [(name, seconds, folder) for name in ARMS]))
+    rates = seconds_per_step(ARMS.values(), folder)
+    work = [(name, planned_steps(arm, seconds, rates), folder) for name, arm in ARMS.items()]
+    rows = list(in_parallel(jobs, searched, work))
     rows.sort(key=lambda row: -row["mean"])
     chosen = choose({row["arm"]: row["mean"] for row in rows})
     hog = peer_scores.cross_validated(peer_scores.hog_features, peer_scores.neighbour_candidates())
     floors = {CHANCE: peer_scores.largest_class(open_data()), HOG: hog}
     print(search_table(rows, floors, chosen))
     print(f"\nchosen: {' and '.join(chosen.values())}")
-    return {"seconds": seconds, "seed": SEARCH_SEED, **data, "chosen": chosen, "rows": rows, "floors": floors}
+    found = {"seconds": seconds, "seconds_per_step": rates, "seed": SEARCH_SEED, **data}
+    return {**found, "chosen": chosen, "rows": rows, "floors": floors}
 
 
-def searched(name: str, seconds: float, folder: Path) -> dict[str, Any]:
+def planned_steps(arm: Arm, seconds: float, rates: dict[str, float]) -> int:
+    """Return the steps that fit a budget of processor seconds; 0 for random weights."""
+    return 0 if arm is UNTRAINED else max(1, round(seconds / rates[arm.cost]))
+
+
+def searched(name: str, steps: int, folder: Path) -> dict[str, Any]:
     """Return one row of the search: what its training took, and its cross-validated scores."""
     torch.set_num_threads(1)
-    run = pretrained(ARMS[name], SEARCH_SEED, seconds, folder)
+    run = pretrained(ARMS[name], SEARCH_SEED, steps, folder)
     file = run / "crossed.json"
     if not file.exists():
         features = peer_scores.backbone_features(run)
@@ -64,7 +73,8 @@ def judge(seeds: int, jobs: int, runs: Path, before: dict[str, Any], again: bool
         raise SystemExit("the search was made on other splits: run `python benchmarks/peers.py search` again")
     looks = earlier_looks(before.get("judge"), data["split_hash"], again)
     names = [*choice["chosen"].values(), UNTRAINED.name]
-    work = [(name, seed, choice["seconds"], folder) for seed in range(seeds) for name in names]
+    steps = {row["arm"]: row["steps"] for row in choice["rows"]}
+    work = [(name, seed, steps[name], folder) for seed in range(seeds) for name in names]
     found = sorted(in_parallel(jobs, judged, work), key=lambda run: (names.index(run["arm"]), run["seed"]))
     hits: Hits = {
         (how, task, name): np.array([run["hits"][how][task] for run in found if run["arm"] == name], float)
@@ -107,10 +117,10 @@ def earlier_looks(judged_before: dict[str, Any] | None, split_hash: str, again: 
     return [*judged_before["looks"], look]
 
 
-def judged(name: str, seed: int, seconds: float, folder: Path) -> dict[str, Any]:
+def judged(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     """Return an arm's hits on test images for one seed, with what its training took and the labels that it used."""
     torch.set_num_threads(1)
-    run = pretrained(ARMS[name], seed, seconds, folder)
+    run = pretrained(ARMS[name], seed, steps, folder)
     file = run / "judged.json"
     if not file.exists():
         probed = peer_scores.probe_hits(peer_scores.backbone_features(run), peer_scores.linear)
@@ -193,18 +203,18 @@ def shown(found: dict[str, float]) -> list[str]:
 
 def judge_tables(scores: dict[str, dict[str, dict[str, Score]]], compared: Sequence[dict[str, Any]]) -> str:
     """Return a table of scores for each way of judging, and one of the comparisons."""
-    lines = []
+    lines: list[str] = []
     for how, title in HOWS.items():
         lines += [line(title, *TASKS), line(*["---"] * (1 + len(TASKS)))]
         lines += [line(name, *(with_interval(of[task]) for task in TASKS)) for name, of in scores[how].items()]
         lines.append("")
-    lines += [line("how", "task", "ours minus lightly", "corrected", "could have seen", "verdict"), line(*["---"] * 6)]
+    lines += [line("how", "task", "ours minus lightly", "corrected", "could have seen", "better"), line(*["---"] * 6)]
     for row in compared:
         difference, corrected = row["difference"], row["difference_holm"]
         ends = [f"{found['low']:+.3f} to {found['high']:+.3f}" for found in (difference, corrected)]
         seen = f"{row['minimum_detectable']:.3f}" if row["minimum_detectable"] is not None else ""
         value = f"{difference['value']:+.3f} ({ends[0]})"
-        lines.append(line(HOWS[row["how"]], row["task"], value, ends[1], seen, row["verdict"]))
+        lines.append(line(HOWS[row["how"]], row["task"], value, ends[1], seen, BETTER[row["verdict"]]))
     return "\n".join(lines)
 
 

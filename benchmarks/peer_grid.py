@@ -61,6 +61,11 @@ class Arm:
     library: str
     setting: Setting | None = None
 
+    @property
+    def cost(self) -> str:
+        """The name of what a step costs: arms that differ in numbers only cost the same."""
+        return f"{self.library}-{self.setting.views}x{self.setting.view_size}" if self.setting else self.name
+
 
 def _arms() -> dict[str, Arm]:
     contest = [Arm(f"{library}-{setting.name}", library, setting) for library in (OURS, LIGHTLY) for setting in GRID]

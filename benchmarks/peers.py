@@ -13,9 +13,11 @@ in a DataLoader of 2 workers.
 
 `search` (25 minutes with two jobs) trains both libraries by every setting of the table in `peer_grid.py`, with one seed
 that `judge` does not use, and chooses for each the setting of the highest mean accuracy in cross-validation over
-training and validation images. Every training may use `--seconds` of processor time in one thread. lightly transforms
-images one by one on the CPU, as its users do, and that counts; `data_share` in the result says how much it was. Two
-references are scored and cannot be chosen: our default mixture, and lightly's SimCLR with its own defaults and SGD.
+training and validation images. Every training gets `--seconds` of processor time in one thread, in steps: the time of
+a step of each method is measured first, interleaved, which takes three minutes and needs an otherwise idle machine.
+lightly transforms images one by one on the CPU, as its users do, and that counts; `data_share` in the result says how
+much it was. Two references are scored and cannot be chosen: our default mixture, and lightly's SimCLR with its own
+defaults and SGD.
 
 `judge` (40 minutes with two jobs) opens the test images of the chosen two and of random weights, over paired seeds:
 linear probes on all labels, and fine-tuning on a tenth of them; ours against lightly with Holm's correction over the
