@@ -100,3 +100,17 @@ def test_comparisons_are_ours_minus_lightly() -> None:
     expected = hits["probe", "digits", "a"].mean() - hits["probe", "digits", "b"].mean()
     assert rows[0]["difference"]["value"] == pytest.approx(expected)
     assert [row["fraction"] for row in rows] == [1.0] * 4 + [0.1] * 4
+
+
+def test_the_search_table_has_every_row_and_marks_the_choice() -> None:
+    scores = dict(zip(peer_scores.TASKS, (0.1, 0.2, 0.3, 0.4), strict=True))
+    rows = [
+        {"arm": "a", "scores": scores, "images_seen": 1280, "data_share": 0.25},
+        {"arm": "b", "scores": scores, "images_seen": 0},
+    ]
+    table = peer_contest.search_table(rows, {"floor": scores}, {OURS: "a"}).splitlines()
+    assert table[2:] == [
+        "| **a** | 0.100 | 0.200 | 0.300 | 0.400 | 0.250 | 1,280 | 0.25 |",
+        "| b | 0.100 | 0.200 | 0.300 | 0.400 | 0.250 | 0 |  |",
+        "| floor | 0.100 | 0.200 | 0.300 | 0.400 | 0.250 |  |  |",
+    ]
