@@ -21,7 +21,7 @@ from benchmarks.peer_scores import TASKS
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.evaluation.comparisons import arm_score, compare
 from vision_mtl.evaluation.families import family
-from vision_mtl.evaluation.scores import Score, mean_score
+from vision_mtl.evaluation.scores import Score, accuracy_score
 
 SEARCH_SEED = 100  # judge uses 0, 1, ...
 HOWS = {"probe": "linear probe, all labels", "finetune": f"fine-tuned, {peer_scores.FRACTION:.0%} of the labels"}
@@ -156,7 +156,7 @@ def floor_scores(clusters: dict[str, np.ndarray]) -> dict[str, dict[str, Score]]
         CHANCE: peer_scores.probe_hits(peer_scores.hog_features, peer_scores.constant),
         HOG: peer_scores.probe_hits(peer_scores.hog_features, peer_scores.neighbours),
     }
-    return {name: {task: mean_score(of[task], clusters[task]) for task in TASKS} for name, of in found.items()}
+    return {name: {task: accuracy_score(of[task], clusters[task]) for task in TASKS} for name, of in found.items()}
 
 
 def run_record(run: dict[str, Any]) -> dict[str, Any]:
