@@ -1,11 +1,13 @@
 """lightly's SimCLR and masked autoencoder, as its documentation writes them: what `peers.py` measures ours against.
 
-`simclr` and `mae` give what has a `step`: one of training, its batch from lightly's transform and a DataLoader.
+`simclr` and `mae` return a trainer; a step of it takes a batch from lightly's transform and a DataLoader.
 """
 # B images, D feature width
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,11 +18,14 @@ from lightly.loss import NTXentLoss
 from lightly.models import utils as lightly_utils
 from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
 from lightly.models.modules.heads import SimCLRProjectionHead
-from lightly.transforms import MAETransform, SimCLRTransform
+from lightly.transforms import MAETransform
+from lightly.transforms.multi_view_transform import MultiViewTransform
+from lightly.transforms.simclr_transform import SimCLRViewTransform
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.peer_grid import Setting
 from vision_mtl.data.pool import Pool
 from vision_mtl.training.optimiser import build_optimiser
 from vision_mtl.training.options import Optim, Runtime
@@ -42,18 +47,17 @@ class Pictures(Dataset):
         return self.transform(Image.fromarray(self.pixels[number]))
 
 
-def endless(data: Dataset, seed: int) -> Iterator[list[Tensor]]:
-    """Batches for ever, by two workers."""
+def endless(data: Dataset, seed: int, workers: int) -> Iterator[Any]:
+    """Batches without end; by `workers` processes, or by this one (0)."""
     order = torch.Generator().manual_seed(seed)
-    loader = DataLoader(
+    loader: DataLoader = DataLoader(
         data,
         BATCH,
         shuffle=True,
         drop_last=True,
-        num_workers=WORKERS,
-        persistent_workers=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         generator=order,
-        multiprocessing_context="fork",  # joblib's own way of starting processes refuses theirs
     )
     while True:
         yield from loader
@@ -100,27 +104,34 @@ class MAE(nn.Module):
 
 
 class PeerTrainer:
-    """One method of lightly's, step by step, in the machine's precision."""
+    """One method of lightly's, step by step, in the machine's precision.
+
+    `optim` sets AdamW as in our own training; without it, SGD as in lightly's examples. `data_seconds` is the processor
+    time spent on batches by this process.
+    """
 
     def __init__(
-        self, model: nn.Module, loss: Callable[[Any], Tensor], data: Dataset, steps: int, options: dict, seed: int
-    ):
-        self.model, self.loss, self.batches = model, loss, endless(data, seed)
+        self, model: nn.Module, loss: Callable[[Any], Tensor], batches: Iterator[Any], optim: Optim | None
+    ) -> None:
+        self.model, self.loss, self.batches = model, loss, batches
         self.half = Runtime().half_precision("cpu")
-        self.optim = Optim(steps=steps, max_seconds=None, batch_size=BATCH)
-        self.step_number = 0
-        if options.get("adamw", False):
-            self.optimiser: torch.optim.Optimizer = build_optimiser(model, self.optim)
-            self.peak = self.optim.peak_rate
+        self.optim = optim or Optim()
+        self.data_seconds = 0.0
+        if optim is not None:
+            self.optimiser: torch.optim.Optimizer = build_optimiser(model, optim)
+            self.peak = optim.peak_rate
         else:
             self.peak = 0.06  # of lightly's examples, for any batch
             self.optimiser = torch.optim.SGD(model.parameters(), lr=self.peak, momentum=0.9, weight_decay=5e-4)
 
-    def step(self) -> None:
-        rate = self.optim.rate(self.optim.progress(self.step_number, 0)) / self.optim.peak_rate * self.peak
+    def step(self, done: float) -> None:
+        """Take one step at the share `done` of training, with the warm-up and cosine of our own training."""
+        rate = self.optim.rate(done) / self.optim.peak_rate * self.peak
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        start = time.process_time()
         batch = next(self.batches)
+        self.data_seconds += time.process_time() - start
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             loss = self.loss(batch)
         self.optimiser.zero_grad()
@@ -128,25 +139,34 @@ class PeerTrainer:
         if isinstance(self.optimiser, torch.optim.AdamW):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
         self.optimiser.step()
-        self.step_number += 1
 
 
-def simclr(pool: Pool, indices: Tensor, steps: int, options: dict[str, Any], seed: int) -> PeerTrainer:
+def simclr(pool: Pool, indices: Tensor, seed: int, setting: Setting | None, workers: int) -> PeerTrainer:
+    """Return the trainer of SimCLR by a setting of the table, or with lightly's own defaults."""
     torch.manual_seed(seed)
-    model = SimCLR().to(memory_format=torch.channels_last)
-    criterion = NTXentLoss(temperature=options.get("temperature", 0.5))
-    data = Pictures(pool, indices, SimCLRTransform(input_size=SIDE, **options.get("transform", {})))
+    model = SimCLR().to(memory_format=torch.channels_last).train()
+    if setting is None:
+        views, view = 2, SimCLRViewTransform(input_size=SIDE)
+        criterion, optim = NTXentLoss(temperature=0.5), None
+    else:
+        views = setting.views
+        view = SimCLRViewTransform(
+            input_size=setting.view_size, cj_strength=0.5, gaussian_blur=0.0, min_scale=setting.smallest_crop
+        )
+        criterion = NTXentLoss(temperature=setting.temperature)
+        optim = Optim(learning_rate=setting.learning_rate, batch_size=BATCH)
 
     def loss(batch: list[Tensor]) -> Tensor:
-        first, second = (model(view.to(memory_format=torch.channels_last)) for view in batch[:2])
-        return criterion(first, second)
+        embedded = [model(images.to(memory_format=torch.channels_last)) for images in batch]
+        return torch.stack([criterion(a, b) for a, b in itertools.combinations(embedded, 2)]).mean()
 
-    model.train()
-    return PeerTrainer(model, loss, data, steps, options, seed)
+    data = Pictures(pool, indices, MultiViewTransform([view] * views))
+    return PeerTrainer(model, loss, endless(data, seed, workers), optim)
 
 
 def mae(pool: Pool, indices: Tensor, seed: int) -> PeerTrainer:
+    """Return the trainer of the masked autoencoder."""
     torch.manual_seed(seed)
     model = MAE().train()
     data = Pictures(pool, indices, MAETransform(input_size=SIDE))
-    return PeerTrainer(model, lambda batch: model.loss(batch[0]), data, 10**6, {"adamw": True}, seed)
+    return PeerTrainer(model, lambda batch: model.loss(batch[0]), endless(data, seed, WORKERS), Optim(batch_size=BATCH))

@@ -28,7 +28,7 @@ from stable_pretraining.optim import LinearWarmupCosineAnnealing
 from stable_pretraining.optim.utils import create_optimizer
 from torch import Tensor
 
-from benchmarks.lightly_methods import SIDE, endless
+from benchmarks.lightly_methods import SIDE, WORKERS, endless
 from vision_mtl.data.pool import Pool
 from vision_mtl.training.options import Runtime
 
@@ -71,7 +71,7 @@ class StableMAE:
             mask_ratio=0.75,
             norm_pix_loss=False,
         ).train()
-        self.batches = endless(Pictures(pool, indices), seed)
+        self.batches = endless(Pictures(pool, indices), seed, WORKERS)
         self.half = Runtime().half_precision("cpu")
         words = {"type": "AdamW", "lr": 5e-4, "weight_decay": 0.05, "betas": (0.9, 0.95)}
         self.optimiser = create_optimizer(list(self.model.parameters(with_callbacks=False)), words)
