@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from benchmarks.record import RESULTS, metadata  # noqa: F401 peers.py reads them here
-
 RESAMPLES = 2000
 BLOCKS = 30
 

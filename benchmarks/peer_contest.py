@@ -16,8 +16,9 @@ from joblib import Parallel, delayed
 
 from benchmarks import peer_scores
 from benchmarks.peer_grid import ARMS, LIGHTLY, OURS, UNTRAINED, Arm, choose
-from benchmarks.peer_runs import SPLIT_SEED, open_data, pretrained, record_of, seconds_per_step
+from benchmarks.peer_runs import SPLIT_SEED, open_data, pretrained, record_of, seconds_per_step, settings
 from benchmarks.peer_scores import TASKS
+from benchmarks.record import splits_of
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.evaluation.comparisons import arm_score, compare
 from vision_mtl.evaluation.families import family
@@ -167,9 +168,10 @@ def run_record(run: dict[str, Any]) -> dict[str, Any]:
 
 def open_folder(runs: Path, seconds: float) -> tuple[Path, dict[str, Any]]:
     """Return the folder of the trainings on these splits with this budget, and what the result says of the data."""
-    summary = open_data().summary()
+    summary, config = open_data().summary(), settings({})
     images = {task: {split: summary["tasks"][task][split] for split in ("train", "val", "test")} for task in TASKS}
-    data = {"threads": 1, "split_seed": SPLIT_SEED, "split_hash": summary["split_hash"], "labelled_images": images}
+    splits = splits_of(open_data(), config.data, config.tasks)
+    data = {"threads": 1, "split_seed": SPLIT_SEED, **splits, "labelled_images": images}
     return runs / f"{seconds:g}s-{summary['split_hash']}", data
 
 

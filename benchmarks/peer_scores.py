@@ -15,7 +15,6 @@ import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torch
 import numpy as np
 import torch
 import yaml
-from skimage.feature import hog
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
@@ -26,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.peer_runs import ROOT, SIDE, SPLIT_SEED, open_data, settings
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation import hog
 from vision_mtl.evaluation.features import extract_features, with_clean_statistics
 from vision_mtl.evaluation.linear_probe import standardise
 from vision_mtl.evaluation.predictions import instance_values, predict_split
@@ -60,9 +60,8 @@ def backbone_features(run: Path) -> Extract:
 
 
 def hog_features(rows: torch.Tensor) -> np.ndarray:
-    """Histograms of oriented gradients (Dalal and Triggs, 2005) of the channel with the largest gradient."""
-    images = open_data().gather(rows).numpy()
-    return np.array([hog(image, cells_per_block=(2, 2), channel_axis=0) for image in images], np.float32)
+    """Histograms of oriented gradients of images `rows` (n,) of the pool."""
+    return hog.hog_features(open_data(), rows).numpy()
 
 
 def cross_validated(extract: Extract, candidates: list[BaseEstimator]) -> dict[str, float]:

@@ -43,10 +43,11 @@ import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torch
 import numpy as np
 
 from benchmarks import peer_contest as contest
-from benchmarks.interleave import RESULTS, interleave, metadata, shown, speed_ratio, summary
+from benchmarks.interleave import interleave, shown, speed_ratio, summary
 from benchmarks.peer_grid import ARMS, MIXTURE, OURS, Setting, our_options
 from benchmarks.peer_runs import BATCH, SIDE, open_data, our_trainer, settings
-from vision_mtl.core.files import atomic_write_json
+from benchmarks.record import path_of, write
+from vision_mtl.core.environment import environment
 from vision_mtl.recipes.repair import training_images
 
 MASKED_VIT = {
@@ -65,21 +66,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
     parser.add_argument("--again", action="store_true", help="of judge: look at the same test images once more")
     parser.add_argument("--runs", type=Path, default=Path("runs/peers"), help="folder of the trainings")
-    parser.add_argument("--result", type=Path, default=RESULTS / "peers.json", help="file of the results")
     given = parser.parse_args()
     if find_spec("lightly") is None:
         raise SystemExit("lightly is not installed: pip install lightly==1.6.0")
-    state = metadata()
-    if str(state["commit"]).endswith("+changes"):
-        print("note: tracked files differ from the commit, and the result will say so", file=sys.stderr)
-    before = json.loads(given.result.read_text()) if given.result.exists() else {}
+    result = path_of("peers", environment()["commit"])
+    before = json.loads(result.read_text()) if result.exists() else {}
     if given.what == "speed":
         found = speed(given.blocks)
     elif given.what == "search":
         found = contest.search(given.seconds, given.jobs, given.runs)
     else:
         found = contest.judge(given.seeds, given.jobs, given.runs, before, given.again)
-    atomic_write_json(given.result, {**before, given.what: {**state, **found}})
+    write("peers", found, part=given.what)
 
 
 def speed(blocks: int) -> dict[str, Any]:

@@ -54,15 +54,20 @@ def write(
     `splits` are those of `splits_of`, for everything that is computed on held-out images.
     """
     whole = {**metadata(), **(splits or {}), **found}
-    committed = is_committed(whole["commit"])
-    path = RESULTS / (f"{name}.json" if committed else f"{name}.uncommitted.json")
+    commit = whole["commit"]
+    path = path_of(name, commit)
     if part is not None:
         before = json.loads(path.read_text("utf-8")) if path.exists() else {}
         whole = {**before, part: whole}
     atomic_write_text(path, json.dumps(whole, indent=1) + "\n")
-    if not committed:
+    if not is_committed(commit):
         print(f"not committed: {path.name} is not for quoting; commit, then run again", file=sys.stderr)
     return path
+
+
+def path_of(name: str, commit: str | None) -> Path:
+    """Return the file of a result that the code of `commit` writes."""
+    return RESULTS / (f"{name}.json" if is_committed(commit) else f"{name}.uncommitted.json")
 
 
 def is_committed(commit: str | None) -> bool:

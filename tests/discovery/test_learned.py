@@ -130,5 +130,5 @@ def test_many_damages_are_scored_on_fewer_images(pool_of) -> None:
     pool = pool_of(np.zeros((1200, 12, 12, 3)))
     counts = {grid: len(scored_images(pool, "train", PRETEXTS.get("grid_mask")(grid=grid))) for grid in (2, 4, 12)}
     assert counts == {2: 256, 4: 64, 12: 32}
-    assert len(scored_images(pool, "train", PRETEXTS.get("grid_mask")(grid=4, hidden="ratio"))) == 1000
-    assert len(scored_images(pool, "train", PRETEXTS.get("decolorise")())) == 1000
+    assert len(scored_images(pool, "train", PRETEXTS.get("grid_mask")(grid=4, hidden="ratio"))) == 500
+    assert len(scored_images(pool, "train", PRETEXTS.get("decolorise")())) == 500

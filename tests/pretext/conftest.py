@@ -22,5 +22,5 @@ def photographs() -> Tensor:
     from vision_mtl.data.source import open_source
 
     source = open_source("bundled/photos", None)
-    crops = [resize(source.read(item), (64, 64)) for item in source.items()[::49][:120]]
+    crops = [resize(source.read(item), (64, 64)) for item in source.items()[::57][:120]]
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255

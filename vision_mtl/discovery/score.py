@@ -24,7 +24,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 
-MAX_IMAGES = 1000  # scored images of each source: the number of clusters limits the interval, more images do not help
+MAX_IMAGES = 500  # scored images of each source: the number of clusters limits the interval, more images do not help
 MIN_IMAGES = 32  # of each source, for pretexts of many damages
 NUM_REPAIRS = 1024  # of each source and pretext: images times damages, between the two limits above
 ORDER_SEED = 20_261_130  # of the order in which a cluster's images are scored

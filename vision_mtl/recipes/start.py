@@ -23,10 +23,14 @@ def start_network(where: str | None, run: Run) -> SharedModel | None:
     try:
         folder = Path(where or "").expanduser()
         values = read_config(folder / "config.yaml")
-        if values.get("stage") not in STAGES:
-            raise UserError(f"its stage is {values.get('stage')}")
-        config = resolve(values["stage"], values, {}, folder=folder)
+        stage = values.get("stage")
+        if stage not in STAGES:
+            return _left_out(run, where, f"its stage is {stage}")
+        config = resolve(stage, values, {}, folder=folder)
         return build_network(config, build.build_pretexts(config))
     except UserError as error:
-        run.warn(f"the network that {where} started from is not among the rules of skill_learned: {error}")
-        return None
+        return _left_out(run, where, str(error))
+
+
+def _left_out(run: Run, where: str | None, why: str) -> None:
+    run.warn(f"the network that {where} started from is not among the rules of skill_learned: {why}")

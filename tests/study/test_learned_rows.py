@@ -12,7 +12,7 @@ from scipy.stats import ttest_1samp
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.study.learned import learned_rows, mean_over_runs
-from vision_mtl.study.record import commit_warning, label_counts, run_row
+from vision_mtl.study.record import commit_warning, run_row
 from vision_mtl.study.report import write_report
 from vision_mtl.study.split_check import check_splits
 
@@ -73,11 +73,10 @@ def test_labels_to_train_and_to_choose_with_are_counted(written) -> None:
     (node,) = runs.plan.nodes.values()
     row = run_row(node, runs.folder)
     assert row["split_hash"] is None
-    assert label_counts([row]) == {
+    assert row["labels"] == {
         (0.1, "pets"): {"num_labelled": 40, "num_validation": 5},
-        (0.1, "age"): {"num_labelled": 7},
+        (0.1, "age"): {"num_labelled": 7, "num_validation": None},
     }
-    assert "labels" not in row
 
 
 def test_runs_of_several_commits_are_named(written) -> None:
@@ -127,7 +126,7 @@ def test_the_report_shows_what_was_learned_and_with_which_labels(tmp_path: Path)
     write_report(record, tmp_path / "new")
     text = (tmp_path / "new" / "report.md").read_text()
     assert "| pretrained | pretrain | downsample | +0.061 [0.010, 0.110] | 7 of 8 | back-projection |" in text
-    assert "| labelled images | validation labels |" in text and "| 27 | 47 |" in text
+    assert "| training labels | validation labels |" in text and "| 27 | 47 |" in text
     assert "| hash of the splits | 0123456789abcdef |" in text
     page = (tmp_path / "new" / "report.html").read_text()
     assert "Skill learned (tables/learned.csv)" in page and "7 of 8" in page
