@@ -24,13 +24,11 @@ def start_network(where: str | None, run: Run) -> SharedModel | None:
         folder = Path(where or "").expanduser()
         values = read_config(folder / "config.yaml")
         stage = values.get("stage")
-        if stage not in STAGES:
-            return _left_out(run, where, f"its stage is {stage}")
-        config = resolve(stage, values, {}, folder=folder)
-        return build_network(config, build.build_pretexts(config))
+        if stage in STAGES:
+            config = resolve(stage, values, {}, folder=folder)
+            return build_network(config, build.build_pretexts(config))
+        why = f"its stage is {stage}"
     except UserError as error:
-        return _left_out(run, where, str(error))
-
-
-def _left_out(run: Run, where: str | None, why: str) -> None:
+        why = str(error)
     run.warn(f"the network that {where} started from is not among the rules of skill_learned: {why}")
+    return None
