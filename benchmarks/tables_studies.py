@@ -48,11 +48,7 @@ def studies(folder: Path) -> Rows:
     for path in sorted(folder.glob("*/study.json")):
         data = read(path)
         verdicts = [one["verdict"] for one in data["comparisons"]]
-        named = [
-            f"{o['verdict']}: {o['task']}, {o['arm']}"
-            for o in data["comparisons"]
-            if o["verdict"] in ("helps", "hurts")
-        ]
+        named = [f"{one['verdict']}: {one['task']}, {one['arm']}" for one in data["comparisons"] if is_decided(one)]
         counts = [f"{verdicts.count(word)} {word}" for word in ("equivalent", "undecided") if word in verdicts]
         name = path.parent.name
         found.append(

@@ -285,3 +285,10 @@ def test_a_study_is_shown_with_its_labels_control_and_source(monkeypatch: pytest
     assert tables.content("studies", "docs/studies/README.md").splitlines()[2] == (
         "| [tiny](tiny/report.md) | Does it help? | 2 | helps: pets, pretrained; 1 undecided |"
     )
+    data["comparisons"][0]["verdict"] = "helps (this pretraining)"
+    path.write_text(json.dumps(data))
+    assert (
+        tables.content("studies", "docs/studies/README.md")
+        .splitlines()[2]
+        .endswith("| 2 | helps (this pretraining): pets, pretrained; 1 undecided |")
+    )

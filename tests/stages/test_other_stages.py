@@ -31,6 +31,16 @@ def test_pictures_of_the_runs_own_images(trained: Path, tmp_path: Path, result) 
         assert learned[1]["reference"] == learned[0]["reference"]
 
 
+def test_a_checkpoint_of_a_run_is_compared_with_the_start_of_the_run(trained: Path, tmp_path: Path, result) -> None:
+    checkpoints = trained / "checkpoints"
+    for number, where in enumerate((checkpoints, max(checkpoints.glob("step-*.safetensors")))):
+        assert reconstruct(where, tmp_path / str(number)) == 0
+        found = result(tmp_path / str(number))
+        assert not [text for text in found["warnings"] if "among the rules" in text]
+        for name, score in result(trained)["metrics"]["skill_learned"].items():
+            assert found["metrics"]["skill_learned"][name]["reference"] == score["reference"]
+
+
 @pytest.mark.slow
 def test_pictures_of_other_images_and_splits(trained: Path, tmp_path: Path, result, root: Path) -> None:
     words = ["--data.unlabelled", "bundled/faces", "--data.root", str(root), "--reconstruct.split", "train"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.core.errors import UserError
@@ -11,17 +9,19 @@ from vision_mtl.core.run import Run
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
 from vision_mtl.recipes.repair import build_network
+from vision_mtl.recipes.run_warnings import run_folder
 
 STAGES = ("pretrain", "discover")  # whose networks have heads for pretexts alone
 
 
 def start_network(where: str | None, run: Run) -> SharedModel | None:
-    """Return the network that the pretraining in the folder `where` started from: its seed's, or its start's weights.
+    """Return the network that the pretraining `where` started from: its seed's, or its start's weights.
 
-    None, and a warning to `run`, if the folder has no config or the weights that it names are gone.
+    `where` is a run, its folder of checkpoints or one of these. None, and a warning to `run`, if the run has no config
+    or the weights that it names are gone.
     """
     try:
-        folder = Path(where or "").expanduser()
+        folder = run_folder(where or "")
         values = read_config(folder / "config.yaml")
         stage = values.get("stage")
         if stage in STAGES:
