@@ -52,6 +52,15 @@ def test_skill_learned_is_a_mean_over_seeds(written) -> None:
     assert row["references"] == ["back-projection", "bicubic"]
 
 
+def test_an_arm_that_shares_some_of_its_runs_has_a_row_of_all_its_runs(written) -> None:
+    once = {"stages": ["pretrain", "finetune"], "pretrain": {"seed": 0}}
+    runs = written(ARMS | {"once": once}, [0.1], [0, 1, 2])
+    write(runs, pretrain=[learned(0.1, True), learned(0.2, True), learned(0.0, False)])
+    rows = learned_rows(runs.plan, runs.finals, runs.folder)
+    found = {tuple(row["arms"]): (row["score"]["value"], row["num_runs"], row["num_learned"]) for row in rows}
+    assert found == {("pretrained", "longer"): (pytest.approx(0.1), 3, 2), ("once",): (0.1, 1, 1)}
+
+
 def test_runs_of_a_grid_search_do_not_count(written) -> None:
     runs = written(ARMS, [0.1], [0, 1])
     runs.plan.add(runs.arms["pretrained"], 0.1, 10_000)  # a tuning seed

@@ -16,21 +16,26 @@ from vision_mtl.evaluation.scores import LEVEL, Score
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.starts import Finals, ancestors
 
-Group = tuple[tuple[str, ...], str, str]  # arms, stage, pretext
+Group = tuple[str, str, str]  # arm, stage, pretext
 
 
 def learned_rows(plan: Plan, finals: Finals, folder: Path) -> list[dict[str, Any]]:
     """Return a row per pretext of the compared arms' runs: the mean of `skill_learned` with its interval over the runs.
 
     A row has `arms`, `stage`, `pretext`, `score`, `num_runs`, `num_learned` (runs that call it learned), `references`
-    (the rules that it was measured against) and `runs` (their folders). Runs without `skill_learned` give no row.
+    (the rules that it was measured against) and `runs` (their folders). Arms with the same runs share a row; an arm
+    that has some of its runs in common with another has a row of all its own. Runs without `skill_learned` give none.
     """
-    groups: dict[Group, dict[str, Mapping[str, Any]]] = {}
-    for node in _compared(plan, finals):
-        metrics = json.loads((folder / node.folder / RESULT).read_text("utf-8"))["metrics"]
-        for pretext, found in metrics.get("skill_learned", {}).items():
-            groups.setdefault((tuple(node.arms), node.stage, pretext), {})[node.folder] = found
-    return [_row(*group, found) for group, found in groups.items()]
+    by_arm: dict[Group, dict[str, Mapping[str, Any]]] = {}
+    for arm in dict.fromkeys(arm for arm, _, _ in finals):
+        for node in _compared(plan, {place: keys for place, keys in finals.items() if place[0] == arm}):
+            metrics = json.loads((folder / node.folder / RESULT).read_text("utf-8"))["metrics"]
+            for pretext, found in metrics.get("skill_learned", {}).items():
+                by_arm.setdefault((arm, node.stage, pretext), {})[node.folder] = found
+    arms: dict[tuple[str, str, frozenset[str]], list[Group]] = {}  # those with the same runs
+    for group, runs in by_arm.items():
+        arms.setdefault((*group[1:], frozenset(runs)), []).append(group)
+    return [_row([arm for arm, _, _ in same], *same[0][1:], by_arm[same[0]]) for same in arms.values()]
 
 
 def mean_over_runs(values: Sequence[float]) -> Score:
@@ -48,7 +53,7 @@ def _compared(plan: Plan, finals: Finals) -> list[Node]:
     return list({node.key: node for node in [*ancestors(plan, keys), *(plan.nodes[key] for key in keys)]}.values())
 
 
-def _row(arms: tuple[str, ...], stage: str, pretext: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _row(arms: Sequence[str], stage: str, pretext: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     references = [one["reference"] for one in found.values() if one.get("reference") is not None]
     return {
         "arms": list(arms),
