@@ -105,7 +105,9 @@ def test_a_single_task_network_resumes_after_a_stop_or_a_kill(
     one, other = (read_tensors(tmp_path / run / "single" / "letter.safetensors", "model") for run in ("whole", "parts"))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     found = result(tmp_path / "parts")
-    assert found["metrics"] == result(tmp_path / "whole")["metrics"] and found["repeated_steps"] == 1
+    # the shared network of `parts` was extended, so its learning rates differ
+    assert found["metrics"]["single"] == result(tmp_path / "whole")["metrics"]["single"]
+    assert found["repeated_steps"] == 1
     assert not work.exists()
 
 

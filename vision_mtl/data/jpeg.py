@@ -70,7 +70,7 @@ def read_header(data: bytes) -> Header | None:
 def content(data: bytes, header: Header) -> int:
     """Return a 64-bit hash of the parts that the pixels depend on: equal for copies that differ only in metadata.
 
-    It hashes the encoded image, because decoding takes twenty times as long and gives different pixels at each scale.
+    It hashes the encoded image, because decoding takes much longer and gives different pixels at each scale.
     """
     digest = hashlib.blake2b(f"JPEG {header.orientation}".encode(), digest_size=8)
     view = memoryview(data)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from vision_mtl.discovery.rules import FoldImages
 from vision_mtl.evaluation.features import spread_evenly
 
 FOLDS = ("A", "B")
-FITTED, FEWEST_FITTED = 300, 40  # images for fitting a linear rule: in total, and the minimum of each source
+FITTED_BYTES = 120e6  # of images for fitting linear rules: 2,441 colour images of 64 pixels
+FEWEST_FITTED, FEWEST_OF_SOURCE = 300, 40  # images, whatever their size
 CHOOSING = 4  # every fourth cluster of those is kept to choose the strength of the regularisation
 BATCH = 1024
 
@@ -60,7 +62,8 @@ def fold_images(pool: Pool, indices: Tensor, device: torch.device) -> FoldImages
     which lacks double precision and eigenvectors.
     """
     device = torch.device("cpu") if device.type == "mps" else device
-    chosen = sample_images(pool, indices, max(FEWEST_FITTED, FITTED // len(pool.sources)))
+    count = max(FEWEST_FITTED, int(FITTED_BYTES / (4 * math.prod(pool.shape))))
+    chosen = sample_images(pool, indices, max(FEWEST_OF_SOURCE, count // len(pool.sources)))
     clusters = np.unique(pool.cluster[chosen.numpy()], return_inverse=True)[1]
     sums = torch.zeros(len(pool.sources), *pool.shape, dtype=torch.float64)
     for batch in indices.split(BATCH):

@@ -3,8 +3,8 @@
 - `mean_colour`: the mean colour of the images, at every pixel;
 - `pixel_mean`: the mean image;
 - `linear`: a ridge regression from the damaged image, averaged down to at most 16 x 16 pixels, to the residual at each
-  scored pixel; the strength of its regularisation is chosen on a quarter of the images, which are not used for fitting.
-  Pixels that are scored in the same images (the cell of a random mask) have a regression of their own, on these images;
+  scored pixel; the strength of its regularisation is chosen by fitting three quarters of the images and predicting the
+  rest. Pixels that are scored in the same images (the cell of a random mask) have a regression of their own, on them;
 - `levels` (without hidden pixels): the mean residual at each grey level of the damaged pixel;
 - `local_linear` (without hidden pixels): a least-squares 5 x 5 filter of the damaged image, the same at every pixel.
 
@@ -92,28 +92,51 @@ def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Ten
 
 def _fit_group(fold: FoldImages, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function from inputs (B, p) and sources (B,) to residuals (B, m), fitted to x (n, p) and y (n, m)."""
-    fit, choose, num_sources = ~fold.chooses, fold.chooses, len(fold.mean)
-    x_mean, y_mean = (_source_means(v[fit], fold.source[fit], num_sources) for v in (x, y))
-    x, y = x - x_mean[fold.source], y - y_mean[fold.source]
-    slope = _ridge(x[fit], y[fit], x[choose], y[choose])  # (p, m)
-    return lambda inputs, source: y_mean[source] + (inputs - x_mean[source]) @ slope
+    fit, choose = ~fold.chooses, fold.chooses
+    x_fit, y_fit, x_mean, y_mean = _centred(x[fit], y[fit], fold.source[fit], len(fold.mean))
+    across, missing = x[choose] - x_mean[fold.source[choose]], y[choose] - y_mean[fold.source[choose]]
+    strength = _best_strength(x_fit, y_fit, across, missing)
+    x, y, x_mean, y_mean = _centred(x, y, fold.source, len(fold.mean))
+    slope = None if strength is None else _Ridge(x, y).slope(strength)  # (p, m)
+
+    def predict(inputs: Tensor, source: Tensor) -> Tensor:
+        found = y_mean[source]
+        return found if slope is None else found + (inputs - x_mean[source]) @ slope
+
+    return predict
 
 
-def _ridge(x: Tensor, y: Tensor, x_choice: Tensor, y_choice: Tensor) -> Tensor:
-    """(p, m) slopes with the strength of least error on the choice images; 0 without such images or gain."""
-    best = torch.zeros(x.shape[1], y.shape[1], device=x.device)
+def _centred(x: Tensor, y: Tensor, source: Tensor, num_sources: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return x (n, p) and y (n, m) without the means of their sources, and these means (S, p) and (S, m)."""
+    x_mean, y_mean = (_source_means(values, source, num_sources) for values in (x, y))
+    return x - x_mean[source], y - y_mean[source], x_mean, y_mean
+
+
+def _best_strength(x: Tensor, y: Tensor, x_choice: Tensor, y_choice: Tensor) -> float | None:
+    """Return the strength of least error on the choice images; None (slopes of 0) without such images or gain."""
     if len(x_choice) == 0 or len(x) < 2:
-        return best
-    values, vectors = torch.linalg.eigh(x @ x.T)  # the dual form, as there are fewer images than inputs
-    inside = vectors.T @ y  # (n, m)
-    across = x_choice @ x.T @ vectors
-    unit, lowest, chosen = values.mean().clamp(min=1e-12), y_choice.square().sum(), None
+        return None
+    ridge, lowest, chosen = _Ridge(x, y), y_choice.square().sum(), None
     for strength in STRENGTHS:
-        weighted = inside / (values.clamp(min=0) + strength * unit)[:, None]
-        error = (y_choice - across @ weighted).square().sum()
+        error = (y_choice - x_choice @ ridge.slope(strength)).square().sum()
         if error < lowest:
-            lowest, chosen = error, weighted
-    return best if chosen is None else x.T @ (vectors @ chosen)
+            lowest, chosen = error, strength
+    return chosen
+
+
+class _Ridge:
+    """A ridge regression from x (n, p) to y (n, m), solved for many strengths; in the dual form if n < p."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        dual = len(x) < x.shape[1]
+        values, vectors = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
+        self._values, self._unit = values.clamp(min=0), values.mean().clamp(min=1e-12)
+        self._inside = vectors.T @ (y if dual else x.T @ y)  # (min(n, p), m)
+        self._outside = x.T @ vectors if dual else vectors  # (p, min(n, p))
+
+    def slope(self, strength: float) -> Tensor:
+        """(p, m); `strength` is in units of the mean eigenvalue."""
+        return self._outside @ (self._inside / (self._values + strength * self._unit)[:, None])
 
 
 def _reduced(images: Tensor) -> Tensor:

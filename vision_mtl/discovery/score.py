@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import fold_images, sample_images
-from vision_mtl.discovery.measure import Autocast, DamageErrors, ScoredNetwork, measure_damages
+from vision_mtl.discovery.measure import Autocast, DamageErrors, ScoredNetwork, measure_damages, usable_indices
 from vision_mtl.discovery.tables import judge_pretexts, learned_metrics, source_groups
 from vision_mtl.evaluation.scores import ratio_skill
 from vision_mtl.models.shared import SharedModel
@@ -25,6 +25,7 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 
 MAX_IMAGES = 500  # scored images of each source: the number of clusters limits the interval, more images do not help
+MAX_TRAINING = 3000  # training images of each source for the rules' means, of which `fold_images` fits slopes to a part
 MIN_IMAGES = 32  # of each source, for pretexts of many damages
 NUM_REPAIRS = 1024  # of each source and pretext: images times damages, between the two limits above
 ORDER_SEED = 20_261_130  # of the order in which a cluster's images are scored
@@ -45,10 +46,13 @@ def score_pretexts(
     the all-zero prediction. A pretext is absent where no image suits it or the error of the classic repair is 0.
     """
     network = ScoredNetwork(model, pool, mixture, autocast, start)
-    training = fold_images(pool, sample_images(pool, pool.indices("train"), MAX_IMAGES), network.device)
+    training = fold_images(pool, sample_images(pool, pool.indices("train"), MAX_TRAINING), network.device)
     errors = []
     for name, pretext in mixture.pretexts.items():
-        own = measure_damages(network, name, scored_images(pool, split, pretext), training, fold=0)
+        indices = usable_indices(pool, pretext, scored_images(pool, split, pretext))
+        if len(indices) == 0:
+            continue
+        own = measure_damages(network, name, indices, training, fold=0)
         if own.classic.any():
             errors.append(own)
     return {**learned_metrics(judge_pretexts(pool, errors)), **classic_metrics(pool, errors)}

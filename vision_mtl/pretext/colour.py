@@ -59,7 +59,7 @@ def grey_of_lightness(light: Tensor) -> Tensor:
 def chroma_ab(images: Tensor) -> Tensor:
     """RGB in [0, 1] -> (B, 2, H, W): a and b of Lab in units of 110, about [-1, 1].
 
-    Equals kornia to 1e-5 and is three times as fast on a CPU: it skips lightness, computes powers by logarithms, and
+    Equals kornia to 1e-5 and is faster on a CPU: it skips lightness, computes powers by logarithms, and
     adds the linear part of each curve to the clipped power instead of selecting between the two.
     """
     found = images.new_empty(len(images), 2, *images.shape[2:])

