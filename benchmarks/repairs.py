@@ -1,18 +1,20 @@
 """What did training add to repairs, over seeds? The skill learned of finished pretraining runs.
 
-    python benchmarks/repairs.py RUN RUN ...
+    python benchmarks/repairs.py RUN RUN ... [--score_again]
 
 RUN are folders of `--stage pretrain`, one per seed, of one recipe; the runs of a study are below its `runs/`. For each
 pretext, over all sources and for each of them: the mean of `skill_learned` (docs/results.md), a t-interval over the
 seeds, and how many of the runs called it learned, which takes clusters enough for an interval. Refuses runs of
-different splits, recipes or commits, two of one seed, and runs of uncommitted code. Writes
-`benchmarks/results/repairs.json` and takes a second; the trainings are the work.
+different splits, recipes or commits, two of one seed, and runs of uncommitted code. `--score_again` scores the runs'
+weights with this version, if `skill_learned` has changed since; that takes a minute or two a run. Writes
+`benchmarks/results/repairs.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,14 +25,22 @@ if Path(sys.path[0]).name == "benchmarks":
     sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
+import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
 import numpy as np
+import torch
+from joblib import Parallel, delayed
 from scipy.stats import t
 
 from benchmarks.record import changed_options, is_committed, write
 from benchmarks.tables import markdown
 from benchmarks.tables_studies import repairs
+from vision_mtl.api.loaded_run import load_run
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.yaml_files import read_config
+from vision_mtl.discovery.score import score_pretexts
+from vision_mtl.pretext.mixture import Mixture
+from vision_mtl.recipes.build import build_pretexts
+from vision_mtl.recipes.repair import build_network
 
 ALL = "all"
 Run = Mapping[str, Any]
@@ -39,9 +49,14 @@ Run = Mapping[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    runs = [read_run(folder) for folder in parser.parse_args().runs]
+    parser.add_argument("--score_again", action="store_true", help="score the weights with this version")
+    given = parser.parse_args()
+    runs = [read_run(folder) for folder in given.runs]
     check(runs)
-    found = {"rows": rows(runs), "runs": [summary(run) for run in runs]}
+    if given.score_again:
+        scores = Parallel(os.cpu_count(), verbose=5)(delayed(score_again)(folder) for folder in given.runs)
+        runs = [{**run, "metrics": found} for run, found in zip(runs, scores, strict=True)]
+    found = {"rows": rows(runs), "runs": [summary(run) for run in runs], "scored_again": given.score_again}
     write("repairs", found, splits=splits(runs[0]))
     print(markdown(repairs(found)))
 
@@ -57,6 +72,16 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not result["metrics"].get("skill_learned"):
         raise SystemExit(f"{folder} has no skill_learned: train it again with this version")
     return {"folder": folder, **result, "environment": environment, "config": read_config(folder / "config.yaml")}
+
+
+def score_again(folder: Path) -> dict[str, Any]:
+    """Return the skills of a run's weights as `--stage pretrain` of this version measures them, in one thread."""
+    torch.set_num_threads(1)
+    run = load_run(folder, "cpu")
+    config = resolve("pretrain", run.config, {})
+    pretexts = build_pretexts(config)
+    with torch.no_grad():
+        return score_pretexts(run.model.eval(), run.pool, Mixture(pretexts), start=build_network(config, pretexts))
 
 
 def check(runs: Sequence[Run]) -> None:
