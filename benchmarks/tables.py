@@ -122,33 +122,36 @@ def markdown(rows: Rows) -> str:
 def provenance(table: Table, data: Record, document: str) -> str:
     """Return the line below a table: file, and of each sitting command, commit, machine, date and splits."""
     link = posixpath.relpath(table.path, posixpath.dirname(document) or ".")
-    by_place: dict[str, dict[str, None]] = {}  # machine, date and splits -> the commands and commits there
+    by_place: dict[str, dict[str, dict[str, None]]] = {}  # machine and date -> command -> commits
+    splits: dict[str, dict[str, None]] = {}  # machine and date -> hashes of splits
     for sitting in sittings(data):
-        by_place.setdefault(place_text(sitting), {})[command_text(sitting)] = None
+        place = place_text(sitting)
+        by_place.setdefault(place, {}).setdefault(command_text(sitting), {})[sitting["commit"][:7]] = None
+        splits.setdefault(place, {}).update({sitting["split_hash"]: None} if "split_hash" in sitting else {})
     told = []
     for place, commands in by_place.items():
-        shown, count = list(commands), len(commands)
+        shown, count = [f"{text} at commit {' and '.join(of)}" for text, of in commands.items()], len(commands)
         if count > COMMANDS + 1:
             shown = [*shown[:COMMANDS], f"{count - COMMANDS} more in the file"]
-        told.append(f"{', '.join(shown)} · {place}")
+        hashes = [f"splits {' and '.join(splits[place])}"] if splits[place] else []
+        told.append(" · ".join([", ".join(shown), place, *hashes]))
     return f"<sub>[{posixpath.basename(table.path)}]({link}): {'; '.join(told)}</sub>"
 
 
 def command_text(sitting: Record) -> str:
-    """Return the command and the commit of a sitting."""
+    """Return the command of a sitting."""
     script, *words = sitting["command"]
     command = [script] if script == "train.py" else ["python", f"benchmarks/{script}"]
     if len(words) > WORDS:
         words = [*words[:WORDS], "..."]
-    return f"`{shlex.join([*command, *words])}` at commit {sitting['commit'][:7]}"
+    return f"`{shlex.join([*command, *words])}`"
 
 
 def place_text(sitting: Record) -> str:
-    """Return the machine, the date and the splits of a sitting, as far as they are recorded."""
+    """Return the machine and the date of a sitting, as far as they are recorded."""
     device = [] if sitting["device"] == "cpu" else [sitting["device"]]
     machine = ", ".join([*device, sitting.get("processor") or sitting["machine"], f"{sitting['cpus']} cores"])
-    parts = [machine, *([sitting["date"]] if "date" in sitting else [])]
-    return " · ".join([*parts, *([f"splits {sitting['split_hash']}"] if "split_hash" in sitting else [])])
+    return " · ".join([machine, *([sitting["date"]] if "date" in sitting else [])])
 
 
 def sittings(data: Any, above: Record | None = None) -> Iterator[dict[str, Any]]:
