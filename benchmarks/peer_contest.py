@@ -210,7 +210,7 @@ def judge_tables(scores: dict[str, dict[str, dict[str, Score]]], compared: Seque
         lines += [line(title, *TASKS), line(*["---"] * (1 + len(TASKS)))]
         lines += [line(name, *(with_interval(of[task]) for task in TASKS)) for name, of in scores[how].items()]
         lines.append("")
-    lines += [line("how", "task", "ours minus lightly", "corrected", "could have seen", "better"), line(*["---"] * 6)]
+    lines += [line("how", "task", "ours minus lightly", "corrected", "detectable", "better"), line(*["---"] * 6)]
     for row in compared:
         difference, corrected = row["difference"], row["difference_holm"]
         ends = [f"{found['low']:+.3f} to {found['high']:+.3f}" for found in (difference, corrected)]

@@ -16,7 +16,7 @@ Rows = list[list[str]]  # the first is the header
 
 def study(data: Record) -> Rows:
     """Return every comparison of a study, with the verdict after Holm's correction; A/A controls are marked."""
-    header = ["task", "labels", "arm", "against", "score", "baseline", "difference", "could have seen", "verdict"]
+    header = ["task", "labels", "arm", "against", "score", "baseline", "difference", "detectable", "verdict"]
     labels = {(row["task"], row["fraction"], row["arm"]): _labels(row) for row in data["scores"]}
     return [
         header,
@@ -107,7 +107,7 @@ def peers_scores(data: Record) -> Rows:
 
 def peers_judge(data: Record) -> Rows:
     """Return the comparisons of our chosen setting with the peer's, on test images, after Holm's correction."""
-    header = ["judged by", "task", "difference", "after Holm", "could have seen", "verdict"]
+    header = ["judged by", "task", "difference", "after Holm", "detectable", "verdict"]
     words = {"helps": "ours is better", "hurts": "the peer's is better"}
     return [
         header,
@@ -159,8 +159,9 @@ def share(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """Return a difference as +.123."""
-    return ("-" if round(value, 3) < 0 else "+") + share(abs(value))
+    """Return a difference as +.123; one that rounds to 0 has no sign."""
+    rounded = round(value, 3)
+    return ("" if rounded == 0 else "-" if rounded < 0 else "+") + share(abs(value))
 
 
 def difference(one: Record, *, bold: bool = False) -> str:

@@ -281,7 +281,7 @@ def test_a_study_is_shown_with_its_labels_control_and_source(monkeypatch: pytest
     assert shown[2] == (
         "| pets | 1,040 + 25 | pretrained | labels | .600 | .500 | **+.100 (+.050 to +.150)** | .040 | helps |"
     )
-    assert shown[3] == "| pets | 27 | again (A/A control) | labels | .500 | .500 | +.000 |  | undecided |"
+    assert shown[3] == "| pets | 27 | again (A/A control) | labels | .500 | .500 | .000 |  | undecided |"
     assert shown[-1] == (
         "<sub>[study.json](studies/tiny/study.json): `train.py --config 'a b.yaml'` at commit 1234567 · "
         "CPU | fast, 2 cores · splits ab12</sub>"
