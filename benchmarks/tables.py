@@ -34,7 +34,7 @@ BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCE = re.compile(r"<sub>(\[.+?\]\(.+?\)): .*</sub>")
 OF_SITTING = ("command", "commit", "machine", "cpus", "processor", "device", "date")
 OF_SITTING += ("split_hash", "split_options", "config")
-COMMANDS, WORDS = 2, 8  # shown below a table: commands, and words of each; the file has all
+COMMANDS, WORDS = 2, 5  # shown below a table: commands, and words of each; the file has all
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
 

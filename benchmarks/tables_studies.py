@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,11 +68,12 @@ def repairs(data: Record) -> Rows:
         "called learned",
         "images (clusters) a seed",
     ]
+    names = short_names([row["source"] for row in data["rows"]])
     return [
         [*header[:2], "compared with", *header[2:]],
         *(
             [
-                *(row["pretext"], row["source"], row["reference"], signed(row["value"])),
+                *(row["pretext"], names[row["source"]], row["reference"], signed(row["value"])),
                 ends(row),
                 f"{row['num_learned']} of {row['num_seeds']}" if row["num_judged"] else "too few clusters to say",
                 f"{row['n']:,} ({row['num_clusters']:,})",
@@ -79,6 +81,13 @@ def repairs(data: Record) -> Rows:
             for row in data["rows"]
         ),
     ]
+
+
+def short_names(sources: Sequence[str]) -> dict[str, str]:
+    """Return each source's name in a table: its path without the folders that all paths have in common."""
+    paths = {source: rest for source in sources if "/" in (rest := source.partition("/")[2])}
+    common = posixpath.commonpath(list(paths.values())) if len(set(paths.values())) > 1 else "."
+    return {source: posixpath.relpath(paths[source], common) if source in paths else source for source in sources}
 
 
 def peers_search(data: Record) -> Rows:

@@ -216,7 +216,7 @@ def test_a_long_source_is_cut() -> None:
     told = tables.provenance(tables.TABLES["repairs"], data, "README.md")
     assert told == (
         "<sub>[repairs.json](benchmarks/results/repairs.json): `python benchmarks/repairs.py runs/0 runs/1 "
-        "runs/2 runs/3 runs/4 runs/5 runs/6 runs/7 ...` at commit 1234567, "
+        "runs/2 runs/3 runs/4 ...` at commit 1234567, "
         "`train.py --seed 0` at commit 1234567, 3 more in the file · GPU, Linux, 2 cores</sub>"
     )
 
