@@ -26,10 +26,8 @@ if Path(sys.path[0]).name == "benchmarks":
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
-import numpy as np
 import torch
 from joblib import Parallel, delayed
-from scipy.stats import t
 
 from benchmarks.record import changed_options, is_committed, write
 from benchmarks.tables import markdown
@@ -41,6 +39,7 @@ from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes.build import build_pretexts
 from vision_mtl.recipes.repair import build_network
+from vision_mtl.study.learned import mean_over_runs
 
 ALL = "all"
 Run = Mapping[str, Any]
@@ -127,11 +126,11 @@ def row(runs: Sequence[Run], source: str, pretext: str) -> dict[str, Any]:
     """Return the mean over the seeds, its t-interval, and how many runs called the pretext learned."""
     scores = [learned(run, source, pretext) for run in runs]
     values = [score["value"] for score in scores]
-    low, high = t_interval(values)
+    mean = mean_over_runs(values)
     references = list(dict.fromkeys(reference_text(score["reference"]) for score in scores))
     return {
         **{"pretext": pretext, "source": source, "reference": " or ".join(references)},
-        **{"value": float(np.mean(values)), "low": low, "high": high},
+        **{"value": mean.value, "low": mean.low, "high": mean.high},
         **{"num_seeds": len(runs), "num_learned": sum(bool(score["learned"]) for score in scores)},
         "num_judged": sum(score["low"] is not None for score in scores),  # the others have too few clusters
         **{"n": scores[0]["n"], "num_clusters": scores[0]["num_clusters"], "values": values},
@@ -150,14 +149,6 @@ def learned(run: Run, source: str, pretext: str) -> dict[str, Any]:
     if pretext not in table:
         raise SystemExit(f"{run['folder']} has no skill_learned of {pretext} on {source}")
     return table[pretext]
-
-
-def t_interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the ends of the 95 % t-interval of the mean; None for a single value."""
-    if len(values) < 2:
-        return None, None
-    reach = float(t.isf(0.025, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return float(np.mean(values)) - reach, float(np.mean(values)) + reach
 
 
 def summary(run: Run) -> dict[str, Any]:
