@@ -23,6 +23,7 @@ RETIRED: dict[str, tuple[Any, str]] = {
 }
 # options that runs may be older than: dotted name, or name in every task -> the value that those runs behaved as
 ADDED: dict[str, Any] = {
+    "backbone.input_size": 0,
     "data.image": None,
     "data.same_content": "warn",
     "data.other_folders": "leave_out",

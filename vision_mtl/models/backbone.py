@@ -10,18 +10,21 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone_names import check_loaded, loading_error, quiet_hub, timm_name
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
+from vision_mtl.models.weights import load_file_weights, load_packaged, packaged_file
 
 NUM_MAPS = 4  # maps for the decoder: the deepest of each resolution; for a plain ViT, at even steps
 PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel where timm's pretrained_cfg has none
@@ -42,16 +45,20 @@ class Backbone(nn.Module):
     def __init__(
         self,
         name: str = "resnet18",
-        pretrained: bool = False,
+        pretrained: bool | str = False,
         in_chans: int = 3,
         kwargs: Mapping[str, Any] | None = None,
         *,
         image_size: tuple[int, int],
+        input_size: int = 0,
     ) -> None:
         super().__init__()
-        self.options = BackboneOptions(name=name, pretrained=pretrained, in_chans=in_chans, kwargs=dict(kwargs or {}))
+        self.options = BackboneOptions(
+            name=name, pretrained=pretrained, in_chans=in_chans, input_size=input_size, kwargs=dict(kwargs or {})
+        )
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
-        self.model: Any = create_timm_model(name, pretrained, dict(kwargs or {}), image_size, in_chans)
+        self.input_size = (input_size, input_size) if input_size else image_size
+        self.model: Any = create_timm_model(name, pretrained, dict(kwargs or {}), self.input_size, in_chans)
         mean, std, published = _pixel_statistics(self.model, in_chans)
         self.has_statistics = published or in_chans == 1  # of grey the published average is used
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
@@ -70,7 +77,14 @@ class Backbone(nn.Module):
     @classmethod
     def of(cls, options: BackboneOptions, image_size: tuple[int, int]) -> Backbone:
         """Return the backbone that `options` describe, for images of `image_size` (H, W)."""
-        return cls(options.name, options.pretrained, options.in_chans, options.kwargs, image_size=image_size)
+        return cls(
+            options.name,
+            options.pretrained,
+            options.in_chans,
+            options.kwargs,
+            image_size=image_size,
+            input_size=options.input_size,
+        )
 
     def forward(
         self, images: Tensor, hidden: Tensor | None = None, last_only: bool = False, runs: Runs | None = None
@@ -84,7 +98,15 @@ class Backbone(nn.Module):
         if hidden is None or indices is None:
             return maybe_compiled(self, _whole_maps)(self, images, indices)
         encode = maybe_compiled(self, encode_tokens)
-        return encode_visible(self.model, self.normalise(images), hidden, indices, runs, self.common_counts, encode)
+        return encode_visible(self.model, self.prepare(images), hidden, indices, runs, self.common_counts, encode)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """The network's input: normalised, and enlarged if `input_size` says so."""
+        if self.input_size != self.image_size:
+            scale = [new / old for new, old in zip(self.input_size, self.image_size, strict=True)]
+            size = [round(side * s) for side, s in zip(images.shape[-2:], scale, strict=True)]
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        return self.normalise(images)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(x - mean) / std for each channel, with the published statistics of the architecture."""
@@ -134,7 +156,7 @@ class Backbone(nn.Module):
 def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -> list[Tensor]:
     """(B, C, H, W) in [0, 1] -> the maps (B, D, h, w) after the stages `indices`, in order; None: after all stages."""
     return backbone.model.forward_intermediates(
-        backbone.normalise(images),
+        backbone.prepare(images),
         indices=indices,
         output_fmt="NCHW",
         intermediates_only=True,
@@ -143,14 +165,16 @@ def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -
 
 
 def create_timm_model(
-    name: str, pretrained: bool, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
+    name: str, pretrained: bool | str, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
 ) -> Any:  # timm's models share methods, but no declared type
     """Create a timm model without classifier; passes the image size to architectures that need it.
 
     Raises `UserError` for an unknown name or keyword, an image size that does not work, or weights that do not load.
     """
     known = timm_name(name)
-    fixed: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "in_chans": in_chans}
+    packaged = packaged_file(name) if pretrained is True else None
+    downloads = pretrained is True and packaged is None
+    fixed: dict[str, Any] = {"pretrained": downloads, "num_classes": 0, "in_chans": in_chans}
     sized = {"img_size": image_size[0] if image_size[0] == image_size[1] else image_size}
     refused: Exception | None = None
     attempts = [{**fixed, **kwargs}] if "img_size" in kwargs else [{**fixed, **sized, **kwargs}, {**fixed, **kwargs}]
@@ -158,7 +182,11 @@ def create_timm_model(
         try:
             with quiet_hub():
                 model = timm.create_model(known, **attempt)
-            if pretrained:
+            if packaged is not None:
+                load_packaged(name, model, packaged)
+            elif isinstance(pretrained, str):
+                load_file_weights(name, model, Path(pretrained).expanduser())
+            elif downloads:
                 check_loaded(name, model)
             return model
         except (OSError, KeyError, SafetensorError) as error:  # no network, no such repository, damaged files
@@ -169,11 +197,11 @@ def create_timm_model(
                 break
         except (AssertionError, ValueError, RuntimeError) as error:
             refused = error
-            if pretrained:
+            if downloads:
                 break
     if isinstance(refused, TypeError):
         raise UserError(f"backbone {name!r} does not take backbone.kwargs {kwargs}: {refused}") from refused
-    if pretrained:
+    if downloads:
         raise loading_error(name, refused or RuntimeError("no attempt")) from refused
     raise _size_error(name, image_size, str(refused).splitlines()[0]) from refused
 
