@@ -179,7 +179,8 @@ HIDING = [
     ({"grid": 4}, (2, 2), 0),  # a token in several cells
     ({"grid": 4}, (6, 6), 1),  # a token and a half per side
     ({"grid": 4, "hidden": "ratio"}, (6, 6), None),
-    ({"grid": 4}, (7, 7), None),
+    ({"grid": 4}, (7, 7), 1),  # enlarged images: a token shows parts of pixels
+    ({"grid": 4}, (5, 5), None),
 ]
 
 

@@ -62,6 +62,7 @@ class Backbone(nn.Module):
         self.model, loaded = create_timm_model(name, pretrained, dict(kwargs or {}), self.input_size, in_chans)
         self.weights = loaded.record if loaded else None
         self.load_warnings = loaded.warnings if loaded else []
+        self.weights_lost = False  # on resume: these weights are random, because the initial ones are gone
         own = getattr(self.model, "pretrained_cfg", {})
         mean, std, published = _pixel_statistics({**own, **(loaded.published if loaded else {})}, in_chans)
         self.has_statistics = published or in_chans == 1  # of grey the published average is used
@@ -105,12 +106,16 @@ class Backbone(nn.Module):
         return encode_visible(self.model, self.prepare(images), hidden, indices, runs, self.common_counts, encode)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """The network's input: normalised, and enlarged if `input_size` says so."""
-        if self.input_size != self.image_size:
-            sides = zip(images.shape[-2:], self.input_size, self.image_size, strict=True)
-            size = [round(side * new / old) for side, new, old in sides]  # views of another size: by the same factor
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return self.normalise(images)
+        """The network's input: enlarged to `input_size` and normalised."""
+        return self.normalise(self.enlarge(images))
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, *input_size), bilinear; views of another size are enlarged by the same factor."""
+        if self.input_size == self.image_size:
+            return images
+        sides = zip(images.shape[-2:], self.input_size, self.image_size, strict=True)
+        size = [round(side * new / old) for side, new, old in sides]
+        return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(x - mean) / std for each channel, with the published statistics of the architecture."""

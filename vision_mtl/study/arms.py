@@ -10,6 +10,9 @@ An arm is a list of stages with options; each stage starts from the one before:
       sabotaged:
         extends: pretrained
         pretrain: {pretexts: {rotation: }}
+      imagenet:
+        stages: [finetune]
+        backbone: {name: tf_efficientnet_lite0, pretrained: true}  # of every stage of the arm
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.study.roles import Roles
 
-OWN = ("stages", "extends", "note", "separate", "seed_offset", "grid")
+OWN = ("stages", "extends", "backbone", "note", "separate", "seed_offset", "grid")
 WHOLE = ("tasks", "pretexts")  # sections that a later mapping replaces as a whole, as in a config file
 Options = Mapping[str, Any]
 
@@ -127,6 +130,9 @@ def _arm(name: str, given: dict[str, Any], roles: Roles) -> Arm:
     for stage in options:
         if stage not in stages:
             raise UserError(f"study.arms.{name} has options of stage {stage}, which it does not run.")
+    if given.get("backbone") is not None:
+        backbone = {"backbone": _mapping(name, "backbone", given["backbone"])}
+        options |= {stage: merge(backbone, options.get(stage, {})) for stage in stages}
     return Arm(
         name=name,
         stages=tuple(stages),

@@ -17,7 +17,13 @@ from vision_mtl.study.plan import Node, Plan, references
 Finals = Mapping[tuple[str, float, int], Sequence[str]]  # arm, fraction, seed -> keys of the runs that score it
 Place = tuple[str, str]  # noun, and the stage or option that names what a run starts from
 Starts = dict[Place, list[str]]  # which one, for each seed
-OUTSIDE = {"init_from": "pretraining", "selection": "discovery", "pretrain.selection": "discovery"}  # option -> noun
+WEIGHTS, PRETRAINED = "set of pretrained weights", "backbone.pretrained"
+OUTSIDE = {  # option -> noun
+    "init_from": "pretraining",
+    "selection": "discovery",
+    "pretrain.selection": "discovery",
+    PRETRAINED: WEIGHTS,
+}
 
 
 def ancestors(plan: Plan, keys: Sequence[str]) -> list[Node]:
@@ -80,7 +86,10 @@ def with_starts(
 def planned_scopes(
     plan: Plan, finals: Finals, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], seeds: Sequence[int]
 ) -> dict[str, list[str]]:
-    """Return scope -> the comparisons, as "ARM - BASELINE", that will have it."""
+    """Return scope -> the comparisons, as "ARM - BASELINE", that will have it.
+
+    Without those whose only limit is one set of pretrained weights: that is meant, and no seed can change it.
+    """
     rows = [
         {"arm": arm, "baseline": baseline, "fraction": fraction, "verdict": "undecided"}
         for arm, baseline in pairs
@@ -88,7 +97,7 @@ def planned_scopes(
     ]
     found: dict[str, dict[str, None]] = {}
     for row in with_starts(rows, plan, finals, seeds):
-        if row["scope"]:
+        if row["scope"] and row["scope"].partition(":")[0] not in (f"over one {WEIGHTS}", f"both from one {WEIGHTS}"):
             found.setdefault(row["scope"], {})[f"{row['arm']} - {row['baseline']}"] = None
     return {scope: list(names) for scope, names in found.items()}
 
@@ -96,11 +105,15 @@ def planned_scopes(
 def _outside(node: Node) -> dict[Place, str]:
     """Return the files from outside the study that a run starts from."""
     given = flat(node.options)
-    return {
+    found = {
         (noun, option): str(given[option])
         for option, noun in OUTSIDE.items()
         if given.get(option) and not references(given[option]) and not (option == "init_from" and node.start)
     }
+    weights = found.pop((WEIGHTS, PRETRAINED), None)
+    if weights and not (node.start or given.get("init_from")):  # otherwise the weights are those of that run
+        found[WEIGHTS, PRETRAINED] = f"{given.get('backbone.name')} {weights}"
+    return found
 
 
 def _fixed(pair: Sequence[Starts], num_seeds: int) -> list[Place]:
