@@ -24,6 +24,8 @@ ARMS = {
     "discovered": SELECTED,
     "one_discovery": SELECTED | {"discover": {"seed": 0}},
     "file": {"stages": ["pretrain", "finetune"], "pretrain": {"selection": "/x.parquet"}},
+    "imagenet": {"stages": ["finetune"], "backbone": {"name": "lite0", "pretrained": True}},
+    "imagenet_repair": {"extends": "imagenet", "stages": ["pretrain", "finetune"]},
 }
 ONE = "over one pretraining: does not say what another pretraining would give"
 
@@ -45,6 +47,8 @@ def row(arm: str, baseline: str, verdict: str = "helps") -> dict:
         ("one_discovery", "plain", 1, "this discovery"),
         ("file", "pretrained", 1, "this discovery"),
         ("one_discovery", "once", 1, "this discovery and pretraining"),
+        ("imagenet", "plain", 1, "this set of pretrained weights"),
+        ("imagenet_repair", "imagenet", 1, "this set of pretrained weights"),
     ],
 )
 def test_a_verdict_over_one_pretraining_says_so(
@@ -99,10 +103,11 @@ class Said:
 
 def test_the_plan_warns_before_the_first_run(written) -> None:
     grid = {"grid": {"finetune.x": [1, 2]}}
-    arms = {"plain": {"stages": ["finetune"]} | grid, "once": ONCE | grid}
+    arms = {"plain": {"stages": ["finetune"]} | grid, "once": ONCE | grid, "imagenet": ARMS["imagenet"] | grid}
     runs, run = written(arms, [0.1, 1.0], [0, 1]), Said()
     first = plan_first_candidates(runs.plan, runs.arms, [0.1, 1.0], [0, 1])
-    scopes = planned_scopes(*first, [("once", "plain")], [0.1, 1.0], [0, 1])
+    pairs = [("once", "plain"), ("imagenet", "plain")]  # one set of pretrained weights is meant: no warning
+    scopes = planned_scopes(*first, pairs, [0.1, 1.0], [0, 1])
     assert scopes == {ONE: ["once - plain"]}
     report_plan(run, runs.plan, {"rows": [], "expected_std": 0.02}, 2, scopes)
     assert run.warned == [

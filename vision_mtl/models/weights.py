@@ -206,10 +206,10 @@ def _warnings(path: Path, fit: Fit) -> list[str]:
     """Return warnings of tensors that stay random, and of those in the file that were not used."""
     found = []
     for names, text in (
-        (list(fit.misfits), "of the backbone's tensors are not in it and stay random"),
-        (fit.unused, "tensors in it are not used"),
+        (list(fit.misfits), "tensors of the backbone that are not in it and stay random"),
+        (fit.unused, "tensors in it that are not used"),
     ):
         if names:
             listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-            found.append(f"backbone.pretrained {str(path)!r}: {len(names)} {text}: {listed}")
+            found.append(f"backbone.pretrained {str(path)!r}: {text}: {len(names)} ({listed})")
     return found

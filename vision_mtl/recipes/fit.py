@@ -84,7 +84,7 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig
             "runtime.shard has no effect in one process: start several with torchrun --nproc_per_node N train.py ..."
         )
     memory |= {LOSSES: {}, WATCH: {}}
-    report_weights(run, trainer.model.backbone, is_new=path is None)
+    report_weights(run, trainer.model.backbone, is_new=path is None and (config is None or config.start is None))
     if path is None:
         _log_start(run, None if config is None else config.start)
         return
