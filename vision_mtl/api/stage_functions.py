@@ -96,7 +96,8 @@ def nested_options(stage: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if key == "init_from":
             found[key] = fspath(value.folder if isinstance(value, LoadedRun) else value)
         elif is_section:
-            _merge(found, key, _SECTION_READERS.get(key, dict)(value))
+            values = _SECTION_READERS.get(key, dict)(value)
+            _merge(found, key, {name: _paths(option) for name, option in values.items()})
         elif key in general:
             found[key] = plain(value)
         elif key in own:

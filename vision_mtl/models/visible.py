@@ -38,9 +38,16 @@ def hidden_tokens(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     the fill of the pretext.
     """
     if mask.shape[-2] % grid[0] or mask.shape[-1] % grid[1]:
-        return F.adaptive_avg_pool2d(mask.float(), grid) == 1.0  # windows from floor(i H / h) to ceil((i + 1) H / h)
+        rows, columns = (_shown_pixels(*sides, mask.device) for sides in zip(mask.shape[-2:], grid, strict=True))
+        return rows @ (~mask).float() @ columns.T == 0  # number of visible pixels
     patch = (mask.shape[-2] // grid[0], mask.shape[-1] // grid[1])
     return F.avg_pool2d(mask.float(), patch) == 1.0
+
+
+def _shown_pixels(length: int, tokens: int, device: torch.device) -> Tensor:
+    """(tokens, length): 1 for each pixel that a token shows a part of, along one side of an enlarged image."""
+    pixel, token = torch.arange(length, device=device), torch.arange(tokens, device=device)[:, None]
+    return ((pixel >= token * length // tokens) & (pixel * tokens < (token + 1) * length)).float()
 
 
 def encode_visible(
