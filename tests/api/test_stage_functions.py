@@ -33,6 +33,9 @@ def test_keywords_become_the_nested_options_of_a_file(tmp_path: Path) -> None:
     assert found["pretexts"]["rotation"] == {} and found["pretexts"]["grid_mask"]["grid"] == 2
     assert found["pretrain"] == {"selection": str(tmp_path / "s.parquet")} and found["init_from"] == str(tmp_path)
     assert nested_options("pretrain", {"backbone": {"name": "x", "in_chans": 1}})["backbone"]["in_chans"] == 1
+    short, section = {"backbone": "x", "pretrained": tmp_path}, {"name": "x", "pretrained": str(tmp_path)}
+    assert nested_options("pretrain", short)["backbone"] == section
+    assert nested_options("pretrain", {"backbone": {"name": "x", "pretrained": tmp_path}})["backbone"] == section
 
 
 @pytest.mark.parametrize(

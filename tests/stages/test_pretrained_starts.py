@@ -94,6 +94,9 @@ def test_a_probe_has_a_random_baseline_of_its_own(supervise_probe, file: Path, t
     found = result(tmp_path / "probe")
     assert found["weights"]["below"] == "model." and "random weights" not in " ".join(found["warnings"])
     assert "linear_random_init" in found["metrics"]["tasks"]["letter"]
+    published = torch.load(file, weights_only=True)["model"]
+    kept = restore_model(str(tmp_path / "probe"))[0].backbone.model.state_dict()
+    assert all(torch.equal(value, published[key]) for key, value in kept.items()), "BatchNorm's statistics included"
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from vision_mtl.core.interruptions import INTERRUPTED
 SHORT_NAMES = {  # keyword -> the option that it means
     "unlabelled": "data.unlabelled",
     "backbone": "backbone.name",
+    "pretrained": "backbone.pretrained",
+    "input_size": "backbone.input_size",
     "decoder": "decoder.name",
     "size": "image_size",
     "steps": "optim.steps",
