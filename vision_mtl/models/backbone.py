@@ -181,9 +181,21 @@ def create_timm_model(
     Passes the image size to architectures that need it. Raises `UserError` for an unknown name or keyword, an image
     size that does not work, or weights that do not load.
     """
-    known = timm_name(name)
     packaged = packaged_file(name) if pretrained is True else None
     downloads = pretrained is True and packaged is None
+    model = _new_timm_model(name, downloads, kwargs, image_size, in_chans)
+    if packaged is not None:
+        return model, load_packaged(name, model, packaged)
+    if isinstance(pretrained, str):
+        return model, load_given(name, model, pretrained)
+    return model, Weights(timm_record(model, name)) if downloads else None
+
+
+def _new_timm_model(
+    name: str, downloads: bool, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
+) -> Any:
+    """A timm model with random weights, or with those that timm downloads."""
+    known = timm_name(name)
     fixed: dict[str, Any] = {"pretrained": downloads, "num_classes": 0, "in_chans": in_chans}
     sized = {"img_size": image_size[0] if image_size[0] == image_size[1] else image_size}
     refused: Exception | None = None
@@ -192,13 +204,9 @@ def create_timm_model(
         try:
             with quiet_hub():
                 model = timm.create_model(known, **attempt)
-            if packaged is not None:
-                return model, load_packaged(name, model, packaged)
-            if isinstance(pretrained, str):
-                return model, load_given(name, model, pretrained)
             if downloads:
                 check_loaded(name, model)
-            return model, Weights(timm_record(model, name)) if downloads else None
+            return model
         except (OSError, KeyError, SafetensorError) as error:  # no network, no such repository, damaged files
             raise loading_error(name, error) from None
         except TypeError as error:

@@ -73,7 +73,10 @@ def packaged_file(name: str) -> Path | None:
 
 
 def load_packaged(name: str, model: nn.Module, path: Path) -> Weights:
-    """Load packaged weights into a timm model with or without its classifier; raise `UserError` for a damaged file."""
+    """Load packaged weights into a timm model with or without its classifier.
+
+    Raises `UserError` for a damaged file, and if `backbone.kwargs` make another architecture of the model.
+    """
     known = PACKAGED[name.split(".")[0]]
     found = file_sha256(path) if path.is_file() else "no such file"
     if found != known.sha256:
@@ -84,9 +87,10 @@ def load_packaged(name: str, model: nn.Module, path: Path) -> Weights:
     values = list(torch.load(path, map_location="cpu", weights_only=True).values())
     own = model.state_dict()  # the classifier's tensors are the last ones
     fit = Fit.of(model, dict(zip(own, values, strict=False)))
-    model.load_state_dict(fit.tensors)
+    _check(name, path, model, fit)
+    model.load_state_dict(fit.tensors, strict=False)
     record = {"source": "package", "package": known.distribution, "sha256": known.sha256}
-    return Weights({**record, "trained_on": known.trained_on})
+    return Weights({**record, "trained_on": known.trained_on}, _warnings(path, fit))
 
 
 def load_given(name: str, model: nn.Module, given: str) -> Weights:
@@ -95,11 +99,14 @@ def load_given(name: str, model: nn.Module, given: str) -> Weights:
     Raises `UserError` if they cannot be read, or if fewer than `SMALLEST_SHARE` of the model's tensors are among them.
     """
     path, published = _find(name, model, Path(given).expanduser())
-    fit = best_fit(model, read_state_dicts(path))
+    try:
+        fit, sha256 = best_fit(model, read_state_dicts(path)), file_sha256(path)
+    except OSError as error:
+        raise UserError(f"the weights file {str(path)!r} cannot be read: {error.strerror}.") from error
     _check(name, path, model, fit)
     model.load_state_dict(fit.tensors, strict=False)
     source = "folder" if Path(given).expanduser().is_dir() else "file"
-    record = {"source": source, "path": given, "sha256": file_sha256(path), "below": fit.below}
+    record = {"source": source, "path": given, "sha256": sha256, "below": fit.below}
     return Weights({**record, "trained_on": "not stated"}, _warnings(path, fit), published)
 
 
