@@ -67,6 +67,7 @@ def probe(given: argparse.Namespace, name: str, size: int) -> dict[str, Any]:
             heads=False,
             embedding_images=0,
             seed=SEED,
+            console="quiet",
         )
         result = json.loads((Path(folder) / "run" / "result.json").read_text("utf-8"))
     methods = {"linear": "ImageNet", "linear_random_init": "random"} if is_packaged else {"linear": "random"}
