@@ -174,7 +174,7 @@ def card_text(
         enlarged=None if about["input_size"] == about["image_size"] else about["input_size"],
         loading=loading_code(about),
         checked=_checked(check, [name for name in ("model.onnx", "model.pt2") if name in files]),
-        by_transform="" if transform is None else _by_transform(transform),
+        by_transform="" if transform is None else _by_transform(transform, about["input_size"] != about["image_size"]),
         sources=_sources(origin, state),
         recipe=_recipe(origin, state),
         scores=[*_task_scores(origin.result), *_skill_scores(origin.result)],
@@ -198,10 +198,15 @@ def _checked(check: FileCheck, files: Sequence[str]) -> str:
     return found + (f" {failed} of these files give another prediction, or none." if failed else "")
 
 
-def _by_transform(transform: TransformDifference) -> str:
+def _by_transform(transform: TransformDifference, enlarged: bool) -> str:
+    how = (
+        "resizes files to the enlarged size at once, with detail that this model has not seen"
+        if enlarged
+        else "uses other filters and borders"
+    )
     return (
-        "timm's own transform, `timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))`, uses "
-        f"other filters and borders: on {transform.images} images of the run, features differ by "
+        "timm's own transform, `timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))`, "
+        f"{how}: on {transform.images} images of the run, features differ by "
         f"{transform.median:.1%} of their length (median), at most {transform.largest:.1%}."
     )
 
