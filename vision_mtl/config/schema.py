@@ -33,6 +33,7 @@ ADDED: dict[str, Any] = {
     "data.value_range": None,
     "data.rgb_bands": None,
     "study.earlier_pretexts": True,
+    "study.rope": 0.0,
     "pretexts.downsample.enlarged": "bicubic",
     "pretexts.neighbour.colours": "keep",
 }

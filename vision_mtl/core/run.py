@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,10 +185,12 @@ class Run:
         images_per_second: float = 0.0,
         error: str | None = None,
         parts: Sequence[Run] = (),
+        counts: Mapping[str, int] | None = None,
     ) -> None:
         """Write `result.json`. `status` is completed, interrupted or failed; `error` is the reason for a failure.
 
-        `parts` are the runs inside this one that train, if it does not train itself: their resumes count.
+        `parts` are the runs inside this one that train, if it does not train itself: their resumes count. `counts` are
+        further numbers of the training.
         """
         if not self.is_main:
             return
@@ -200,6 +202,7 @@ class Run:
             "seconds": round(seconds, 3),
             "images_seen": images_seen,
             "images_per_second": round(images_per_second, 2),
+            **(counts or {}),
             "data": data or {},
             "resumes": max(sum("network" not in record for record in found) for found in resumes),
             "repeated_steps": sum(record["repeated_steps"] for found in resumes for record in found),

@@ -277,4 +277,9 @@ def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict
         seconds=progress.seconds,
         images_seen=progress.images_seen,
         images_per_second=progress.images_seen / max(progress.seconds, 1e-9),
+        counts={
+            "steps": progress.step,
+            "forward_rows": progress.forward_rows,
+            "backbone_parameters": sum(weights.numel() for weights in trainer.model.backbone.parameters()),
+        },
     )
