@@ -9,7 +9,8 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import option_warnings, plan_first_candidates, report_plan
 from vision_mtl.study.number_format import POINTS
 from vision_mtl.study.report import write_report
-from vision_mtl.study.starts import check_seeds, planned_scopes, with_starts
+from vision_mtl.study.runner import Runner
+from vision_mtl.study.starts import check_seeds, planned_scopes, published_weights, with_starts
 from vision_mtl.study.verdict_text import headline, summaries, verdict_sentence
 
 ONCE = {"stages": ["pretrain", "finetune"], "pretrain": {"seed": 3}}
@@ -24,6 +25,10 @@ ARMS = {
     "discovered": SELECTED,
     "one_discovery": SELECTED | {"discover": {"seed": 0}},
     "file": {"stages": ["pretrain", "finetune"], "pretrain": {"selection": "/x.parquet"}},
+    "published": {"stages": ["finetune"], "backbone": {"name": "net", "pretrained": True}},
+    "repaired": {"stages": ["pretrain", "finetune"], "backbone": {"name": "net", "pretrained": True}},
+    "taught": {"stages": ["pretrain", "finetune"], "pretrain": {"pretexts": {"distil": {"teacher": "net"}}}},
+    "taught_by_default": {"stages": ["pretrain", "finetune"], "pretrain": {"pretexts": {"distil": None}}},
 }
 ONE = "over one pretraining: does not say what another pretraining would give"
 
@@ -45,6 +50,11 @@ def row(arm: str, baseline: str, verdict: str = "helps") -> dict:
         ("one_discovery", "plain", 1, "this discovery"),
         ("file", "pretrained", 1, "this discovery"),
         ("one_discovery", "once", 1, "this discovery and pretraining"),
+        ("published", "plain", 1, "this set of weights"),
+        ("repaired", "plain", 1, "this set of weights"),
+        ("repaired", "published", 1, "this set of weights"),
+        ("taught", "plain", 1, "this teacher"),
+        ("taught_by_default", "plain", 1, "this teacher"),
     ],
 )
 def test_a_verdict_over_one_pretraining_says_so(
@@ -149,3 +159,25 @@ def test_the_report_says_it(tmp_path) -> None:
 def test_a_seed_in_the_options_of_all_arms_is_named() -> None:
     (text,) = option_warnings({"discover": {"seed": 0}, "pretrain": {"optim": {"steps": 3}}, "joint": None})
     assert text.startswith("study.options.discover.seed has no effect") and "{discover: {seed: 0}}" in text
+
+
+def test_published_weights_and_teachers_are_named_and_give_no_advice(written) -> None:
+    runs = written(ARMS, [0.1], [0, 1])
+    pairs = [("repaired", "plain"), ("taught", "plain"), ("repaired", "published")]
+    found = with_starts([row(*pair) for pair in pairs], runs.plan, runs.finals, runs.seeds)
+    assert [one["scope"] for one in found] == [
+        "over one set of weights behind all seeds: does not say what another set of weights would give",
+        "over one teacher behind all seeds: does not say what another teacher would give",
+        "both from one set of weights behind all seeds: does not say what they would give from another set of weights",
+    ]
+    assert planned_scopes(runs.plan, runs.finals, pairs, [0.1], runs.seeds) == {}  # nobody can give each seed its own
+
+
+def test_the_weights_of_a_later_stage_are_those_of_the_one_before(written) -> None:
+    runs = written(ARMS, [0.1], [0])
+    (key,) = runs.finals["repaired", 0.1, 0]
+    last = runs.plan.nodes[key]
+    assert last.options["backbone"]["name"] == "net" and published_weights(last) == ""
+    assert published_weights(runs.plan.nodes[last.start]) == "net"
+    job = Runner(runs.folder, lambda job: None)._job(runs.plan, last)
+    assert job.options["backbone"] == {"name": "net", "pretrained": False} and job.options["init_from"]

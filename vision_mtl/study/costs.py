@@ -68,6 +68,7 @@ def _starts(node: Node, result: Record) -> list[str]:
         known = about if given and isinstance(about, Mapping) else {}
         if given:
             what = known.get("name") or ("the default" if given == "default" else given)
-            trained_on = known.get("trained_on") or "its record does not say what"
-            found.append(f"{name} {what}, trained on {trained_on}")
+            trained_on = known.get("trained_on")
+            training = f", trained on {trained_on}" if trained_on else " (what it was trained on is not recorded)"
+            found.append(f"{name} {what}{training}")
     return found
