@@ -86,7 +86,11 @@ def test_weights_of_another_architecture_are_not_left_at_random(tmp_path: Path, 
             False,
             "could not be loaded from the Hugging Face hub .*no connection.*local-dir:FOLDER",
         ),
-        ("resnet18", True, "pretrained weights could not be loaded .*no connection.*Leave out --backbone.pretrained"),
+        (
+            "resnet18",
+            True,
+            "could not be loaded .*no connection.*tf_efficientnet_lite0 .*pretrained FILE",
+        ),
     ],
 )
 def test_without_a_network_there_is_one_clear_error(

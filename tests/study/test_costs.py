@@ -51,16 +51,17 @@ def test_what_an_older_run_does_not_record_is_unknown(written) -> None:
 
 def test_an_arm_names_its_weights_and_its_teacher(written) -> None:
     runs = written(ARMS, [0.1], [0, 1])
-    about = {"weights": {"name": "net of a package", "trained_on": "ImageNet-1k"}, "teacher": {"name": "big"}}
+    weights = {"source": "package", "package": "lite0==1", "sha256": "0123456789", "trained_on": "ImageNet-1k"}
+    about = {"weights": weights, "teacher": {"name": "big", "trained_on": "photographs"}}
     results = {node.folder: about for node in runs.plan.nodes.values()}
     found = {arm: arm_starts(runs.plan, runs.finals, arm, results) for arm in ARMS}
     assert found["plain"] == found["pretrained"] == []
-    assert found["published"] == ["weights net of a package, trained on ImageNet-1k"]
-    assert found["taught"] == ["teacher big (what it was trained on is not recorded)"]
+    assert found["published"] == ["weights of net from the package lite0==1 (sha256 01234567); trained on: ImageNet-1k"]
+    assert found["taught"] == ["teacher big; trained on: photographs"]
     results = {node.folder: {} for node in runs.plan.nodes.values()}
-    assert arm_starts(runs.plan, runs.finals, "published", results) == [
-        "weights net (what it was trained on is not recorded)"
-    ]
+    for arm, what in (("published", "weights of net"), ("taught", "teacher big")):
+        (told,) = arm_starts(runs.plan, runs.finals, arm, results)
+        assert told == f"{what} (what they were trained on is not recorded)"
 
 
 def arms_of(runs, row: dict) -> list[str]:

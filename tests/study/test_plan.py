@@ -100,3 +100,19 @@ def test_references_are_the_folders_of_earlier_stages() -> None:
 def test_references_are_found_in_depth() -> None:
     assert references({"a": [{"b": "{pretrain}/x {probe}"}], "c": 1, "d": "{pretrain}"}) == ["pretrain", "probe"]
     assert fill({"a": ["{x}", 1, ("{y}",)]}, {"x": "1"}) == {"a": ["1", 1, ["{y}"]]}
+
+
+def test_a_stage_with_another_backbone_than_its_start_is_an_error() -> None:
+    def compose_backbone(stage: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        full = merge({"backbone": {"name": "resnet18", "pretrained": False}}, options)
+        return full, json.dumps(full, sort_keys=True)
+
+    other = {"backbone": {"name": "vit", "pretrained": True}}
+    arms = {"a": {"stages": ["pretrain", "finetune"], "pretrain": other}, "b": ["pretrain", "finetune"]}
+    arms["c"] = {"stages": ["pretrain", "finetune"], "pretrain": {"backbone": {"pretrained": True}}}
+    recipes = read_arms(arms, arm_roles())
+    plan = Plan(compose_backbone, TASKS, [1.0], arm_roles())
+    plan.add(recipes["b"], 1.0, 0)
+    plan.add(recipes["c"], 1.0, 0)  # ImageNet weights, then the images of one's own
+    with pytest.raises(UserError, match=r"backbone\.name is 'resnet18' in stage finetune, and 'vit' in pretrain"):
+        plan.add(recipes["a"], 1.0, 0)

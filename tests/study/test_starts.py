@@ -9,7 +9,6 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import option_warnings, plan_first_candidates, report_plan
 from vision_mtl.study.number_format import POINTS
 from vision_mtl.study.report import write_report
-from vision_mtl.study.runner import Runner
 from vision_mtl.study.starts import check_seeds, planned_scopes, published_weights, with_starts
 from vision_mtl.study.verdict_text import headline, summaries, verdict_sentence
 
@@ -25,10 +24,10 @@ ARMS = {
     "discovered": SELECTED,
     "one_discovery": SELECTED | {"discover": {"seed": 0}},
     "file": {"stages": ["pretrain", "finetune"], "pretrain": {"selection": "/x.parquet"}},
-    "published": {"stages": ["finetune"], "backbone": {"name": "net", "pretrained": True}},
-    "repaired": {"stages": ["pretrain", "finetune"], "backbone": {"name": "net", "pretrained": True}},
     "taught": {"stages": ["pretrain", "finetune"], "pretrain": {"pretexts": {"distil": {"teacher": "net"}}}},
     "taught_by_default": {"stages": ["pretrain", "finetune"], "pretrain": {"pretexts": {"distil": None}}},
+    "imagenet": {"stages": ["finetune"], "backbone": {"name": "lite0", "pretrained": True}},
+    "imagenet_repair": {"extends": "imagenet", "stages": ["pretrain", "finetune"]},
 }
 ONE = "over one pretraining: does not say what another pretraining would give"
 
@@ -50,11 +49,10 @@ def row(arm: str, baseline: str, verdict: str = "helps") -> dict:
         ("one_discovery", "plain", 1, "this discovery"),
         ("file", "pretrained", 1, "this discovery"),
         ("one_discovery", "once", 1, "this discovery and pretraining"),
-        ("published", "plain", 1, "this set of weights"),
-        ("repaired", "plain", 1, "this set of weights"),
-        ("repaired", "published", 1, "this set of weights"),
         ("taught", "plain", 1, "this teacher"),
         ("taught_by_default", "plain", 1, "this teacher"),
+        ("imagenet", "plain", 1, "this set of pretrained weights"),
+        ("imagenet_repair", "imagenet", 1, "this set of pretrained weights"),
     ],
 )
 def test_a_verdict_over_one_pretraining_says_so(
@@ -109,10 +107,11 @@ class Said:
 
 def test_the_plan_warns_before_the_first_run(written) -> None:
     grid = {"grid": {"finetune.x": [1, 2]}}
-    arms = {"plain": {"stages": ["finetune"]} | grid, "once": ONCE | grid}
+    arms = {"plain": {"stages": ["finetune"]} | grid, "once": ONCE | grid, "imagenet": ARMS["imagenet"] | grid}
     runs, run = written(arms, [0.1, 1.0], [0, 1]), Said()
     first = plan_first_candidates(runs.plan, runs.arms, [0.1, 1.0], [0, 1])
-    scopes = planned_scopes(*first, [("once", "plain")], [0.1, 1.0], [0, 1])
+    pairs = [("once", "plain"), ("imagenet", "plain")]  # one set of pretrained weights is meant: no warning
+    scopes = planned_scopes(*first, pairs, [0.1, 1.0], [0, 1])
     assert scopes == {ONE: ["once - plain"]}
     report_plan(run, runs.plan, {"rows": [], "expected_std": 0.02}, 2, scopes)
     assert run.warned == [
@@ -163,21 +162,19 @@ def test_a_seed_in_the_options_of_all_arms_is_named() -> None:
 
 def test_published_weights_and_teachers_are_named_and_give_no_advice(written) -> None:
     runs = written(ARMS, [0.1], [0, 1])
-    pairs = [("repaired", "plain"), ("taught", "plain"), ("repaired", "published")]
+    pairs = [("imagenet_repair", "plain"), ("taught", "plain"), ("imagenet_repair", "imagenet")]
     found = with_starts([row(*pair) for pair in pairs], runs.plan, runs.finals, runs.seeds)
     assert [one["scope"] for one in found] == [
-        "over one set of weights behind all seeds: does not say what another set of weights would give",
-        "over one teacher behind all seeds: does not say what another teacher would give",
-        "both from one set of weights behind all seeds: does not say what they would give from another set of weights",
+        "over one set of pretrained weights behind all seeds: does not say what another would give",
+        "over one teacher behind all seeds: does not say what another would give",
+        "both from one set of pretrained weights behind all seeds: does not say what they would give from another",
     ]
     assert planned_scopes(runs.plan, runs.finals, pairs, [0.1], runs.seeds) == {}  # nobody can give each seed its own
 
 
 def test_the_weights_of_a_later_stage_are_those_of_the_one_before(written) -> None:
     runs = written(ARMS, [0.1], [0])
-    (key,) = runs.finals["repaired", 0.1, 0]
+    (key,) = runs.finals["imagenet_repair", 0.1, 0]
     last = runs.plan.nodes[key]
-    assert last.options["backbone"]["name"] == "net" and published_weights(last) == ""
-    assert published_weights(runs.plan.nodes[last.start]) == "net"
-    job = Runner(runs.folder, lambda job: None)._job(runs.plan, last)
-    assert job.options["backbone"] == {"name": "net", "pretrained": False} and job.options["init_from"]
+    assert last.options["backbone"]["name"] == "lite0" and published_weights(last) == ""
+    assert published_weights(runs.plan.nodes[last.start]) == "lite0"

@@ -77,3 +77,21 @@ def test_merging_and_flattening() -> None:
 def test_mistakes_are_named(arms: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_arms(arms, arm_roles())
+
+
+def test_the_backbone_of_an_arm_is_that_of_all_its_stages() -> None:
+    backbone = {"name": "tf_efficientnet_lite0", "pretrained": True}
+    arms = {
+        "plain": ["finetune"],
+        "imagenet": {"stages": ["pretrain", "finetune"], "backbone": backbone, "finetune": {"optim": {"steps": 2}}},
+        "enlarged": {"extends": "imagenet", "backbone": {"input_size": 128}},
+    }
+    found = read_arms(arms, arm_roles())
+    assert found["imagenet"].options == {
+        "pretrain": {"backbone": backbone},
+        "finetune": {"backbone": backbone, "optim": {"steps": 2}},
+    }
+    assert found["enlarged"].options["pretrain"] == {"backbone": backbone | {"input_size": 128}}
+    assert found["plain"].options == {}
+    with pytest.raises(UserError, match=r"study\.arms\.a\.backbone must be a mapping of options; found 'resnet18'"):
+        read_arms({"a": {"stages": ["finetune"], "backbone": "resnet18"}}, arm_roles())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
@@ -99,23 +100,34 @@ def build_model(
     *,
     channels: int = 3,
     decoder: DecoderOptions | str = "stages",
-    pretrained: bool = False,
+    pretrained: bool | str | PathLike[str] = False,
+    input_size: int = 0,
     kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> RepairModel:
     """Return a freshly initialised model: a timm backbone, a decoder, and a head for each pretext.
 
     `pretexts` are instances (`vm.GridMask(grid=2)`) or names; `kwargs` are passed to `timm.create_model`. The weights
-    follow `seed`. Raises `UserError` for an unknown name, and for sizes and channels that do not go together.
+    follow `seed`; `pretrained` and `input_size` are as in section `backbone`, for a backbone with published weights.
+    Raises `UserError` for an unknown name, and for sizes and channels that do not go together.
     """
     image_size = parse_image_size(size if isinstance(size, int | str) else list(size))
     named = _named(pretexts)
     for pretext in named.values():
         pretext.check((channels, *image_size))
-    options = BackboneOptions(name=backbone, pretrained=pretrained, in_chans=channels, kwargs=dict(kwargs or {}))
+    options = BackboneOptions(
+        name=backbone,
+        pretrained=pretrained if isinstance(pretrained, bool) else fspath(pretrained),
+        in_chans=channels,
+        input_size=input_size,
+        kwargs=dict(kwargs or {}),
+    )
     torch.manual_seed(seed)
     chosen = DECODERS.get(decoder)() if isinstance(decoder, str) else decoder
-    return RepairModel(Backbone.of(options, image_size), chosen, named)
+    made = Backbone.of(options, image_size)
+    for text in made.load_warnings:
+        warnings.warn(text, stacklevel=2)
+    return RepairModel(made, chosen, named)
 
 
 def repair_loss(model: RepairModel, images: Tensor, *, step: int | None = None, seed: int = 0) -> Tensor:

@@ -158,9 +158,11 @@ def _is_list(kind: Any) -> bool:
 
 
 def _plain_value(word: str, kinds: Sequence[Any]) -> Any:
-    """Return a number unless the option takes text alone: in a union of both, pydantic prefers text."""
+    """Return a number or boolean unless the option takes text alone: in a union of both, pydantic prefers text."""
     if set(kinds) <= {str, NoneType}:
         return word
+    if bool in kinds and word.lower() in ("true", "false"):
+        return word.lower() == "true"
     return int(word) if re.fullmatch(r"[+-]?\d{1,18}", word) else word
 
 

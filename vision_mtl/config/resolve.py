@@ -44,7 +44,7 @@ DEFAULT_TASKS = {
     "pets": {"source": "rendered/pets", "augment": "mirror"},
 }
 # a new run must have the same values as the run that it starts from
-MUST_MATCH = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "image_size")
+MUST_MATCH = ("backbone.name", "backbone.kwargs", "backbone.in_chans", "backbone.input_size", "image_size")
 SELECTION = "selection"  # --selection FILE is short for --STAGE.selection FILE
 
 Values = dict[str, Any]  # dotted name -> value
@@ -233,7 +233,8 @@ def inherit(where: str, kind: type[Stage]) -> Inherited:
     found: Values = {"image_size": state["image_size"]}
     data = with_added("data", state.get("data", {}))
     found["data.split_rule"] = data["split_rule"]
-    state = {**state, "data": data, "pretexts": with_added_to_pretexts(state.get("pretexts", {}))}
+    backbone = with_added("backbone", state.get("backbone", {}))
+    state = {**state, "data": data, "backbone": backbone, "pretexts": with_added_to_pretexts(state.get("pretexts", {}))}
     for section in ["backbone", "decoder"] + (["data"] if kind.inherits_images else []):
         found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
     for section in ["pretexts"] + (["tasks"] if kind.inherits_images else []):

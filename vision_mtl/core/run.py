@@ -39,6 +39,7 @@ class Run:
     console: Console = AUTO
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
     extends: bool = False  # more steps for a completed run, which does not count as a resume
+    about: dict[str, Any] = field(default_factory=dict)  # further entries of result.json
     _lock: RunLock | None = field(default=None, repr=False)
 
     def part(self, folder: Path) -> Run:
@@ -208,6 +209,7 @@ class Run:
             "repeated_steps": sum(record["repeated_steps"] for found in resumes for record in found),
             "warnings": self.warnings,
             "metrics": metrics or {},
+            **self.about,
         }
         atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
 

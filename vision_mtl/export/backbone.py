@@ -45,7 +45,8 @@ def write_backbone(backbone: Backbone, folder: Path, fit: Fit, interpolation: st
     """Write `config.json` and `model.safetensors` and return their paths.
 
     The config holds the arguments of the model (image size, channels, keywords of the architecture), the mean and
-    standard deviation of its inputs, and the preprocessing as near as timm can state it.
+    standard deviation of its inputs, and the preprocessing as near as timm can state it. timm's model does not enlarge
+    images: its `input_size` is the size after `backbone.input_size`.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in backbone.model.state_dict().items()}
     config, weights = folder / "config.json", folder / "model.safetensors"
@@ -57,7 +58,7 @@ def write_backbone(backbone: Backbone, folder: Path, fit: Fit, interpolation: st
 def _config(backbone: Backbone, fit: Fit, interpolation: str) -> dict[str, object]:
     """Return timm's description of the model with our preprocessing, without entries about published weights."""
     inputs = {
-        "input_size": (backbone.in_chans, *backbone.image_size),
+        "input_size": (backbone.in_chans, *backbone.input_size),
         "mean": tuple(backbone.mean.flatten().tolist()),
         "std": tuple(backbone.std.flatten().tolist()),
         "interpolation": interpolation,
@@ -104,7 +105,7 @@ def transform_difference(
     if not own:
         return None
     with torch.no_grad():
-        expected, found = model(backbone.normalise(image_tensor(stacked(own)))), model(torch.stack(theirs))
+        expected, found = model(backbone.prepare(image_tensor(stacked(own)))), model(torch.stack(theirs))
     shares = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1).clamp(min=1e-12)
     return TransformDifference(len(shares), float(shares.median()), float(shares.max()))
 
@@ -117,8 +118,9 @@ def backbone_difference(backbone: Backbone, folder: Path, images: Tensor) -> flo
     loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     mean, std = (torch.tensor(loaded.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
     with torch.no_grad():
-        theirs = [*_maps(loaded, backbone, (images - mean) / std), loaded((images - mean) / std)]
-        ours = [*backbone(images), backbone.model(backbone.normalise(images))]
+        inputs = (backbone.enlarge(images) - mean) / std
+        theirs = [*_maps(loaded, backbone, inputs), loaded(inputs)]
+        ours = [*backbone(images), backbone.model(backbone.prepare(images))]
     scales = [max(1.0, float(own.abs().max())) for own in ours]
     return max(float((a - b).abs().max()) / scale for a, b, scale in zip(ours, theirs, scales, strict=True))
 

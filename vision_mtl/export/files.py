@@ -30,6 +30,7 @@ def describe_export(model: SharedModel, state: Mapping[str, Any]) -> dict[str, A
         "version": __version__,
         "architecture": backbone.model.pretrained_cfg["architecture"],
         "image_size": list(backbone.image_size),
+        "input_size": list(backbone.input_size),  # the graphs enlarge images to it
         "channels": backbone.in_chans,
         "range": [0, 1],
         "fit": state["data"]["fit"],

@@ -19,6 +19,7 @@ from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.export.backbone import TransformDifference
 from vision_mtl.export.from_files import FileCheck
 from vision_mtl.export.loading import loading_code
+from vision_mtl.models.weights import weights_text
 
 PATH_SOURCES = ("folder", "csv", "images", "wds")  # followed by a path of the machine that trained
 
@@ -85,7 +86,8 @@ images = load_image(open("photo.png", "rb").read())  # (N, C, H, W); several are
 
 {{ checked }}
 
-`backbone/`, with timm; unlike the other files it takes normalised images:
+`backbone/`, with timm; unlike the other files it takes normalised images\
+{% if enlarged %}, enlarged to {{ enlarged[0] }} x {{ enlarged[1] }} pixels{% endif %}:
 
 ```python
 import timm
@@ -93,7 +95,12 @@ import torch
 
 backbone = timm.create_model("local-dir:backbone", pretrained=True).eval()
 mean, std = (torch.tensor(backbone.pretrained_cfg[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+{% if enlarged -%}
+enlarged = torch.nn.functional.interpolate(torch.from_numpy(images), size={{ enlarged }}, mode="bilinear")
+features = backbone((enlarged - mean) / std)  # (N, D)
+{%- else -%}
 features = backbone((torch.from_numpy(images) - mean) / std)  # (N, D)
+{%- endif %}
 ```
 {% if by_transform %}
 {{ by_transform }}
@@ -164,6 +171,7 @@ def card_text(
         version=__version__,
         **{key: about[key] for key in ("architecture", "channels", "fit", "tasks")},
         size=(height, width),
+        enlarged=None if about["input_size"] == about["image_size"] else about["input_size"],
         loading=loading_code(about),
         checked=_checked(check, [name for name in ("model.onnx", "model.pt2") if name in files]),
         by_transform="" if transform is None else _by_transform(transform),
@@ -227,6 +235,8 @@ def _recipe(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
     result, optim = origin.result, origin.config.get("optim", {})
     found = {"stage": origin.config.get("stage"), "step of these weights": state.get("step")}
     found |= {"started from": PurePath(start).name} if (start := origin.config.get("init_from")) else {}
+    if state.get("weights"):
+        found["backbone started from"] = weights_text(state["weights"])
     if state["pretexts"]:
         found["pretexts"] = ", ".join(state["pretexts"])
     found |= {key.replace("_", " "): optim.get(key) for key in ("batch_size", "learning_rate", "weight_decay")}

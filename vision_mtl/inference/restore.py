@@ -35,6 +35,7 @@ def restore_model(where: str) -> tuple[SharedModel, dict[str, Any]]:
     wrong = {*model.load_state_dict(fitting, strict=False).missing_keys, *(tensors.keys() - fitting.keys())}
     if wrong:
         raise UserError(f"{str(path)!r} does not match its metadata: {len(wrong)} tensors differ, as {min(wrong)!r}.")
+    backbone.weights = state.get("weights")
     return model.eval(), state
 
 
@@ -53,6 +54,7 @@ def load_fitting_weights(model: SharedModel, path: Path, heads: list[str] | None
             trained = sorted(read_state(path)["pretexts"])
             raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
     model.load_state_dict(fitting, strict=False)
+    model.backbone.weights = read_state(path).get("weights")
     for name, spec in model.task_specs.items():  # the other run's labels may have had another mean and deviation
         model.set_unit(name, spec.offset, spec.scale)
 
@@ -63,6 +65,7 @@ def load_backbone(backbone: Backbone, path: Path) -> None:
     prefix = "backbone."
     fitting = _fitting({prefix + k: v for k, v in backbone.state_dict().items()}, tensors, path)
     backbone.load_state_dict({k.removeprefix(prefix): v for k, v in fitting.items()})
+    backbone.weights = read_state(path).get("weights")
 
 
 def _stored_weights(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -24,7 +23,7 @@ from vision_mtl.models.backbone_names import check_loaded, loading_error, quiet_
 from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.models.visible import CommonCounts, Runs, encode_tokens, encode_visible, takes_visible_tokens
-from vision_mtl.models.weights import load_file_weights, load_packaged, packaged_file
+from vision_mtl.models.weights import Weights, load_given, load_packaged, packaged_file, timm_record
 
 NUM_MAPS = 4  # maps for the decoder: the deepest of each resolution; for a plain ViT, at even steps
 PIXEL_STATISTICS = (0.5, 0.25)  # mean and std of a channel where timm's pretrained_cfg has none
@@ -35,6 +34,8 @@ class Backbone(nn.Module):
     """A timm model without its classifier.
 
     `channels[i]` and `map_sizes[i]` (h, w) describe the i-th map, shallow to deep; `num_features` is D of the last map.
+    The network sees images enlarged to `input_size` (H, W). `weights` is the record of the weights that it, or the run
+    that it continues, started from (`models/weights.py`); None: random ones.
     Raises `UserError` for an unknown name, an unknown keyword, or an image size that the architecture does not accept
     (the message names the nearest one that works).
     """
@@ -57,9 +58,13 @@ class Backbone(nn.Module):
             name=name, pretrained=pretrained, in_chans=in_chans, input_size=input_size, kwargs=dict(kwargs or {})
         )
         self.name, self.image_size, self.in_chans = name, image_size, in_chans
-        self.input_size = (input_size, input_size) if input_size else image_size
-        self.model: Any = create_timm_model(name, pretrained, dict(kwargs or {}), self.input_size, in_chans)
-        mean, std, published = _pixel_statistics(self.model, in_chans)
+        self.input_size = enlarged_size(image_size, input_size)
+        self.model, loaded = create_timm_model(name, pretrained, dict(kwargs or {}), self.input_size, in_chans)
+        self.weights = loaded.record if loaded else None
+        self.load_warnings = loaded.warnings if loaded else []
+        self.weights_lost = False  # on resume: these weights are random, because the initial ones are gone
+        own = getattr(self.model, "pretrained_cfg", {})
+        mean, std, published = _pixel_statistics({**own, **(loaded.published if loaded else {})}, in_chans)
         self.has_statistics = published or in_chans == 1  # of grey the published average is used
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
@@ -101,12 +106,16 @@ class Backbone(nn.Module):
         return encode_visible(self.model, self.prepare(images), hidden, indices, runs, self.common_counts, encode)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """The network's input: normalised, and enlarged if `input_size` says so."""
-        if self.input_size != self.image_size:
-            scale = [new / old for new, old in zip(self.input_size, self.image_size, strict=True)]
-            size = [round(side * s) for side, s in zip(images.shape[-2:], scale, strict=True)]
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return self.normalise(images)
+        """The network's input: enlarged to `input_size` and normalised."""
+        return self.normalise(self.enlarge(images))
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, *input_size), bilinear; views of another size are enlarged by the same factor."""
+        if self.input_size == self.image_size:
+            return images
+        sides = zip(images.shape[-2:], self.input_size, self.image_size, strict=True)
+        size = [round(side * new / old) for side, new, old in sides]
+        return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(x - mean) / std for each channel, with the published statistics of the architecture."""
@@ -149,7 +158,7 @@ class Backbone(nn.Module):
             except Exception as error:  # timm's architectures reject a size with many types of error
                 failures.append((str(error).splitlines() or [type(error).__name__])[0])
         if not maps or any(m.ndim != 4 or min(m.shape) == 0 for m in maps):
-            raise _size_error(self.name, self.image_size, failures[-1] if failures else "a feature map came out empty")
+            raise _size_error(self.name, self.input_size, failures[-1] if failures else "a feature map came out empty")
         return [m.shape for m in maps]
 
 
@@ -166,10 +175,11 @@ def _whole_maps(backbone: Backbone, images: Tensor, indices: list[int] | None) -
 
 def create_timm_model(
     name: str, pretrained: bool | str, kwargs: dict[str, Any], image_size: tuple[int, int], in_chans: int
-) -> Any:  # timm's models share methods, but no declared type
-    """Create a timm model without classifier; passes the image size to architectures that need it.
+) -> tuple[Any, Weights | None]:  # timm's models share methods, but no declared type
+    """Create a timm model without classifier, and load its weights; None: they are random.
 
-    Raises `UserError` for an unknown name or keyword, an image size that does not work, or weights that do not load.
+    Passes the image size to architectures that need it. Raises `UserError` for an unknown name or keyword, an image
+    size that does not work, or weights that do not load.
     """
     known = timm_name(name)
     packaged = packaged_file(name) if pretrained is True else None
@@ -183,14 +193,14 @@ def create_timm_model(
             with quiet_hub():
                 model = timm.create_model(known, **attempt)
             if packaged is not None:
-                load_packaged(name, model, packaged)
-            elif isinstance(pretrained, str):
-                load_file_weights(name, model, Path(pretrained).expanduser())
-            elif downloads:
+                return model, load_packaged(name, model, packaged)
+            if isinstance(pretrained, str):
+                return model, load_given(name, model, pretrained)
+            if downloads:
                 check_loaded(name, model)
-            return model
+            return model, Weights(timm_record(model, name)) if downloads else None
         except (OSError, KeyError, SafetensorError) as error:  # no network, no such repository, damaged files
-            raise loading_error(name, error) from error
+            raise loading_error(name, error) from None
         except TypeError as error:
             refused = error
             if "img_size" not in str(error):
@@ -202,7 +212,7 @@ def create_timm_model(
     if isinstance(refused, TypeError):
         raise UserError(f"backbone {name!r} does not take backbone.kwargs {kwargs}: {refused}") from refused
     if downloads:
-        raise loading_error(name, refused or RuntimeError("no attempt")) from refused
+        raise loading_error(name, refused or RuntimeError("no attempt")) from None
     raise _size_error(name, image_size, str(refused).splitlines()[0]) from refused
 
 
@@ -241,14 +251,34 @@ def _size_error(name: str, image_size: tuple[int, int], reason: str) -> UserErro
     """The error for an unsupported image size; it names the nearest one that works, except within that search."""
     searching = any(frame.function == "allowed_size" for frame in inspect.stack(0))
     works = None if searching else allowed_size(name, image_size)
-    advice = f" Nearest size that works: --image_size {works[0]}." if works else ""
+    advice = f" Nearest size that works: --image_size {works[0]}" if works else ""
+    if works and works[0] > min(image_size):
+        advice += f", or --backbone.input_size {works[0]}, which enlarges the images for the network"
+    advice += "." if works else ""
     height, width = image_size
     return UserError(f"backbone {name!r} cannot take image_size {height},{width}: {reason}.{advice}")
 
 
-def _pixel_statistics(model: nn.Module, in_chans: int) -> tuple[list[float], list[float], bool]:
-    """(mean, std) of each channel, and if they are the published ones, or their average for other channels."""
-    published = getattr(model, "pretrained_cfg", {})
+def enlarged_size(image_size: tuple[int, int], input_size: int) -> tuple[int, int]:
+    """The size (H, W) at which the network sees images: the shorter side has `input_size` pixels, 0 for its own.
+
+    Raises `UserError` if that is smaller.
+    """
+    shorter = min(image_size)
+    if input_size and input_size < shorter:
+        raise UserError(
+            f"backbone.input_size must be 0 or at least the shorter side of the images, {shorter}; found {input_size}. "
+            "To see fewer pixels, lower --image_size."
+        )
+    height, width = (round(side * (input_size or shorter) / shorter) for side in image_size)
+    return height, width
+
+
+def _pixel_statistics(published: Mapping[str, Any], in_chans: int) -> tuple[list[float], list[float], bool]:
+    """(mean, std) of each channel from timm's entries, and whether they are published for these channels.
+
+    Other channels get their average.
+    """
     values, matches = [], True
     for key, fallback in zip(("mean", "std"), PIXEL_STATISTICS, strict=True):
         given = [float(v) for v in published.get(key) or (fallback,)]

@@ -78,7 +78,11 @@ def loading_error(name: str, error: Exception) -> UserError:
             f"backbone {name!r} could not be loaded from the Hugging Face hub ({reason}). Without a network, copy the "
             f"repository's {CONFIG} and model.safetensors into a folder and give --backbone.name local-dir:FOLDER."
         )
-    advice = "Leave out --backbone.pretrained, or put the weights into the Hugging Face cache by hand."
+    advice = (
+        "Without a network there are: --backbone.name tf_efficientnet_lite0 (or _lite1, _lite2), whose weights are in "
+        "installed packages; --backbone.pretrained FILE, a state dict of this architecture; or random weights, without "
+        "--backbone.pretrained."
+    )
     return UserError(f"backbone {name!r}: its pretrained weights could not be loaded ({reason}). {advice}")
 
 

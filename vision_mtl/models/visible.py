@@ -34,8 +34,11 @@ def takes_visible_tokens(model: nn.Module) -> bool:
 def hidden_tokens(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, 1, H, W) bool hidden pixels -> (B, 1, h, w) bool tokens, True where all pixels of a token are hidden.
 
-    A token with a visible pixel stays visible; its hidden pixels contain the fill of the pretext.
+    A token with a visible pixel, or a part of one where images are enlarged, stays visible; its hidden pixels contain
+    the fill of the pretext.
     """
+    if mask.shape[-2] % grid[0] or mask.shape[-1] % grid[1]:
+        return F.adaptive_avg_pool2d(mask.float(), grid) == 1.0  # windows from floor(i H / h) to ceil((i + 1) H / h)
     patch = (mask.shape[-2] // grid[0], mask.shape[-1] // grid[1])
     return F.avg_pool2d(mask.float(), patch) == 1.0
 

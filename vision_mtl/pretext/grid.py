@@ -122,9 +122,10 @@ def _corners(grids: Grids, device: torch.device) -> tuple[Tensor, Tensor]:
 @lru_cache
 def _whole_tokens(length: int, cells: int, tokens: int) -> frozenset[int]:
     """The distinct numbers of tokens that lie inside one cell, along one side of the image."""
-    side, edges = length // tokens, cell_edges(length, cells)
-    starts = range(0, tokens * side, side)
-    return frozenset(sum(a <= t and t + side <= b for t in starts) for a, b in itertools.pairwise(edges))
+    edges = cell_edges(length, cells)
+    # the pixels of a token, or those that a part of it shows where images are enlarged: as `models/visible.py` has it
+    parts = [(t * length // tokens, -(-(t + 1) * length // tokens)) for t in range(tokens)]
+    return frozenset(sum(a <= first and last <= b for first, last in parts) for a, b in itertools.pairwise(edges))
 
 
 @lru_cache

@@ -18,12 +18,12 @@ from vision_mtl.data.label_kinds import TaskHeadSpec
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.data.split_files import SPLIT_FILE, run_splits, write_splits
 from vision_mtl.data.value_ranges import KnownRanges
-from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.decoder import MapSpec
 from vision_mtl.models.depth import freeze, last_stage
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes.band_statistics import fit_statistics
+from vision_mtl.recipes.initial_weights import initial_backbone
 from vision_mtl.recipes.run_warnings import warn_about_seen_test_images
 from vision_mtl.training.checkpoint import checkpoints, read_state
 from vision_mtl.training.progress import DataProgress
@@ -102,13 +102,17 @@ def build_pretexts(config: RunConfig) -> dict[str, Pretext]:
 
 
 def build_model(
-    config: RunConfig, pretexts: dict[str, Pretext], tasks: Mapping[str, TaskHeadSpec] | None = None
+    config: RunConfig,
+    pretexts: dict[str, Pretext],
+    tasks: Mapping[str, TaskHeadSpec] | None = None,
+    run: Run | None = None,
 ) -> SharedModel:
-    """Return the model that the config describes, with random weights, or timm's in the backbone.
+    """Return the model that the config describes, with random weights, or those of `backbone.pretrained`.
 
-    Raises `UserError` for a backbone, decoder or pretext that cannot be combined.
+    `run` is the run that may resume without them. Raises `UserError` for a backbone, decoder or pretext that cannot be
+    combined.
     """
-    backbone = Backbone.of(config.backbone, config.image_size)
+    backbone = initial_backbone(config, run)
     for name, pretext in pretexts.items():
         size = pretext.input_size((backbone.in_chans, *config.image_size))
         if size != config.image_size and not backbone.accepts(size):
@@ -127,10 +131,11 @@ def build_task_model(
     tasks: Sequence[str],
     drop_path_ratio: float = 0.0,
     pretexts: Mapping[str, Pretext] | None = None,
+    run: Run | None = None,
 ) -> SharedModel:
     """Return a model with a head for each of `tasks`, in the unit of the pool's labels.
 
-    Raises `UserError` for a drop path ratio out of range, and as `build_model` does.
+    `run` is as for `build_model`. Raises `UserError` for a drop path ratio out of range, and as `build_model` does.
     """
     backbone = config.backbone
     if drop_path_ratio:
@@ -141,6 +146,7 @@ def build_task_model(
         replace(config, backbone=backbone),
         dict(pretexts or {}),
         task_head_specs({name: pool.targets[name] for name in tasks}),
+        run,
     )
     fit_statistics(model.backbone, pool, pool.indices("train"))
     return model
@@ -167,6 +173,7 @@ def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[st
         "image_size": list(config.image_size),
         "mean": model.backbone.mean.flatten().tolist(),
         "std": model.backbone.std.flatten().tolist(),
+        "weights": model.backbone.weights,  # that training began with; None: random
         "class_names": pool.class_names,
         "answers": {name: vars(spec) for name, spec in model.head_specs.items()},
         "task_answers": {name: vars(spec) for name, spec in model.task_specs.items()},

@@ -36,7 +36,7 @@ def check_discovery(config: RunConfig, num_images: int, top_ratio: float) -> Non
     if config.init_from:
         raise UserError(
             f"discover trains its own networks, because images seen before cannot be scored; leave out --init_from "
-            f"{config.init_from} (--backbone.pretrained starts from timm's weights)."
+            f"{config.init_from} (--backbone.pretrained starts from published weights)."
         )
     if num_images < 4:
         raise UserError(f"discover.num_images must be 4 or more; found {num_images}.")
@@ -96,12 +96,12 @@ def score_folds(
     folds: Sequence[Tensor],
     scored: Sequence[Tensor],
     trainers: Sequence[RepairTrainer],
-    starts: Sequence[SharedModel],
+    starts: Sequence[SharedModel | None],
     run: Run,
 ) -> list[DamageErrors]:
     """Return every pretext's errors on the images `scored` of each fold, by the network of the other fold.
 
-    `folds` and `scored` hold indices (n,) by fold, `starts` the networks before training.
+    `folds` and `scored` hold indices (n,) by fold, `starts` the networks before training, where they are known.
     """
     line = ProgressLine(run.speaker)
     mixture = trainers[0].objective.mixture
@@ -126,6 +126,7 @@ def write_discovery(
 ) -> None:
     """Write `result.json`; its images and seconds are the sums over both networks."""
     progress = [trainer.progress for trainer in trainers]
+    run.about |= fold_runs[0].about
     seconds, images = sum(p.seconds for p in progress), sum(p.images_seen for p in progress)
     run.write_result(
         "completed",

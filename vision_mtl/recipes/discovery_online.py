@@ -8,7 +8,6 @@ is a function of (seed, epoch, image) and the weights, which every checkpoint co
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +28,7 @@ from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_outputs import describe_selection
 from vision_mtl.recipes.fit import fit, write_result
+from vision_mtl.recipes.initial_weights import before_training
 from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
 from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
 from vision_mtl.recipes.run_warnings import remember_images
@@ -63,8 +63,8 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     accelerator = config.runtime.accelerator(config.device)
     check_run(config, accelerator.num_processes)
     pretexts = build.build_pretexts(config)
-    model = build_network(config, pretexts)
-    start = deepcopy(model)  # before a resume loads later weights
+    model = build_network(config, pretexts, run)
+    start = before_training(model)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)

@@ -20,6 +20,7 @@ from vision_mtl.core.interruptions import Interruptions
 from vision_mtl.core.memory import hand_back_freed_memory, is_out_of_memory, out_of_memory
 from vision_mtl.core.run import Run
 from vision_mtl.models.shared import SharedModel
+from vision_mtl.recipes.initial_weights import report_weights
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.checkpoint import (
     load_optimiser,
@@ -83,6 +84,7 @@ def resume(trainer: Trainer, run: Run, memory: dict[str, Any], config: RunConfig
             "runtime.shard has no effect in one process: start several with torchrun --nproc_per_node N train.py ..."
         )
     memory |= {LOSSES: {}, WATCH: {}}
+    report_weights(run, trainer.model.backbone, is_new=path is None and (config is None or config.start is None))
     if path is None:
         _log_start(run, None if config is None else config.start)
         return

@@ -30,7 +30,7 @@ def write_joint_result(
     trainer: TaskTrainer,
     validation: Validation,
     repair: PretextObjective,
-    start: SharedModel,
+    start: SharedModel | None,
 ) -> None:
     """Score tasks and repairs on the test images; write figures and result. `start` is the model before training."""
     model, autocast = trainer.scored_model, trainer.accelerator.autocast

@@ -35,6 +35,7 @@ from vision_mtl.inference.restore import load_backbone
 from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.recipes import build
 from vision_mtl.recipes.band_statistics import fit_statistics
+from vision_mtl.recipes.initial_weights import initial_backbone, report_weights
 from vision_mtl.recipes.labels import FRACTIONS, draw_budget, kept_images
 from vision_mtl.training.options import Runtime
 
@@ -43,22 +44,23 @@ HOG, HOG_KEY = "hog_knn", (0, "hog")  # the method, and its only features
 
 
 def open_backbone(config: RunConfig, run: Run) -> Backbone:
-    """Return the backbone to probe: a run's, timm's pretrained one or, with a warning, one with random weights.
+    """Return the backbone to probe: a run's, a pretrained one or, with a warning, one with random weights.
 
     Raises `UserError` without a task.
     """
     if not config.tasks:
         raise UserError("probe needs a labelled task: give --tasks.NAME.source SOURCE.")
     torch.manual_seed(config.seed)
-    backbone = Backbone.of(config.backbone, config.image_size)
+    backbone = initial_backbone(config)
     name = config.backbone.name
     if config.start:
         load_backbone(backbone, config.start)
         run.say(f"probing {config.start}")
     elif config.backbone.pretrained:
-        run.say(f"probing timm's weights of {name}")
+        run.say(f"probing the pretrained weights of {name}")
     else:
         run.warn(f"probing {name} with random weights: give --init_from RUN or --backbone.pretrained for others.")
+    report_weights(run, backbone)
     if config.data.include_test:
         run.warn("data.include_test: pretraining saw the test images, so these scores are not held out.")
     return backbone

@@ -71,13 +71,14 @@ def measure_objective(
     return PretextObjective(Mixture(kept), chance_losses)
 
 
-def build_network(config: RunConfig, pretexts: dict[str, Pretext]) -> SharedModel:
-    """Return a network for the pretexts, with random weights or those of `--init_from`.
+def build_network(config: RunConfig, pretexts: dict[str, Pretext], run: Run | None = None) -> SharedModel:
+    """Return a network for the pretexts, with random weights or those of `backbone.pretrained` or `--init_from`.
 
-    Call it before decoding the images, so that an unusable backbone is found at once.
+    Call it before decoding the images, so that an unusable backbone is found at once. `run` is the run that may resume
+    without its initial weights.
     """
     torch.manual_seed(config.seed)
-    model = build.build_model(config, pretexts)
+    model = build.build_model(config, pretexts, run=run)
     if config.start:
         load_fitting_weights(model, config.start)
     return model

@@ -8,6 +8,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
+from vision_mtl.recipes.initial_weights import check_unchanged, recorded_weights
 from vision_mtl.recipes.repair import build_network
 from vision_mtl.recipes.run_warnings import run_folder
 
@@ -26,7 +27,9 @@ def start_network(where: str | None, run: Run) -> SharedModel | None:
         stage = values.get("stage")
         if stage in STAGES:
             config = resolve(stage, values, {}, folder=folder)
-            return build_network(config, build.build_pretexts(config))
+            network = build_network(config, build.build_pretexts(config))
+            check_unchanged(network.backbone, recorded_weights(folder / "checkpoints") or {})
+            return network
         why = f"its stage is {stage}"
     except UserError as error:
         why = str(error)

@@ -13,6 +13,7 @@ from vision_mtl.config.run_config import RunConfig
 from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS, RETIRED
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
+from vision_mtl.models.weights import file_sha256, given_file
 from vision_mtl.study.arms import flat, merge
 from vision_mtl.study.plan import Compose, references
 from vision_mtl.study.roles import ArmRole
@@ -46,7 +47,8 @@ def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bo
             full = _with_earlier_pretexts(stage, full)
         without_seed = json.dumps({**full, "seed": 0}, sort_keys=True)
         if without_seed not in texts:  # resolving is slow, and only the seed differs between many runs
-            texts[without_seed] = _key_text(resolve(stage, _without_references({**full, "seed": 0}), {}))
+            resolved = resolve(stage, _without_references({**full, "seed": 0}), {})
+            texts[without_seed] = _key_text(resolved) + _weights_key(resolved)
         referring = {key: value for key, value in flat(full).items() if references(value)}
         return full, f"{texts[without_seed]}seed {full['seed']} {json.dumps(referring, sort_keys=True)}"
 
@@ -73,6 +75,12 @@ def _key_text(config: RunConfig) -> str:
         if inner.get(name) == before:
             inner.pop(name, None)
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+
+
+def _weights_key(config: RunConfig) -> str:
+    """Return what identifies the file of `backbone.pretrained`: a run with another file's weights is another run."""
+    pretrained = config.backbone.pretrained
+    return f"weights {file_sha256(given_file(pretrained))}\n" if isinstance(pretrained, str) else ""
 
 
 def _with_earlier_pretexts(stage: str, options: dict[str, Any]) -> dict[str, Any]:

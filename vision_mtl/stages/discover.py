@@ -71,8 +71,6 @@ class Discover(Stage):
     """Validation images that progress is measured on at each update, divided equally among sources."""
 
     def run(self, config: RunConfig, run: Run) -> None:
-        from copy import deepcopy
-
         from vision_mtl.discovery.folds import FOLDS, sample_images, split_folds
         from vision_mtl.discovery.learning_curve import skill_over_time
         from vision_mtl.discovery.measure import ScoredNetwork
@@ -92,6 +90,7 @@ class Discover(Stage):
         )
         from vision_mtl.recipes.discovery_online import OnlineOptions, check_mode, discover_online
         from vision_mtl.recipes.discovery_outputs import describe_selection, write_figures, write_files
+        from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.repair import build_network, build_trainer
 
         check_mode(self, self.online)
@@ -111,8 +110,8 @@ class Discover(Stage):
         trainers, starts = [], []
         for number, fold_run in enumerate(fold_runs):
             run.say(f"fold {FOLDS[number]}: training on {len(folds[number]):,} images")
-            model = build_network(config, pretexts)
-            starts.append(deepcopy(model))  # before a resume loads later weights
+            model = build_network(config, pretexts, fold_run)
+            starts.append(before_training(model))
             trainer = build_trainer(config, fold_run, pool, folds[number], model, pretexts, accelerator)
             fit_fold(config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings)
             trainers.append(trainer)

@@ -53,6 +53,7 @@ class Export(Stage):
         from vision_mtl.inference.image_files import frame_of
         from vision_mtl.inference.restore import restore_model
         from vision_mtl.models.inference_model import FEATURES, InferenceModel
+        from vision_mtl.recipes.initial_weights import report_weights
 
         if not config.init_from:
             raise UserError("export needs trained weights: give --init_from RUN, for example runs/finetune-...")
@@ -60,6 +61,7 @@ class Export(Stage):
             raise UserError(f"export.check_images must be 0 or more; found {self.check_images}.")
         started = time.perf_counter()
         model, state = restore_model(config.init_from)
+        report_weights(run, model.backbone, is_new=False)
         if not run.is_main:
             return  # one process writes
         if not model.task_specs and (self.onnx or self.torch_export):

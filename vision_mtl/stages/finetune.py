@@ -83,7 +83,8 @@ class Finetune(Stage):
 
         def build_trainer(trained: LabelledTasks, optim: Optim) -> TaskTrainer:
             torch.manual_seed(config.seed)
-            model = build.build_task_model(config, trained.pool, list(trained.tasks), self.drop_path_ratio)
+            own = run if trained is labelled else None  # a single-task network needs the initial weights
+            model = build.build_task_model(config, trained.pool, list(trained.tasks), self.drop_path_ratio, run=own)
             if config.start:
                 load_fitting_weights(model, config.start)
             build.freeze_backbone(model, self.freeze)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -57,6 +56,7 @@ class Joint(Stage):
         from vision_mtl.inference.restore import load_fitting_weights
         from vision_mtl.recipes import build
         from vision_mtl.recipes.fit import make_trainer
+        from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.joint_training import split_batch, weight_schedule, write_joint_result
         from vision_mtl.recipes.labels import open_labels
         from vision_mtl.recipes.repair import build_repair_feed, build_repair_objective, training_images
@@ -72,10 +72,10 @@ class Joint(Stage):
 
         pretexts = build.build_pretexts(config)
         torch.manual_seed(config.seed)
-        model = build.build_task_model(config, labelled.pool, list(labelled.tasks), self.drop_path_ratio, pretexts)
+        model = build.build_task_model(config, labelled.pool, list(labelled.tasks), self.drop_path_ratio, pretexts, run)
         if config.start:
             load_fitting_weights(model, config.start)
-        start = deepcopy(model)  # before a resume loads later weights
+        start = before_training(model)
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
 

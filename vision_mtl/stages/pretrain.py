@@ -35,19 +35,18 @@ class Pretrain(Stage):
     drawn. The run also takes its pretexts and their options. null: draw by the pretexts' weights."""
 
     def run(self, config: RunConfig, run: Run) -> None:
-        from copy import deepcopy
-
         from vision_mtl.discovery.score import score_pretexts
         from vision_mtl.recipes import build
         from vision_mtl.recipes.fit import fit, write_result
+        from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
         from vision_mtl.recipes.repair import build_network, build_trainer, resume_repair, training_images
         from vision_mtl.recipes.run_warnings import remember_images
 
         accelerator = config.runtime.accelerator(config.device)
         pretexts = build.build_pretexts(config)
-        model = build_network(config, pretexts)
-        start = deepcopy(model)  # before a resume loads later weights
+        model = build_network(config, pretexts, run)
+        start = before_training(model)
         pool = build.open_pool(config, run)
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from vision_mtl.models.weights import weights_text
 from vision_mtl.study.plan import Node, Plan
 from vision_mtl.study.starts import Finals, ancestors, published_teacher, published_weights
 
 Record = Mapping[str, Any]
+UNKNOWN = " (what they were trained on is not recorded)"
 COUNTS = ("images_seen", "steps", "forward_rows")
 
 
@@ -63,12 +65,13 @@ def _mean(chains: Sequence[Sequence[float | None]]) -> float | None:
 
 def _starts(node: Node, result: Record) -> list[str]:
     found = []
-    for name, given in (("weights", published_weights(node)), ("teacher", published_teacher(node))):
-        about = result.get(name)
-        known = about if given and isinstance(about, Mapping) else {}
-        if given:
-            what = known.get("name") or ("the default" if given == "default" else given)
-            trained_on = known.get("trained_on")
-            training = f", trained on {trained_on}" if trained_on else " (what it was trained on is not recorded)"
-            found.append(f"{name} {what}{training}")
+    if weights := published_weights(node):
+        about = result.get("weights")
+        found.append(f"weights of {weights}" + (f" from {weights_text(about)}" if about else UNKNOWN))
+    if teacher := published_teacher(node):
+        about = result.get("teacher") or {}
+        trained_on = about.get("trained_on")
+        found.append(
+            f"teacher {about.get('name') or teacher}" + (f"; trained on: {trained_on}" if trained_on else UNKNOWN)
+        )
     return found

@@ -98,6 +98,8 @@ class Plan:
         refers = {name: self._earlier(arm, name, before) for name in references(full)}
         starts = [key for name, key in before.items() if self.roles[name].gives_weights]
         start = starts[-1] if starts else None
+        if start is not None:
+            _check_backbones(arm, stage, full, self.nodes[start])
         salt = None if self.share else [arm.name, fraction]
         content = [stage, text, start, sorted(refers.items()), salt]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
@@ -122,6 +124,17 @@ class Plan:
         """Return the runs by level; those of the first level need no other run."""
         count = 1 + max((node.level for node in self.nodes.values()), default=-1)
         return [[node for node in self.nodes.values() if node.level == level] for level in range(count)]
+
+
+def _check_backbones(arm: Arm, stage: str, options: Mapping[str, Any], start: Node) -> None:
+    """Raise `UserError` if a stage has another backbone than the stage whose weights it starts from."""
+    own, theirs = ({**(found.get("backbone") or {}), "pretrained": None} for found in (options, start.options))
+    for key in own.keys() & theirs.keys():
+        if own[key] != theirs[key]:
+            raise UserError(
+                f"study arm {arm.name}: backbone.{key} is {own[key]!r} in stage {stage}, and {theirs[key]!r} in "
+                f"{start.stage}, whose weights it starts from: give study.arms.{arm.name}.backbone, for all its stages."
+            )
 
 
 def references(options: Any) -> list[str]:

@@ -90,8 +90,6 @@ class Runner:
         options = fill(node.options, folders)
         if node.start:
             options["init_from"] = str(self.folder / plan.nodes[node.start].folder)
-            if "backbone" in options:  # of the arm: its weights were those of the first stage
-                options["backbone"] = {**options["backbone"], "pretrained": False}
         return Job(node.stage, options, self.folder / node.folder)
 
     def _failure(self, plan: Plan, failed: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ from vision_mtl.study.plan import Node, Plan, references
 Finals = Mapping[tuple[str, float, int], Sequence[str]]  # arm, fraction, seed -> keys of the runs that score it
 Place = tuple[str, str]  # noun, and the stage or option that names what a run starts from
 Starts = dict[Place, list[str]]  # which one, for each seed
-WEIGHTS, TEACHER = "set of weights", "teacher"
+WEIGHTS, TEACHER = "set of pretrained weights", "teacher"
 PUBLISHED = (WEIGHTS, TEACHER)  # nobody can give each seed its own
 OUTSIDE = {"init_from": "pretraining", "selection": "discovery", "pretrain.selection": "discovery"}  # option -> noun
 
@@ -142,7 +142,7 @@ def _scope(pair: Sequence[Starts], fixed: Sequence[Place]) -> str:
         return ""
     nouns = _nouns(fixed)
     one = " and ".join(f"one {noun}" + " behind all seeds" * (noun in PUBLISHED) for noun in nouns)
-    another = f"another {nouns[0]}" if len(nouns) == 1 else "others"
+    another = "others" if len(nouns) > 1 else "another" if nouns[0] in PUBLISHED else f"another {nouns[0]}"
     if all(pair[0].get(place) == pair[1].get(place) for place in fixed):
         return f"both from {one}: does not say what they would give from {another}"
     return f"over {one}: does not say what {another} would give"

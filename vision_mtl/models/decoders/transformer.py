@@ -45,6 +45,7 @@ class TransformerDecoder(Decoder):
 
     reads_last_only = True
     needs_all_positions = False
+    positions: Tensor  # (1, N, D)
 
     def __init__(self, maps: MapSpec, options: Transformer) -> None:
         from timm.models.vision_transformer import Block  # late: --help must not wait for timm
@@ -68,8 +69,10 @@ class TransformerDecoder(Decoder):
         self, maps: Sequence[Tensor], hidden: Tensor | None = None, drop_draw: Tensor | None = None
     ) -> list[Tensor]:
         size = self.grid(self.readouts[0][1])
-        tokens = self.embed(resize_map(maps[-1], size).flatten(2).transpose(1, 2))  # (B, N, D)
+        tokens = self.embed(maps[-1].flatten(2).transpose(1, 2))  # (B, N, D)
         if hidden is not None:
             tokens = torch.where(hidden.flatten(1)[..., None], self.mask_token.to(tokens.dtype), tokens)
+        own_size = tuple(maps[-1].shape[-2:])  # of enlarged images, the map's positions are not the readout's
+        tokens = resize_map(tokens.transpose(1, 2).unflatten(2, own_size), size).flatten(2).transpose(1, 2)
         tokens = self.norm(self.blocks(tokens + self.positions))
         return [tokens.transpose(1, 2).unflatten(2, size)]  # (B, D, h, w)

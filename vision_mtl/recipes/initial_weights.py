@@ -1,0 +1,76 @@
+"""The weights that a network starts from, also where a run is resumed and its file of weights is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vision_mtl.config.run_config import RunConfig
+from vision_mtl.core.errors import UserError
+from vision_mtl.core.run import Run
+from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.shared import SharedModel
+from vision_mtl.models.weights import weights_text
+from vision_mtl.training.checkpoint import checkpoints, read_state
+
+
+def initial_backbone(config: RunConfig, run: Run | None = None) -> Backbone:
+    """Return the backbone with the weights of `backbone.pretrained`, or random ones if `--init_from` brings others.
+
+    With `run`, a resumed run whose weights cannot be had any more gets random ones, with a warning: its checkpoint has
+    the trained ones. Raises `UserError` as `Backbone` does.
+    """
+    options = replace(config.backbone, pretrained=False) if config.start else config.backbone
+    expected = recorded_weights(run.checkpoints) if run is not None and options.pretrained else None
+    if expected is None:
+        return Backbone.of(options, config.image_size)
+    assert run is not None
+    try:
+        backbone = Backbone.of(options, config.image_size)
+        check_unchanged(backbone, expected)
+    except UserError as error:
+        run.warn(
+            f"{error} The run resumes from its checkpoint without them; the network that it started from is not among "
+            "the rules of skill_learned."
+        )
+        backbone = Backbone.of(replace(options, pretrained=False), config.image_size)
+        backbone.weights, backbone.weights_lost = dict(expected) or None, True
+    return backbone
+
+
+def recorded_weights(folder: Path) -> dict[str, Any] | None:
+    """Return the record of initial weights in the newest checkpoint of `folder`; None without a checkpoint."""
+    for path in reversed(checkpoints(folder)):
+        with suppress(UserError):  # a damaged checkpoint is reported where it is loaded
+            return read_state(path).get("weights") or {}
+    return None
+
+
+def check_unchanged(backbone: Backbone, expected: Mapping[str, Any]) -> None:
+    """Raise `UserError` if the file of weights is not the one that the run started from."""
+    before, now = expected.get("sha256"), (backbone.weights or {}).get("sha256")
+    if before and before != now:
+        raise UserError(
+            f"the weights of backbone.pretrained {backbone.options.pretrained} are not those that the run started "
+            f"from: their sha256 was {before[:8]} and is {str(now)[:8]}."
+        )
+
+
+def report_weights(run: Run, backbone: Backbone, is_new: bool = True) -> None:
+    """Keep the record of the weights for `result.json`; of a new run, also log it and warn of tensors left out."""
+    if backbone.weights is None:
+        return
+    run.about["weights"] = backbone.weights
+    if is_new:
+        run.say(f"the backbone starts from {weights_text(backbone.weights)}")
+        for text in backbone.load_warnings:
+            run.warn(text)
+
+
+def before_training(model: SharedModel) -> SharedModel | None:
+    """Return a copy of the network before a checkpoint or training changes it; None if its weights are lost."""
+    return None if model.backbone.weights_lost else deepcopy(model)
