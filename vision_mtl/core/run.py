@@ -39,6 +39,7 @@ class Run:
     console: Console = AUTO
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
     extends: bool = False  # more steps for a completed run, which does not count as a resume
+    teacher: dict[str, Any] | None = None  # of a pretext that predicts features, for `result.json` and checkpoints
     _lock: RunLock | None = field(default=None, repr=False)
 
     def part(self, folder: Path) -> Run:
@@ -206,7 +207,8 @@ class Run:
             "warnings": self.warnings,
             "metrics": metrics or {},
         }
-        atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
+        result |= {key: value for key, value in (("teacher", self.teacher), ("error", error)) if value}
+        atomic_write_json(self.folder / RESULT, _finite(result))
 
 
 def _finite(value: Any) -> Any:
