@@ -108,7 +108,7 @@ def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Te
     if Path(given).expanduser().exists():
         model, state = restore_model(given)
         sources = [*(state["data"].get("unlabelled") or []), *(task["source"] for task in state["tasks"].values())]
-        trained_on = ", ".join(dict.fromkeys(map(str, sources))) or "unknown images"
+        trained_on = ", ".join(dict.fromkeys(map(_public, sources))) or "unknown images"
         if before := state.get("teacher"):
             trained_on += f"; with features of {before['name']}, trained on {before['trained_on']}"
         origin = TeacherOrigin(given, f"run {PurePath(given).name}", trained_on)
@@ -159,6 +159,12 @@ def _device_of(module: nn.Module) -> torch.device:
     """The device of a module's weights; the CPU for a module without any."""
     first = next(module.parameters(), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def _public(source: str) -> str:
+    """Return a source without its parent folders, which are private."""
+    kind, _, rest = source.partition("/")
+    return f"{kind}/{PurePath(rest).name}"
 
 
 def _open(root: Path | None, key: str, shape: tuple[int, ...], fill: Any, what: str, progress: Any) -> Features:

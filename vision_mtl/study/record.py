@@ -97,7 +97,7 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "arms": node.arms,
         "fraction": node.fraction,
         "seed": node.seed,
-        "seconds": result["seconds"],
+        "seconds": result["seconds"] + result.get("teacher", {}).get("seconds", 0.0),  # its pass too, cached or not
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
         "split_hash": result.get("data", {}).get("split_hash"),
