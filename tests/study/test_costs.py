@@ -36,7 +36,8 @@ def test_a_teachers_pass_counts_once_in_full(written) -> None:
     runs = written(ARMS, [0.1], [0, 1])
     rows = [run(node.folder) for node in runs.plan.nodes.values()]
     taught = [row for row in rows if row["folder"].startswith("runs/pretrain") and "taught" in arms_of(runs, row)]
-    taught[0] |= {"teacher_seconds": 3.0, "wall_seconds": 12.0}  # the other seed found it cached
+    taught[0] |= {"teacher_seconds": 3.0, "teacher_cached": False, "wall_seconds": 12.0}
+    taught[1] |= {"teacher_seconds": 3.0, "teacher_cached": True}
     (found,) = [row for row in arm_costs(runs.plan, runs.finals, rows) if row["arm"] == "taught"]
     assert found["teacher_seconds"] == 3.0 and found["other_seconds"] == 8.0
 

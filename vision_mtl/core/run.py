@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Run:
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
     extends: bool = False  # more steps for a completed run, which does not count as a resume
     about: dict[str, Any] = field(default_factory=dict)  # further entries of result.json
+    teacher: dict[str, Any] | None = None  # of a pretext that predicts features, for `result.json` and checkpoints
     _lock: RunLock | None = field(default=None, repr=False)
 
     def part(self, folder: Path) -> Run:
@@ -186,12 +187,10 @@ class Run:
         images_per_second: float = 0.0,
         error: str | None = None,
         parts: Sequence[Run] = (),
-        counts: Mapping[str, int] | None = None,
     ) -> None:
         """Write `result.json`. `status` is completed, interrupted or failed; `error` is the reason for a failure.
 
-        `parts` are the runs inside this one that train, if it does not train itself: their resumes count. `counts` are
-        further numbers of the training.
+        `parts` are the runs inside this one that train, if it does not train itself: their resumes count.
         """
         if not self.is_main:
             return
@@ -203,7 +202,6 @@ class Run:
             "seconds": round(seconds, 3),
             "images_seen": images_seen,
             "images_per_second": round(images_per_second, 2),
-            **(counts or {}),
             "data": data or {},
             "resumes": max(sum("network" not in record for record in found) for found in resumes),
             "repeated_steps": sum(record["repeated_steps"] for found in resumes for record in found),
@@ -211,7 +209,8 @@ class Run:
             "metrics": metrics or {},
             **self.about,
         }
-        atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
+        result |= {key: value for key, value in (("teacher", self.teacher), ("error", error)) if value}
+        atomic_write_json(self.folder / RESULT, _finite(result))
 
 
 def _finite(value: Any) -> Any:

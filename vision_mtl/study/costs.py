@@ -45,7 +45,7 @@ def _cost(chains: Sequence[Sequence[Record]]) -> dict[str, Any]:
     found: dict[str, Any] = {key: _mean([[row.get(key) for row in chain] for chain in chains]) for key in COUNTS}
     training = _mean([[row["seconds"] for row in chain] for chain in chains]) or 0.0
     teacher = max((row.get("teacher_seconds") or 0.0 for chain in chains for row in chain), default=0.0)
-    own = [[row.get("teacher_seconds") or 0.0 for row in chain] for chain in chains]
+    own = [[0.0 if row.get("teacher_cached") else row.get("teacher_seconds") or 0.0 for row in c] for c in chains]
     wall = _mean([[row["wall_seconds"] for row in chain] for chain in chains]) or 0.0
     sizes = [row["backbone_parameters"] for chain in chains for row in chain if row.get("backbone_parameters")]
     return {

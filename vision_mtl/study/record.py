@@ -100,7 +100,7 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
     """Return one finished run: its folder, arms, times, and scores on test images."""
     result = _result(node, folder)
     clock = read_clock(folder / node.folder)
-    tasks = result["metrics"].get("tasks", {})
+    tasks, teacher = result["metrics"].get("tasks", {}), result.get("teacher") or {}
     return {
         "folder": node.folder,
         "stage": node.stage,
@@ -111,7 +111,8 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
         **{key: result.get(key) for key in TRAINING_COUNTS},
-        "teacher_seconds": (result.get("teacher") or {}).get("seconds"),
+        "teacher_seconds": teacher.get("seconds"),  # of its whole pass, also if its features were cached
+        "teacher_cached": teacher.get("cached"),
         "split_hash": result.get("data", {}).get("split_hash"),
         "commit": run_commit(folder / node.folder),
         "resumes": max(clock["starts"] - 1, 0),
