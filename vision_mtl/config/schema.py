@@ -36,6 +36,10 @@ ADDED: dict[str, Any] = {
     "study.rope": 0.0,
     "pretexts.downsample.enlarged": "bicubic",
     "pretexts.neighbour.colours": "keep",
+    "pretexts.contrast.criterion": "nt_xent",
+    "pretexts.contrast.damage": {},
+    "pretexts.contrast.damage_ratio": 0.5,
+    "probe.crops": 1,
 }
 ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
 MAX_LISTED = 24  # names in an error message

@@ -129,6 +129,7 @@ def clean_maps(
     pool: Pool,
     indices: Tensor,
     poolings: Sequence[str],
+    crops: int,
     runtime: Runtime,
     accelerator: Accelerator,
 ) -> tuple[dict[Key, Tensor], Backbone]:
@@ -138,7 +139,8 @@ def clean_maps(
     """
     build.place(backbone, accelerator.device, runtime.layout(backbone))
     clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
-    return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast), clean
+    maps = extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast, crops=crops)
+    return maps, clean
 
 
 def feature_sets(
