@@ -23,7 +23,7 @@ from vision_mtl.study.verdict_text import verdict_reason
 
 Record = Mapping[str, Any]
 PERCENT = Unit(100, 0, "%")
-OPTIONAL = {"rope": "rope", "improves": "probability_of_improvement"}  # columns -> keys that older studies lack
+OPTIONAL = {"rope": "rope", "improves, %": "probability_of_improvement"}  # columns -> keys that older studies lack
 COSTS = {"images": "images_seen", "steps": "steps", "rows through the backbone": "forward_rows"}
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "pixel_accuracy", "mean_iou", "calibration_error")
 
@@ -80,7 +80,7 @@ def comparisons_table(record: Record) -> Table:
     numbers = ["difference [95 %]", "deciding interval", "level", "arm's score", "baseline's score", "chance"]
     numbers += [
         "rope",
-        "improves",
+        "improves, %",
         "p",
         "p, Holm",
         "floor of p",

@@ -133,8 +133,8 @@ def _how_limited(comparisons: Sequence[Comparison]) -> list[str]:
     if dependent:
         found.append(
             f"{MARK} Not independent: what the arm or its baseline starts from may have been trained on images or "
-            f"labels of the task. These {format_count(dependent, 'comparison')} are a family of their own in Holm's "
-            "correction, and no count, summary or mean over tasks includes them."
+            f"labels of the task. {format_count(dependent, 'such comparison')}, corrected apart from the others; no "
+            "count, summary or mean over tasks includes them."
         )
     return found
 
