@@ -91,7 +91,7 @@ def test_texts_mark_them_and_count_them_apart() -> None:
     ends = {one["task"]: verdict_sentence(one, POINTS, 2).text[-1] for one in compared}
     assert ends == {"pets": "s", "cars": MARK}
     told = " ".join(how_to_read(record))
-    assert "2 such comparisons, corrected apart" in told and "family of 2 comparisons" in told
+    assert "2 comparisons, corrected apart" in told and "family of 2 comparisons" in told
     assert headline([one for one in compared if one["task"] == "cars"]).startswith("No comparison is independent. 2")
 
 

@@ -133,7 +133,7 @@ def _how_limited(comparisons: Sequence[Comparison]) -> list[str]:
     if dependent:
         found.append(
             f"{MARK} Not independent: what the arm or its baseline starts from may have been trained on images or "
-            f"labels of the task. {format_count(dependent, 'such comparison')}, corrected apart from the others; no "
+            f"labels of the task. {format_count(dependent, 'comparison')}, corrected apart from the others; no "
             "count, summary or mean over tasks includes them."
         )
     return found
