@@ -88,10 +88,11 @@ class Comparison:
     def rope_p_value(self) -> float:
         """The smallest alpha at which the interval, of level 1 - alpha, lies within ±`rope`; 1 without a rope.
 
+        Arms that never differ show no spread over other seeds and images, so it is 1 for them too.
         For shares it is at least 2 (1 - rope)^G: with that probability / 2, none of G test images shows a difference
         that a share `rope` of all images has.
         """
-        if not self.rope:
+        if not self.rope or self.std == self.image_error == 0:
             return 1.0
         unseen = 2 * (1 - min(self.rope, 1.0)) ** (self.spread.image_degrees + 1) if self.is_share else 0.0
         return max(unseen, self.spread.p_value_within(self.rope, guard_skew=self.guard_skew))

@@ -210,8 +210,6 @@ def _summary(arm: str, baseline: str, found: Sequence[Comparison]) -> str:
 
 
 def _equivalent(one: Comparison, unit: Unit) -> str:
-    if identical(one):
-        return f"identical in all {one['num_seeds']} seeds"
     found, deciding = one["difference"], one["difference_holm"]
     wider = f", corrected {unit.interval(deciding)}" if unit.interval(deciding) != unit.interval(found) else ""
     return f"{unit.difference(found)}{wider}, within ±{unit.amount(one['rope'])}"
