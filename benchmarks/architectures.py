@@ -1,4 +1,6 @@
-"""Does every timm architecture pretrain? One step with all three pretexts in the batch, for one model of each module.
+"""Does every timm architecture pretrain? One step with three pretexts that repair, and two that predict features.
+
+One model of each module takes the step, with all five pretexts in the batch.
 
     python benchmarks/architectures.py [MODULE ...]
 
@@ -17,6 +19,7 @@ sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 import vision_mtl  # isort: skip
+import numpy as np
 import timm
 import torch
 from timm.models._registry import _module_to_models as MODULES
@@ -27,14 +30,16 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.models.backbone import Backbone, allowed_size
 from vision_mtl.models.decoder import DECODERS, MapSpec
 from vision_mtl.models.shared import SharedModel
-from vision_mtl.pretext.contract import PRETEXTS
+from vision_mtl.pretext.contract import PRETEXTS, Pretext
+from vision_mtl.pretext.distil import Distil
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.objective import step_loss
 from vision_mtl.training.repair import PretextObjective, head_specs, measure_chance_losses
 
 HERE = Path(__file__).parent
-PRETEXT_NAMES = ("grid_mask", "decolorise", "downsample")
-BATCH = 6  # two images of each pretext
+PRETEXT_NAMES = ("grid_mask", "decolorise", "downsample", "distil", "distil_map")
+BATCH = 10  # two images of each pretext
+HIDDEN = {"grid_mask": {"hidden": "ratio"}}  # the damage of features
 
 
 def main(modules: list[str]) -> int:
@@ -92,7 +97,7 @@ def build(name: str) -> Backbone:
 
 def one_step(backbone: Backbone) -> str:
     """ "passed", or what was wrong."""
-    pretexts = {name: PRETEXTS.get(name)() for name in PRETEXT_NAMES}
+    pretexts = build_pretexts()
     decoder = DECODERS.get("stages")().build(MapSpec(backbone.channels, backbone.map_sizes, backbone.image_size))
     model = SharedModel(backbone, decoder, head_specs(pretexts, 3)).train()
     images = torch.rand(BATCH, 3, *backbone.image_size, generator=torch.Generator().manual_seed(0))
@@ -113,13 +118,23 @@ def one_step(backbone: Backbone) -> str:
     return "passed"
 
 
+def build_pretexts() -> dict[str, Pretext]:
+    """The pretexts by name; features, pooled and of a map, have random numbers as targets."""
+    found: dict[str, Pretext] = {name: PRETEXTS.get(name)() for name in PRETEXT_NAMES[:3]}
+    random = np.random.default_rng(0)
+    for name, kind, grid in (("distil", "pooled", ()), ("distil_map", "map", (4, 4))):
+        pretext = Distil(features=kind, width=32, damage=HIDDEN)
+        found[name] = pretext.bound(random.normal(size=(BATCH, 2, 32, *grid)).astype(np.float16))
+    return found
+
+
 def all_pretexts_drawn(mixture: Mixture) -> Keys:
     """Keys under which the batch holds every pretext."""
-    for seed in range(100):
+    for seed in range(1000):
         keys = Keys(seed, 0, torch.arange(BATCH))
         if len(mixture.assign(keys).unique()) == len(PRETEXT_NAMES):
             return keys
-    raise AssertionError("no seed below 100 draws every pretext")
+    raise AssertionError("no seed below 1000 draws every pretext")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ are 0, 1 and 4 standard errors; for hits 0, 2 and 10 points of accuracy. A/A fam
 on four tasks, all arms alike. `clusters` are intervals of one score over few, unequal or skewed clusters, beside the
 percentile bootstrap over clusters that they replaced; `unequal` are differences over unequal clusters of test images,
 beside G - 1 degrees of freedom; `ceiling` are accuracies near 1; `collapse` are arms of equal mean of which one
-collapses in some seeds; `gains` are one-sided p-values of `discover` at 2.5 % for gains without a mean. Prints tables
-in Markdown, writes `benchmarks/results/statistics.json`, and exits with 1 unless coverage of normal, t3 and hits lies
-within 93 to 97.5 % in every row and that of other rows is high enough, no false-call rate of a family is above 5 %
-beyond chance, and sign-flip p-values equal scipy's. A few minutes on one core.
+collapses in some seeds; `gains` are one-sided p-values of `discover` at 2.5 % for gains without a mean. `equivalent` is
+how often arms are called equivalent that are equal, half of the rope apart, or just further apart; `unseen` are arms
+that differ on few images, always the same ones, which a test set may lack. Prints tables in Markdown, writes
+`benchmarks/results/statistics.json`, and exits with 1 unless coverage of normal, t3 and hits lies within 93 to 97.5 %
+in every row and that of other rows is high enough, no false-call rate of a family is above 5 % and no rate of false
+`equivalent` above 2.5 % beyond chance, and sign-flip p-values equal scipy's. A few minutes on one core.
 """
 # R resamples, D draws, S seeds, n images, A arms, T tasks
 
@@ -33,6 +35,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import numpy as np
 from scipy.stats import norm, permutation_test, t, ttest_1samp
 
+from benchmarks.equivalence import ROPES, equivalent, unseen
+from benchmarks.laws import CHUNK, chunks, law_of, spread_of
 from benchmarks.record import write
 from vision_mtl.discovery.kinds import gain_p_values
 from vision_mtl.evaluation.crossed import Spread, spread
@@ -54,7 +58,6 @@ ACCURACY = 0.75  # of the baseline, for hits
 HIT_VARIANCE = 0.02  # of the mean, on the scale of the probit
 ARMS, TASKS = 3, 4
 RESAMPLES = 400
-CHUNK = 500  # draws held at once
 
 
 def main() -> None:
@@ -77,6 +80,11 @@ def main() -> None:
         ],
         "collapse": [collapse(random, draws, *case) for case in itertools.product(SEEDS, (0.05, 0.1, 0.2))],
         "gains": [gains(random, draws, *case) for case in itertools.product((10, 41, 100), (0.0, 0.5, 1.0))],
+        "equivalent": [
+            equivalent(random, draws // 5, *case)
+            for case in itertools.product(("normal", "t3"), (5, 8, 20), (300, 1000), ROPES)
+        ],
+        "unseen": [unseen(random, draws, *case) for case in itertools.product((5, 8), (100, 300, 1000))],
     }
     largest = largest_difference_to_scipy(random)
     for name, rows in tables.items():
@@ -292,23 +300,6 @@ def arms_alike(random: np.random.Generator, shape: tuple[int, ...], law: str) ->
     image = law_of(random, seed_law, (*shape[:-2], 1, shape[-1])) * np.sqrt(shape[-1] / shape[-2] / 2)
     values = seed + image + random.standard_normal(shape, np.float32) * np.sqrt(shape[-1] * REST)
     return (values > 0).astype(np.float64) if law == "hits" else values
-
-
-def law_of(random: np.random.Generator, law: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws of mean 0 and variance 1."""
-    if law == "t3":
-        return random.standard_t(3, shape) / np.sqrt(3)
-    if law == "lognormal":
-        return (np.exp(random.standard_normal(shape)) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
-    return random.standard_normal(shape)
-
-
-def chunks(draws: int, size: int) -> Iterator[int]:
-    return (min(size, draws - start) for start in range(0, draws, size))
-
-
-def spread_of(values: np.ndarray) -> Spread:
-    return spread(values, np.arange(values.shape[-1]))
 
 
 def in_bounds(rate: float) -> bool:

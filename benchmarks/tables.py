@@ -2,10 +2,11 @@
 
     python benchmarks/tables.py [--check]
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is a key of `TABLES`, or `study NAME` for
-`docs/studies/NAME/study.json`. The line below it names the file, the command, the commit, the machine and, for scores
-of held-out images, the hash of the splits (`data.split_hash` of each run's result.json). A table whose file is missing
-says which command measures it. `--check` writes nothing and exits with 1 if a document is out of date.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is a key of `TABLES`, or `study NAME`,
+`recipes NAME` or `costs NAME` for `docs/studies/NAME/study.json`. The line below it names the file, the command, the
+commit, the machine and, for scores of held-out images, the hash of the splits (`data.split_hash` of each run's
+result.json). A table whose file is missing says which command measures it. `--check` writes nothing and exits with 1 if
+a document is out of date.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks import tables_speed, tables_statistics, tables_studies
 ROOT = Path(__file__).parent.parent
 RESULTS, STUDIES = "benchmarks/results", "docs/studies"
 DOCUMENTS = ("README.md", "docs/measured.md", "docs/statistics.md", "docs/studies/README.md", f"{RESULTS}/README.md")
+DOCUMENTS += ("docs/which_recipe.md",)
 BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SOURCE = re.compile(r"<sub>(\[.+?\]\(.+?\)): .*</sub>")
 OF_SITTING = ("command", "commit", "machine", "cpus", "processor", "device", "date")
@@ -80,9 +82,9 @@ TABLES: dict[str, Table] = {
 def find_table(name: str) -> Table:
     """Return the table of that name; raises `KeyError` for an unknown one."""
     kind, _, study = name.partition(" ")
-    if kind == "study" and study:
+    if kind in tables_studies.OF_A_STUDY and study:
         command = f"train.py --config configs/study/{study}.yaml"
-        return Table(f"{STUDIES}/{study}/study.json", tables_studies.study, command)
+        return Table(f"{STUDIES}/{study}/study.json", tables_studies.OF_A_STUDY[kind], command)
     return TABLES[name]
 
 

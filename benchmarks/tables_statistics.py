@@ -58,6 +58,23 @@ def families(data: Record) -> Rows:
     ]
 
 
+def equivalent(data: Record) -> Rows:
+    """Return how often arms are called equivalent, by their true difference; the normal law."""
+    rates = {
+        "equal": "equal",
+        "half": "half the rope apart",
+        "outside": "1.1 ropes apart",
+        "equal, family": "equal, in a family of 8",
+        "any outside, family": "any of 8, all 1.1 ropes apart",
+    }
+    rows = [row for row in data["equivalent"] if row["law"] == "normal"]
+    header = ["seeds", "test images", "rope, points", *rates.values()]
+    return [
+        header,
+        *([str(r["seeds"]), str(r["images"]), f"{100 * r['rope']:g}", *percents(r, list(rates))] for r in rows),
+    ]
+
+
 def simple(part: str, labels: Mapping[str, str], rates: Mapping[str, str]) -> Callable[[Record], Rows]:
     """Return what renders the rows of one part: `labels` as they are, `rates` in %; both map keys to headers."""
 
@@ -105,6 +122,10 @@ TABLES: dict[str, Callable[[Record], Rows]] = {
         {"ours": "ours", "nothing added": "nothing added", "without width": "of these without any width"},
     ),
     "gains": simple("gains", {"clusters": "clusters", "log-sd": "log-sd"}, {"ours": "ours", "t": "t-test"}),
+    "equivalent": equivalent,
+    "unseen": simple(
+        "unseen", {"seeds": "seeds", "images": "test images"}, {"ours": "ours", "interval alone": "interval alone"}
+    ),
     "collapse": simple(
         "collapse",
         {"seeds": "seeds", "collapse": "share of seeds that collapse"},

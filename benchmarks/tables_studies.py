@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from vision_mtl.study.independence import marked
+from vision_mtl.study.number_format import format_duration
+
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
 
@@ -25,7 +28,7 @@ def study(data: Record) -> Rows:
             [
                 one["task"],
                 labels.get((one["task"], one["fraction"], one["arm"]), ""),
-                f"{one['arm']} (A/A control)" if is_control(data, one) else one["arm"],
+                marked(f"{one['arm']} (A/A control)" if is_control(data, one) else one["arm"], one),
                 one["baseline"],
                 *(share(one[key]["value"]) for key in ("arm_score", "baseline_score")),
                 difference(one["difference"], bold=is_decided(one)),
@@ -35,6 +38,52 @@ def study(data: Record) -> Rows:
             for one in data["comparisons"]
         ),
     ]
+
+
+def recipes(data: Record) -> Rows:
+    """Return what each arm gained over its baseline on each task, with the verdict; marks as in the report."""
+    header = ["do this", "instead of", "task", "labels", "score", "gain", "after Holm", "wins", "verdict"]
+    labels = {(row["task"], row["fraction"], row["arm"]): _labels(row) for row in data["scores"]}
+    overall = [
+        [
+            *(row["arm"], row["baseline"], f"*{len(row['tasks'])} task{'s' * (len(row['tasks']) > 1)}*", *[""] * 4),
+            *(f"*{_wins(row)}*", ""),
+        ]
+        for row in data.get("improvements", [])
+    ]
+    rows = [
+        [
+            *(one["arm"], one["baseline"], marked(one["task"], one)),
+            labels.get((one["task"], one["fraction"], one["arm"]), ""),
+            share(one["arm_score"]["value"]),
+            difference(one["difference"], bold=is_decided(one)),
+            ends(one["difference_holm"]),
+            *(_wins(one), one["verdict"]),
+        ]
+        for one in data["comparisons"]
+    ]
+    pairs = dict.fromkeys((row[0], row[1]) for row in rows)
+    return [header, *(row for pair in pairs for row in [*rows, *overall] if (row[0], row[1]) == pair)]
+
+
+def costs(data: Record) -> Rows:
+    """Return what one seed of each arm costs, all its stages together, and what it starts from."""
+    header = ["arm", "starts from", "images", "steps", "rows", "training", "teacher's pass", "the rest", "parameters"]
+    return [
+        header,
+        *(
+            [
+                *(row["arm"], "; ".join(data["arms"][row["arm"]].get("starts", [])) or "random weights"),
+                *("" if row[key] is None else f"{row[key]:,.0f}" for key in ("images_seen", "steps", "forward_rows")),
+                *(format_duration(row[f"{part}_seconds"]) for part in ("training", "teacher", "other")),
+                "" if row["backbone_parameters"] is None else f"{row['backbone_parameters'] / 1e6:.1f} M",
+            ]
+            for row in data.get("arm_costs", [])
+        ),
+    ]
+
+
+OF_A_STUDY = {"study": study, "recipes": recipes, "costs": costs}  # what renders docs/studies/NAME/study.json
 
 
 def is_control(data: Record, one: Record) -> bool:
@@ -48,8 +97,12 @@ def studies(folder: Path) -> Rows:
     found = [["report", "question", "seeds", "verdicts"]]
     for path in sorted(folder.glob("*/study.json")):
         data = read(path)
-        verdicts = [one["verdict"] for one in data["comparisons"]]
-        named = [f"{one['verdict']}: {one['task']}, {one['arm']}" for one in data["comparisons"] if is_decided(one)]
+        verdicts = [one["verdict"].partition(" (")[0] for one in data["comparisons"]]
+        named = [
+            f"{one['verdict']}: {marked(one['task'], one)}, {one['arm']}"
+            for one in data["comparisons"]
+            if is_decided(one)
+        ]
         counts = [f"{verdicts.count(word)} {word}" for word in ("equivalent", "undecided") if word in verdicts]
         name = path.parent.name
         found.append(
@@ -199,6 +252,15 @@ def is_decided(one: Record) -> bool:
 def _with_mean(scores: Mapping[str, float], tasks: Sequence[str]) -> list[str]:
     values = [scores[task] for task in tasks]
     return [share(value) for value in (*values, float(np.mean(values)))]
+
+
+def _wins(row: Record) -> str:
+    """Return the probability of improvement in %, with its interval if it has one."""
+    found = row.get("probability_of_improvement")
+    if found is None:
+        return ""
+    low_high = "" if found["low"] is None else f" ({100 * found['low']:.0f} to {100 * found['high']:.0f})"
+    return f"{100 * found['value']:.0f} %{low_high}"
 
 
 def _labels(row: Record) -> str:

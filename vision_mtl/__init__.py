@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vision_mtl.pretext.chain import Chain
     from vision_mtl.pretext.contrast import Contrast
     from vision_mtl.pretext.decolorise import Decolorise
+    from vision_mtl.pretext.distil import Distil
     from vision_mtl.pretext.downsample import Downsample
     from vision_mtl.pretext.grid_mask import GridMask
     from vision_mtl.pretext.neighbour import Neighbour
@@ -45,6 +46,7 @@ _PLACES = {
     "Chain": "vision_mtl.pretext.chain",
     "Contrast": "vision_mtl.pretext.contrast",
     "Decolorise": "vision_mtl.pretext.decolorise",
+    "Distil": "vision_mtl.pretext.distil",
     "Downsample": "vision_mtl.pretext.downsample",
     "GridMask": "vision_mtl.pretext.grid_mask",
     "Neighbour": "vision_mtl.pretext.neighbour",
@@ -57,6 +59,7 @@ __all__ = [
     "Chain",
     "Contrast",
     "Decolorise",
+    "Distil",
     "Downsample",
     "GridMask",
     "LoadedRun",

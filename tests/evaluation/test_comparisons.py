@@ -96,3 +96,57 @@ def test_antisymmetry_order_and_shift(scores: np.ndarray, seeds: list[int], imag
         (found.difference.low, found.difference.high), abs=1e-9
     )
     assert moved.p_value == found.p_value
+
+
+def shifted(shift: float, noise: float = 0.002, images: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Return values (8, n) of two arms, in [0, 1], whose seeds differ by about `shift`."""
+    random = np.random.default_rng(3)
+    base = 0.5 + 0.1 * random.random((8, images))
+    return base + shift + noise * random.standard_normal((8, 1)), base
+
+
+def test_a_difference_that_is_shown_to_be_too_small_is_equivalent() -> None:
+    a, b = shifted(0.0)
+    found = compare(a, b, np.arange(1000), rope=0.01)
+    assert found.verdict == "equivalent" and found.within_rope and "lies within ±0.01" in found.reason
+    assert compare(b, a, np.arange(1000), rope=0.01).verdict == "equivalent"
+    assert compare(a, b, np.arange(1000)).verdict == compare(a, b, np.arange(1000), rope=0).verdict == "undecided"
+    assert compare(a, b, np.arange(1000), rope=0.001).verdict == "undecided"
+    with pytest.raises(ValueError, match="rope must be 0 or more; found -1"):
+        compare(a, b, np.arange(1000), rope=-1)
+
+
+def test_an_effect_too_small_to_matter_helps_and_is_within_the_rope() -> None:
+    found = compare(*shifted(0.005), np.arange(1000), rope=0.01)
+    assert found.verdict == "helps" and found.within_rope
+    assert found.reason.endswith("leaves out 0, and lies within ±0.01")
+    large = compare(*shifted(0.02), np.arange(1000), rope=0.01)
+    assert large.verdict == "helps" and not large.within_rope and large.reason.endswith("leaves out 0")
+
+
+def test_few_test_images_cannot_show_that_shares_are_equivalent() -> None:
+    a, b = np.ones((8, 300)), np.ones((8, 300))
+    b[0, 0] = 0  # a difference on 1 % of the images is missed by 300 of them with probability .049
+    assert compare(a, b, np.arange(300), rope=0.01).verdict == "undecided"
+    assert compare(a, b, np.arange(300), rope=0.01).rope_p_value == pytest.approx(2 * 0.99**300)
+    assert compare(a, b, np.arange(300), rope=0.02).verdict == "equivalent"
+    assert compare(-a, -b, np.arange(300), rope=0.01).verdict == "equivalent"  # an error is no share of an image
+
+
+def test_arms_that_never_differ_show_no_spread() -> None:
+    same = np.ones((8, 1000))
+    assert compare(same, same, np.arange(1000), rope=0.5).verdict == "undecided"
+
+
+def test_the_equivalence_p_value_is_that_of_two_one_sided_tests() -> None:
+    a, b = -np.random.default_rng(0).normal(10, 1, size=(2, 6, 1)) * np.ones((2, 6, 5))
+    found, rope = compare(a, b, np.arange(5), rope=2.0), 2.0
+    tests = [ttest_rel(a[:, 0] + shift, b[:, 0], alternative=way).pvalue
+             for shift, way in ((rope, "greater"), (-rope, "less"))]  # fmt: skip
+    assert found.rope_p_value == pytest.approx(2 * max(tests))
+
+
+def test_without_an_interval_nothing_is_equivalent() -> None:
+    ones = np.ones((1, 1000))
+    assert compare(ones, ones, np.arange(1000), rope=0.5).verdict == "undecided"
+    assert compare(np.ones((5, 9)), np.ones((5, 9)), np.zeros(9), rope=0.5).verdict == "undecided"

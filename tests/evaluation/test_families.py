@@ -98,3 +98,40 @@ def test_a_larger_family_has_a_larger_minimum_detectable_difference() -> None:
     alone = comparisons(np.random.default_rng(4), [0.0])
     among = family(alone + comparisons(np.random.default_rng(5), [0.0, 0.0]))
     assert among[0]["minimum_detectable"] > alone[0].minimum_detectable
+
+
+def with_rope(arms: list[tuple[float, float]], rope: float | None = 0.01) -> list[Comparison]:
+    """Comparisons of values in [0, 1] on 2,000 images: mean and standard deviation over 8 seeds of each difference."""
+    base = np.full((8, 2000), 0.5)
+    scale = np.array([-1.5, -1, -0.5, 0, 0, 0.5, 1, 1.5])[:, None]
+    scale = scale / scale.std(ddof=1)
+    return [compare(base + mean + std * scale, base, np.arange(2000), rope=rope) for mean, std in arms]
+
+
+def test_all_four_verdicts_of_a_family() -> None:
+    rows = family(with_rope([(0.05, 0.003), (-0.05, 0.003), (0.0, 0.003), (0.008, 0.03), (0.005, 0.001)]))
+    assert [row["verdict"] for row in rows] == ["helps", "hurts", "equivalent", "undecided", "helps"]
+    assert [row["within_rope"] for row in rows] == [False, False, True, False, True]
+    assert {row["rope"] for row in rows} == {0.01}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.004, 0.01, -0.03]), st.floats(0.001, 0.01)), min_size=1, max_size=6))
+def test_the_deciding_interval_agrees_with_the_verdict(arms: list[tuple[float, float]]) -> None:
+    alone = with_rope(arms)
+    called = holm(np.array([one.rope_p_value for one in alone])) <= 0.05
+    for one, without, is_called in zip(judge(alone), judge(with_rope(arms, None)), called, strict=True):
+        low, high = one.deciding.low, one.deciding.high
+        assert (without.verdict == one.verdict) or (one.verdict, without.verdict) == ("equivalent", "undecided")
+        if one.verdict == "equivalent":
+            assert is_called and -0.01 <= low <= 0 <= high <= 0.01
+        elif one.verdict == "undecided":
+            assert low <= 0 <= high and max(-low, high) > 0.01
+
+
+def test_the_least_evidence_of_a_difference_is_no_evidence_of_equivalence() -> None:
+    """Holm's ranking for differences leaves the luckiest arm for last, and would judge it alone at 95 %."""
+    (alone,) = judge(with_rope([(0.004, 0.0062)]))
+    *others, last = judge(with_rope([(0.05, 0.003)] * 11 + [(0.004, 0.0062)]))
+    assert {one.verdict for one in others} == {"helps"} and alone.verdict == "equivalent"
+    assert last.verdict == "undecided" and last.level == pytest.approx(1 - 0.05 / 12)

@@ -8,6 +8,7 @@ import torch
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.evaluation.crops import crops_of
 from vision_mtl.evaluation.features import (
     extract_features,
     extract_maps,
@@ -74,6 +75,32 @@ def test_every_map_is_pooled_in_one_pass(pool: Pool) -> None:
         torch.testing.assert_close(found[layer, "max"], features.flatten(2).max(2).values, atol=1e-5, rtol=1e-4)
     last = found[len(maps) - 1, "mean"]
     torch.testing.assert_close(last, extract_features(backbone, pool, indices), atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_means_over_crops_of_which_the_whole_image_is_the_first(pool: Pool) -> None:
+    backbone, indices = Backbone("test_resnet", image_size=(32, 32)).eval(), pool.indices("val")
+    images = pool.gather(indices)
+    crops = list(crops_of(images, 4))
+    assert torch.equal(crops[0], images) and all(crop.shape == images.shape for crop in crops)
+    with torch.no_grad():
+        maps = [backbone(crop) for crop in crops]
+    found = extract_maps(backbone, pool, indices, batch_size=7, crops=4)
+    for layer in range(len(maps[0])):
+        expected = torch.stack([own[layer].amax((2, 3)) for own in maps]).mean(0)
+        torch.testing.assert_close(found[layer, "max"], expected, atol=1e-5, rtol=1e-4)
+    last = extract_features(backbone, pool, indices, crops=4)
+    torch.testing.assert_close(last, found[len(maps[0]) - 1, "mean"], atol=1e-5, rtol=1e-4)
+
+
+def test_crops_are_windows_of_three_quarters_of_a_side_that_differ() -> None:
+    rows = torch.linspace(0, 1, 32)
+    images = torch.stack((rows[:, None].expand(32, 32), rows.expand(32, 32)))[None]  # a pixel's place: row, column
+    places = [crop.mean((2, 3))[0] for crop in crops_of(images, 10)]
+    ranges = [crop.amax((2, 3))[0] - crop.amin((2, 3))[0] for crop in crops_of(images, 10)]
+    for place, extent in zip(places[1:], ranges[1:], strict=True):
+        torch.testing.assert_close(extent, torch.full((2,), 0.75), atol=0.03, rtol=0)
+        assert bool(((place - 0.5).abs() <= 0.125 + 0.01).all())
+    assert len({tuple(place.tolist()) for place in places}) == 10
 
 
 def test_an_unknown_pooling_is_refused() -> None:

@@ -168,3 +168,59 @@ def test_views_larger_than_the_image_are_refused() -> None:
     Contrast(view_size=32).check(SHAPE)
     with pytest.raises(UserError, match=r"contrast\.view_size must be at most the image's 32 x 32 pixels; found 48"):
         Contrast(view_size=48).check(SHAPE)
+
+
+def test_a_share_of_views_is_damaged_each_by_one_repair() -> None:
+    images, plain = photographs().repeat(25, 1, 1, 1), {"colour": 0.0, "grey": 0.0}
+    damage = {"grid_mask": {"grid": 2}, "decolorise": None, "downsample": {"weight": 2.0}}
+    pretext = Contrast(**plain, damage=damage, damage_ratio=0.6)
+    draw = pretext.sample(Keys(0, 0, torch.arange(200)), SHAPE)
+    shares = draw["damage"].add(1).bincount() / 200
+    torch.testing.assert_close(shares, torch.tensor([0.4, 0.15, 0.15, 0.3]), atol=0.1, rtol=0)
+    whole = Contrast(**plain).corrupt(images, draw)
+    found = pretext.corrupt(images, draw)
+    changed = ((found - whole).abs() > 1e-6).any(1)  # (B, H, W)
+    assert torch.equal(found[draw["damage"] < 0], whole[draw["damage"] < 0])
+    hidden = changed[draw["damage"] == 0]
+    assert (
+        bool((hidden.flatten(1).sum(1) <= 16 * 16).all()) and hidden.float().mean() > 0.1
+    )  # at most one of four cells
+    grey = found[draw["damage"] == 1]
+    assert grey.std(1).max() < 1e-6
+    coarse, sharp = (x[draw["damage"] == 2] for x in (found, whole))
+    detail = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in (coarse, sharp)]
+    assert detail[0] < 0.8 * detail[1]
+
+
+def test_the_view_that_represents_all_is_undamaged() -> None:
+    images, damage = photographs(1), {"grid_mask": None, "decolorise": None}
+    repeated, draw = Contrast(damage=damage).enumerate(images)
+    plain = Contrast().corrupt(*Contrast().enumerate(images))
+    assert torch.equal(Contrast(damage=damage).corrupt(repeated, draw), plain)
+
+
+def test_a_damage_is_drawn_apart_from_the_views() -> None:
+    plain, damaged = (
+        Contrast(damage=given).sample(Keys(0, 0, torch.arange(50)), SHAPE) for given in ({}, {"grid_mask": None})
+    )
+    assert "damage" not in plain and all(torch.equal(value, damaged[key]) for key, value in plain.items())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"rotation": None}, "contrast.damage must repair pixels; rotation does not"),
+        ({"grid_mask": {"grids": 2}}, "contrast.damage.grid_mask: .*grids"),
+        ({"grid_mask": {"fill": "learned"}}, "contrast.damage.grid_mask: fill and instances_per_image have no effect"),
+    ],
+)
+def test_a_damage_that_views_cannot_have_is_refused(damage: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Contrast(damage=damage)
+
+
+def test_a_damage_must_fit_the_views() -> None:
+    with pytest.raises(UserError, match=r"contrast\.damage\.grid_mask: .*grid"):
+        Contrast(view_size=16, damage={"grid_mask": {"grid": 20}}).check(SHAPE)
+    with pytest.raises(UserError, match=r"contrast\.damage\.decolorise: "):
+        Contrast(damage={"decolorise": None}).check((1, 32, 32))

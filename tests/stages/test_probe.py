@@ -14,7 +14,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
 from vision_mtl.inference.restore import load_backbone
 from vision_mtl.models.backbone import Backbone
-from vision_mtl.recipes import build
+from vision_mtl.recipes import build, probing
 from vision_mtl.recipes.result_text import result_text
 from vision_mtl.training.checkpoint import find_checkpoint, read_tensors
 
@@ -78,6 +78,26 @@ def test_the_report_is_a_table(probed: Path) -> None:
     lines = result_text(found(probed)).splitlines()
     assert "linear probe" in lines[1] and "majority" in lines[1] and max(map(len, lines)) <= 120
     assert len([line for line in lines if line.strip().startswith("shape")]) == 3
+
+
+@pytest.mark.slow
+def test_crops_are_of_learned_and_random_features_only(
+    probed: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = probing.extract_maps
+
+    def extract_maps(*given: object, **options: object) -> dict:
+        asked.append(options["crops"])
+        return original(*given, **options)
+
+    monkeypatch.setattr(probing, "extract_maps", extract_maps)
+    words = ["--init_from", str(trained), "--probe.fractions", "0.1", "0.5", "--probe.crops", "3"]
+    assert probe(tmp_path / "p", *words) == 0
+    rows = [found(folder)["metrics"]["tasks"]["shape"] for folder in (tmp_path / "p", probed)]
+    assert asked == [3, 3]  # the run's weights and random ones
+    for method in ("pixels", "hog_knn", "head", "majority"):
+        assert rows[0][method] == rows[1][method]
 
 
 @pytest.mark.slow
@@ -148,3 +168,5 @@ def test_what_cannot_be_probed_is_an_error(
     assert "a label fraction must lie in (0, 1]; found 1.5" in capsys.readouterr().err
     assert probe(tmp_path / "c", "--probe.poolings", "median", *start) == 2
     assert "unknown value of probe.poolings" in capsys.readouterr().err
+    assert probe(tmp_path / "d", "--probe.crops", "0", *start) == 2
+    assert "probe.crops must be 1 (the whole image) or more; found 0." in capsys.readouterr().err

@@ -90,6 +90,36 @@ def test_arms_that_share_a_pretraining_run_it_once(finished: Path, result) -> No
     assert Path(start).is_dir()
 
 
+def test_the_result_says_what_each_arm_costs(finished: Path, result) -> None:
+    costs = {row["arm"]: row for row in result(finished)["metrics"]["arm_costs"] if row["fraction"] == 0.5}
+    assert costs["plain"]["steps"] == 3 and costs["pretrained"]["steps"] == 6
+    assert costs["plain"]["forward_rows"] == costs["plain"]["images_seen"] == 36
+    assert costs["pretrained"]["forward_rows"] == 2 * 36 and costs["pretrained"]["training_seconds"] > 0
+    assert costs["plain"]["backbone_parameters"] == costs["joint"]["backbone_parameters"] > 1000
+    assert costs["probe"]["steps"] is None  # a probe takes none, and records none
+
+
+def test_arms_may_have_backbones_of_their_own(study: Study, tmp_path: Path, result) -> None:
+    own = {"name": "test_efficientnet", "input_size": 64}
+    arms = {
+        "plain": ["finetune"],
+        "own": {"stages": ["pretrain", "finetune"], "backbone": own, "not_independent": ["shade"]},
+    }
+    assert study(tmp_path / "run", arms=arms, rope={"letter": 0.5}) == 0
+    found = result(tmp_path / "run")["metrics"]
+    sizes = {row["arm"]: row["backbone_parameters"] for row in found["arm_costs"]}
+    assert len(set(sizes.values())) == 2
+    names = {yaml.safe_load((run / "config.yaml").read_text())["backbone"]["name"]
+             for run in runs_of(tmp_path / "run", "finetune")}  # fmt: skip
+    assert names == {"test_resnet", "test_efficientnet"}
+    rows = {row["task"]: row for row in found["comparisons"]}
+    assert [rows[task]["independent"] for task in ("letter", "shade")] == [True, False]
+    assert [rows[task]["rope"] for task in ("letter", "shade")] == [0.5, 0.01]
+    (overall,) = found["improvements"]
+    assert overall["tasks"] == ["letter"] and 0 <= overall["probability_of_improvement"]["value"] <= 1
+    assert "not independent" in (tmp_path / "run" / "report.md").read_text("utf-8")
+
+
 def test_the_result_contains_every_comparison(finished: Path, result) -> None:
     found = result(finished)
     assert found["status"] == "completed" and found["stage"] == "study"

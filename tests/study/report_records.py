@@ -1,10 +1,13 @@
 """Small records of a study, as the report takes them, with verdicts by `evaluation.families`."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from vision_mtl.evaluation.comparisons import compare
+from vision_mtl.evaluation.comparisons import Comparison, compare
 from vision_mtl.evaluation.crossed import spread
 from vision_mtl.evaluation.families import family
+from vision_mtl.study.independence import judged_apart
 
 SEEDS, IMAGES = 6, 40
 
@@ -36,13 +39,26 @@ def run(arm: str, seed: int, tasks: dict) -> dict:
     }
 
 
+def newer(comparisons: list[Comparison], apart: dict[str, list[str]]) -> list[dict]:
+    """Return the comparisons with what studies add to them, as `stages/study.py` does."""
+    arms = {one.arm: SimpleNamespace(not_independent=tuple(apart.get(one.arm, ()))) for one in comparisons}
+    arms |= {one.baseline: SimpleNamespace(not_independent=()) for one in comparisons}
+    probability = {"value": 0.75, "low": 0.5, "high": 1.0, "n": SEEDS, "num_clusters": SEEDS}
+    return [row | {"scope": "", "probability_of_improvement": probability} for row in judged_apart(comparisons, arms)]
+
+
 def study(
     effects: dict[str, float],
     fractions: tuple[float, ...] = (0.1, 1.0),
     tasks: dict[str, dict] | None = None,
     num_seeds: int = SEEDS,
+    rope: float | None = None,
+    not_independent: dict[str, list[str]] | None = None,
 ) -> dict:
-    """Return a record whose arms differ from the first, the baseline, by the given effects; 0 is an exact copy."""
+    """Return a record whose arms differ from the first, the baseline, by the given effects; 0 is an exact copy.
+
+    With `rope` or `not_independent` (arm -> tasks) the record has what studies record since these options.
+    """
     tasks = tasks or {"pets": task()}
     random, (baseline, *others) = np.random.default_rng(0), effects
     scores, comparisons, before = [], [], []
@@ -69,7 +85,7 @@ def study(
                 )
             for arm in others:
                 pair = {"task": name, "fraction": fraction, "arm": arm, "baseline": baseline}
-                comparisons.append(compare(values[arm], base, np.arange(IMAGES), **pair))
+                comparisons.append(compare(values[arm], base, np.arange(IMAGES), rope=rope, **pair))
                 before.append(pair | {"minimum_detectable": 0.031})
     arms = {
         arm: {
@@ -88,6 +104,9 @@ def study(
         }
         for arm in effects
     }
+    apart = not_independent or {}
+    for arm in apart:
+        arms[arm] |= {"not_independent": apart[arm], "starts": ["weights net, trained on photographs"]}
     runs = [run(arm, seed, tasks) for arm in effects for seed in range(2)]
     return {
         "name": "does_it_help",
@@ -98,7 +117,7 @@ def study(
         "tasks": tasks,
         "arms": arms,
         "scores": scores,
-        "comparisons": family(comparisons),
+        "comparisons": family(comparisons) if rope is None and not apart else newer(comparisons, apart),
         "before": {"expected_std": 0.02, "rows": before},
         "runs": runs,
         "cost": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from vision_mtl.config.yaml_files import read_config
 from vision_mtl.recipes.study import arm_roles, option_warnings, plan_final_runs, read_pairs
 from vision_mtl.recipes.study_options import composer
 from vision_mtl.study.arms import read_arms
+from vision_mtl.study.grid_search import plan_candidates
 from vision_mtl.study.plan import Plan
-from vision_mtl.study.starts import check_seeds, planned_scopes
+from vision_mtl.study.starts import PUBLISHED, check_seeds, planned_scopes, starts_of
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "study").glob("*.yaml"))
 
@@ -35,7 +37,7 @@ def test_each_seed_has_its_own_pretraining(file: Path) -> None:
     check_seeds(plan, finals, arms, [0, 1])
     assert option_warnings(given["study"]["options"]) == []
     if not file.stem.endswith("_quick"):
-        assert given["data"]["split_seed"] == 1  # those of 0 were looked at
+        assert given["data"]["split_seed"] in (1, 2)  # those of 0 were looked at
 
 
 def test_the_control_is_the_same_recipe_with_other_seeds() -> None:
@@ -60,3 +62,30 @@ def test_sharing_compares_equal_numbers_of_labelled_images() -> None:
     (shared,), alone = finals["shared", 1.0, 0], finals["alone_equal_images", 1.0, 0]
     assert len(alone) == 4 and {images_per_task(key) for key in alone} == {images_per_task(shared)}
     assert plan.nodes[shared].options["finetune"]["temperature"] == 0  # each task gets the same share of a batch
+
+
+def test_candidates_of_a_grid_share_a_pretraining() -> None:
+    (file,) = [file for file in FILES if file.stem == "what_should_i_do"]
+    plan, _, _, arms = planned(file, 1)
+    tuning = Plan(plan.compose, plan.tasks, plan.fractions, plan.roles)
+    candidates = plan_candidates(tuning, arms, plan.fractions, [10_000])
+    assert all(len(runs) == 2 for runs in candidates.values()) and len(candidates) == len(arms)
+    stages = Counter(node.stage for node in tuning.nodes.values())
+    assert stages["pretrain"] == sum(arm.stages[0] == "pretrain" for arm in arms.values())  # one, for two candidates
+    assert stages["finetune"] + stages["joint"] == 2 * len(arms)
+
+
+def test_the_table_compares_repair_with_the_weights_that_it_starts_from() -> None:
+    (file,) = [file for file in FILES if file.stem == "what_should_i_do"]
+    plan, finals, pairs, arms = planned(file, 2)
+    assert ("imagenet_repair", "imagenet") in pairs and ("imagenet_repair", "scratch") not in pairs
+    dependent = {name for name, arm in arms.items() if arm.not_independent}
+    published = {
+        name
+        for name in arms
+        if any(place[0] in PUBLISHED for place in starts_of(plan, finals, name, plan.fractions[0], [0, 1]))
+    }
+    assert dependent == published == {"imagenet", "imagenet_repair", "distil"}
+    budgets = {node.options["optim"]["steps"] * node.options["optim"].get("batch_size", 64)
+               for node in plan.nodes.values() if node.stage == "pretrain"}  # fmt: skip
+    assert budgets == {25_600}

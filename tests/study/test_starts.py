@@ -9,7 +9,7 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.study import option_warnings, plan_first_candidates, report_plan
 from vision_mtl.study.number_format import POINTS
 from vision_mtl.study.report import write_report
-from vision_mtl.study.starts import check_seeds, planned_scopes, with_starts
+from vision_mtl.study.starts import check_seeds, planned_scopes, published_weights, with_starts
 from vision_mtl.study.verdict_text import headline, summaries, verdict_sentence
 
 ONCE = {"stages": ["pretrain", "finetune"], "pretrain": {"seed": 3}}
@@ -24,6 +24,8 @@ ARMS = {
     "discovered": SELECTED,
     "one_discovery": SELECTED | {"discover": {"seed": 0}},
     "file": {"stages": ["pretrain", "finetune"], "pretrain": {"selection": "/x.parquet"}},
+    "taught": {"stages": ["pretrain", "finetune"], "pretrain": {"pretexts": {"distil": {"teacher": "net"}}}},
+    "taught_by_default": {"stages": ["pretrain", "finetune"], "pretrain": {"pretexts": {"distil": None}}},
     "imagenet": {"stages": ["finetune"], "backbone": {"name": "lite0", "pretrained": True}},
     "imagenet_repair": {"extends": "imagenet", "stages": ["pretrain", "finetune"]},
 }
@@ -47,6 +49,8 @@ def row(arm: str, baseline: str, verdict: str = "helps") -> dict:
         ("one_discovery", "plain", 1, "this discovery"),
         ("file", "pretrained", 1, "this discovery"),
         ("one_discovery", "once", 1, "this discovery and pretraining"),
+        ("taught", "plain", 1, "this teacher"),
+        ("taught_by_default", "plain", 1, "this teacher"),
         ("imagenet", "plain", 1, "this set of pretrained weights"),
         ("imagenet_repair", "imagenet", 1, "this set of pretrained weights"),
     ],
@@ -154,3 +158,23 @@ def test_the_report_says_it(tmp_path) -> None:
 def test_a_seed_in_the_options_of_all_arms_is_named() -> None:
     (text,) = option_warnings({"discover": {"seed": 0}, "pretrain": {"optim": {"steps": 3}}, "joint": None})
     assert text.startswith("study.options.discover.seed has no effect") and "{discover: {seed: 0}}" in text
+
+
+def test_published_weights_and_teachers_are_named_and_give_no_advice(written) -> None:
+    runs = written(ARMS, [0.1], [0, 1])
+    pairs = [("imagenet_repair", "plain"), ("taught", "plain"), ("imagenet_repair", "imagenet")]
+    found = with_starts([row(*pair) for pair in pairs], runs.plan, runs.finals, runs.seeds)
+    assert [one["scope"] for one in found] == [
+        "over one set of pretrained weights behind all seeds: does not say what another would give",
+        "over one teacher behind all seeds: does not say what another would give",
+        "both from one set of pretrained weights behind all seeds: does not say what they would give from another",
+    ]
+    assert planned_scopes(runs.plan, runs.finals, pairs, [0.1], runs.seeds) == {}  # nobody can give each seed its own
+
+
+def test_the_weights_of_a_later_stage_are_those_of_the_one_before(written) -> None:
+    runs = written(ARMS, [0.1], [0])
+    (key,) = runs.finals["imagenet_repair", 0.1, 0]
+    last = runs.plan.nodes[key]
+    assert last.options["backbone"]["name"] == "lite0" and published_weights(last) == ""
+    assert published_weights(runs.plan.nodes[last.start]) == "lite0"

@@ -29,6 +29,8 @@ def one(verdict: str, value: float, low: float | None, high: float | None, **oth
 
 
 HELPS = one("helps", 0.031, 0.012, 0.05)
+SAME = one("equivalent", 0.001, -0.004, 0.006, rope=0.01, within_rope=True)
+SMALL = one("helps", 0.005, 0.002, 0.008, rope=0.01, within_rope=True)
 HURTS = one("hurts", -0.031, -0.05, -0.012)
 OPEN = one("undecided", 0.004, -0.013, 0.021)
 
@@ -48,6 +50,18 @@ OPEN = one("undecided", 0.004, -0.013, 0.021)
 def test_a_verdict_contains_its_numbers(comparison: dict, told: str) -> None:
     sentence = verdict_sentence(comparison, POINTS, 1)
     assert (sentence.text, sentence.fraction, sentence.verdict) == (told, "10 % labels", comparison["verdict"])
+
+
+def test_equivalent_and_too_small_to_matter_state_the_rope() -> None:
+    told = verdict_sentence(SAME, POINTS, 4)
+    assert told.text == "pretrained against labels: equivalent, +0.1 points [−0.4, 0.6], within ±1.0 points"  # noqa: RUF001
+    wider = {**SAME, "difference_holm": {**SAME["difference"], "low": -0.008, "high": 0.009, "level": 0.99}}
+    assert "+0.1 points [−0.4, 0.6], corrected [−0.8, 0.9], within" in verdict_sentence(wider, POINTS, 4).text  # noqa: RUF001
+    assert verdict_reason(SAME, POINTS) == "the 95 % interval [−0.4, 0.6] lies within ±1.0 points"  # noqa: RUF001
+    small = verdict_sentence(SMALL, POINTS, 4)
+    assert small.verdict == "helps"
+    assert small.text.endswith("helps, but by less than 1.0 points, which does not matter here")
+    assert verdict_reason(SMALL, POINTS).endswith("excludes 0 and lies within ±1.0 points")
 
 
 def test_a_verdict_that_only_the_correction_undid_says_so() -> None:
@@ -90,6 +104,8 @@ def test_a_regression_is_shown_in_units_of_the_label() -> None:
 def test_the_headline_counts() -> None:
     assert headline([HELPS, HURTS, OPEN, OPEN]) == "Of 4 comparisons, 1 helps, 1 hurts and 2 are undecided."
     assert headline([HELPS, HELPS, OPEN]) == "Of 3 comparisons, 2 help, 0 hurt and 1 is undecided."
+    assert headline([HELPS, SAME, OPEN]) == ("Of 3 comparisons, 1 helps, 0 hurt, 1 is equivalent and 1 is undecided.")
+    assert headline([SAME]) == "The one comparison is equivalent."
     assert headline([OPEN]) == "The one comparison is undecided." and headline([HELPS]).endswith("it helps.")
     assert headline([]) == "There is nothing to compare."
 
@@ -99,6 +115,13 @@ def test_a_summary_names_where_an_arm_helps() -> None:
     assert summaries(rows) == [
         "pretrained against labels: helps on pets (10 %, all labels); hurts on cars (10 % labels); none undecided.",
         "joint against labels: helps on no task; hurts on no task; undecided in 1 of 1.",
+    ]
+
+
+def test_a_summary_names_where_arms_are_equivalent() -> None:
+    assert summaries([SAME, {**OPEN, "task": "cars"}]) == [
+        "pretrained against labels: helps on no task; hurts on no task; equivalent on pets (10 % labels); "
+        "undecided in 1 of 2."
     ]
 
 

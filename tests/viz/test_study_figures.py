@@ -63,8 +63,9 @@ def test_a_single_fraction_gives_dots_with_intervals() -> None:
 
 
 def test_verdicts_differ_in_colour_and_shape() -> None:
-    rows = [comparison("helps", 0.3), comparison("hurts", -0.3), comparison("undecided", 0.05)]
-    figure = differences_figure(rows, ["first", "second", "third"], factor=100, label="points")
+    rows = [comparison("helps", 0.3), comparison("hurts", -0.3)]
+    rows += [comparison("equivalent", 0.0), comparison("undecided", 0.05)]
+    figure = differences_figure(rows, ["first", "second", "third", "fourth"], factor=100, label="points")
     zero, *drawn = figure.axes[0].lines
     assert zero.get_xdata() == [0, 0]
     for number, one in enumerate(rows):
@@ -73,9 +74,17 @@ def test_verdicts_differ_in_colour_and_shape() -> None:
         assert np.ptp(thin.get_xdata()) == pytest.approx(40) and np.ptp(thick.get_xdata()) == pytest.approx(20)
         assert (dot.get_color(), dot.get_marker()) == VERDICTS[one["verdict"]]
         assert dot.get_xdata() == pytest.approx([one["difference"]["value"] * 100])
-    assert len(set(VERDICTS.values())) == len({marker for _, marker in VERDICTS.values()}) == 3
-    assert [text.get_text() for text in figure.axes[0].texts] == ["first", "second", "third"]
+    assert len(set(VERDICTS.values())) == len({marker for _, marker in VERDICTS.values()}) == 4
+    assert [text.get_text() for text in figure.axes[0].texts] == ["first", "second", "third", "fourth"]
+    assert "does not matter" not in texts(figure) and not figure.axes[0].patches
     assert differences_figure([], [], factor=1, label="") is None
+
+
+def test_a_band_shows_the_differences_that_do_not_matter() -> None:
+    figure = differences_figure([comparison("equivalent", 0.0)], ["a"], factor=100, label="points", rope=0.01)
+    (band,) = figure.axes[0].patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((-1, 1))
+    assert texts(figure)[-1] == "does not matter"
 
 
 def test_names_are_drawn_literally() -> None:

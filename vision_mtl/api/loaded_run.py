@@ -29,7 +29,7 @@ from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.data.range_option import RangeGiven
 from vision_mtl.data.split_files import run_splits
 from vision_mtl.data.value_ranges import KnownRanges
-from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.features import mean_embedding, spread_evenly
 from vision_mtl.inference.html import Markup, facts
 from vision_mtl.inference.image_files import Frame, frame_of
 from vision_mtl.inference.image_inputs import ImageInput, read_image_input
@@ -195,15 +195,16 @@ class LoadedRun:
         number = None if wanted is None else damage_number(asked, wanted, shape)
         return reconstruct(self.model, pretext, asked, pixels, names, seed, number, frame.rgb_bands)
 
-    def embed(self, images: ImageInput, *, value_range: RangeGiven = None) -> Tensor:
+    def embed(self, images: ImageInput, *, value_range: RangeGiven = None, crops: int = 1) -> Tensor:
         """(B, D) float32 on the CPU: the backbone's last map, averaged over positions; arguments as in `images`.
 
-        BatchNorm uses the run's own statistics; `--stage probe` re-estimates them on clean images first.
+        With `crops` above 1 it is the mean over so many fixed crops of each image, as with `probe.crops`. BatchNorm
+        uses the run's own statistics; `--stage probe` re-estimates them on clean images first.
         """
         device = next(self.model.parameters()).device
         with torch.no_grad():
             batches = self.images(images, value_range=value_range).split(BATCH)
-            found = [self.model.backbone.embed(batch.to(device)).cpu() for batch in batches]
+            found = [mean_embedding(self.model.backbone, batch.to(device), crops).cpu() for batch in batches]
         return torch.cat(found)
 
     def predict(self, images: ImageInput, *, value_range: RangeGiven = None) -> Predictions:

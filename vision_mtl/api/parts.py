@@ -40,6 +40,7 @@ from vision_mtl.recipes.band_statistics import fit_statistics
 from vision_mtl.recipes.build import describe_model
 from vision_mtl.recipes.fit import fit, write_result
 from vision_mtl.recipes.repair import measure_objective, resume_repair
+from vision_mtl.recipes.teacher import bind_features
 from vision_mtl.training.loop import Hook
 from vision_mtl.training.loop import Trainer as Loop
 from vision_mtl.training.objective import step_loss
@@ -197,6 +198,12 @@ class Trainer:
         batches = Batches(self.indices, optim.batch_size, seed)
         feed = RepairFeed(pool, batches, seed, accelerator.device)
         layout = self.runtime.layout(model.backbone)
+        bound = bind_features(model.pretexts, pool, accelerator.device, console=self.console)
+        if bound.left_out:
+            raise UserError(
+                f"pretext {bound.left_out[0]} has nothing to learn: its teacher has the same features of all images."
+            )
+        self.pretexts, self.teacher = bound.pretexts, bound.teacher
         self.loop = Loop(
             model, self._objective(), feed, optim, accelerator, layout, seed, compiled=self.runtime.compile
         )
@@ -219,21 +226,21 @@ class Trainer:
         return self.model
 
     def _objective(self) -> PretextObjective:
-        objective = measure_objective(self.model.pretexts, self.pool, self.indices, self.seed)
+        objective = measure_objective(self.pretexts, self.pool, self.indices, self.seed)
         self.model.chance_losses = objective.chance_losses
         return objective
 
     def _fit_in_folder(self, folder: Path, keep: Callable[[Progress, StepRecord], None]) -> None:
         config = self._config()
         extended = check_folder(config, folder)
-        run = Run(folder, config.stage, self.seed, console=self.console)
+        run = Run(folder, config.stage, self.seed, console=self.console, teacher=self.teacher)
         run.open(config.to_yaml())
         if extended:
             run.extend()
             run.warn(extended)
         try:
             memory = resume_repair(self.loop, run, config)
-            description = describe_model(config, self.model, self.pool)
+            description = describe_model(config, self.model, self.pool, self.teacher)
             fit(run, self.loop, self.track, description, memory, (), hook=keep)
             write_result(run, self.loop, {}, self.pool.summary())
         finally:

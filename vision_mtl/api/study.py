@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vision_mtl.inference.html import Markup, escape
 from vision_mtl.study.report import HTML, MARKDOWN
 from vision_mtl.study.tables import units
-from vision_mtl.study.verdict_text import headline, verdict_sentence
+from vision_mtl.study.verdict_text import family_size, headline, verdict_sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,9 @@ def comparisons_table(comparisons: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A row a comparison: task, fraction, arm, baseline, both scores, their difference with its ends, the verdict.
 
     Scores are shares in [0, 1], or minus the error of a regression; `low` and `high` are the ends of the 95 % interval,
-    `low_holm` and `high_holm` of the one that the verdict goes by.
+    `low_holm` and `high_holm` of the one that the verdict goes by. `rope` is the largest difference that does not
+    matter, `within_rope` whether the difference is shown to be smaller; `probability_of_improvement` is over pairs of
+    runs.
     """
     import pandas as pd  # late: half a second that only a table is worth
 
@@ -42,6 +44,10 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
         "low_holm": deciding["low"],
         "high_holm": deciding["high"],
         **{key: one[key] for key in ("minimum_detectable", "p_value", "p_value_holm", "num_seeds", "verdict")},
+        "rope": one.get("rope"),
+        "within_rope": one.get("within_rope"),
+        "independent": one.get("independent", True),
+        "probability_of_improvement": (one.get("probability_of_improvement") or {}).get("value"),
         "pretrainings": one.get("pretrainings"),
         "n": difference["n"],
     }
@@ -69,7 +75,7 @@ class Report:
     def sentences(self) -> list[str]:
         """Each comparison in words, with its numbers and its verdict."""
         found, known = self.record["comparisons"], units(self.record)
-        told = [(one["task"], verdict_sentence(one, known[one["task"]], len(found))) for one in found]
+        told = [(one["task"], verdict_sentence(one, known[one["task"]], family_size(one, found))) for one in found]
         return [f"{task}, {sentence.fraction}: {sentence.text}." for task, sentence in told]
 
     def page(self, height: int = 600) -> Markup:

@@ -33,8 +33,13 @@ ADDED: dict[str, Any] = {
     "data.value_range": None,
     "data.rgb_bands": None,
     "study.earlier_pretexts": True,
+    "study.rope": 0.0,
     "pretexts.downsample.enlarged": "bicubic",
     "pretexts.neighbour.colours": "keep",
+    "pretexts.contrast.criterion": "nt_xent",
+    "pretexts.contrast.damage": {},
+    "pretexts.contrast.damage_ratio": 0.5,
+    "probe.crops": 1,
 }
 ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
 MAX_LISTED = 24  # names in an error message

@@ -263,7 +263,7 @@ def _build(
         shutil.rmtree(stale, ignore_errors=True)  # of a process that ended: this one holds the lock
     try:
         temporary.mkdir(parents=True)
-        _require_space(temporary, needed)
+        require_space(temporary, needed)
         hashes, reasons = _decode_into(temporary / "images.npy", name, source, items, settings, num_workers, report)
         unreadable = [
             (item.identity, reason) for item, reason in zip(items, reasons, strict=True) if reason is not None
@@ -324,7 +324,7 @@ def _decode_into(
     return hashes, reasons
 
 
-def _require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int) -> None:
     """Raise `UserError` if the disk is too small: writing to a full disk through a memory map kills the process."""
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -190,8 +190,8 @@ def one_damage(mixture: Mixture, name: str, number: int, images: Tensor, indices
     """
     which = torch.full((len(images),), number, device=images.device)
     pretext = mixture.pretexts[name]
-    # a fixed single view has no other to be compared with
-    drawn = pretext.output == "embedding" or (pretext.repairs and not pretext.lists_damages)
+    # a fixed single view has no other to be compared with, and a fixed draw would hold one image's features
+    drawn = pretext.output in ("embedding", "features") or (pretext.repairs and not pretext.lists_damages)
     return mixture.prepare_all(name, images, Keys(SCORE_SEED, 0, indices.to(images.device)), None if drawn else which)
 
 

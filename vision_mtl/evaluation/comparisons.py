@@ -19,7 +19,7 @@ from vision_mtl.evaluation.power import minimum_detectable
 from vision_mtl.evaluation.scores import LEVEL, Score
 from vision_mtl.evaluation.sign_flip import sign_flip
 
-Verdict = Literal["helps", "hurts", "undecided"]
+Verdict = Literal["helps", "hurts", "equivalent", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Comparison:
 
     `p_value` comes from the exact sign-flip test over seeds. `interval_p_value` is the largest alpha at which the
     interval excludes 0; a family is ranked by it. `level` is the level of the interval behind `verdict` and
-    `minimum_detectable`: 95 % for a single comparison.
+    `minimum_detectable`: 95 % for a single comparison. `rope`, the region of practical equivalence, is the largest
+    difference that does not matter, in the unit of the values; None: no difference is called equivalent. `is_share`:
+    values are shares of an image, such as hits, so a difference on few images may have been missed.
     """
 
     task: str
@@ -42,6 +44,8 @@ class Comparison:
     interval_p_value: float
     spread: Spread
     guard_skew: bool
+    is_share: bool
+    rope: float | None = None
     level: float = LEVEL
 
     @property
@@ -80,12 +84,35 @@ class Comparison:
         """The difference with the interval of `level`."""
         return _score(self.spread, self.difference.n, self.level, self.guard_skew)
 
+    @cached_property
+    def rope_p_value(self) -> float:
+        """The smallest alpha at which the interval, of level 1 - alpha, lies within ±`rope`; 1 without a rope.
+
+        Arms that never differ show no spread over other seeds and images, so it is 1 for them too.
+        For shares it is at least 2 (1 - rope)^G: with that probability / 2, none of G test images shows a difference
+        that a share `rope` of all images has.
+        """
+        if not self.rope or self.std == self.image_error == 0:
+            return 1.0
+        unseen = 2 * (1 - min(self.rope, 1.0)) ** (self.spread.image_degrees + 1) if self.is_share else 0.0
+        return max(unseen, self.spread.p_value_within(self.rope, guard_skew=self.guard_skew))
+
+    @property
+    def within_rope(self) -> bool:
+        """Whether `level` shows that the difference is too small to matter."""
+        return self.rope_p_value <= 1 - self.level
+
     @property
     def verdict(self) -> Verdict:
-        """helps or hurts if the interval of `level` lies above or below 0, otherwise undecided."""
+        """helps or hurts if the interval of `level` lies above or below 0; equivalent if it lies within ±`rope`.
+
+        Otherwise undecided. An effect that is shown but too small to matter helps or hurts, and is `within_rope`.
+        """
         low, high = self.deciding.low, self.deciding.high
-        if low is None or high is None or low <= 0 <= high:
+        if low is None or high is None:
             return "undecided"
+        if low <= 0 <= high:
+            return "equivalent" if self.within_rope else "undecided"
         return "helps" if low > 0 else "hurts"
 
     @property
@@ -97,8 +124,11 @@ class Comparison:
         if score.low is None:
             return "one cluster of test images: no interval, for the spread over images is unknown"
         interval = f"the {100 * self.level:.4g} % interval [{score.low:.4g}, {score.high:.4g}]"
+        if self.verdict == "equivalent":
+            return f"{interval} lies within ±{self.rope:g}"
         if self.verdict != "undecided":
-            return f"{interval} leaves out 0"
+            small = f", and lies within ±{self.rope:g}" if self.within_rope else ""
+            return f"{interval} leaves out 0{small}"
         shown = self.minimum_detectable
         power = "all seeds and images agree" if shown is None else f"this design shows {shown:.3g} with 80 % power"
         return f"{interval} holds 0; {power}"
@@ -114,13 +144,17 @@ def compare(
     arm: str = "a",
     baseline: str = "b",
     guard_skew: bool = False,
+    rope: float | None = None,
 ) -> Comparison:
     """Compare two arms by values (S, n): row s of both has the same seed, column i the same test instance.
 
     Instances of one cluster (n,), such as the crops of one photograph, count as one draw. `guard_skew` widens the
-    interval where the seeds' differences are skewed. Raises `ValueError` for shapes that differ or are not (S, n), no
-    seed or instance, or a non-finite value.
+    interval where the seeds' differences are skewed. Differences up to `rope`, in the unit of the values, do not
+    matter; without it no arms are called equivalent. Raises `ValueError` for shapes that differ or are not (S, n), no
+    seed or instance, a non-finite value, or a negative rope.
     """
+    if rope is not None and not rope >= 0:
+        raise ValueError(f"rope must be 0 or more; found {rope}")
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"arms need equal shapes (S, n), the same seeds and instances; found {a.shape} and {b.shape}")
@@ -137,6 +171,8 @@ def compare(
         interval_p_value=found.p_value(guard_skew=guard_skew),
         spread=found,
         guard_skew=guard_skew,
+        is_share=bool(min(a.min(), b.min()) >= 0),
+        rope=rope,
     )
 
 

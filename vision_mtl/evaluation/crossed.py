@@ -13,6 +13,7 @@ degrees of freedom of `evaluation.jackknife`. `benchmarks/statistics.py` measure
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,22 @@ class Spread:
 
         if margin(1.0) <= 0:  # a guarded interval has a width even at level 0, and contains 0
             return 1.0
-        return 0.0 if margin(SMALLEST) >= 0 else float(brentq(margin, SMALLEST, 1.0, xtol=1e-16, rtol=1e-10))
+        return _root(margin)
+
+    def p_value_within(self, bound: float, *, guard_skew: bool = False) -> float:
+        """The smallest alpha whose interval of level 1 - alpha lies within ±`bound`, for one mean; 1 if there is none.
+
+        Two one-sided tests at alpha / 2 (Schuirmann, 1987, https://doi.org/10.1007/BF01068419).
+        """
+        mean = float(self.mean)
+        if not (np.isfinite(self.seed_error) & np.isfinite(self.image_error)):
+            return 1.0
+
+        def margin(alpha: float) -> float:
+            below, above = self._reach(alpha / 2, guard_skew)
+            return bound - max(float(below) - mean, float(above) + mean)
+
+        return 1.0 if margin(1.0) <= 0 else _root(margin)
 
     def _reach(self, tail: float, guard_skew: bool) -> tuple[np.ndarray, np.ndarray]:
         """The interval's extent below and above the mean, both (...,), with probability `tail` beyond either end."""
@@ -78,6 +94,11 @@ class Spread:
             below = np.maximum(quantile, untransformed(quantile, self.skewness, self.num_seeds))
             above = np.maximum(quantile, -untransformed(-quantile, self.skewness, self.num_seeds))
         return np.hypot(below * self.seed_error, image), np.hypot(above * self.seed_error, image)
+
+
+def _root(margin: Callable[[float], float]) -> float:
+    """Return where a function of alpha, which is above 0 at 1, becomes 0; 0 if it is above 0 everywhere."""
+    return 0.0 if margin(SMALLEST) >= 0 else float(brentq(margin, SMALLEST, 1.0, xtol=1e-16, rtol=1e-10))
 
 
 def spread(values: np.ndarray, clusters: np.ndarray, *, is_share: bool = False) -> Spread:

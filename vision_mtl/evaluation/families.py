@@ -5,6 +5,11 @@ comparisons are ranked by the evidence of their intervals. Rank k (1 is the stro
 1 - alpha / (m - k + 1), up to the first that contains 0; the rest use the level of that one, so they contain 0 too, and
 the verdicts are Holm's. The bound holds under any dependence of the comparisons. It does not say that all m intervals
 contain their true values at once; intervals of level 1 - alpha / m would (Bonferroni).
+
+`equivalent` is a second claim, and has Holm's procedure of its own: the comparisons are ranked by the alpha at which
+their interval just lies within the rope. What neither helps nor hurts is judged by the wider of the intervals of both
+procedures. So any `helps` or `hurts` without a true difference has a probability of at most alpha in the family, and
+any `equivalent` with a true difference beyond the rope one of at most alpha / 2, because only one end can be wrong.
 """
 # m comparisons
 
@@ -58,7 +63,13 @@ def holm_levels(p_values: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
 def judge(comparisons: Sequence[Comparison], alpha: float = ALPHA) -> list[Comparison]:
     """Return the comparisons, in the same order, with their Holm levels, which determine their verdicts."""
     levels = holm_levels(np.array([one.interval_p_value for one in comparisons]), alpha)
-    return [replace(one, level=float(level)) for one, level in zip(comparisons, levels, strict=True)]
+    judged = [replace(one, level=float(level)) for one, level in zip(comparisons, levels, strict=True)]
+    places = [place for place, one in enumerate(judged) if one.rope]
+    wider = holm_levels(np.array([judged[place].rope_p_value for place in places]), alpha)
+    for place, level in zip(places, wider, strict=True):
+        if judged[place].verdict not in ("helps", "hurts"):
+            judged[place] = replace(judged[place], level=max(judged[place].level, float(level)))
+    return judged
 
 
 def family(comparisons: Sequence[Comparison], alpha: float = ALPHA) -> list[dict[str, Any]]:
@@ -87,6 +98,8 @@ def _record(one: Comparison, p_value_holm: float) -> dict[str, Any]:
         "minimum_detectable": one.minimum_detectable,
         "verdict": one.verdict,
         "reason": one.reason,
+        "rope": one.rope,
+        "within_rope": one.within_rope,
         "arm_score": one.arm_score.to_json(),
         "baseline_score": one.baseline_score.to_json(),
         "num_seeds": one.num_seeds,

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import update_bn
 
 from vision_mtl.core.errors import unknown
 from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.crops import crops_of
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import copy_for_one
 
@@ -51,14 +52,29 @@ def with_clean_statistics(
 
 
 def extract_features(
-    backbone: Backbone, pool: Pool, indices: Tensor, *, batch_size: int | None = None, autocast: Autocast = nullcontext
+    backbone: Backbone,
+    pool: Pool,
+    indices: Tensor,
+    *,
+    batch_size: int | None = None,
+    autocast: Autocast = nullcontext,
+    crops: int = 1,
 ) -> Tensor:
-    """(n, D) float32 on the CPU: the last map averaged over positions, for the pool's images `indices` (n,)."""
+    """(n, D) float32 on the CPU: the last map averaged over positions, for the pool's images `indices` (n,).
+
+    With `crops` above 1 it is the mean over so many crops (`crops_of`).
+    """
     device = next(backbone.parameters()).device
-    with torch.no_grad(), autocast():
-        batches = indices.split(batch_size or inference_batch_size(device))
-        found = [backbone.embed(pool.gather(batch).to(device)).float().cpu() for batch in batches]
+    found = []
+    for batch in indices.split(batch_size or inference_batch_size(device)):
+        with torch.no_grad(), autocast():
+            found.append(mean_embedding(backbone, pool.gather(batch).to(device), crops).cpu())
     return torch.cat(found) if found else torch.zeros(0, backbone.num_features)
+
+
+def mean_embedding(backbone: Backbone, images: Tensor, crops: int = 1) -> Tensor:
+    """(B, C, H, W) -> (B, D) float32: the backbone's embedding, averaged over `crops` crops of each image."""
+    return torch.stack([backbone.embed(crop).float() for crop in crops_of(images, crops)]).mean(0)
 
 
 def extract_maps(
@@ -69,19 +85,26 @@ def extract_maps(
     poolings: Sequence[str] = POOLINGS,
     batch_size: int | None = None,
     autocast: Autocast = nullcontext,
+    crops: int = 1,
 ) -> dict[tuple[int, str], Tensor]:
     """Return the features of every map under every pooling, in one pass over the pool's images `indices` (n,).
 
-    (layer, pooling) -> (n, D) float32 on the CPU; layers count from 0, shallow to deep, as in `Backbone.forward`.
+    (layer, pooling) -> (n, D) float32 on the CPU; layers count from 0, shallow to deep, as in `Backbone.forward`. With
+    `crops` above 1 they are means over so many crops (`crops_of`).
     """
     device = next(backbone.parameters()).device
     found: dict[tuple[int, str], list[Tensor]] = {}
     for batch in indices.split(batch_size or inference_batch_size(device)):
-        with torch.no_grad(), autocast():
-            maps = backbone(pool.gather(batch).to(device))
-        for layer, features in enumerate(maps):
-            for pooling in poolings:
-                found.setdefault((layer, pooling), []).append(pool_map(features.float(), pooling).cpu())
+        sums: dict[tuple[int, str], Tensor] = {}
+        for crop in crops_of(pool.gather(batch).to(device), crops):
+            with torch.no_grad(), autocast():
+                maps = backbone(crop)
+            for layer, features in enumerate(maps):
+                for pooling in poolings:
+                    own = pool_map(features.float(), pooling)
+                    sums[layer, pooling] = sums[layer, pooling] + own if (layer, pooling) in sums else own
+        for key, total in sums.items():
+            found.setdefault(key, []).append((total / crops).cpu())
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 

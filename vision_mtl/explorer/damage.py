@@ -27,6 +27,7 @@ from vision_mtl.pretext.mixture import Part
 
 MASK, GREY, COARSE, CHAIN = "grid_mask", "decolorise", "downsample", "chain"
 BY_HAND = (MASK, GREY, COARSE)  # in the order of a chain
+NOT_SHOWN = ("embedding", "features")  # outputs of pretexts that need the images of a run
 WORDS = {MASK: "hidden pixels", GREY: "lost colour", COARSE: "lost resolution"}
 
 
@@ -131,8 +132,8 @@ def _numbered(pretexts: Mapping[str, Pretext], name: str, number: int, images: T
     if name not in pretexts:
         raise unknown("pretext of this run", name, pretexts)
     pretext, shape = pretexts[name], image_shape(images)
-    if pretext.output == "embedding":
-        raise UserError(f"{name} compares views of several images: it has nothing to show for one.")
+    if pretext.output in NOT_SHOWN:
+        raise UserError(f"{name} repairs and classifies nothing: it has nothing to show for one image.")
     count = len(pretext.damages(shape))
     if not 0 <= number < count:
         raise UserError(f"damage.number must be 0 to {count - 1}, a damage of {name}; found {number}.")

@@ -22,7 +22,7 @@ from vision_mtl.data.depth import Raw, bytes_of
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import image_tensor
 from vision_mtl.discovery.skill import squared_error
-from vision_mtl.explorer.damage import BY_HAND, CHAIN, COARSE, MASK, make_part, read_damage
+from vision_mtl.explorer.damage import BY_HAND, CHAIN, COARSE, MASK, NOT_SHOWN, make_part, read_damage
 from vision_mtl.explorer.gallery import Gallery
 from vision_mtl.explorer.repairing import Repairer
 from vision_mtl.inference.image_files import Frame
@@ -67,7 +67,7 @@ class Explorer:
         by_number = {
             name: pretext
             for name, pretext in pretexts.items()
-            if name not in (*BY_HAND, CHAIN) and pretext.output != "embedding"
+            if name not in (*BY_HAND, CHAIN) and pretext.output not in NOT_SHOWN
         }
         return {
             "about": dict(self.about),

@@ -244,6 +244,9 @@ def _recipe(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
         found["backbone started from"] = weights_text(state["weights"])
     if state["pretexts"]:
         found["pretexts"] = ", ".join(state["pretexts"])
+    if teacher := state.get("teacher"):  # of this run, or of one that it started from
+        found["features predicted"] = f"those of {PurePath(teacher['name']).name}"
+        found["the teacher was trained on"] = teacher["trained_on"]
     found |= {key.replace("_", " "): optim.get(key) for key in ("batch_size", "learning_rate", "weight_decay")}
     if result.get("images_seen"):
         found["images seen"] = f"{result['images_seen']:,} in {result['seconds']:.0f} s of training"

@@ -67,14 +67,14 @@ def repair_panel(
 
 
 def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, bands: Bands = None) -> Panel:
-    """Return the panel of a part: pictures of repairs, predicted classes, or how well views of an image are matched.
+    """Return the panel of a part: repairs, predicted classes, matched views, or how well features are predicted.
 
     `damaged` is (b, C, H, W), `prediction` (b, K, H, W) or (b, K); `bands` are shown as red, green and blue.
     """
     if part.pretext.repairs:
         return Panel(title, repair_rows(part, damaged, prediction, bands))
-    panel = _class_panel if part.pretext.output == "logits" else _views_panel
-    return panel(title, part, damaged, prediction, bands)
+    panels = {"logits": _class_panel, "embedding": _views_panel, "features": _features_panel}
+    return panels[part.pretext.output](title, part, damaged, prediction, bands)
 
 
 def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
@@ -134,6 +134,16 @@ def _views_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, ba
     captions = ["found" if place == 1 else f"{place - 1} nearer" for place in rank.tolist()]
     rows = [("original", part.images[first]), ("one view", damaged[first]), ("another view", damaged[second])]
     return Panel(title, [(label, shown_bands(_pixels(images), bands)) for label, images in rows], captions)
+
+
+def _features_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, bands: Bands) -> Panel:
+    """Return the panel of predicted features: the pictures, with the skill on each below."""
+    loss, chance = (
+        part.pretext.loss(values, part.images, part.draw) for values in (prediction, torch.zeros_like(prediction))
+    )
+    captions = [f"skill {value:.2f}" for value in (1 - loss / chance).tolist()]
+    shown = {"original": part.images, "shown": part.pretext.picture(part.images, part.draw)}
+    return Panel(title, [(label, shown_bands(_pixels(i), bands)) for label, i in shown.items()], captions)
 
 
 def _title(name: str, score: Mapping[str, Any] | None) -> str:

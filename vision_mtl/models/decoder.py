@@ -133,6 +133,30 @@ class EmbeddingHead(nn.Module):
         return self.project(F.gelu(self.hidden(self.norm(last_map.mean(dim=(2, 3))))))
 
 
+class FeatureHead(nn.Module):
+    """The last map, averaged over positions -> K features of a teacher, by one hidden layer."""
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(num_features)
+        self.hidden = nn.Linear(num_features, num_features)
+        self.project = nn.Linear(num_features, num_outputs)
+        _start_small(self.project)
+
+    def forward(self, last_map: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, K)."""
+        return self.project(F.gelu(self.hidden(self.norm(last_map.mean(dim=(2, 3))))))
+
+
+class FeatureMapHead(FeatureHead):
+    """The last map -> K features of a teacher at each position, by the same layers."""
+
+    def forward(self, last_map: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, K, h, w)."""
+        positions = last_map.permute(0, 2, 3, 1)
+        return self.project(F.gelu(self.hidden(self.norm(positions)))).permute(0, 3, 1, 2)
+
+
 def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
     nn.init.trunc_normal_(layer.weight, std=1e-3)  # 1e-3: loss within 1 % of chance, gradients far above rounding
     if layer.bias is not None:

@@ -22,22 +22,37 @@ from vision_mtl.core.errors import UserError
 from vision_mtl.data.label_kinds import TaskHeadSpec, label_kind
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.compiling import maybe_compiled
-from vision_mtl.models.decoder import Decoder, EmbeddingHead, LogitHead, PixelHead, TaskHead, ValueTaskHead
+from vision_mtl.models.decoder import (
+    Decoder,
+    EmbeddingHead,
+    FeatureHead,
+    FeatureMapHead,
+    LogitHead,
+    PixelHead,
+    TaskHead,
+    ValueTaskHead,
+)
 from vision_mtl.models.passes import Shown, batch_norms, fill_rows, merge, shared_momentum, split_rows
 from vision_mtl.models.request import Request
 from vision_mtl.models.visible import Runs, concat_rows, hidden_tokens
 
+LAST_MAP_HEADS = {  # kind of a head on the last map -> its class
+    "logits": LogitHead,
+    "embedding": EmbeddingHead,
+    "features": FeatureHead,
+    "feature_map": FeatureMapHead,
+}
 NAME_RULE = "letters, digits, - and _ only"
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """The output of a pretext's head: K maps at full resolution, K logits or an embedding of width K.
+    """The output of a pretext's head: K maps at full resolution, K logits, an embedding, or K features of a teacher.
 
     With `learned_fill` the model also learns the colour of the pretext's hidden pixels.
     """
 
-    kind: Literal["pixels", "logits", "embedding"]
+    kind: Literal["pixels", "logits", "embedding", "features", "feature_map"]
     num_outputs: int
     learned_fill: bool = False
 
@@ -214,8 +229,7 @@ class SharedModel(nn.Module):
 
     def _build_heads(self, spec: HeadSpec) -> nn.ModuleList:
         if not spec.is_dense:
-            head = LogitHead if spec.kind == "logits" else EmbeddingHead
-            return nn.ModuleList([head(self.backbone.num_features, spec.num_outputs)])
+            return nn.ModuleList([LAST_MAP_HEADS[spec.kind](self.backbone.num_features, spec.num_outputs)])
         size = self.backbone.image_size
         return nn.ModuleList(
             PixelHead(width, spec.num_outputs, stride, size) for width, stride in self.decoder.readouts

@@ -21,6 +21,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 from vision_mtl.pretext.inpainting import inpaint
+from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw
 from vision_mtl.pretext.smooth import fill_smoothly
 
 DEFAULT_STEPS = ("grid_mask", "decolorise", "downsample")
@@ -42,9 +43,6 @@ class Chain(Pretext):
     def __post_init__(self) -> None:
         if "chain" in self.steps:
             raise UserError("chain.steps must not name chain itself.")
-        others = [name for name, pretext in self._steps.items() if not pretext.repairs]
-        if others:
-            raise UserError(f"chain.steps must repair pixels; {others[0]} does not.")
         for name, pretext in self._steps.items():
             if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
                 raise UserError(
@@ -54,13 +52,7 @@ class Chain(Pretext):
     @cached_property
     def _steps(self) -> dict[str, Pretext]:
         """The steps, those that hide pixels first."""
-        given = self.steps or dict.fromkeys(DEFAULT_STEPS)
-        built = {}
-        for name, options in given.items():
-            try:
-                built[name] = PRETEXTS.get(name)(**(STEP_DEFAULTS.get(name, {}) | (options or {})))
-            except TypeError as error:
-                raise UserError(f"chain.steps.{name}: {error}") from error
+        built = build_repairs("chain.steps", self.steps or dict.fromkeys(DEFAULT_STEPS), STEP_DEFAULTS)
         return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))
 
     @property
@@ -72,11 +64,7 @@ class Chain(Pretext):
         return self._steps[name]
 
     def check(self, shape: Shape) -> None:
-        for name, pretext in self._steps.items():
-            try:
-                pretext.check(shape)
-            except UserError as error:
-                raise UserError(f"chain.steps.{name}: {error}") from error
+        check_nested("chain.steps", self._steps, shape)
 
     def num_outputs(self, channels: int) -> int:
         return channels
@@ -91,7 +79,7 @@ class Chain(Pretext):
         return {f"{name}.{key}": value for name, draw in draws.items() for key, value in draw.items()}
 
     def mask(self, draw: Draw, shape: Shape) -> Tensor | None:
-        drawn = [p.mask(_own(draw, name), shape) for name, p in self._steps.items()]
+        drawn = [p.mask(own_draw(draw, name), shape) for name, p in self._steps.items()]
         masks = [mask for mask in drawn if mask is not None]
         return torch.stack(masks).any(0) if masks else None
 
@@ -157,18 +145,12 @@ class Chain(Pretext):
         damaged = images if mask is None else fill(images, mask)
         for name, pretext in self._steps.items():
             if not _hides(pretext):
-                damaged = pretext.corrupt(damaged, _own(draw, name))
+                damaged = pretext.corrupt(damaged, own_draw(draw, name))
         return damaged
 
 
 def _hides(pretext: Pretext) -> bool:
     return type(pretext).mask is not Pretext.mask
-
-
-def _own(draw: Draw, name: str) -> Draw:
-    """The draw of one step."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): value for key, value in draw.items() if key.startswith(prefix)}
 
 
 def _length(draw: Draw) -> int:

@@ -4,12 +4,15 @@ A pretext is a frozen dataclass in a file of its own name, registered under that
 YAML and on the command line. To add one, copy `blur.py` (repairs pixels), `rotation.py` (classifies) or `contrast.py`
 (compares images).
 
-There are three kinds of output:
+There are four kinds of output:
 
 - `output = "pixels"`: the decoder's head gives (B, K, H, W), K = `num_outputs(C)`; `repair` turns it into an image;
 - `output = "logits"`: a head on pooled features gives (B, K). This is a *classification pretext*;
 - `output = "embedding"`: a small network on pooled features gives (B, K), and `loss` compares the rows of the batch.
   The draw tells which rows show the same image; the loss is already divided by its chance value.
+- `output = "features"`: a head on the last map gives (B, K), or (B, K, h, w) with `head_kind = "feature_map"`. The
+  targets are features of every image that are computed before training: `feature_request` asks for them, `bound`
+  returns the pretext that has them, and `sample` puts each image's into the draw (`distil.py`).
 
 The loss of an all-zero prediction is the pretext's *chance loss*. Heads start near zero, so a loss starts near its
 chance loss; training divides by the chance loss, so that all pretexts have the same scale.
@@ -19,8 +22,9 @@ chance loss; training divides by the chance loss, so that all pretexts have the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +34,22 @@ from vision_mtl.core.shapes import image_shape
 
 Draw = dict[str, Tensor]  # each (B, ...): small, on the images' device
 Shape = tuple[int, int, int]  # (C, H, W)
+HeadKind = Literal["pixels", "logits", "embedding", "features", "feature_map"]
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """The features of every image that a pretext needs as targets: what `Pretext.bound` gets.
+
+    `teacher` is a name, a run, or a module; `size` the side in pixels of the images that it sees; `kind` is `pooled` or
+    `map`; `width` K the number of whitened features; `mirrored`: those of each mirrored image are needed too.
+    """
+
+    teacher: Any
+    size: int
+    kind: Literal["pooled", "map"]
+    width: int
+    mirrored: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +60,7 @@ class Pretext:
     """Share of a batch's images that get this pretext, relative to the weights of the others; 0 turns it off."""
 
     registered_name: ClassVar[str]
-    output: ClassVar[Literal["pixels", "logits", "embedding"]] = "pixels"
+    output: ClassVar[Literal["pixels", "logits", "embedding", "features"]] = "pixels"
     class_names: ClassVar[tuple[str, ...]] = ()  # of the K logits, for pictures; empty for other outputs
     meaning: ClassVar[tuple[str, ...]] = ()  # options that define what the prediction means: fixed for a trained head
     classic: ClassVar[str] = "classic"  # the name of `reference` among `rules`
@@ -49,6 +69,23 @@ class Pretext:
     def repairs(self) -> bool:
         """True if the prediction is an image. Other pretexts are scored by their loss, all damages together."""
         return self.output == "pixels"
+
+    @property
+    def head_kind(self) -> HeadKind:
+        """The kind of the model's head; it differs from `output` for features of each position."""
+        return self.output
+
+    @property
+    def feature_request(self) -> FeatureRequest | None:
+        """The features of every image that must be computed before training; None: nothing."""
+        return None
+
+    def bound(self, features: np.ndarray) -> Self:
+        """Return a copy with the requested features (N, M, K) or (N, M, K, h, w) of the pool's N images.
+
+        M is 2 with those of the mirrored images, else 1; zero features are no target.
+        """
+        raise NotImplementedError
 
     @property
     def lists_damages(self) -> bool:

@@ -24,8 +24,9 @@ photographs instead of crops: `views` takes the crops.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,8 +38,9 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.colour import LUMA
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw
+from vision_mtl.pretext.view_losses import coding_rate, nt_xent, vicreg
 
-EXCLUDED = -1e9  # similarity of excluded pairs: its exponential is 0; finite, so that gradients exist without negatives
 HUE = 0.1  # largest rotation at strength 0.5, as a share of a full turn: the paper's ratio of hue to brightness
 
 
@@ -47,8 +49,11 @@ HUE = 0.1  # largest rotation at strength 0.5, as a share of a full turn: the pa
 class Contrast(Pretext):
     """Embeds views so that those of one image are nearest to each other; a step needs two images or more."""
 
+    criterion: Literal["nt_xent", "vicreg", "coding_rate"] = "nt_xent"
+    """The loss. nt_xent: tell the views of an image from all others (SimCLR); vicreg: variance, invariance and
+    covariance; coding_rate: the total coding rate and the cosine to the mean of an image's views (EMP-SSL)."""
     temperature: float = 0.2
-    """Divisor of cosine similarities, above 0; a smaller one gives the hardest negatives more weight."""
+    """Divisor of cosine similarities in nt_xent, above 0; a smaller one gives the hardest negatives more weight."""
     views: int = 2
     """Views of each image, at least 2."""
     view_size: int = 0
@@ -66,6 +71,11 @@ class Contrast(Pretext):
     """true: mirror half of the views; false: none, for images where left and right have a meaning."""
     width: int = 128
     """Length of an embedding, at least 2."""
+    damage: dict[str, Any] = field(default_factory=dict)
+    """Mapping from a pretext that repairs pixels to its options ({}: its defaults): damage of views, one kind for each
+    damaged view, drawn by the pretexts' weights, for example grid_mask, decolorise and downsample."""
+    damage_ratio: float = 0.5
+    """Share of views that are damaged, in [0, 1], where there is a `damage`."""
 
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "embedding"
 
@@ -80,11 +90,14 @@ class Contrast(Pretext):
             raise UserError(f"contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
         if not self.stretch >= 1:
             raise UserError(f"contrast.stretch must be 1 or more; found {self.stretch}.")
-        for name in ("colour", "grey"):
+        for name in ("colour", "grey", "damage_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
         if self.width < 2:
             raise UserError(f"contrast.width must be 2 or more; found {self.width}.")
+        for name, pretext in self._damage.items():
+            if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
+                raise UserError(f"contrast.damage.{name}: fill and instances_per_image have no effect; leave them out.")
 
     def check(self, shape: Shape) -> None:
         if self.view_size > min(shape[1:]):
@@ -92,6 +105,12 @@ class Contrast(Pretext):
             raise UserError(
                 f"contrast.view_size must be at most the image's {height} x {width} pixels; found {self.view_size}."
             )
+
+        check_nested("contrast.damage", self._damage, (shape[0], *self.input_size(shape)))
+
+    @cached_property
+    def _damage(self) -> dict[str, Pretext]:
+        return build_repairs("contrast.damage", self.damage)
 
     def input_size(self, shape: Shape) -> tuple[int, int]:
         return (self.view_size, self.view_size) if self.view_size else shape[1:]
@@ -103,7 +122,10 @@ class Contrast(Pretext):
         return self.views
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
-        """`image` (B,) int64, equal for views of one image; `window` (B, 4), `mirrored` (B,) bool, `light` (B, 4).
+        """`image` and `view` (B,) int64, `window` (B, 4), `mirrored` (B,) bool, `light` (B, 4).
+
+        With a damage: `damage` (B,) int64, its number or -1 for none, and the draw of each under `NAME.key`.
+        `image` is equal for views of one image, and `view` in [0, views) numbers them.
 
         `window` is the crop's height and width as shares of the image's, and the offset of its centre from the
         image's, down and across, in half images. `light` holds the factors of brightness, contrast and saturation, and
@@ -118,43 +140,68 @@ class Contrast(Pretext):
         turn = keys.uniform(low=-1.0) * (2 * math.pi * HUE * 2 * self.colour)
         coloured = (keys.uniform() >= self.grey).float()
         light = torch.cat((factors[:, :2], (factors[:, 2] * coloured)[:, None], turn[:, None]), dim=1)
-        return {"image": keys.index, "window": window, "mirrored": mirrored, "light": light}
+        view = torch.zeros_like(keys.index) if keys.instance is None else keys.instance
+        draw = {"image": keys.index, "view": view, "window": window, "mirrored": mirrored, "light": light}
+        return draw | self._draw_damage(keys.fold("damage"), (shape[0], *self.input_size(shape)))
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
-        return self._coloured(self._cropped(images, draw), draw["light"])
+        return self._damaged(self._coloured(self._cropped(images, draw), draw["light"]), draw)
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:
         """(B,) int64, equal for views of one image."""
         return draw["image"]
 
     def loss(self, prediction: Tensor, images: Tensor, draw: Draw) -> Tensor:
-        """NT-Xent divided by its chance value; 0 for a view without another view of its image."""
-        image = draw["image"]
-        if len(image) <= self.views:  # no negatives
-            return prediction.float().sum(1) * 0.0
-        unit = F.normalize(prediction.float(), dim=1)
-        similarity = unit @ unit.T / self.temperature
-        same_image = image[:, None] == image
-        negatives = similarity.masked_fill(same_image, EXCLUDED).logsumexp(1, keepdim=True)
-        positives = same_image ^ torch.eye(len(image), dtype=torch.bool, device=image.device)
-        # of each positive pair: -log(e^s / (e^s + sum over negatives))
-        pair_losses = F.softplus(negatives - similarity).masked_fill(~positives, 0.0).sum(1)
-        return pair_losses / positives.sum(1).clamp(min=1) / math.log(len(image) - self.views + 1)
+        """The loss `criterion` divided by its chance value; 0 where nothing can be compared."""
+        image, embeddings = draw["image"], prediction.float()
+        if len(image) <= self.views:  # no other image
+            return embeddings.sum(1) * 0.0
+        with torch.autocast(embeddings.device.type, enabled=False):  # matrix products in float32
+            if self.criterion == "nt_xent":
+                return nt_xent(embeddings, image, self.views, self.temperature)
+            statistic = vicreg if self.criterion == "vicreg" else coding_rate
+            return statistic(embeddings, image, draw["view"], self.views)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
         """One view that represents all: the central half of each side, with unchanged colours."""
         device = images.device
         draw = {
             "image": torch.zeros(1, dtype=torch.int64, device=device),
+            "view": torch.zeros(1, dtype=torch.int64, device=device),
             "window": torch.tensor([[0.5, 0.5, 0.0, 0.0]], device=device),
             "mirrored": torch.zeros(1, dtype=torch.bool, device=device),
             "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]], device=device),
         }
+        if self._damage:
+            draw["damage"] = torch.full((1,), -1, device=device)
+        for name, pretext in self._damage.items():
+            own = pretext.enumerate(self._cropped(images[:1], draw))[1]
+            draw |= {f"{name}.{key}": value[:1] for key, value in own.items()}
         return images[:1], draw
 
     def damages(self, shape: Shape) -> list[str]:
         """`views`: the only name, for views of any kind."""
         return ["views"]
+
+    def _draw_damage(self, keys: Keys, shape: Shape) -> Draw:
+        """The number of each view's damage, -1 for none, and the draw of every damage; empty without a `damage`."""
+        if not self._damage:
+            return {}
+        weights = torch.tensor([pretext.weight for pretext in self._damage.values()])
+        damaged = keys.uniform() < self.damage_ratio
+        drawn = {"damage": torch.where(damaged, keys.choice(weights), -1)}
+        for name, pretext in self._damage.items():
+            own = pretext.sample(keys.fold(name), shape)
+            drawn |= {f"{name}.{key}": value for key, value in own.items()}
+        return drawn
+
+    def _damaged(self, views: Tensor, draw: Draw) -> Tensor:
+        """Views, each with its own damage; hidden pixels are filled."""
+        found = views
+        for number, (name, pretext) in enumerate(self._damage.items()):
+            chosen = (draw["damage"] == number)[:, None, None, None]
+            found = torch.where(chosen, pretext.corrupt(views, own_draw(draw, name)), found)
+        return found
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, C, *input_size): each view's window, bilinear; beyond the image its border is repeated."""

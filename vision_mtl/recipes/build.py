@@ -164,8 +164,15 @@ def place(model: nn.Module, device: torch.device, layout: torch.memory_format) -
     model.to(device, memory_format=layout)  # type: ignore[call-overload]  # PyTorch's hints lack this overload
 
 
-def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[str, Any]:
-    """Return the JSON part of a checkpoint: how to rebuild the model without its run, and what its inputs mean."""
+def describe_model(
+    config: RunConfig, model: SharedModel, pool: Pool, teacher: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the JSON part of a checkpoint: how to rebuild the model without its run, and what its inputs mean.
+
+    `teacher` is the record of the network whose features were targets; else that of the run to start from counts.
+    """
+    if teacher is None and config.start is not None:
+        teacher = read_state(config.start).get("teacher")
     return {
         "backbone": config.section("backbone"),
         "decoder": config.section("decoder"),
@@ -180,4 +187,5 @@ def describe_model(config: RunConfig, model: SharedModel, pool: Pool) -> dict[st
         "data": config.section("data"),
         "tasks": config.section("tasks"),
         "value_ranges": pool.details.get("value_ranges", {}),  # of deep sources
+        **({"teacher": dict(teacher)} if teacher else {}),
     }

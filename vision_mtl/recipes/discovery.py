@@ -72,9 +72,15 @@ def usable_pretexts(
 
 
 def fit_fold(
-    config: RunConfig, fold_run: Run, pool: Pool, trainer: RepairTrainer, curve_images: Tensor, num_scorings: int
+    config: RunConfig,
+    fold_run: Run,
+    pool: Pool,
+    trainer: RepairTrainer,
+    curve_images: Tensor,
+    num_scorings: int,
+    teacher: dict[str, Any] | None = None,
 ) -> None:
-    """Train a fold's network to the end, from its checkpoint if there is one.
+    """Train a fold's network to the end, from its checkpoint if there is one; `teacher` is recorded with its weights.
 
     `num_scorings` times over the run, skill is measured on the images `curve_images` (n,).
     """
@@ -87,7 +93,7 @@ def fit_fold(
 
     fold_run.folder.mkdir(parents=True, exist_ok=True)
     memory = resume_repair(trainer, fold_run)
-    description = build.describe_model(config, trainer.model, pool)
+    description = build.describe_model(config, trainer.model, pool, teacher)
     fit(fold_run, trainer, config.track, description, memory, [(num_scorings, measure)])
 
 

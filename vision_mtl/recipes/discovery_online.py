@@ -32,6 +32,7 @@ from vision_mtl.recipes.initial_weights import before_training
 from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
 from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
 from vision_mtl.recipes.run_warnings import remember_images
+from vision_mtl.recipes.teacher import bind_teachers
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.online import online_figure
@@ -68,12 +69,13 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
     remember_images(run, pool, indices, config.init_from)
+    pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
     memory = resume_repair(trainer, run, config, {RECORD: None})
     curriculum = Curriculum(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
     curriculum.begin()
     actions = [(online.num_updates, curriculum.update), *pretrain_actions(trainer, pool, config.track)]
-    fit(run, trainer, config.track, build.describe_model(config, trainer.model, pool), memory, actions)
+    fit(run, trainer, config.track, build.describe_model(config, trainer.model, pool, run.teacher), memory, actions)
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
     skills = score_pretexts(

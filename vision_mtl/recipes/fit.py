@@ -272,6 +272,11 @@ class _Session:
 def write_result(run: Run, trainer: Trainer, metrics: dict[str, Any], data: dict[str, Any]) -> None:
     """Write `result.json` of a stage that trained: metrics, data, and the trainer's progress."""
     progress = trainer.progress
+    run.about |= {
+        "steps": progress.step,
+        "forward_rows": progress.forward_rows,
+        "backbone_parameters": sum(weights.numel() for weights in trainer.model.backbone.parameters()),
+    }
     run.write_result(
         "completed",
         metrics=metrics,

@@ -131,6 +131,7 @@ def clean_maps(
     pool: Pool,
     indices: Tensor,
     poolings: Sequence[str],
+    crops: int,
     runtime: Runtime,
     accelerator: Accelerator,
 ) -> tuple[dict[Key, Tensor], Backbone]:
@@ -143,7 +144,8 @@ def clean_maps(
         clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
     else:
         clean = copy_for_one(backbone).eval()
-    return extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast), clean
+    maps = extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast, crops=crops)
+    return maps, clean
 
 
 def feature_sets(

@@ -12,6 +12,8 @@ from rich.table import Table
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
+from vision_mtl.study.independence import MARK, marked
+from vision_mtl.study.number_format import Unit
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -134,10 +136,17 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
         detectable = "" if smallest is None else f"{smallest:.3f}"
         cells = [_cell(row["difference"], with_interval=True, sign="+"), detectable]
         name = f"{row['arm']} - {row['baseline']}"
-        table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, row["verdict"])
+        table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, marked(row["verdict"], row))
     shown = as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
-    return [head, shown, "the report is report.html, or report.md as text"]
+    lines = [head, shown]
+    if any(not row.get("independent", True) for row in metrics["comparisons"]):
+        lines.append(f"{MARK} not independent: the arm's weights may know the task's images; corrected apart.")
+    for row in metrics.get("improvements", []):
+        found = Unit(100, 0, "%").score(row["probability_of_improvement"])
+        at = f"{row['arm']} - {row['baseline']} at {row['fraction']:.4g} of the labels"
+        lines.append(f"probability of improvement over {len(row['tasks'])} tasks, {at}: {found} %")
+    return [*lines, "the report is report.html, or report.md as text"]
 
 
 def _online_text(metrics: dict[str, Any]) -> list[str]:

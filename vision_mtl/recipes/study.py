@@ -20,12 +20,14 @@ from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.interruptions import INTERRUPTED
 from vision_mtl.core.run import Run
 from vision_mtl.core.run_lock import LOCK
+from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.study.arms import Arm
 from vision_mtl.study.grid_search import Chosen
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.roles import ArmRole
 from vision_mtl.study.runner import Job
 
+DEFAULT_ROPE = 0.01  # 1 point
 DEFAULT_ARMS = {"labelled_only": ["finetune"], "pretrained": ["pretrain", "finetune"]}
 ORPHAN_SECONDS = 60.0  # limit to wait for a run that a killed study left running
 LOG = ".log"  # suffix of a run's log file, next to its folder
@@ -81,6 +83,26 @@ def read_pairs(compare: Sequence[str], arms: Sequence[str]) -> list[tuple[str, s
                 raise unknown("arm in study.compare", name, arms)
         pairs.append((arm, baseline))
     return pairs
+
+
+def read_ropes(rope: float | Mapping[str, float], kinds: Mapping[str, str]) -> dict[str, float | None]:
+    """Return the largest difference that does not matter for each task, by its kind of label; None: there is none.
+
+    Raises `UserError` for a negative one, and for an unknown task.
+    """
+    given = rope if isinstance(rope, Mapping) else {}
+    for task, value in given.items():
+        if task not in kinds:
+            raise unknown("task in study.rope", str(task), kinds)
+        if not value >= 0:
+            raise UserError(f"study.rope must be 0 or more; found {value} for task {task}.")
+    share = DEFAULT_ROPE if isinstance(rope, Mapping) else rope
+    if not 0 <= share < 1:
+        raise UserError(
+            f"study.rope must lie in [0, 1), as scores do; found {share:g}. For a task in other units name it: "
+            f"{{TASK: {share:g}}}."
+        )
+    return {task: given.get(task, share if label_kind(kind).has_classes else None) for task, kind in kinds.items()}
 
 
 def plan_final_runs(

@@ -36,6 +36,9 @@ def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bo
             full["data"] = {k: v for k, v in sections["data"].items() if k != "unlabelled"}
         role = kind.arm or ArmRole()
         for above in (role.options, options.get(stage) or {}, own):
+            name = (above.get("decoder") or {}).get("name")
+            if name not in (None, full.get("decoder", {}).get("name")):
+                full["decoder"] = {}  # another decoder has other options
             full = merge(full, above)
         seconds = merge(options.get(stage) or {}, own).get("optim", {}).get("max_seconds")
         if seconds is not None:

@@ -92,6 +92,7 @@ class Discover(Stage):
         from vision_mtl.recipes.discovery_outputs import describe_selection, write_figures, write_files
         from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.repair import build_network, build_trainer
+        from vision_mtl.recipes.teacher import bind_teachers
 
         check_mode(self, self.online)
         if self.online:
@@ -102,7 +103,8 @@ class Discover(Stage):
         pool = build.open_pool(config, run)
         folds = split_folds(pool, discovery_images(config, pool), config.seed)
         scored = [sample_images(pool, fold, math.ceil(self.num_images / 2)) for fold in folds]
-        pretexts = usable_pretexts(run, pool, build.build_pretexts(config), [*folds, *scored])
+        pretexts = bind_teachers(config, run, pool, build.build_pretexts(config), accelerator.device)
+        pretexts = usable_pretexts(run, pool, pretexts, [*folds, *scored])
         curve_images = [sample_images(pool, indices, NUM_CURVE_IMAGES) for indices in scored]
 
         # train a network on each fold
@@ -113,7 +115,7 @@ class Discover(Stage):
             model = build_network(config, pretexts, fold_run)
             starts.append(before_training(model))
             trainer = build_trainer(config, fold_run, pool, folds[number], model, pretexts, accelerator)
-            fit_fold(config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings)
+            fit_fold(config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings, run.teacher)
             trainers.append(trainer)
             run.warnings += [text for text in fold_run.warnings if text not in run.warnings]
 

@@ -62,6 +62,7 @@ class Joint(Stage):
         from vision_mtl.recipes.repair import build_repair_feed, build_repair_objective, training_images
         from vision_mtl.recipes.run_warnings import remember_images
         from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective, finish, train_tasks
+        from vision_mtl.recipes.teacher import bind_teachers
         from vision_mtl.training.joint import JointFeed, JointObjective
         from vision_mtl.training.repair import REPAIR, PretextObjective
 
@@ -78,6 +79,7 @@ class Joint(Stage):
         start = before_training(model)
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
+        pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
 
         unweighted = build_repair_objective(config, run, pool, pretexts, indices)
         repair = PretextObjective(

@@ -42,6 +42,7 @@ class Pretrain(Stage):
         from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
         from vision_mtl.recipes.repair import build_network, build_trainer, resume_repair, training_images
         from vision_mtl.recipes.run_warnings import remember_images
+        from vision_mtl.recipes.teacher import bind_teachers
 
         accelerator = config.runtime.accelerator(config.device)
         pretexts = build.build_pretexts(config)
@@ -50,10 +51,11 @@ class Pretrain(Stage):
         pool = build.open_pool(config, run)
         indices = training_images(config, pool)
         remember_images(run, pool, indices, config.init_from)
+        pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
 
         trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, self.selection)
         memory = resume_repair(trainer, run, config)
-        description = build.describe_model(config, model, pool)
+        description = build.describe_model(config, model, pool, run.teacher)
         fit(run, trainer, config.track, description, memory, pretrain_actions(trainer, pool, config.track))
 
         probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]

@@ -41,6 +41,9 @@ class Probe(Stage):
     """Shares of the labels to probe with, training and validation alike, each in (0, 1]; 1.0 is always added."""
     poolings: list[Literal["mean", "max"]] = field(default_factory=lambda: ["mean", "max"])
     """Poolings of a feature map to choose from. mean: average over positions; max: maximum over positions."""
+    crops: int = 1
+    """Crops of each image whose features are averaged, the whole image first, for learned and random weights alike;
+    1: the whole image only. HOG, pixels and the saved heads see the whole image."""
     embedding_images: int = 1000
     """Maximum number of test images on each task's map of features. 0: no map."""
     heads: bool = True
@@ -66,6 +69,8 @@ class Probe(Stage):
         start = time.perf_counter()
         if not self.poolings:
             raise UserError("probe.poolings must name at least one pooling; found none.")
+        if self.crops < 1:
+            raise UserError(f"probe.crops must be 1 (the whole image) or more; found {self.crops}.")
         accelerator = config.runtime.accelerator(config.device)
         backbone = open_backbone(config, run)
         pool = build.open_pool(config, run)
@@ -77,11 +82,13 @@ class Probe(Stage):
             pool=pool,
             indices=indices,
             poolings=self.poolings,
+            crops=self.crops,
             runtime=config.runtime,
             accelerator=accelerator,
         )
         features, clean_backbone = feature_sets(config, backbone, pool, indices, maps_of)
-        run.say(f"features of {len(indices):,} images extracted in {time.perf_counter() - start:.0f} s")
+        each = "" if self.crops == 1 else f", the mean over {self.crops} crops of each,"
+        run.say(f"features of {len(indices):,} images{each} extracted in {time.perf_counter() - start:.0f} s")
 
         predictions, chosen_features = {}, {}
         for name, task in tasks.items():

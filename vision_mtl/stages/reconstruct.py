@@ -36,6 +36,7 @@ class Reconstruct(Stage):
         from vision_mtl.pretext.mixture import Mixture
         from vision_mtl.recipes import build
         from vision_mtl.recipes.start import start_network
+        from vision_mtl.recipes.teacher import bind_teachers
         from vision_mtl.viz.curves import skill_figure
 
         if not config.start:
@@ -48,6 +49,7 @@ class Reconstruct(Stage):
         pool = build.open_pool(config, run)
         if len(pool.indices(self.split)) == 0:
             raise UserError(f"there is no image in split {self.split!r}; choose another with --reconstruct.split.")
+        pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
 
         metrics = {}
         if self.score:

@@ -38,8 +38,9 @@ class Study(Stage):
     question: str = "Does self-supervised pretraining help where labels are few?"
     """Question that the study answers, printed below the report's title."""
     arms: dict[str, Any] = field(default_factory=dict)
-    """Arms by name, each a list of stages or a mapping of stages, extends, note, options by stage, separate,
-    seed_offset and grid. Empty: labelled_only (finetune) and pretrained (pretrain, then finetune)."""
+    """Arms by name, each a list of stages or a mapping of stages, extends, note, options by stage, backbone (in all of
+    its stages), separate, seed_offset, grid and not_independent (tasks that its weights may know). Empty: labelled_only
+    (finetune) and pretrained (pretrain, then finetune)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options by stage, for that stage in every arm, as in a config file."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
@@ -52,6 +53,10 @@ class Study(Stage):
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     """Metric of tasks with classes; other tasks have their own. accuracy: share of correct images; balanced_accuracy:
     the mean over classes."""
+    rope: float | dict[str, float] = 0.01
+    """Largest difference that does not matter (region of practical equivalence), 0 or more: arms whose interval lies
+    within it are equivalent. A number is for tasks scored in [0, 1], 0.01 being 1 point; other tasks have none unless
+    given one by name, in units of the label, as {TASK: 0.5}. 0: no arms are called equivalent."""
     guard_skew: bool = False
     """Widen intervals where differences over seeds are skewed (docs/statistics.md)."""
     earlier_pretexts: bool = False
@@ -74,7 +79,6 @@ class Study(Stage):
     """Checkpoints of the compared runs to keep. best: the best weights; all: those to resume from as well."""
 
     def run(self, config: RunConfig, run: Run) -> None:
-        from vision_mtl.evaluation.families import family
         from vision_mtl.recipes import build
         from vision_mtl.recipes.study import (
             DEFAULT_ARMS,
@@ -86,6 +90,7 @@ class Study(Stage):
             plan_final_runs,
             plan_first_candidates,
             read_pairs,
+            read_ropes,
             report_plan,
             run_job,
             trains_on_gpu,
@@ -95,6 +100,8 @@ class Study(Stage):
         from vision_mtl.study.collect import Collection, compare_arms, score_rows
         from vision_mtl.study.design import detectable_differences
         from vision_mtl.study.grid_search import Chosen, choose, plan_candidates, tuning_seeds
+        from vision_mtl.study.improvements import overall_improvements, with_improvements
+        from vision_mtl.study.independence import check_tasks, is_independent, judged_apart, with_independence
         from vision_mtl.study.plan import Plan
         from vision_mtl.study.record import commit_warning, study_record
         from vision_mtl.study.report import write_report
@@ -108,16 +115,19 @@ class Study(Stage):
         pairs = read_pairs(self.compare, list(arms))
         seeds = [config.seed + seed for seed in self.seeds]
         check_study(config, seeds, self.fractions, self.options, self.num_tuning_seeds)
+        check_tasks(arms, config.tasks)
         for text in option_warnings(self.options):
             run.warn(text)
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
+        ropes = read_ropes(self.rope, {task: target.kind for task, target in pool.targets.items()})
+        independent = partial(is_independent, arms)
         compose = composer(config, self.options, self.earlier_pretexts)
         plan = Plan(compose, config.section("tasks"), self.fractions, roles, self.share)
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
         finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
         first = plan_first_candidates(plan, arms, self.fractions, seeds)
         check_seeds(*first, arms, seeds)
-        before = detectable_differences(pool, pairs, self.fractions, len(seeds), self.expected_std)
+        before = detectable_differences(pool, pairs, self.fractions, len(seeds), self.expected_std, independent)
         report_plan(run, plan, before, len(seeds), planned_scopes(*first, pairs, self.fractions, seeds))
 
         # run it, the grids first
@@ -137,9 +147,10 @@ class Study(Stage):
         # compare the arms, and report
         check_splits(plan, runner.folder, pool.summary())
         collection = Collection(plan, finals, runner.folder, seeds, self.metric)
-        judged = family(compare_arms(collection, pairs, self.fractions, self.guard_skew)) if pairs else []
-        comparisons = with_starts(judged, plan, finals, seeds)
-        scores = score_rows(collection, list(arms), self.fractions, self.guard_skew)
+        judged = judged_apart(compare_arms(collection, pairs, self.fractions, self.guard_skew, ropes), arms)
+        comparisons = with_improvements(with_starts(judged, plan, finals, seeds), collection)
+        improvements = overall_improvements(comparisons, collection)
+        scores = with_independence(score_rows(collection, list(arms), self.fractions, self.guard_skew), arms)
         asked = {
             "name": run.folder.name,
             "question": self.question,
@@ -158,6 +169,7 @@ class Study(Stage):
             chosen=chosen,
             scores=scores,
             comparisons=comparisons,
+            improvements=improvements,
             before=before,
         )
         from_runs = collect_warnings(record["runs"], run.warnings)
@@ -165,5 +177,6 @@ class Study(Stage):
         record["config"] = config.to_yaml()
         atomic_write_json(run.folder / "study.json", record)
         write_report(record, run.folder)
-        metrics = {"comparisons": comparisons, "scores": scores, "cost": record["cost"]}
+        metrics = {key: record[key] for key in ("improvements", "cost", "arm_costs")}
+        metrics |= {"comparisons": comparisons, "scores": scores}
         run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)

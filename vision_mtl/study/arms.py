@@ -12,7 +12,8 @@ An arm is a list of stages with options; each stage starts from the one before:
         pretrain: {pretexts: {rotation: }}
       imagenet:
         stages: [finetune]
-        backbone: {name: tf_efficientnet_lite0, pretrained: true}  # of every stage of the arm
+        backbone: {name: tf_efficientnet_lite0, pretrained: true}
+        not_independent: [objects]
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from typing import Any
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.study.roles import Roles
 
-OWN = ("stages", "extends", "backbone", "note", "separate", "seed_offset", "grid")
+OWN = ("stages", "extends", "note", "separate", "seed_offset", "grid", "backbone", "not_independent")
 WHOLE = ("tasks", "pretexts")  # sections that a later mapping replaces as a whole, as in a config file
 Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm. `options` are, by stage, those that differ from the options of all arms."""
+    """One arm. `options` are, by stage, those that differ from the options of all arms; `backbone` is in each stage's.
+
+    `not_independent` are tasks whose images or labels may be known to what the arm starts from.
+    """
 
     name: str
     stages: tuple[str, ...]
@@ -40,6 +44,7 @@ class Arm:
     note: str = ""  # one sentence for the report
     separate: bool = False  # run the last stage once per task, with that task alone
     seed_offset: int = 0  # added to every seed: the same arm with other seeds is a control
+    not_independent: tuple[str, ...] = ()
     grid: dict[str, list[Any]] = field(default_factory=dict)  # STAGE.option -> values to choose from on validation
 
     def candidates(self) -> list[dict[str, Any]]:
@@ -131,8 +136,8 @@ def _arm(name: str, given: dict[str, Any], roles: Roles) -> Arm:
         if stage not in stages:
             raise UserError(f"study.arms.{name} has options of stage {stage}, which it does not run.")
     if given.get("backbone") is not None:
-        backbone = {"backbone": _mapping(name, "backbone", given["backbone"])}
-        options |= {stage: merge(backbone, options.get(stage, {})) for stage in stages}
+        common = {"backbone": _mapping(name, "backbone", given["backbone"])}
+        options |= {stage: merge(common, options.get(stage, {})) for stage in stages}
     return Arm(
         name=name,
         stages=tuple(stages),
@@ -141,6 +146,7 @@ def _arm(name: str, given: dict[str, Any], roles: Roles) -> Arm:
         separate=_of_type(name, "separate", given.get("separate", False), bool),
         seed_offset=_of_type(name, "seed_offset", given.get("seed_offset", 0), int),
         grid=_grid(name, given.get("grid") or {}, stages),
+        not_independent=_task_names(name, given.get("not_independent") or []),
     )
 
 
@@ -155,6 +161,12 @@ def _of_type(name: str, key: str, value: Any, kind: type) -> Any:
         wanted = "true or false" if kind is bool else "a whole number"
         raise UserError(f"study.arms.{name}.{key} must be {wanted}; found {value!r}.")
     return value
+
+
+def _task_names(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(task, str) for task in value):
+        raise UserError(f"study.arms.{name}.not_independent must list tasks; found {value!r}.")
+    return tuple(value)
 
 
 def _grid(name: str, grid: Any, stages: Sequence[str]) -> dict[str, list[Any]]:

@@ -66,6 +66,13 @@ class Collection:
             self._values[key] = self._read_values(*key)
         return self._values[key]
 
+    def by_seed(self, arm: str, fraction: float, task: str) -> np.ndarray:
+        """Return the arm's score of each seed (S,); raise `KeyError` if it has no test image of the task."""
+        found = self.values(arm, fraction, task)
+        if found is None:
+            raise KeyError(f"arm {arm} has no test image of task {task}")
+        return found.values.mean(1)
+
     def _read_values(self, arm: str, fraction: float, task: str) -> ArmValues | None:
         found = [self._table(arm, fraction, seed, task) for seed in self.seeds]
         if not len(found[0]):
@@ -111,9 +118,16 @@ class Collection:
 
 
 def compare_arms(
-    collection: Collection, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], guard_skew: bool
+    collection: Collection,
+    pairs: Sequence[tuple[str, str]],
+    fractions: Sequence[float],
+    guard_skew: bool,
+    ropes: Mapping[str, float | None] | None = None,
 ) -> list[Comparison]:
-    """Return the comparison of each (arm, baseline) at each fraction, on every task that both have."""
+    """Return the comparison of each (arm, baseline) at each fraction, on every task that both have.
+
+    `ropes` are the largest differences that do not matter, by task; without one, every difference matters.
+    """
     found = []
     for arm, baseline in pairs:
         for fraction in fractions:
@@ -133,6 +147,7 @@ def compare_arms(
                         arm=arm,
                         baseline=baseline,
                         guard_skew=guard_skew,
+                        rope=(ropes or {}).get(task),
                     )
                 )
     return found

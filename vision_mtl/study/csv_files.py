@@ -11,13 +11,15 @@ from vision_mtl.study.tables import chance_of, chances, reference_names
 Record = Mapping[str, Any]
 COMPARISON_KEYS = (
     *("p_value", "p_value_floor", "p_value_holm", "minimum_detectable", "verdict", "reason"),
-    *("num_seeds", "n", "std", "image_error", "skewness", "pretrainings", "scope"),
+    *("num_seeds", "n", "std", "image_error", "skewness", "pretrainings", "scope", "rope", "within_rope"),
 )
 
 
 def csv_files(record: Record) -> dict[str, str]:
     """Return name -> text of the files in `tables/`."""
     found = {"comparisons": _comparisons(record), "scores": _scores(record), "runs": _runs(record)}
+    found |= {"improvements": _improvements(record)} if record.get("improvements") else {}
+    found |= {"arm_costs": csv_text(record["arm_costs"], digits=None)} if record.get("arm_costs") else {}
     return found | ({"learned": _learned(record)} if record.get("skill_learned") else {})
 
 
@@ -28,7 +30,8 @@ def _comparisons(record: Record) -> str:
         row |= _ends("difference", one["difference"]) | _ends("difference_holm", one["difference_holm"])
         row |= {"level_holm": one["difference_holm"]["level"]} | {key: one.get(key) for key in COMPARISON_KEYS}
         row |= _ends("arm_score", one["arm_score"]) | _ends("baseline_score", one["baseline_score"])
-        rows.append(row | _ends("chance", chance_of(one, known)))
+        row |= _ends("probability_of_improvement", one.get("probability_of_improvement"))
+        rows.append(row | _ends("chance", chance_of(one, known)) | {"independent": one.get("independent", True)})
     return csv_text(rows, digits=None)
 
 
@@ -43,7 +46,17 @@ def _scores(record: Record) -> str:
         flat |= _ends("chance", row["chance"])
         for name in reference_names(record):
             flat |= _ends(name, row.get("references", {}).get(name))
+        flat["independent"] = row.get("independent", True)
         rows.append(flat | {f"seed_{seed}": values.get(seed) for seed in seeds})
+    return csv_text(rows, digits=None)
+
+
+def _improvements(record: Record) -> str:
+    """Return the probability of improvement over the independent tasks, with a row per arm, baseline and fraction."""
+    rows = []
+    for row in record["improvements"]:
+        flat = {key: row[key] for key in ("arm", "baseline", "fraction")} | {"tasks": "; ".join(row["tasks"])}
+        rows.append(flat | _ends("probability_of_improvement", row["probability_of_improvement"]))
     return csv_text(rows, digits=None)
 
 

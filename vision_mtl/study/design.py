@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,22 +21,35 @@ REST_STD = 0.5
 
 
 def detectable_differences(
-    pool: Pool, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], num_seeds: int, expected_std: float
+    pool: Pool,
+    pairs: Sequence[tuple[str, str]],
+    fractions: Sequence[float],
+    num_seeds: int,
+    expected_std: float,
+    is_independent: Callable[[str, str, str], bool] = lambda task, arm, baseline: True,
 ) -> dict[str, Any]:
     """Return `expected_std`, and a row per comparison with the difference that it detects with 80 % power.
 
-    The level is that of Holm's first step, with all comparisons in one family. Over seeds, differences are assumed to
+    The level is that of Holm's first step, with all independent comparisons in one family and the others, by
+    `is_independent` of (task, arm, baseline), in another. Over seeds, differences are assumed to
     have a standard deviation of `expected_std` on many test images; few add `REST_STD` / sqrt(n). Images have an effect
     of their own of `IMAGE_STD`. The difference is None for regression and other tasks without classes, for one seed,
     and for one test image.
     """
-    count = len(pairs) * len(fractions) * len(pool.targets)
-    smallest = {task: _smallest(pool, task, num_seeds, count, expected_std) for task in pool.targets} if count else {}
+    kinds = [(task, is_independent(task, *pair)) for pair in pairs for _ in fractions for task in pool.targets]
+    counts = Counter(independent for _, independent in kinds)
+    smallest = {kind: _smallest(pool, kind[0], num_seeds, counts[kind[1]], expected_std) for kind in set(kinds)}
     rows = [
-        {"task": task, "fraction": fraction, "arm": arm, "baseline": baseline, "minimum_detectable": found}
+        {
+            "task": task,
+            "fraction": fraction,
+            "arm": arm,
+            "baseline": baseline,
+            "minimum_detectable": smallest[task, is_independent(task, arm, baseline)],
+        }
         for arm, baseline in pairs
         for fraction in fractions
-        for task, found in smallest.items()
+        for task in pool.targets
     ]
     return {"expected_std": expected_std, "rows": rows}
 

@@ -15,6 +15,7 @@ from vision_mtl.core.run import ENVIRONMENT, RESULT
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.study.arms import Arm, flat
+from vision_mtl.study.costs import arm_costs, arm_starts
 from vision_mtl.study.grid_search import Chosen
 from vision_mtl.study.learned import learned_rows
 from vision_mtl.study.plan import Node, Plan
@@ -22,6 +23,7 @@ from vision_mtl.study.runner import Runner, read_clock
 from vision_mtl.study.starts import Finals
 
 MAX_PICTURES = 4
+TRAINING_COUNTS = ("steps", "forward_rows", "backbone_parameters")  # None in older runs
 LABEL_COUNTS = ("num_labelled", "num_validation")  # of training and of validation images
 
 
@@ -37,24 +39,31 @@ def study_record(
     chosen: Chosen,
     scores: Sequence[dict[str, Any]],
     comparisons: Sequence[dict[str, Any]],
+    improvements: Sequence[dict[str, Any]],
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the question `asked`, the results and the cost; docs/results.md lists the keys."""
     rows = [run_row(node, runner.folder) for node in plan.nodes.values()]
     labels = {key: counts for row in rows for key, counts in row.pop("labels").items()}
+    results = {node.folder: _result(node, runner.folder) for node in plan.nodes.values()}
     return {
         **asked,
         "split_hash": pool.summary()["split_hash"],
         "tasks": {task: task_row(pool, task, str(asked["metric"])) for task in tasks},
-        "arms": {name: arm_row(arm, chosen) for name, arm in arms.items()},
+        "arms": {
+            name: arm_row(arm, chosen) | {"starts": arm_starts(plan, finals, name, results)}
+            for name, arm in arms.items()
+        },
         "scores": [
             {**row, **labels.get((row["fraction"], row["task"]), dict.fromkeys(LABEL_COUNTS))} for row in scores
         ],
         "comparisons": list(comparisons),
+        "improvements": list(improvements),
         "before": dict(before),
         "skill_learned": learned_rows(plan, finals, runner.folder),
         "runs": rows,
         "cost": study_cost(rows, plan, runner),
+        "arm_costs": arm_costs(plan, finals, rows),
         "environment": environment(),
         "pictures": run_pictures(plan, runner.folder),
     }
@@ -81,6 +90,7 @@ def arm_row(arm: Arm, chosen: Chosen) -> dict[str, Any]:
         "note": arm.note,
         "separate": arm.separate,
         "seed_offset": arm.seed_offset,
+        "not_independent": list(arm.not_independent),
         "options": {stage: flat(options) for stage, options in arm.options.items()},
         "chosen": chosen_of_arm,
     }
@@ -88,9 +98,9 @@ def arm_row(arm: Arm, chosen: Chosen) -> dict[str, Any]:
 
 def run_row(node: Node, folder: Path) -> dict[str, Any]:
     """Return one finished run: its folder, arms, times, and scores on test images."""
-    result = json.loads((folder / node.folder / RESULT).read_text("utf-8"))
+    result = _result(node, folder)
     clock = read_clock(folder / node.folder)
-    tasks = result["metrics"].get("tasks", {})
+    tasks, teacher = result["metrics"].get("tasks", {}), result.get("teacher") or {}
     return {
         "folder": node.folder,
         "stage": node.stage,
@@ -100,6 +110,9 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "seconds": result["seconds"],
         "wall_seconds": clock["wall_seconds"],
         "images_seen": result["images_seen"],
+        **{key: result.get(key) for key in TRAINING_COUNTS},
+        "teacher_seconds": teacher.get("seconds"),  # of its whole pass, also if its features were cached
+        "teacher_cached": teacher.get("cached"),
         "split_hash": result.get("data", {}).get("split_hash"),
         "commit": run_commit(folder / node.folder),
         "resumes": max(clock["starts"] - 1, 0),
@@ -107,6 +120,10 @@ def run_row(node: Node, folder: Path) -> dict[str, Any]:
         "labels": label_counts(result["metrics"], node.fraction),
         "warnings": result["warnings"],
     }
+
+
+def _result(node: Node, folder: Path) -> dict[str, Any]:
+    return json.loads((folder / node.folder / RESULT).read_text("utf-8"))
 
 
 def label_counts(metrics: Mapping[str, Any], fraction: float | None) -> dict[tuple[float, str], dict[str, Any]]:

@@ -19,10 +19,13 @@ from vision_mtl.core.files import atomic_write_bytes, atomic_write_text
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.study import tables
 from vision_mtl.study.csv_files import csv_files
+from vision_mtl.study.independence import marked
 from vision_mtl.study.number_format import Unit, format_fraction, format_measure
 from vision_mtl.study.pictures import Plate, plot_plate, read_plates, slug
 from vision_mtl.study.verdict_text import (
+    VERDICTS,
     design_size,
+    family_size,
     headline,
     how_to_read,
     plain_verdict,
@@ -70,6 +73,9 @@ def _page(record: Record, plates: Sequence[Plate], missing: Sequence[str]) -> di
         "curves": _curves(record, units),
         "forests": _forests(record, units),
         "comparisons": tables.comparisons_table(record),
+        "improvements": tables.improvements_table(record),
+        "arms": tables.arms_table(record),
+        "arm_costs": tables.arm_costs_table(record),
         "tasks": tables.tasks_table(record),
         "scores": tables.scores_table(record),
         "learned": tables.learned_table(record),
@@ -87,11 +93,14 @@ def _page(record: Record, plates: Sequence[Plate], missing: Sequence[str]) -> di
 
 def _groups(record: Record, units: Mapping[str, Unit]) -> list[dict[str, Any]]:
     """Return the verdicts as sentences: a group per task, with a list per label fraction."""
-    known, m = tables.chances(record), len(record["comparisons"])
+    known, compared = tables.chances(record), record["comparisons"]
     groups = []
     for task, about in record["tasks"].items():
         found = _rows(task, record, "comparisons")
-        sentences = [verdict_sentence(one, units[task], m, tables.chance_of(one, known)) for one in found]
+        sentences = [
+            verdict_sentence(one, units[task], family_size(one, compared), tables.chance_of(one, known))
+            for one in found
+        ]
         fractions = [list(at) for _, at in groupby(sentences, key=lambda sentence: sentence.fraction)]
         groups.append({"task": task, "measure": format_measure(about), "fractions": fractions})
     return [group for group in groups if group["fractions"]]
@@ -101,9 +110,12 @@ def _curves(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
     plates = []
     for number, (task, about) in enumerate(record["tasks"].items(), 1):
         rows, measure = _rows(task, record, "scores"), format_measure(about)
-        figure = label_curves_figure(rows, list(record["arms"]), factor=units[task].factor, label=measure)
+        apart = {row["arm"]: row for row in rows}
+        names = {arm: marked(arm, apart.get(arm, {})) for arm in record["arms"]}
+        shown = [{**row, "arm": names[row["arm"]]} for row in rows]
+        figure = label_curves_figure(shown, list(names.values()), factor=units[task].factor, label=measure)
         texts = [
-            f"{row['arm']} with {format_fraction(row['fraction'])} {units[task].score(row['score'])}" for row in rows
+            f"{row['arm']} with {format_fraction(row['fraction'])} {units[task].score(row['score'])}" for row in shown
         ]
         alt = f"{task}, {measure}, with 95 % intervals: {'; '.join(texts)}."
         if figure is not None:
@@ -118,7 +130,8 @@ def _forests(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
         titles = [_title(one) for one in found]
         label = f"difference in {about['metric']}, {unit.name} (right of 0: the first arm is better)"
         shown = [{**one, "verdict": plain_verdict(one["verdict"])} for one in found]
-        figure = differences_figure(shown, titles, factor=unit.factor, label=label)
+        rope = next((one.get("rope") for one in found), None)
+        figure = differences_figure(shown, titles, factor=unit.factor, label=label, rope=rope)
         pairs = zip(titles, found, strict=True)
         text = "; ".join(f"{title} {unit.difference(one['difference'])}, {one['verdict']}" for title, one in pairs)
         if figure is not None:
@@ -129,7 +142,7 @@ def _forests(record: Record, units: Mapping[str, Unit]) -> list[Plate]:
 
 def _title(one: Record) -> str:
     limit = f" ({one['scope'].partition(':')[0]})" if one.get("scope") else ""
-    return f"{format_fraction(one['fraction'])}: {one['arm']} − {one['baseline']}{limit}"  # noqa: RUF001
+    return marked(f"{format_fraction(one['fraction'])}: {one['arm']} − {one['baseline']}{limit}", one)  # noqa: RUF001
 
 
 def _expected(record: Record) -> str:
@@ -149,7 +162,7 @@ def _rows(task: str, record: Record, key: str) -> list[Any]:
 
 def _html() -> Environment:
     found = _environment(autoescape=True)
-    found.globals["zip"] = zip
+    found.globals |= {"zip": zip, "verdicts": VERDICTS}
     found.filters |= {"data_uri": _data_uri, "tight": _tight, "plain": plain_verdict}
     return found
 

@@ -2,7 +2,7 @@
 
 An interval over seeds contains the variation of whatever differs between the seeds. If one pretraining (or discovery,
 or run outside the study) serves all seeds, its variation is missing: the comparison is about that pretraining, and its
-verdict says so.
+verdict says so. Published weights and a teacher are one for all seeds, too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ from vision_mtl.study.plan import Node, Plan, references
 Finals = Mapping[tuple[str, float, int], Sequence[str]]  # arm, fraction, seed -> keys of the runs that score it
 Place = tuple[str, str]  # noun, and the stage or option that names what a run starts from
 Starts = dict[Place, list[str]]  # which one, for each seed
-WEIGHTS, PRETRAINED = "set of pretrained weights", "backbone.pretrained"
-OUTSIDE = {  # option -> noun
-    "init_from": "pretraining",
-    "selection": "discovery",
-    "pretrain.selection": "discovery",
-    PRETRAINED: WEIGHTS,
-}
+WEIGHTS, TEACHER = "set of pretrained weights", "teacher"
+PUBLISHED = (WEIGHTS, TEACHER)  # nobody can give each seed its own
+OUTSIDE = {"init_from": "pretraining", "selection": "discovery", "pretrain.selection": "discovery"}  # option -> noun
 
 
 def ancestors(plan: Plan, keys: Sequence[str]) -> list[Node]:
@@ -72,7 +68,7 @@ def with_starts(
     """
     found = []
     for one in comparisons:
-        pair = [starts_of(plan, finals, one[side], one["fraction"], seeds) for side in ("arm", "baseline")]
+        pair = _pair(one, plan, finals, seeds)
         counts = [len(set(which)) for starts in pair for which in starts.values()]
         fixed = _fixed(pair, len(seeds))
         verdict = one["verdict"]
@@ -86,34 +82,53 @@ def with_starts(
 def planned_scopes(
     plan: Plan, finals: Finals, pairs: Sequence[tuple[str, str]], fractions: Sequence[float], seeds: Sequence[int]
 ) -> dict[str, list[str]]:
-    """Return scope -> the comparisons, as "ARM - BASELINE", that will have it.
-
-    Without those whose only limit is one set of pretrained weights: that is meant, and no seed can change it.
-    """
-    rows = [
-        {"arm": arm, "baseline": baseline, "fraction": fraction, "verdict": "undecided"}
-        for arm, baseline in pairs
-        for fraction in fractions
-    ]
+    """Return scope -> the comparisons, as "ARM - BASELINE", that will have it; not for what is `PUBLISHED`."""
     found: dict[str, dict[str, None]] = {}
-    for row in with_starts(rows, plan, finals, seeds):
-        if row["scope"] and row["scope"].partition(":")[0] not in (f"over one {WEIGHTS}", f"both from one {WEIGHTS}"):
-            found.setdefault(row["scope"], {})[f"{row['arm']} - {row['baseline']}"] = None
+    for arm, baseline in pairs:
+        for fraction in fractions:
+            pair = _pair({"arm": arm, "baseline": baseline, "fraction": fraction}, plan, finals, seeds)
+            fixed = [place for place in _fixed(pair, len(seeds)) if place[0] not in PUBLISHED]
+            if fixed:
+                found.setdefault(_scope(pair, fixed), {})[f"{arm} - {baseline}"] = None
     return {scope: list(names) for scope, names in found.items()}
 
 
+def _pair(one: Mapping[str, Any], plan: Plan, finals: Finals, seeds: Sequence[int]) -> list[Starts]:
+    """Return what the arm and the baseline of a comparison start from."""
+    return [starts_of(plan, finals, one[side], one["fraction"], seeds) for side in ("arm", "baseline")]
+
+
 def _outside(node: Node) -> dict[Place, str]:
-    """Return the files from outside the study that a run starts from."""
+    """Return what a run starts from that is from outside the study: runs, files, published weights, a teacher."""
     given = flat(node.options)
     found = {
         (noun, option): str(given[option])
         for option, noun in OUTSIDE.items()
         if given.get(option) and not references(given[option]) and not (option == "init_from" and node.start)
     }
-    weights = found.pop((WEIGHTS, PRETRAINED), None)
-    if weights and not (node.start or given.get("init_from")):  # otherwise the weights are those of that run
-        found[WEIGHTS, PRETRAINED] = f"{given.get('backbone.name')} {weights}"
+    if weights := published_weights(node):
+        found[WEIGHTS, "backbone.pretrained"] = weights
+    if teacher := published_teacher(node):
+        found[TEACHER, "pretexts.distil.teacher"] = teacher
     return found
+
+
+def published_weights(node: Node) -> str:
+    """Return the backbone and the file of the weights that a run starts from instead of another run's, or ""."""
+    backbone = node.options.get("backbone") or {}
+    pretrained = backbone.get("pretrained")
+    if not pretrained or node.start or node.options.get("init_from"):
+        return ""
+    return f"{backbone.get('name', '')} {'' if pretrained is True else pretrained}".strip()
+
+
+def published_teacher(node: Node) -> str:
+    """Return the teacher that a run distils from, "default" if none is named; "" without one or with an arm's own."""
+    pretexts = node.options.get("pretexts") or {}
+    if "distil" not in pretexts:
+        return ""
+    teacher = str((pretexts["distil"] or {}).get("teacher", "default"))
+    return "" if references(teacher) else teacher
 
 
 def _fixed(pair: Sequence[Starts], num_seeds: int) -> list[Place]:
@@ -126,8 +141,8 @@ def _scope(pair: Sequence[Starts], fixed: Sequence[Place]) -> str:
     if not fixed:
         return ""
     nouns = _nouns(fixed)
-    one = " and ".join(f"one {noun}" for noun in nouns)
-    another = f"another {nouns[0]}" if len(nouns) == 1 else "others"
+    one = " and ".join(f"one {noun}" + " behind all seeds" * (noun in PUBLISHED) for noun in nouns)
+    another = "others" if len(nouns) > 1 else "another" if nouns[0] in PUBLISHED else f"another {nouns[0]}"
     if all(pair[0].get(place) == pair[1].get(place) for place in fixed):
         return f"both from {one}: does not say what they would give from {another}"
     return f"over {one}: does not say what {another} would give"

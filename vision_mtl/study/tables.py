@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.study.independence import marked
 from vision_mtl.study.number_format import (
     NONE,
     Unit,
@@ -21,6 +22,9 @@ from vision_mtl.study.number_format import (
 from vision_mtl.study.verdict_text import verdict_reason
 
 Record = Mapping[str, Any]
+PERCENT = Unit(100, 0, "%")
+OPTIONAL = {"rope": "rope", "improves, %": "probability_of_improvement"}  # columns -> keys that older studies lack
+COSTS = {"images": "images_seen", "steps": "steps", "rows through the backbone": "forward_rows"}
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "pixel_accuracy", "mean_iou", "calibration_error")
 
 
@@ -74,11 +78,71 @@ def tasks_table(record: Record) -> Table:
 def comparisons_table(record: Record) -> Table:
     """Return every comparison with the numbers behind its verdict."""
     numbers = ["difference [95 %]", "deciding interval", "level", "arm's score", "baseline's score", "chance"]
-    numbers += ["p", "p, Holm", "floor of p", "detectable", "std over seeds", "seeds", "pretrainings", "n"]
+    numbers += [
+        "rope",
+        "improves, %",
+        "p",
+        "p, Holm",
+        "floor of p",
+        "detectable",
+        "std over seeds",
+        "seeds",
+        "pretrainings",
+        "n",
+    ]
     formats, known = units(record), chances(record)
     rows = [_comparison_row(one, formats[one["task"]], chance_of(one, known)) for one in record["comparisons"]]
+    kept = [name for name, key in OPTIONAL.items() if any(one.get(key) is not None for one in record["comparisons"])]
     columns = ["task", "labels", "arm", "baseline", "verdict", *numbers[:6], "unit", *numbers[6:], "reason"]
-    return Table(columns, rows, numbers)
+    return _without(Table(columns, rows, numbers), [name for name in OPTIONAL if name not in kept])
+
+
+def _without(table: Table, names: Sequence[str]) -> Table:
+    """Return the table without some columns, such as those that an older study lacks."""
+    places = [place for place, column in enumerate(table.columns) if column not in names]
+    rows = [[row[place] for place in places] for row in table.rows]
+    return Table([table.columns[place] for place in places], rows, table.numbers)
+
+
+def improvements_table(record: Record) -> Table:
+    """Return the probability of improvement of each arm over its baseline, over the independent tasks."""
+    rows = [
+        [
+            *(row["arm"], row["baseline"], format_fraction(row["fraction"]), ", ".join(row["tasks"])),
+            PERCENT.score(row["probability_of_improvement"]),
+        ]
+        for row in record.get("improvements", [])
+    ]
+    numbers = ["probability of improvement, % [95 %]"]
+    return Table(["arm", "baseline", "labels", "tasks", *numbers], rows, numbers)
+
+
+def arms_table(record: Record) -> Table:
+    """Return what each arm starts from, and the tasks that this may know; empty if none is published or named."""
+    rows = [
+        [
+            *(name, ", then ".join(arm["stages"])),
+            *("; ".join(arm.get("starts", [])), ", ".join(arm.get("not_independent", []))),
+        ]
+        for name, arm in record["arms"].items()
+    ]
+    shown = rows if any(row[2] or row[3] for row in rows) else []
+    return Table(["arm", "stages", "starts from", "not independent on"], [[c or NONE for c in row] for row in shown])
+
+
+def arm_costs_table(record: Record) -> Table:
+    """Return what one seed of each arm costs."""
+    rows = [
+        [
+            *(row["arm"], format_fraction(row["fraction"])),
+            *(_count(None if row[key] is None else round(row[key])) for key in COSTS.values()),
+            *(format_duration(row[f"{part}_seconds"]) for part in ("training", "teacher", "other")),
+            _count(row["backbone_parameters"]),
+        ]
+        for row in record.get("arm_costs", [])
+    ]
+    numbers = [*COSTS, "training", "teacher's pass", "start, scoring, figures", "backbone's parameters"]
+    return Table(["arm", "labels", *numbers], rows, numbers)
 
 
 def scores_table(record: Record) -> Table:
@@ -93,7 +157,7 @@ def scores_table(record: Record) -> Table:
         seeds = ", ".join(f"{one['seed']}: {unit.value(one['value'])}" for one in row["by_seed"])
         rows.append(
             [
-                *(row["task"], format_fraction(row["fraction"]), row["arm"]),
+                *(row["task"], format_fraction(row["fraction"]), marked(row["arm"], row)),
                 *(_count(row["num_labelled"]), _count(row.get("num_validation"))),
                 *(unit.score(score), unit.score(row["chance"])),
                 *(unit.score(row.get("references", {}).get(name)) for name in references),
@@ -124,7 +188,7 @@ def design_table(record: Record) -> Table:
         after = [NONE] * 4
         if one is not None:
             after = [unit.value(one["minimum_detectable"]), unit.value(one["std"])]
-            after += [unit.score(one["difference"], signed=True), one["verdict"]]
+            after += [unit.score(one["difference"], signed=True), marked(one["verdict"], one)]
         before = [row["task"], format_fraction(row["fraction"]), f"{row['arm']} against {row['baseline']}"]
         rows.append([*before, unit.value(row["minimum_detectable"]), *after[:3], unit.name, after[3]])
     numbers = ["detectable, before", "detectable, after", "std over seeds, after", "difference found [95 %]"]
@@ -214,13 +278,15 @@ def format_value(value: Any) -> str:
 def _comparison_row(one: Record, unit: Unit, chance: Any) -> list[str]:
     level = one["difference_holm"]["level"]
     return [
-        *(one["task"], format_fraction(one["fraction"]), one["arm"], one["baseline"], one["verdict"]),
+        *(one["task"], format_fraction(one["fraction"]), one["arm"], one["baseline"], marked(one["verdict"], one)),
         unit.score(one["difference"], signed=True),
         unit.interval(one["difference_holm"]) or NONE,
         NONE if level is None else format_level(level),
         *(unit.score(one["arm_score"]), unit.score(one["baseline_score"])),
         NONE if chance is None else unit.value(chance["value"]),
         unit.name,
+        unit.value(one.get("rope")),
+        PERCENT.score(one.get("probability_of_improvement")),
         *(format_p_value(one[key]) for key in ("p_value", "p_value_holm", "p_value_floor")),
         *(unit.value(one[key]) for key in ("minimum_detectable", "std")),
         *(str(one["num_seeds"]), _count(one.get("pretrainings")), _count(one["n"]), verdict_reason(one, unit)),

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
+from torch import nn
 
 from vision_mtl.models.attention import choose_attention
 from vision_mtl.models.compiling import compile_modules
@@ -37,6 +38,17 @@ from vision_mtl.training.strategies.build import build_strategy
 Hook = Callable[[Progress, StepRecord], object]  # called for each step; its result is ignored
 
 ObjectiveT = TypeVar("ObjectiveT", bound=Objective)
+
+
+@contextmanager
+def counted_rows(backbone: nn.Module) -> Iterator[list[int]]:
+    """Give a list that gets the number of rows of each pass through the backbone while the block runs."""
+    counts: list[int] = []
+    handle = backbone.register_forward_pre_hook(lambda module, given: counts.append(len(given[0])))
+    try:
+        yield counts
+    finally:
+        handle.remove()
 
 
 @dataclass
@@ -125,7 +137,7 @@ class Trainer(Generic[ObjectiveT]):
             found = self.strategy.sync(self.objective.shown, seconds, stop(), records)
             self.progress.seconds += found.seconds
             for record in found.records:
-                progress = self.progress if record.is_latest else self._progress_after(record)
+                progress = self.progress if record.is_latest else self._progress_after(record, found.records)
                 if hook is not None:
                     hook(progress, record)
             if found.stopping or (self.strategy.alone and stop()):  # alone: a hook may have asked to stop
@@ -148,7 +160,7 @@ class Trainer(Generic[ObjectiveT]):
         rate = self._set_rate(done)
         self.optimiser.zero_grad(set_to_none=True)
 
-        with self.guard.undo_on_error() as before:
+        with self.guard.undo_on_error() as before, counted_rows(self.model.backbone) as counts:
             losses = []
             micro_batches = self.feed.at(step, optim.accumulate)
             for number, (batch, share) in enumerate(micro_batches, start=1):
@@ -167,7 +179,9 @@ class Trainer(Generic[ObjectiveT]):
         total = torch.stack([loss.total.detach() for loss in losses]).sum()
         shown = [replace(loss, losses={}) for loss in losses]  # without their graphs
         balance = {} if self.balancing is None else self.balancing.scalars()
-        if self.guard.allows(PendingStep(step, rate, shown, total, norm, before, balance), self.progress):
+        rows = sum(counts) * self.accelerator.num_processes
+        self.progress.forward_rows += rows
+        if self.guard.allows(PendingStep(step, rate, shown, total, norm, before, balance, rows), self.progress):
             self.optimiser.step()
             if self.average is not None:
                 self.average.update(self.model, step=step)
@@ -214,11 +228,12 @@ class Trainer(Generic[ObjectiveT]):
     def _is_over(self) -> bool:
         return self.optim.progress(self.progress.step, self.progress.seconds) >= 1.0
 
-    def _progress_after(self, record: StepRecord) -> Progress:
+    def _progress_after(self, record: StepRecord, records: Sequence[StepRecord]) -> Progress:
         """Return the progress right after a step that is not the latest."""
         later = self.progress.step - (record.step + 1)
         images = self.progress.images_seen - later * self.feed.images_per_step
-        return replace(self.progress, step=record.step + 1, images_seen=images)
+        rows = self.progress.forward_rows - sum(one.forward_rows for one in records if one.step > record.step)
+        return replace(self.progress, step=record.step + 1, images_seen=images, forward_rows=rows)
 
     def _explain(self, step: int) -> str:
         """Return the cause of a non-finite step as a phrase."""

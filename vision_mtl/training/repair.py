@@ -171,7 +171,7 @@ def draw_drops(keys: Keys, parts: Sequence[Part]) -> Tensor:
 def head_specs(pretexts: Mapping[str, Pretext], channels: int) -> dict[str, HeadSpec]:
     """Return the spec of each pretext's head for images of `channels` channels."""
     return {
-        name: HeadSpec(p.output, p.num_outputs(channels), getattr(p, "learned_fill", False))
+        name: HeadSpec(p.head_kind, p.num_outputs(channels), getattr(p, "learned_fill", False))
         for name, p in pretexts.items()
     }
 

@@ -54,6 +54,7 @@ class PendingStep:
     norm: Tensor
     before: dict[str, Tensor]
     balance: dict[str, float]
+    forward_rows: int
 
 
 class StepGuard:
@@ -149,6 +150,7 @@ class StepGuard:
             if not self._is_finite(record):
                 self._restore(pending[number].before)
                 progress.images_seen -= (progress.step - record.step) * self.feed.images_per_step
+                progress.forward_rows -= sum(step.forward_rows for step in pending[number:])
                 progress.step = record.step
                 self.suspect(record.step)
                 self._broken.zero_()
@@ -162,7 +164,8 @@ class StepGuard:
         found = []
         for step, total, norm in zip(pending, totals, norms, strict=True):
             sums = sum_shown(step.losses)
-            found.append(StepRecord(step.step, total, means(sums), norm, step.rate, step.balance, sums=sums))
+            shown = StepRecord(step.step, total, means(sums), norm, step.rate, step.balance, sums=sums)
+            found.append(replace(shown, forward_rows=step.forward_rows))
         return found
 
     def _is_finite(self, record: StepRecord) -> bool:

@@ -16,6 +16,7 @@ class Progress:
     images_seen: int = 0  # over all processes
     skipped: int = 0  # steps without an update, because their loss or gradient was not finite
     skipped_in_a_row: int = 0
+    forward_rows: int = 0  # images, views and damaged instances that went through the backbone, over all processes
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class StepRecord:
     """The numbers of one step, on the CPU, to be logged.
 
     `loss` is the minimised loss, `shown` the mean loss of each pretext and task in its own unit, `sums` the sums and
-    counts of these means. `balance` holds the weights and cosines of the balancing, if there is one.
+    counts of these means. `balance` holds the weights and cosines of the balancing, if there is one. `forward_rows` is
+    as in `Progress`, for this step.
     """
 
     step: int
@@ -35,6 +37,7 @@ class StepRecord:
     skipped: str | None = None  # the reason, if the step was skipped
     is_latest: bool = True  # False: later steps have changed the weights already
     sums: Sums = field(default_factory=dict)
+    forward_rows: int = 0
 
 
 def means(sums: Sums) -> dict[str, float]:

@@ -24,7 +24,13 @@ LOG_SPAN = 10  # ratio of label fractions above which the axis is logarithmic
 LABEL_COUNTS = ("num_labelled", "num_validation")
 NAME = 34  # letters of a name in a legend
 GREY = "0.45"
-VERDICTS = {"helps": (COLOURS[0], ">"), "hurts": (COLOURS[1], "<"), "undecided": ("0.35", "o")}
+BAND = "0.9"  # of differences that do not matter
+VERDICTS = {
+    "helps": (COLOURS[0], ">"),
+    "hurts": (COLOURS[1], "<"),
+    "equivalent": (COLOURS[2], "s"),
+    "undecided": ("0.35", "o"),
+}
 Score = Mapping[str, Any]
 
 
@@ -61,18 +67,26 @@ def label_curves_figure(
 
 
 def differences_figure(
-    comparisons: Sequence[Mapping[str, Any]], titles: Sequence[str], *, factor: float, label: str
+    comparisons: Sequence[Mapping[str, Any]],
+    titles: Sequence[str],
+    *,
+    factor: float,
+    label: str,
+    rope: float | None = None,
 ) -> Figure | None:
     """Draw a row per comparison of one task: the difference, its 95 % interval (thick) and corrected interval (thin).
 
     `comparisons` have `difference`, `difference_holm` (scores) and `verdict`, shown by colour and marker; `titles` are
-    above the rows. Values are multiplied by `factor`. None without a comparison.
+    above the rows; a band shows the differences up to `rope`, which do not matter. Values are multiplied by `factor`.
+    None without a comparison.
     """
     if not comparisons:
         return None
-    figure = new_figure(WIDTH, 1.15 + 0.42 * len(comparisons))
+    figure = new_figure(WIDTH, 1.3 + 0.42 * len(comparisons))
     axes = figure.subplots()
     axes.spines[["top", "right", "left"]].set_visible(False)
+    if rope:
+        axes.axvspan(-rope * factor, rope * factor, color=BAND, linewidth=0, zorder=0)
     axes.axvline(0, color="0.2", linewidth=1)
     for row, (one, title) in enumerate(zip(comparisons, titles, strict=True)):
         colour, marker = VERDICTS[one["verdict"]]
@@ -86,7 +100,7 @@ def differences_figure(
     axes.margins(x=0.08)
     axes.tick_params(labelsize=8)
     axes.set_xlabel(_wrapped(label, 72), fontsize=8)
-    _verdict_legend(figure)
+    _verdict_legend(figure, bool(rope))
     return figure
 
 
@@ -168,20 +182,23 @@ def _legend(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]) -> 
     figure.legend(handles, shown, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
 
 
-def _verdict_legend(figure: Figure) -> None:
+def _verdict_legend(figure: Figure, has_rope: bool) -> None:
     handles = [
         Line2D([], [], color=c, marker=m, linestyle="none", markerfacecolor="white" if v == "undecided" else c)
         for v, (c, m) in VERDICTS.items()
     ]
     handles += [Line2D([], [], color=GREY, linewidth=width) for width in (3.2, 1)]
     names = [*VERDICTS, "95 % interval", "corrected"]
+    if has_rope:
+        handles.append(Line2D([], [], color=BAND, linewidth=8))
+        names.append("does not matter")
     figure.legend(
         handles,
         names,
         fontsize=7.5,
         frameon=False,
         loc="outside lower center",
-        ncols=5,
+        ncols=4,
         columnspacing=1,
         handlelength=1.3,
     )

@@ -1,0 +1,42 @@
+"""Repairs as options of another pretext: `chain.steps` applies all of them, `contrast.damage` one of them per view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vision_mtl.core.errors import UserError
+from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+
+
+def build_repairs(
+    option: str, given: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Pretext]:
+    """Return the pretexts of `given`, a mapping from a name to its options, which go before those of `defaults`.
+
+    Raises `UserError` that names `option` for a pretext that repairs no pixels, or for options that it cannot have.
+    """
+    built = {}
+    for name, options in given.items():
+        try:
+            built[name] = PRETEXTS.get(name)(**((defaults or {}).get(name, {}) | (options or {})))
+        except TypeError as error:
+            raise UserError(f"{option}.{name}: {error}") from error
+        if not built[name].repairs:
+            raise UserError(f"{option} must repair pixels; {name} does not.")
+    return built
+
+
+def check_nested(option: str, pretexts: Mapping[str, Pretext], shape: Shape) -> None:
+    """Raise `UserError` that names `option` if images of `shape` cannot be used by one of the pretexts."""
+    for name, pretext in pretexts.items():
+        try:
+            pretext.check(shape)
+        except UserError as error:
+            raise UserError(f"{option}.{name}: {error}") from error
+
+
+def own_draw(draw: Draw, name: str) -> Draw:
+    """Return the entries of a draw under `NAME.key`, by key; empty if there are none."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in draw.items() if key.startswith(prefix)}
