@@ -33,6 +33,10 @@ ADDED: dict[str, Any] = {
     "data.value_range": None,
     "data.rgb_bands": None,
     "study.earlier_pretexts": True,
+    "joint.consistency_weight": 0.0,
+    "joint.consistency_threshold": 0.95,
+    "joint.consistency_ratio": 0.5,
+    "joint.consistency_images": {},
     "pretexts.downsample.enlarged": "bicubic",
     "pretexts.neighbour.colours": "keep",
 }

@@ -34,6 +34,7 @@ class SingleLabel(LabelKind):
     headline = "accuracy"
     image_value = "accuracy"
     one_class = True
+    has_pseudo_labels = True
 
     def parse(
         self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
@@ -64,6 +65,11 @@ class SingleLabel(LabelKind):
     def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) cross-entropy in nats; logits (B, K), classes (B,)."""
         return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
+
+    def pseudo_labels(self, outputs: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Return the most probable class (B,), and whether it is confident (B,)."""
+        highest, classes = self.probabilities(outputs).max(1)
+        return classes, highest >= threshold
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Return (B, K) probabilities that sum to 1."""
