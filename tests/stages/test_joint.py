@@ -78,6 +78,7 @@ def test_unlabelled_images_are_repaired(
     monkeypatch.setattr(RepairFeed, "at", at)
     words = [*table_tasks("letter"), "--data.unlabelled", f"images/{image_folder}", "--joint.label_fraction", 0.1]
     assert supervise("joint", tmp_path / "run", *words, "--optim.batch_size", 24, "--optim.steps", 8) == 0
+    assert torch.equal(seen[0], seen.pop(1))  # the first step is also asked for to count its rows
     pool, indices = pools[0], torch.cat(seen)
     sources = {pool.identities[i].split("::")[0].split("/")[0] for i in indices.tolist()}
     assert sources == {"csv", "images"} and len(seen) == 8 and len(indices) == 8 * 12
@@ -86,25 +87,39 @@ def test_unlabelled_images_are_repaired(
     assert torch.isin(drawn, train).all() and len(drawn) == min(96, len(train))
 
 
-def test_the_two_batches_of_a_step() -> None:
+@pytest.mark.parametrize(
+    ("repair", "consistency", "sizes"),
+    [
+        (0.5, 0.0, {"repair": 5, "tasks": 5}),
+        (0.01, 0.0, {"repair": 1, "tasks": 9}),
+        (0.99, 0.0, {"repair": 9, "tasks": 1}),
+        (0.25, 0.0, {"repair": 2, "tasks": 8}),
+        (0.0, 0.75, {"tasks": 2, "consistency": 8}),
+        (0.0, 0.01, {"tasks": 9, "consistency": 1}),
+        (0.5, 0.6, {"repair": 5, "tasks": 2, "consistency": 3}),
+        (0.99, 0.99, {"repair": 8, "tasks": 1, "consistency": 1}),
+    ],
+)
+def test_the_batches_of_a_step(repair: float, consistency: float, sizes: dict[str, int]) -> None:
     optim = Optim(steps=5, batch_size=10, accumulate=1, learning_rate=0.1)
-    for ratio, damaged in ((0.5, 5), (0.01, 1), (0.99, 9), (0.25, 2)):
-        first, second = split_batch(optim, ratio)
-        assert (first.batch_size, second.batch_size) == (damaged, 10 - damaged)
-        assert first.learning_rate == second.learning_rate == 0.1
+    found = split_batch(optim, repair, consistency)
+    assert {name: own.batch_size for name, own in found.items()} == sizes
+    assert {own.learning_rate for own in found.values()} == {0.1}
 
 
 @pytest.mark.parametrize(
-    ("ratio", "size", "said"),
+    ("ratio", "consistency", "size", "said"),
     [
-        (0.0, 8, r"repair_ratio must lie in \(0, 1\); found 0\.0\. For 0 use --stage finetune"),
-        (1.0, 8, "found 1.0"),
-        (0.5, 1, "batch_size of 2 or more; found 1"),
+        (0.0, 0.0, 8, r"repair_ratio 0 and joint\.consistency_weight 0 leave labels alone: use --stage finetune"),
+        (1.0, 0.0, 8, r"repair_ratio must lie in \[0, 1\); found 1\.0"),
+        (0.0, 1.0, 8, r"consistency_ratio must lie in \(0, 1\); found 1\.0"),
+        (0.5, 0.0, 1, "batch_size of 2 or more; found 1"),
+        (0.5, 0.5, 2, "batch_size of 3 or more; found 2"),
     ],
 )
-def test_batches_that_cannot_be_split_are_errors(ratio: float, size: int, said: str) -> None:
+def test_batches_that_cannot_be_split_are_errors(ratio: float, consistency: float, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        split_batch(Optim(steps=1, batch_size=size), ratio)
+        split_batch(Optim(steps=1, batch_size=size), ratio, consistency)
 
 
 def test_schedules_by_hand() -> None:
@@ -135,12 +150,12 @@ def test_an_interrupted_run_resumes_with_the_same_result(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--joint.repair_ratio", 1], "joint.repair_ratio must lie in (0, 1); found 1"),
+        (["--joint.repair_ratio", 1], "joint.repair_ratio must lie in [0, 1); found 1"),
         (["--joint.repair_weight", -2], "joint.repair_weight must be 0 or more; found -2"),
         (["--joint.schedule", "falls"], "Did you mean 'fall'"),
         (
             ["--joint.repair_ratio", 0.1, "--optim.accumulate", 4],
-            "optim.accumulate must be at most 1, the images of the smaller of a step's two batches; found 4",
+            "optim.accumulate must be at most 1, the images of the smallest of a step's 2 batches; found 4",
         ),
     ],
 )

@@ -59,7 +59,7 @@ def check_consistency(weight: float, threshold: float) -> None:
 
 
 def unlabelled_images(
-    config: RunConfig, run: Run, labelled: LabelledTasks, images: Mapping[str, Sequence[str]]
+    config: RunConfig, run: Run, labelled: LabelledTasks, images: Mapping[str, str | Sequence[str]]
 ) -> dict[str, np.ndarray]:
     """Return the unlabelled images that serve each task, (N,) bool: training images without a label in its budget.
 
@@ -71,7 +71,8 @@ def unlabelled_images(
             raise unknown("task in joint.consistency_images", name, config.tasks)
     found = {}
     for name, task in config.tasks.items():
-        sources = images.get(name, [task.source])
+        given = images.get(name, task.source)
+        sources = [given] if isinstance(given, str) else given
         if not sources:
             continue
         _check_kind(name, task.kind)

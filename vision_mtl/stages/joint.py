@@ -55,9 +55,9 @@ class Joint(Stage):
     consistency_ratio: float = 0.5
     """Share of a step's images, less the repaired ones, that are unlabelled images for consistency, in (0, 1). Each
     costs two passes: a weak and a strong copy."""
-    consistency_images: dict[str, list[str]] = field(default_factory=dict)
-    """Sources of the unlabelled images of a task, as TASK: [SOURCE, ...]; []: none, so no consistency. Tasks that are
-    not named take the training images of their own source whose labels are not used."""
+    consistency_images: dict[str, str | list[str]] = field(default_factory=dict)
+    """Sources of the unlabelled images of a task, as TASK: SOURCE or TASK: [SOURCE, ...]; []: none, so no consistency.
+    Tasks that are not named take the training images of their own source whose labels are not used."""
     num_evaluations: int = 10
     """Evaluations on validation images, evenly spaced over the run; the best weights are kept."""
     keep_best_per_task: bool = True
