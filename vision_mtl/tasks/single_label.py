@@ -67,9 +67,10 @@ class SingleLabel(LabelKind):
         return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
 
     def pseudo_labels(self, outputs: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Return the most probable class (B,), and whether it is confident (B,)."""
-        highest, classes = self.probabilities(outputs).max(1)
-        return classes, highest >= threshold
+        """Return the decided class (B,), and whether its probability is `threshold` or more (B,)."""
+        numbers = self.probabilities(outputs)
+        classes = self.decide(numbers)
+        return classes, numbers.gather(1, classes[:, None])[:, 0] >= threshold
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Return (B, K) probabilities that sum to 1."""
