@@ -21,9 +21,10 @@ ALONE = [*ON, "--joint.repair_ratio", 0]
 
 
 @pytest.fixture(scope="module")
-def finished(supervise, table_tasks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(supervise, table_tasks, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("consistency") / "run"
     words = [*table_tasks("letter", "shade"), *ALONE, "--joint.consistency_threshold", 0.501]
+    words += ["--data.unlabelled", f"images/{image_folder}"]
     words += ["--joint.label_fraction", 0.3, "--track.log_every_steps", 1, "--optim.learning_rate", 0.05]
     assert supervise("joint", folder, *words, "--optim.steps", 8) == 0
     return folder
@@ -35,7 +36,8 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_results_without_repair(finished: Path, result) -> None:
+def test_results_without_repair(finished: Path, result, label_table: Path) -> None:
+    assert any("of data.unlabelled: not used" in text for text in result(finished)["warnings"])
     metrics = result(finished)["metrics"]
     assert "skill" not in metrics and "skill_learned" not in metrics
     assert metrics["rows_per_step"] == 6 + 2 * 6 and result(finished)["images_seen"] == 8 * 12
@@ -43,8 +45,7 @@ def test_results_without_repair(finished: Path, result) -> None:
     assert set(metrics["consistency"]) == {"letter", "shade"}
     for task, scores in metrics["consistency"].items():
         assert 0 <= scores["share"]["low"] <= scores["share"]["value"] <= scores["share"]["high"] <= 1
-        unlabelled = result(finished)["data"]["sources"]
-        (train,) = {source["train"] for source in unlabelled.values()}
+        train = result(finished)["data"]["sources"][f"csv/{label_table}/labels.csv"]["train"]
         assert scores["share"]["n"] == train - labels[task]["num_labelled"]
     # a budget of validation labels, and of these only those with a confident prediction
     assert 0 < metrics["consistency"]["shade"]["pseudo_accuracy"]["n"] <= labels["shade"]["num_validation"]

@@ -94,6 +94,19 @@ def unlabelled_images(
     return found
 
 
+def warn_about_unused_images(config: RunConfig, run: Run, images: Mapping[str, str | Sequence[str]]) -> None:
+    """Warn of unlabelled sources that a run without repair does not use."""
+    used = [task.source for task in config.tasks.values()]
+    for given in images.values():
+        used += [given] if isinstance(given, str) else given
+    unused = [source for source in config.data.unlabelled or [] if source not in used]
+    if unused:
+        run.warn(
+            f"{', '.join(unused)} of data.unlabelled: not used, because joint.repair_ratio is 0 and no task names such "
+            "a source in joint.consistency_images."
+        )
+
+
 def _check_kind(name: str, kind: str) -> None:
     if not label_kind(kind).has_pseudo_labels:
         able = [k for k in LABEL_KINDS.names() if label_kind(k).has_pseudo_labels]

@@ -75,6 +75,7 @@ class Joint(Stage):
             build_consistency_objective,
             check_consistency,
             unlabelled_images,
+            warn_about_unused_images,
         )
         from vision_mtl.recipes.fit import make_trainer
         from vision_mtl.recipes.joint_training import count_rows, split_batch, weight_schedule, write_joint_result
@@ -100,6 +101,8 @@ class Joint(Stage):
         if CONSISTENCY in optims:
             found = unlabelled_images(config, run, labelled, self.consistency_images)
             consistency = Consistency(self.consistency_weight, self.consistency_threshold, found)
+        if REPAIR not in optims:
+            warn_about_unused_images(config, run, self.consistency_images)
 
         torch.manual_seed(config.seed)
         model = build.build_task_model(config, labelled.pool, list(labelled.tasks), self.drop_path_ratio, pretexts)
