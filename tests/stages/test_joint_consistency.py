@@ -68,6 +68,7 @@ def test_the_loss_and_the_shares_are_recorded(finished: Path) -> None:
     ("tasks", "words", "said"),
     [
         (["letter"], ["--joint.consistency_threshold", 1], "consistency_threshold must lie in (0.5, 1); found 1"),
+        (["letter"], ["--joint.consistency_ratio", 0], "consistency_ratio must lie in (0, 1); found 0"),
         (["letter"], ["--joint.consistency_weight", -1], "consistency_weight must be 0 or more; found -1"),
         (["letter"], ["--joint.consistency_images.leter", "images/x"], "Did you mean 'letter'"),
         (

@@ -50,12 +50,14 @@ class Consistency:
         return torch.from_numpy(np.flatnonzero(np.any(list(self.unlabelled.values()), axis=0)))
 
 
-def check_consistency(weight: float, threshold: float) -> None:
+def check_consistency(weight: float, threshold: float, image_ratio: float) -> None:
     """Raise `UserError` for an option out of range."""
     if not weight >= 0:
         raise UserError(f"joint.consistency_weight must be 0 or more; found {weight}.")
     if not 0.5 < threshold < 1:
         raise UserError(f"joint.consistency_threshold must lie in (0.5, 1); found {threshold}.")
+    if not 0 < image_ratio < 1:
+        raise UserError(f"joint.consistency_ratio must lie in (0, 1); found {image_ratio}.")
 
 
 def unlabelled_images(

@@ -55,13 +55,11 @@ def split_batch(optim: Optim, repair_ratio: float, consistency_ratio: float) -> 
     """Return the options of each part of a step's batch: repair, tasks, consistency; together `batch_size` images.
 
     A ratio of 0 leaves its part out, every other part has at least one image. `consistency_ratio` is a share of the
-    images that are not repaired. Raises `UserError` for a ratio out of range, if both are 0, for fewer images than
-    parts, and for more micro-batches than the smallest part has images.
+    images that are not repaired. Raises `UserError` for a repair ratio out of range, if both are 0, for fewer images
+    than parts, and for more micro-batches than the smallest part has images.
     """
     if not 0 <= repair_ratio < 1:
         raise UserError(f"joint.repair_ratio must lie in [0, 1); found {repair_ratio}.")
-    if not 0 <= consistency_ratio < 1:
-        raise UserError(f"joint.consistency_ratio must lie in (0, 1); found {consistency_ratio}.")
     if not repair_ratio and not consistency_ratio:
         raise UserError(
             "joint.repair_ratio 0 and joint.consistency_weight 0 leave labels alone: use --stage finetune for that."

@@ -89,7 +89,7 @@ class Joint(Stage):
         from vision_mtl.training.repair import REPAIR, PretextObjective
 
         accelerator = config.runtime.accelerator(config.device)
-        check_consistency(self.consistency_weight, self.consistency_threshold)
+        check_consistency(self.consistency_weight, self.consistency_threshold, self.consistency_ratio)
         ratio = self.consistency_ratio if self.consistency_weight else 0.0
         optims = split_batch(config.optim, self.repair_ratio, ratio)
         if REPAIR not in optims:
