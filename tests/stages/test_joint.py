@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from vision_mtl.config.resolve import resolve
 from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.joint_training import split_batch, weight_schedule
+from vision_mtl.recipes.study_options import composer
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.options import Optim
 
 
 @pytest.fixture(scope="module")
-def finished(supervise, table_tasks, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def words(table_tasks, image_folder: Path) -> list:
+    found = [*table_tasks("letter", "seen"), "--data.unlabelled", f"images/{image_folder}", "--joint.schedule", "fall"]
+    return [*found, "--track.log_every_steps", 1, "--joint.repair_ratio", 0.75, "--optim.steps", 6]
+
+
+@pytest.fixture(scope="module")
+def finished(supervise, words: list, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint") / "run"
-    words = [*table_tasks("letter", "seen"), "--data.unlabelled", f"images/{image_folder}", "--joint.schedule", "fall"]
-    words += ["--track.log_every_steps", 1, "--joint.repair_ratio", 0.75, "--optim.steps", 6]
     assert supervise("joint", folder, *words) == 0
     return folder
 
@@ -38,6 +46,18 @@ def test_tasks_and_repairs_are_scored(finished: Path, result, label_table: Path,
     row = metrics["tasks"]["letter"]
     assert row["epochs"] * row["num_labelled"] <= 6 * 3 + 1e-3
     assert {"curves", "confusion_letter"} <= {file.stem for file in (finished / "figures").iterdir()}
+
+
+def test_a_run_from_before_consistency_is_the_same_run(finished: Path, supervise, words: list, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    own = {key: value for key, value in config["joint"].items() if not key.startswith("consistency")}
+    assert len(own) == len(config["joint"]) - 4
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "joint": own}))
+    assert supervise("joint", tmp_path / "run", *words) == 0  # completed: its result is shown
+    options = {"tasks": {"digits": {"source": "bundled/digits"}}}
+    _, key = composer(resolve("study", options, {}), {})("joint", {"seed": 0})
+    assert "repair_ratio" in key and "consistency" not in key  # so an older study finds its finished runs
 
 
 def test_both_losses_are_recorded_and_the_repairs_weight_falls(finished: Path) -> None:
