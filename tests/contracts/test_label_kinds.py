@@ -270,3 +270,20 @@ def test_only_a_kinds_own_file_knows_its_name() -> None:
         if re.search(rf"\b({'|'.join(KINDS)})\b", file.read_text("utf-8")):
             found.append(str(file.relative_to(PACKAGE)))
     assert found == ["data/options.py"]
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if label_kind(name).has_pseudo_labels])
+def test_pseudo_labels_have_the_form_of_labels(name: str) -> None:
+    kind, target = label_kind(name), target_of(name)
+    outputs = head_of(target)(torch.randn(4, FEATURES, 2, 2)).detach()
+    labels, confident = kind.pseudo_labels(outputs, 0.9)
+    wanted = target.gather(torch.from_numpy(LABELLED[:4]))
+    assert labels.shape == confident.shape == wanted.shape and labels.dtype == wanted.dtype
+    assert confident.dtype == torch.bool
+    options = {"weights": None, "smoothing": 0.0}
+    everything, nothing = torch.ones_like(confident), torch.zeros_like(confident)
+    torch.testing.assert_close(
+        kind.pseudo_loss(outputs, labels, everything, **options), kind.loss(outputs, labels, **options)
+    )
+    assert torch.equal(kind.pseudo_loss(outputs, labels, nothing, **options), torch.zeros(4))
+    assert kind.pseudo_labels(outputs, 0.0)[1].all() and not kind.pseudo_labels(outputs, 1.1)[1].any()

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from vision_mtl.config.resolve import resolve
 from vision_mtl.core.errors import UserError
 from vision_mtl.recipes.joint_training import split_batch, weight_schedule
+from vision_mtl.recipes.study_options import composer
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 from vision_mtl.training.options import Optim
 
 
 @pytest.fixture(scope="module")
-def finished(supervise, table_tasks, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def words(table_tasks, image_folder: Path) -> list:
+    found = [*table_tasks("letter", "seen"), "--data.unlabelled", f"images/{image_folder}", "--joint.schedule", "fall"]
+    return [*found, "--track.log_every_steps", 1, "--joint.repair_ratio", 0.75, "--optim.steps", 6]
+
+
+@pytest.fixture(scope="module")
+def finished(supervise, words: list, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint") / "run"
-    words = [*table_tasks("letter", "seen"), "--data.unlabelled", f"images/{image_folder}", "--joint.schedule", "fall"]
-    words += ["--track.log_every_steps", 1, "--joint.repair_ratio", 0.75, "--optim.steps", 6]
     assert supervise("joint", folder, *words) == 0
     return folder
 
@@ -38,6 +46,18 @@ def test_tasks_and_repairs_are_scored(finished: Path, result, label_table: Path,
     row = metrics["tasks"]["letter"]
     assert row["epochs"] * row["num_labelled"] <= 6 * 3 + 1e-3
     assert {"curves", "confusion_letter"} <= {file.stem for file in (finished / "figures").iterdir()}
+
+
+def test_a_run_from_before_consistency_is_the_same_run(finished: Path, supervise, words: list, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    own = {key: value for key, value in config["joint"].items() if not key.startswith("consistency")}
+    assert len(own) == len(config["joint"]) - 4
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "joint": own}))
+    assert supervise("joint", tmp_path / "run", *words) == 0  # completed: its result is shown
+    options = {"tasks": {"digits": {"source": "bundled/digits"}}}
+    _, key = composer(resolve("study", options, {}), {})("joint", {"seed": 0})
+    assert "repair_ratio" in key and "consistency" not in key  # so an older study finds its finished runs
 
 
 def test_both_losses_are_recorded_and_the_repairs_weight_falls(finished: Path) -> None:
@@ -78,6 +98,7 @@ def test_unlabelled_images_are_repaired(
     monkeypatch.setattr(RepairFeed, "at", at)
     words = [*table_tasks("letter"), "--data.unlabelled", f"images/{image_folder}", "--joint.label_fraction", 0.1]
     assert supervise("joint", tmp_path / "run", *words, "--optim.batch_size", 24, "--optim.steps", 8) == 0
+    assert torch.equal(seen[0], seen.pop(1))  # the first step is also asked for to count its rows
     pool, indices = pools[0], torch.cat(seen)
     sources = {pool.identities[i].split("::")[0].split("/")[0] for i in indices.tolist()}
     assert sources == {"csv", "images"} and len(seen) == 8 and len(indices) == 8 * 12
@@ -86,25 +107,38 @@ def test_unlabelled_images_are_repaired(
     assert torch.isin(drawn, train).all() and len(drawn) == min(96, len(train))
 
 
-def test_the_two_batches_of_a_step() -> None:
+@pytest.mark.parametrize(
+    ("repair", "consistency", "sizes"),
+    [
+        (0.5, 0.0, {"repair": 5, "tasks": 5}),
+        (0.01, 0.0, {"repair": 1, "tasks": 9}),
+        (0.99, 0.0, {"repair": 9, "tasks": 1}),
+        (0.25, 0.0, {"repair": 2, "tasks": 8}),
+        (0.0, 0.75, {"tasks": 2, "consistency": 8}),
+        (0.0, 0.01, {"tasks": 9, "consistency": 1}),
+        (0.5, 0.6, {"repair": 5, "tasks": 2, "consistency": 3}),
+        (0.99, 0.99, {"repair": 8, "tasks": 1, "consistency": 1}),
+    ],
+)
+def test_the_batches_of_a_step(repair: float, consistency: float, sizes: dict[str, int]) -> None:
     optim = Optim(steps=5, batch_size=10, accumulate=1, learning_rate=0.1)
-    for ratio, damaged in ((0.5, 5), (0.01, 1), (0.99, 9), (0.25, 2)):
-        first, second = split_batch(optim, ratio)
-        assert (first.batch_size, second.batch_size) == (damaged, 10 - damaged)
-        assert first.learning_rate == second.learning_rate == 0.1
+    found = split_batch(optim, repair, consistency)
+    assert {name: own.batch_size for name, own in found.items()} == sizes
+    assert {own.learning_rate for own in found.values()} == {0.1}
 
 
 @pytest.mark.parametrize(
-    ("ratio", "size", "said"),
+    ("ratio", "consistency", "size", "said"),
     [
-        (0.0, 8, r"repair_ratio must lie in \(0, 1\); found 0\.0\. For 0 use --stage finetune"),
-        (1.0, 8, "found 1.0"),
-        (0.5, 1, "batch_size of 2 or more; found 1"),
+        (0.0, 0.0, 8, r"repair_ratio 0 and joint\.consistency_weight 0 leave labels alone: use --stage finetune"),
+        (1.0, 0.0, 8, r"repair_ratio must lie in \[0, 1\); found 1\.0"),
+        (0.5, 0.0, 1, "batch_size of 2 or more; found 1"),
+        (0.5, 0.5, 2, "batch_size of 3 or more; found 2"),
     ],
 )
-def test_batches_that_cannot_be_split_are_errors(ratio: float, size: int, said: str) -> None:
+def test_batches_that_cannot_be_split_are_errors(ratio: float, consistency: float, size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        split_batch(Optim(steps=1, batch_size=size), ratio)
+        split_batch(Optim(steps=1, batch_size=size), ratio, consistency)
 
 
 def test_schedules_by_hand() -> None:
@@ -135,12 +169,12 @@ def test_an_interrupted_run_resumes_with_the_same_result(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--joint.repair_ratio", 1], "joint.repair_ratio must lie in (0, 1); found 1"),
+        (["--joint.repair_ratio", 1], "joint.repair_ratio must lie in [0, 1); found 1"),
         (["--joint.repair_weight", -2], "joint.repair_weight must be 0 or more; found -2"),
         (["--joint.schedule", "falls"], "Did you mean 'fall'"),
         (
             ["--joint.repair_ratio", 0.1, "--optim.accumulate", 4],
-            "optim.accumulate must be at most 1, the images of the smaller of a step's two batches; found 4",
+            "optim.accumulate must be at most 1, the images of the smallest of a step's 2 batches; found 4",
         ),
     ],
 )

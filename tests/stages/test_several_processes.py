@@ -144,6 +144,10 @@ def commands(
         options |= {"pretexts.grid_mask.fill": "learned"} if stage == "pretrain" else {}
         options |= {"runtime.shard": "true"} if name.endswith("cut") else {}
         found = words_of(folder / name, folder / "root", **options)
+        if stage == "joint":
+            consistency = {"consistency_weight": 1, "consistency_threshold": 0.51, "label_fraction": 0.5}
+            found += [word for key, value in consistency.items() for word in (f"--joint.{key}", str(value))]
+            return found + table_tasks("letter", "shade")
         return found + (table_tasks("letter", "shade", "size") if stage == "finetune" else [])
 
     words.folder = folder  # type: ignore[attr-defined]
@@ -160,18 +164,20 @@ def launched(commands: Any) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = commands.folder
     program = folder / "program.py"
     program.write_text(PROGRAM)
-    for stage in ("pretrain", "finetune"):
+    for stage in ("pretrain", "finetune", "joint"):
         assert main(commands(stage, f"{stage}-one")) == 0
     dying = [*commands("pretrain", "dying"), "--track.checkpoint_every_seconds", "0"]
     runs = [(commands(stage, f"{stage}-{how}"), "") for stage in ("pretrain", "finetune") for how in ("two", "cut")]
+    runs.append((commands("joint", "joint-two"), ""))
     stopped, skipping = commands("pretrain", "stopped-cut"), commands("pretrain", "nan-cut")
     skipping += ["--optim.non_finite", "skip", "--optim.steps", "5", "--track.num_probes", "0"]
     runs += [(stopped, "SIGTERM"), (stopped, ""), (skipping, "nan")]
     return folder, launch(program, json.dumps([*runs, (dying, "SIGKILL")]))
 
 
-@pytest.mark.parametrize("how", ["two", "cut"])
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    ("stage", "how"), [(s, h) for s in ("pretrain", "finetune") for h in ("two", "cut")] + [("joint", "two")]
+)
 def test_two_processes_take_the_steps_of_one(stage: str, how: str, launched: Any) -> None:
     folder, done = launched
     one, two = lines(folder / f"{stage}-one"), lines(folder / f"{stage}-{how}")

@@ -338,7 +338,8 @@ def _converted(stage: str, schema: Schema, given: GivenOptions) -> Values:
         if key in schema:
             values[key] = convert(schema[key], from_words(schema[key], words))
         elif option in schema and is_mapping(schema[option]):
-            values[option] = {**(values.get(option) or {}), entry: read_yaml(key, " ".join(words))}
+            entries = {**(values.get(option) or {}), entry: read_yaml(key, " ".join(words))}
+            values[option] = convert(schema[option], entries)
         else:
             raise unknown_option(stage, key, schema, " ".join(words))
     return values

@@ -26,6 +26,7 @@ import yaml
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.depth import LEVELS, floats, is_deep
 from vision_mtl.data.options import POLICIES
+from vision_mtl.data.strong_views import with_strong_changes
 from vision_mtl.data.targets import IGNORED
 
 SHIFT = 0.06  # largest shift as a share of height and width: digits and chins stay inside the image
@@ -38,16 +39,25 @@ class Augmenter:
     """Applies a task's augmentation policy to its training images; threads may share it.
 
     A policy gets images of 8 bits as uint8; 16-bit levels as float32 in [0, 1], because few of its steps take uint16.
-    Raises `UserError`, also at construction, with the task, its policy and the fault: images must keep their `shape`
-    (H, W, C) and type.
+    With `strong` the policy is followed by strong changes (`data/strong_views.py`), with draws of its own. Raises
+    `UserError`, also at construction, with the task, its policy and the fault: images must keep their `shape` (H, W, C)
+    and type.
     """
 
     def __init__(
-        self, task: str, augment: str | dict[str, Any], shape: tuple[int, int, int], dtype: np.dtype | type = np.uint8
+        self,
+        task: str,
+        augment: str | dict[str, Any],
+        shape: tuple[int, int, int],
+        dtype: np.dtype | type = np.uint8,
+        strong: bool = False,
     ) -> None:
         self.task, self.shape = task, shape
         self.policy = augment if isinstance(augment, str) else "given as a mapping"
         self._pattern = _pipeline(task, self.policy, augment)  # None: images stay as they are
+        self._stream = f"{task}\0strong" if strong else task
+        if strong:
+            self._pattern = with_strong_changes(_library(), self._pattern, shape[2], np.dtype(dtype) == np.uint8)
         self._own = threading.local()  # a pipeline holds its random state, so each thread has one
         height, width, _ = shape
         self.apply(np.zeros(shape, dtype), [np.zeros((height, width), np.uint8)], 0, 0, 0)
@@ -57,12 +67,12 @@ class Augmenter:
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the augmented image (H, W, C) uint8 or uint16 and masks (H, W) uint8; the arguments are not changed.
 
-        The draw depends on (task, seed, epoch, index); `index` is the image's index in the pool.
+        The draw depends on (task, strong, seed, epoch, index); `index` is the image's index in the pool.
         """
         if self._pattern is None:
             return image, list(masks)
         pipeline = self._pipeline_of_thread()
-        digest = hashlib.blake2b(f"{self.task}\0{seed} {epoch} {index}".encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(f"{self._stream}\0{seed} {epoch} {index}".encode(), digest_size=16).digest()
         number = int.from_bytes(digest, "little")
         pipeline.set_random_state(np.random.default_rng(number), random.Random(number))
         deep, image = is_deep(image), floats(image) if is_deep(image) else image

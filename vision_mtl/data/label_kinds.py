@@ -59,6 +59,7 @@ class LabelKind(ABC):
     has_classes: ClassVar[bool] = True  # False: labels are numbers, and image values are minus the absolute error
     one_class: ClassVar[bool] = False  # each image has exactly one class, so there is a confusion matrix
     is_dense: ClassVar[bool] = False  # a label is a mask with a class for each pixel, and the head uses the decoder
+    has_pseudo_labels: ClassVar[bool] = False  # True: `pseudo_labels` is implemented
     has_probe: ClassVar[bool] = True  # True: `probe_path`, `neighbour_votes` and `constant` are implemented
 
     @property
@@ -118,6 +119,20 @@ class LabelKind(ABC):
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) loss of each image; `labels` from `gather`, class `weights` (K,), `smoothing` in [0, 1)."""
+
+    def pseudo_labels(self, outputs: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Return the decisions in the form of `gather`, and which of them have a probability of `threshold` or more.
+
+        The latter are (B,) bool, or (B, K) where each class is decided by itself. Probabilities are not calibrated.
+        Only if `has_pseudo_labels`.
+        """
+        raise NotImplementedError
+
+    def pseudo_loss(
+        self, outputs: Tensor, labels: Tensor, confident: Tensor, *, weights: Tensor | None, smoothing: float
+    ) -> Tensor:
+        """Return the (B,) loss of each image against `pseudo_labels`; those that are not `confident` add 0."""
+        return self.loss(outputs, labels, weights=weights, smoothing=smoothing) * confident
 
     @abstractmethod
     def probabilities(self, outputs: Tensor) -> Tensor:

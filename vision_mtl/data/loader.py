@@ -39,9 +39,10 @@ class LabelledBatch:
 class TaskLoader:
     """Loads the batch of a step; `at(step)` is a pure function, independent of earlier calls and of `num_workers`.
 
-    The policy of the task that an image was drawn for augments the image and its masks of all tasks. The next batch is
-    prepared in the background, in pinned memory for a GPU (`pin`). `num_workers` 0: one thread per core. Exceptions of
-    a thread, such as `UserError`, are raised by the `at` of its batch.
+    The policy of the task that an image was drawn for augments the image and its masks of all tasks; `strong` adds the
+    strong changes of consistency training. The next batch is prepared in the background, in pinned memory for a GPU
+    (`pin`). `num_workers` 0: one thread per core. Exceptions of a thread, such as `UserError`, are raised by the `at`
+    of its batch.
     """
 
     def __init__(
@@ -52,12 +53,13 @@ class TaskLoader:
         seed: int,
         num_workers: int = 0,
         pin: bool = False,
+        strong: bool = False,
     ) -> None:
         channels, height, width = pool.shape
         self.pool, self.tasks, self.batches, self.seed = pool, list(tasks), batches, seed
         self._dense = [task for task in tasks if label_kind(pool.targets[task].kind).is_dense]
         shape = height, width, channels
-        self._augmenters = [Augmenter(t, tasks[t].augment, shape, pool.dtype) for t in batches.tasks]
+        self._augmenters = [Augmenter(t, tasks[t].augment, shape, pool.dtype, strong) for t in batches.tasks]
         self._num_workers = num_workers or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._num_workers, thread_name_prefix="augment")
         self._ahead = Ahead(self._make, depth=1, num_workers=1, name="batch")

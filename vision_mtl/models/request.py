@@ -17,7 +17,8 @@ class Request:
 
     A pretext's rows are a slice; `mask` (b, 1, H, W) bool is True where pixels are hidden, None without hidden pixels.
     `hidden_tokens` returns the number of hidden tokens per row for a grid (h, w), where it is known and the same for
-    all rows. A task's rows are (b,) int64, in any order, and may overlap those of other tasks.
+    all rows. A task's rows are (b,) int64, in any order, and may overlap those of other tasks. `part` tells
+    several requests of one head apart.
     """
 
     name: str
@@ -25,11 +26,13 @@ class Request:
     mask: Tensor | None = None
     is_task: bool = False
     hidden_tokens: HiddenTokens | None = None
+    part: str = ""
 
     @property
     def key(self) -> str:
         """The key of the prediction in the model's output."""
-        return f"task:{self.name}" if self.is_task else self.name
+        key = f"task:{self.name}" if self.is_task else self.name
+        return f"{key}:{self.part}" if self.part else key
 
     @property
     def span(self) -> slice:

@@ -1,4 +1,4 @@
-"""Task and repair losses in one step: how the batch is split, how the repair loss is weighted, the result."""
+"""Several losses in one step: how the batch is split, how the repair loss is weighted, the result."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.models.shared import SharedModel
+from vision_mtl.recipes.consistency import Consistency, measure_consistency
 from vision_mtl.recipes.fit import write_result
 from vision_mtl.recipes.labels import LabelledTasks
 from vision_mtl.recipes.supervised import TaskTrainer, Validation
 from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_test_instances
+from vision_mtl.training.consistency import CONSISTENCY
+from vision_mtl.training.joint import TASKS
 from vision_mtl.training.options import Optim
-from vision_mtl.training.repair import PretextObjective
+from vision_mtl.training.repair import REPAIR, PretextObjective
 
 Schedule = Literal["constant", "fall", "rise"]
 
@@ -29,37 +32,54 @@ def write_joint_result(
     labelled: LabelledTasks,
     trainer: TaskTrainer,
     validation: Validation,
-    repair: PretextObjective,
+    repair: PretextObjective | None,
     start: SharedModel | None,
+    consistency: Consistency | None,
 ) -> None:
     """Score tasks and repairs on the test images; write figures and result. `start` is the model before training."""
     model, autocast = trainer.scored_model, trainer.accelerator.autocast
     predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast)
     metrics = run_metrics(model, labelled, predictions, validation, trainer)
-    metrics |= score_pretexts(model, pool, repair.mixture, autocast, start=start)
+    if repair is not None:
+        metrics |= score_pretexts(model, pool, repair.mixture, autocast, start=start)
+    if consistency is not None:
+        metrics["consistency"] = measure_consistency(model, labelled.pool, consistency, autocast)
     write_test_instances(run, model, labelled, predictions)
     write_figures(run, model, pool, predictions, metrics)
     write_result(run, trainer, metrics, pool.summary())
 
 
-def split_batch(optim: Optim, repair_ratio: float) -> tuple[Optim, Optim]:
-    """Return the options of the repair batch and of the task batch, which together have `batch_size` images.
+def split_batch(optim: Optim, repair_ratio: float, consistency_ratio: float) -> dict[str, Optim]:
+    """Return the options of each part of a step's batch: repair, tasks, consistency; together `batch_size` images.
 
-    Each has at least one. Raises `UserError` for a ratio outside (0, 1), a batch of one image, and more micro-batches
-    than the smaller batch has images.
+    A ratio of 0 leaves its part out, every other part has at least one image. `consistency_ratio` is a share of the
+    images that are not repaired. Raises `UserError` for a repair ratio out of range, if both are 0, for fewer images
+    than parts, and for more micro-batches than the smallest part has images.
     """
-    if not 0 < repair_ratio < 1:
-        raise UserError(f"joint.repair_ratio must lie in (0, 1); found {repair_ratio}. For 0 use --stage finetune.")
-    if optim.batch_size < 2:
-        raise UserError(f"joint needs optim.batch_size of 2 or more; found {optim.batch_size}.")
-    damaged = min(max(1, round(optim.batch_size * repair_ratio)), optim.batch_size - 1)
-    smaller = min(damaged, optim.batch_size - damaged)
-    if optim.accumulate > smaller:
+    if not 0 <= repair_ratio < 1:
+        raise UserError(f"joint.repair_ratio must lie in [0, 1); found {repair_ratio}.")
+    if not repair_ratio and not consistency_ratio:
         raise UserError(
-            f"joint: optim.accumulate must be at most {smaller}, the images of the smaller of a step's two batches; "
-            f"found {optim.accumulate}."
+            "joint.repair_ratio 0 and joint.consistency_weight 0 leave labels alone: use --stage finetune for that."
         )
-    return replace(optim, batch_size=damaged), replace(optim, batch_size=optim.batch_size - damaged)
+    count = 1 + bool(repair_ratio) + bool(consistency_ratio)
+    if optim.batch_size < count:
+        raise UserError(f"joint needs optim.batch_size of {count} or more; found {optim.batch_size}.")
+    damaged = _part(optim.batch_size, repair_ratio, count - 1)
+    unlabelled = _part(optim.batch_size - damaged, consistency_ratio, 1)
+    sizes = {REPAIR: damaged, TASKS: optim.batch_size - damaged - unlabelled, CONSISTENCY: unlabelled}
+    sizes = {name: size for name, size in sizes.items() if size}
+    if optim.accumulate > min(sizes.values()):
+        raise UserError(
+            f"joint: optim.accumulate must be at most {min(sizes.values())}, the images of the smallest of a step's "
+            f"{len(sizes)} batches; found {optim.accumulate}."
+        )
+    return {name: replace(optim, batch_size=size) for name, size in sizes.items()}
+
+
+def _part(size: int, ratio: float, rest: int) -> int:
+    """Return the share `ratio` of `size` images, at least one (0 for a ratio of 0), and at least `rest` are left."""
+    return min(max(1, round(size * ratio)), size - rest) if ratio else 0
 
 
 def weight_schedule(weight: float, schedule: Schedule) -> Callable[[float], float]:

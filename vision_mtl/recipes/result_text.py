@@ -34,7 +34,7 @@ WIDTH = 120  # characters of a table, whatever the terminal: tables go to files 
 def result_text(result: dict[str, Any]) -> str:
     """Return the scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
-    lines = [*_tasks_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
+    lines = [*_tasks_text(metrics), *_consistency_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
     lines += _few_clusters_text(metrics)
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
@@ -175,6 +175,18 @@ def _tasks_text(metrics: dict[str, Any]) -> list[str]:
     if changed := metrics.get("change"):
         lines.append("change of the old tasks, after minus before:")
         lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
+    return lines
+
+
+def _consistency_text(metrics: dict[str, Any]) -> list[str]:
+    """Return a line for each task that consistency trained: how many pseudo-labels, and how many are right."""
+    if not (found := metrics.get("consistency")):
+        return []
+    lines = ["consistency: confident predictions on unlabelled images; of those on validation images, right ones:"]
+    for task, scores in found.items():
+        accuracy = scores.get("pseudo_accuracy")
+        right = "none is confident" if accuracy is None else f"{accuracy['value']:.3f} of {accuracy['n']:,}"
+        lines.append(f"  {task:<18}{scores['share']['value']:.3f}  {right}")
     return lines
 
 

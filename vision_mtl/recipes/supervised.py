@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from vision_mtl.training.balancing.contract import Balancing, LossTerm
 from vision_mtl.training.balancing.options import Balance
 from vision_mtl.training.balancing.shared import other_parameters, shared_parameters
 from vision_mtl.training.best import ALL, Best
-from vision_mtl.training.joint import JointFeed
+from vision_mtl.training.joint import TASKS, JointFeed
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.mixing import Mixing
 from vision_mtl.training.objective import Feed
@@ -72,7 +72,7 @@ def build_feed(
 
 def task_feed(feed: Feed) -> TaskFeed:
     """Return the feed of tasks, which a joint feed contains; raise `TypeError` for a feed without one."""
-    found = feed.members["tasks"] if isinstance(feed, JointFeed) else feed
+    found = feed.members[TASKS] if isinstance(feed, JointFeed) else feed
     if not isinstance(found, TaskFeed):
         raise TypeError(f"a feed of tasks is needed; found {type(found).__name__}.")
     return found
@@ -189,8 +189,12 @@ def train_tasks(
     labelled: LabelledTasks,
     num_evaluations: int,
     keep_best_per_task: bool,
+    at_evaluations: Sequence[Callable[[Progress, Tracker], None]] = (),
 ) -> Validation:
-    """Train to the end, from a checkpoint if there is one; return the validation, which has the best weights."""
+    """Train to the end, from a checkpoint if there is one; return the validation, which has the best weights.
+
+    `at_evaluations` are called after each validation.
+    """
     description = build.describe_model(config, trainer.model, labelled.pool, run.teacher)
     choosing = choosing_tasks(labelled.pool, list(labelled.tasks))
     warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks), choosing)
@@ -202,7 +206,8 @@ def train_tasks(
         run.warn("the best weights were lost with a checkpoint; they are chosen again from here on.")
     memory["best"] = best.scores
     try:
-        actions: list[Action] = [(num_evaluations, validation), (1, rank_action(trainer, labelled.pool))]
+        actions: list[Action] = [(num_evaluations, validation), *((num_evaluations, more) for more in at_evaluations)]
+        actions.append((1, rank_action(trainer, labelled.pool)))
         fit(run, trainer, track, description, memory, actions, best.commit)
     finally:
         trainer.feed.close()

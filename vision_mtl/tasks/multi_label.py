@@ -29,6 +29,7 @@ class MultiLabel(LabelKind):
     form = "(N, K) probabilities, each its own"
     headline = "auroc"
     image_value = "share of right labels"
+    has_pseudo_labels = True
 
     def parse(
         self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
@@ -71,6 +72,18 @@ class MultiLabel(LabelKind):
         """Return the (B,) binary cross-entropy in nats, averaged over classes; logits and {0, 1} labels (B, K)."""
         smooth = labels.to(outputs.dtype) * (1 - smoothing) + 0.5 * smoothing
         return F.binary_cross_entropy_with_logits(outputs, smooth, weight=weights, reduction="none").mean(1)
+
+    def pseudo_labels(self, outputs: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Return the decisions (B, K) float32, and which are confident (B, K): of presence or of absence."""
+        numbers = self.probabilities(outputs)
+        return self.decide(numbers).float(), torch.maximum(numbers, 1 - numbers) >= threshold
+
+    def pseudo_loss(
+        self, outputs: Tensor, labels: Tensor, confident: Tensor, *, weights: Tensor | None, smoothing: float
+    ) -> Tensor:
+        """Return the (B,) mean over all classes, to which those that are not confident (B, K) add 0."""
+        own = confident.to(outputs.dtype) * (1 if weights is None else weights)
+        return self.loss(outputs, labels, weights=own, smoothing=smoothing)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Return (B, K) independent probabilities."""

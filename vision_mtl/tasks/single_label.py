@@ -34,6 +34,7 @@ class SingleLabel(LabelKind):
     headline = "accuracy"
     image_value = "accuracy"
     one_class = True
+    has_pseudo_labels = True
 
     def parse(
         self, name: str, texts: Sequence[str | None], identities: Sequence[str], separator: str
@@ -64,6 +65,12 @@ class SingleLabel(LabelKind):
     def loss(self, outputs: Tensor, labels: Tensor, *, weights: Tensor | None, smoothing: float) -> Tensor:
         """Return the (B,) cross-entropy in nats; logits (B, K), classes (B,)."""
         return F.cross_entropy(outputs, labels, weight=weights, label_smoothing=smoothing, reduction="none")
+
+    def pseudo_labels(self, outputs: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Return the decided class (B,), and whether its probability is `threshold` or more (B,)."""
+        numbers = self.probabilities(outputs)
+        classes = self.decide(numbers)
+        return classes, numbers.gather(1, classes[:, None])[:, 0] >= threshold
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Return (B, K) probabilities that sum to 1."""

@@ -1,4 +1,4 @@
-"""Joint training: several objectives in one pass of the model, and their feeds (repair and tasks in stage `joint`)."""
+"""Joint training: several objectives in one pass of the model, and their feeds (those of stage `joint`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from vision_mtl.data.pool import Pool
 from vision_mtl.models.passes import Shown
 from vision_mtl.models.request import Request
 from vision_mtl.training.objective import Feed, Objective, Predictions, Prepared, StepLoss
+
+TASKS = "tasks"  # the member with the labelled images
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vision_mtl.training.consistency import CONSISTENCY
+
 # times the early loss: repair starts at its chance loss and classes near ln K, so a healthy run never gets there
 BLOW_UP = 3.0
+# begins near 0, because few predictions are confident, and rises with them
+RISING = f"{CONSISTENCY}."
 EARLY = 3  # lines of metrics.jsonl whose largest value is the early loss: a single line is too noisy
 
 
@@ -26,6 +30,8 @@ class LossWatch:
         for name, value in means.items():
             if self.lines <= EARLY and math.isfinite(value):
                 self.early[name] = max(value, self.early.get(name, 0.0))
+            elif name.startswith(RISING):
+                continue
             elif 0 < self.early.get(name, 0.0) * BLOW_UP < value and name not in self.said:
                 self.said.append(name)
                 found.append(

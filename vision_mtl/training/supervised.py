@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,17 @@ class TaskLoss:
 
     def __call__(self, outputs: Tensor, values: Tensor) -> Tensor:
         """Return the loss of each image, (b,) float32, from the head's outputs and labels as of `Target.gather`."""
+        return label_kind(self.kind).loss(outputs.float(), values, **self._options(outputs))
+
+    def of_pseudo_labels(self, outputs: Tensor, others: Tensor, threshold: float) -> Tensor:
+        """Return the loss (b,) against the confident decisions of `others`, the head's outputs on other views."""
+        kind = label_kind(self.kind)
+        labels, confident = kind.pseudo_labels(others.float(), threshold)
+        return kind.pseudo_loss(outputs.float(), labels, confident, **self._options(outputs))
+
+    def _options(self, outputs: Tensor) -> dict[str, Any]:
         weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        return label_kind(self.kind).loss(outputs.float(), values, weights=weights, smoothing=self.label_smoothing)
+        return {"weights": weights, "smoothing": self.label_smoothing}
 
 
 @dataclass(frozen=True)
@@ -144,13 +154,19 @@ class TaskFeed:
         self.loader.close()
 
     def _counts(self, labels: Mapping[str, Labels]) -> dict[str, float]:
-        """Return each task's labelled images in the step, as a mean over processes, because gradients are averaged."""
-        names = list(self.loader.tasks)
-        counts = torch.tensor([float(len(labels[n].rows)) if n in labels else 0.0 for n in names], device=self.device)
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
-            counts /= torch.distributed.get_world_size()
-        return dict(zip(names, counts.tolist(), strict=True))
+        """Return each task's labelled images in the step, as a mean over processes."""
+        own = {name: float(len(labels[name].rows)) if name in labels else 0.0 for name in self.loader.tasks}
+        return mean_counts(own, self.device)
+
+
+def mean_counts(own: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Return this process's counts as means over processes, because gradients are averaged. All must call it."""
+    if not torch.distributed.is_initialized():
+        return dict(own)
+    counts = torch.tensor(list(own.values()), device=device)
+    torch.distributed.all_reduce(counts)
+    counts /= torch.distributed.get_world_size()
+    return dict(zip(own, counts.tolist(), strict=True))
 
 
 def _within(labels: Mapping[str, Labels], start: int, stop: int) -> dict[str, Labels]:
