@@ -39,7 +39,7 @@ class Run:
     console: Console = AUTO
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
     extends: bool = False  # more steps for a completed run, which does not count as a resume
-    teacher: dict[str, Any] | None = None  # of a pretext that predicts features, for `result.json` and checkpoints
+    about: dict[str, Any] = field(default_factory=dict)  # further entries of result.json
     _lock: RunLock | None = field(default=None, repr=False)
 
     def part(self, folder: Path) -> Run:
@@ -206,9 +206,9 @@ class Run:
             "repeated_steps": sum(record["repeated_steps"] for found in resumes for record in found),
             "warnings": self.warnings,
             "metrics": metrics or {},
+            **self.about,
         }
-        result |= {key: value for key, value in (("teacher", self.teacher), ("error", error)) if value}
-        atomic_write_json(self.folder / RESULT, _finite(result))
+        atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
 
 
 def _finite(value: Any) -> Any:

@@ -191,7 +191,7 @@ def train_tasks(
     keep_best_per_task: bool,
 ) -> Validation:
     """Train to the end, from a checkpoint if there is one; return the validation, which has the best weights."""
-    description = build.describe_model(config, trainer.model, labelled.pool, run.teacher)
+    description = build.describe_model(config, trainer.model, labelled.pool, run.about.get("teacher"))
     choosing = choosing_tasks(labelled.pool, list(labelled.tasks))
     warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks), choosing)
     memory: dict[str, Any] = {"best": {}}
