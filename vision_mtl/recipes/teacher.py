@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,16 +100,17 @@ def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Te
     given = request.teacher
     if isinstance(given, nn.Module):
         origin = TeacherOrigin(getattr(pretext, "teacher", ""), "a Python module", "unknown to this program")
-        return Teacher(given, request.kind, origin, (request.size, request.size))
+        return Teacher(copy.deepcopy(given), request.kind, origin, (request.size, request.size))  # the user's trains on
     if str(given).startswith("module "):
         raise UserError(
             f"the teacher {given!r} was a Python module: give it again, by vm.Distil(...).taught_by(module) and "
             "vm.Trainer."
         )
+    takes = 3
     if Path(given).expanduser().exists():
         teacher, takes = _run_as_teacher(given, request)
     else:
-        teacher, takes = published_teacher(given, request.size, request.kind), 3
+        teacher = published_teacher(given, request.size, request.kind)
     if channels not in ({1, takes} if takes == 3 else {takes}):
         raise UserError(f"the teacher {given} takes images of {takes} channels; these have {channels}.")
     return teacher
