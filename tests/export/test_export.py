@@ -19,7 +19,7 @@ from vision_mtl.cli.command import main
 from vision_mtl.core.torchvision_ops import SCHEMAS, operators_load
 from vision_mtl.export import files as export_files
 from vision_mtl.export import graph as export_graph
-from vision_mtl.export.model_card import escape, public_source
+from vision_mtl.export.model_card import Origin, _recipe, escape, public_source
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.inference_model import InferenceModel
 
@@ -285,3 +285,9 @@ def test_names_cannot_break_the_card() -> None:
 def test_a_start_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--stage", "export", "--run_dir", str(tmp_path / "e")]) == 2
     assert "export needs trained weights: give --init_from RUN" in capsys.readouterr().err
+
+
+def test_the_card_says_what_the_teacher_was_trained_on() -> None:
+    teacher = {"name": "/my/runs/first", "trained_on": "images/photos"}
+    found = _recipe(Origin("run", {}, {}), {"pretexts": {"distil": {}}, "teacher": teacher})
+    assert found["features predicted"] == "those of first" and found["the teacher was trained on"] == "images/photos"

@@ -233,7 +233,8 @@ class Trainer:
     def _fit_in_folder(self, folder: Path, keep: Callable[[Progress, StepRecord], None]) -> None:
         config = self._config()
         extended = check_folder(config, folder)
-        run = Run(folder, config.stage, self.seed, console=self.console, teacher=self.teacher)
+        run = Run(folder, config.stage, self.seed, console=self.console)
+        run.about |= {"teacher": self.teacher} if self.teacher else {}
         run.open(config.to_yaml())
         if extended:
             run.extend()

@@ -40,7 +40,6 @@ class Run:
     launch: Callable[..., int] | None = None  # runs another stage in a folder, for a study; returns the exit code
     extends: bool = False  # more steps for a completed run, which does not count as a resume
     about: dict[str, Any] = field(default_factory=dict)  # further entries of result.json
-    teacher: dict[str, Any] | None = None  # of a pretext that predicts features, for `result.json` and checkpoints
     _lock: RunLock | None = field(default=None, repr=False)
 
     def part(self, folder: Path) -> Run:
@@ -209,8 +208,7 @@ class Run:
             "metrics": metrics or {},
             **self.about,
         }
-        result |= {key: value for key, value in (("teacher", self.teacher), ("error", error)) if value}
-        atomic_write_json(self.folder / RESULT, _finite(result))
+        atomic_write_json(self.folder / RESULT, _finite(result | ({"error": error} if error else {})))
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 For each damage, rules are fitted to training images under that damage, and all held-out images are repaired under it.
 One of the rules is the network's start, with the weights that it had before training. A pretext without a repair
-(rotation, neighbour, contrast) has a single damage, `all`, whose loss is the mean over its damages weighted by their
+(rotation, contrast, distil, ...) has a single damage, `all`, whose loss is the mean over its damages weighted by their
 shares. Scored separately, a network that always predicts one class would seem to have learned the instances of that
 class. A pretext whose damages cannot be listed (a random subset of cells) has `all` too: a drawn damage of each image.
 """

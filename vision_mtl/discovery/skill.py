@@ -1,6 +1,6 @@
 """Predictions for damaged images, and errors of repairs.
 
-Squared errors are over the scored pixels in [0, 1]; pretexts without a repair (rotation, neighbour, contrast) have
+Squared errors are over the scored pixels in [0, 1]; pretexts without a repair (rotation, contrast, distil, ...) have
 their loss as the error. A skill is 1 - sum(error) / sum(error of a reference): 0 for the reference, 1 for a perfect
 repair, negative for a worse one.
 """

@@ -103,7 +103,7 @@ class PixelHead(nn.Module):
 
 
 class LogitHead(nn.Module):
-    """The last map, averaged over positions -> K logits."""
+    """The last map, averaged over positions -> K logits, or K features of a teacher."""
 
     def __init__(self, num_features: int, num_outputs: int) -> None:
         super().__init__()
@@ -133,28 +133,12 @@ class EmbeddingHead(nn.Module):
         return self.project(F.gelu(self.hidden(self.norm(last_map.mean(dim=(2, 3))))))
 
 
-class FeatureHead(nn.Module):
-    """The last map, averaged over positions -> K features of a teacher, by one hidden layer."""
-
-    def __init__(self, num_features: int, num_outputs: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(num_features)
-        self.hidden = nn.Linear(num_features, num_features)
-        self.project = nn.Linear(num_features, num_outputs)
-        _start_small(self.project)
-
-    def forward(self, last_map: Tensor) -> Tensor:
-        """(B, D, h, w) -> (B, K)."""
-        return self.project(F.gelu(self.hidden(self.norm(last_map.mean(dim=(2, 3))))))
-
-
-class FeatureMapHead(FeatureHead):
+class FeatureMapHead(LogitHead):
     """The last map -> K features of a teacher at each position, by the same layers."""
 
     def forward(self, last_map: Tensor) -> Tensor:
         """(B, D, h, w) -> (B, K, h, w)."""
-        positions = last_map.permute(0, 2, 3, 1)
-        return self.project(F.gelu(self.hidden(self.norm(positions)))).permute(0, 3, 1, 2)
+        return self.project(self.norm(last_map.movedim(1, -1))).movedim(-1, 1)
 
 
 def _start_small(layer: nn.Conv2d | nn.Linear) -> None:

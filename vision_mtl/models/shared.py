@@ -25,7 +25,6 @@ from vision_mtl.models.compiling import maybe_compiled
 from vision_mtl.models.decoder import (
     Decoder,
     EmbeddingHead,
-    FeatureHead,
     FeatureMapHead,
     LogitHead,
     PixelHead,
@@ -39,7 +38,7 @@ from vision_mtl.models.visible import Runs, concat_rows, hidden_tokens
 LAST_MAP_HEADS = {  # kind of a head on the last map -> its class
     "logits": LogitHead,
     "embedding": EmbeddingHead,
-    "features": FeatureHead,
+    "features": LogitHead,
     "feature_map": FeatureMapHead,
 }
 NAME_RULE = "letters, digits, - and _ only"

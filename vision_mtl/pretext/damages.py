@@ -55,11 +55,6 @@ class Damages:
             raise UserError(f"{self.option}.{name}: fill=learned and instances_per_image have no use here.")
         return pretext, float(pretext.weight)
 
-    @property
-    def hides(self) -> bool:
-        """True if some damage hides pixels."""
-        return any(p is not None and type(p).mask is not Pretext.mask for p in self.each.values())
-
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be damaged so."""
         for name, pretext in self.each.items():

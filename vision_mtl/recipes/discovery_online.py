@@ -75,7 +75,14 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     curriculum = Curriculum(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
     curriculum.begin()
     actions = [(online.num_updates, curriculum.update), *pretrain_actions(trainer, pool, config.track)]
-    fit(run, trainer, config.track, build.describe_model(config, trainer.model, pool, run.teacher), memory, actions)
+    fit(
+        run,
+        trainer,
+        config.track,
+        build.describe_model(config, trainer.model, pool, run.about.get("teacher")),
+        memory,
+        actions,
+    )
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
     skills = score_pretexts(

@@ -195,7 +195,7 @@ def train_tasks(
 
     `at_evaluations` are called after each validation.
     """
-    description = build.describe_model(config, trainer.model, labelled.pool, run.teacher)
+    description = build.describe_model(config, trainer.model, labelled.pool, run.about.get("teacher"))
     choosing = choosing_tasks(labelled.pool, list(labelled.tasks))
     warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks), choosing)
     memory: dict[str, Any] = {"best": {}}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,8 +47,9 @@ def bind_teachers(
 ) -> dict[str, Pretext]:
     """Return the pretexts, those that predict features with the features of the pool's images.
 
-    The teacher is recorded in `run`. A pretext whose teacher has the same features of all training images is left out,
-    with a warning. Raises `UserError` for a teacher that cannot be had or does not take the images.
+    The teacher becomes the entry `teacher` of the run's result. A pretext whose teacher has the same features of all
+    training images is left out, with a warning. Raises `UserError` for a teacher that cannot be had or does not take
+    the images.
     """
     about = repr((config.data.fit, pool.details.get("value_ranges", {})))
     root = Path(config.data.root).expanduser()
@@ -55,7 +57,7 @@ def bind_teachers(
     for name in found.left_out:
         run.warn(f"pretext {name} is left out: its teacher has the same features of all training images.")
     if found.teacher is not None:
-        run.teacher = found.teacher
+        run.about["teacher"] = found.teacher
         name, trained_on = found.teacher["name"], found.teacher["trained_on"]
         run.warn(f"the teacher {name} was trained on: {trained_on}. Scores on such images are not independent of it.")
         _warn_of_seen_images(run, pool, name)
@@ -96,29 +98,36 @@ def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Te
     Raises `UserError` for one that is unknown, or that takes other channels.
     """
     given = request.teacher
-    size = (request.size, request.size)
     if isinstance(given, nn.Module):
         origin = TeacherOrigin(getattr(pretext, "teacher", ""), "a Python module", "unknown to this program")
-        return Teacher(given, request.kind, origin, size)
+        return Teacher(copy.deepcopy(given), request.kind, origin, (request.size, request.size))  # the user's trains on
     if str(given).startswith("module "):
         raise UserError(
             f"the teacher {given!r} was a Python module: give it again, by vm.Distil(...).taught_by(module) and "
             "vm.Trainer."
         )
+    takes = 3
     if Path(given).expanduser().exists():
-        model, state = restore_model(given)
-        sources = [*(state["data"].get("unlabelled") or []), *(task["source"] for task in state["tasks"].values())]
-        trained_on = ", ".join(dict.fromkeys(map(_public, sources))) or "unknown images"
-        if before := state.get("teacher"):
-            trained_on += f"; with features of {before['name']}, trained on {before['trained_on']}"
-        origin = TeacherOrigin(given, f"run {PurePath(given).name}", trained_on)
-        teacher = Teacher(model.backbone, request.kind, origin, tuple(model.backbone.image_size))
-        takes = model.backbone.in_chans
+        teacher, takes = _run_as_teacher(given, request)
     else:
-        teacher, takes = published_teacher(given, request.size, request.kind), 3
+        teacher = published_teacher(given, request.size, request.kind)
     if channels not in ({1, takes} if takes == 3 else {takes}):
         raise UserError(f"the teacher {given} takes images of {takes} channels; these have {channels}.")
     return teacher
+
+
+def _run_as_teacher(where: str, request: FeatureRequest) -> tuple[Teacher, int]:
+    """Return the backbone of a run or checkpoint as a teacher, and its number of channels."""
+    model, state = restore_model(where)
+    sources = [*(state["data"].get("unlabelled") or []), *(task["source"] for task in state["tasks"].values())]
+    trained_on = ", ".join(dict.fromkeys(map(_public, sources))) or "unknown images"
+    if weights := state.get("weights"):  # that its training began with
+        trained_on += f"; from weights trained on: {weights['trained_on']}"
+    if before := state.get("teacher"):
+        trained_on += f"; towards features of {PurePath(before['name']).name}, trained on: {before['trained_on']}"
+    origin = TeacherOrigin(where, f"run {PurePath(where).name}", trained_on)
+    backbone = model.backbone
+    return Teacher(backbone, request.kind, origin, (backbone.image_size[0], backbone.image_size[1])), backbone.in_chans
 
 
 def _targets(

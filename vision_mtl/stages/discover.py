@@ -115,7 +115,9 @@ class Discover(Stage):
             model = build_network(config, pretexts, fold_run)
             starts.append(before_training(model))
             trainer = build_trainer(config, fold_run, pool, folds[number], model, pretexts, accelerator)
-            fit_fold(config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings, run.teacher)
+            fit_fold(
+                config, fold_run, pool, trainer, curve_images[1 - number], self.num_scorings, run.about.get("teacher")
+            )
             trainers.append(trainer)
             run.warnings += [text for text in fold_run.warnings if text not in run.warnings]
 

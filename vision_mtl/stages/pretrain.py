@@ -55,7 +55,7 @@ class Pretrain(Stage):
 
         trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, self.selection)
         memory = resume_repair(trainer, run, config)
-        description = build.describe_model(config, model, pool, run.teacher)
+        description = build.describe_model(config, model, pool, run.about.get("teacher"))
         fit(run, trainer, config.track, description, memory, pretrain_actions(trainer, pool, config.track))
 
         probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
