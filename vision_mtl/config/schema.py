@@ -32,6 +32,7 @@ ADDED: dict[str, Any] = {
     "data.validation_labels": "all",
     "data.value_range": None,
     "data.rgb_bands": None,
+    "score.images": 500,
     "study.earlier_pretexts": True,
     "pretexts.downsample.enlarged": "bicubic",
     "pretexts.neighbour.colours": "keep",

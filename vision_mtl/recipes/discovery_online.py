@@ -24,13 +24,13 @@ from vision_mtl.discovery.arms import BanditArm, arm_losses, build_arms, prefer_
 from vision_mtl.discovery.bandit import Bandit
 from vision_mtl.discovery.folds import sample_images
 from vision_mtl.discovery.measure import ScoredNetwork
-from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_outputs import describe_selection
 from vision_mtl.recipes.fit import fit, write_result
 from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
 from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
+from vision_mtl.recipes.repair_scores import score_repairs
 from vision_mtl.recipes.run_warnings import remember_images
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
@@ -76,9 +76,8 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     fit(run, trainer, config.track, build.describe_model(config, trainer.model, pool), memory, actions)
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
-    skills = score_pretexts(
-        trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast, start=start
-    )
+    mixture, autocast = trainer.objective.mixture, trainer.accelerator.autocast
+    skills = score_repairs(config, run, trainer.scored_model, pool, mixture, autocast, start)
     metrics = {**skills, "online": probes[-1] if probes else {}, **curriculum.metrics()}
     curriculum.write(describe_selection(config, pool, trainer.objective.mixture.pretexts))
     write_figures(run, trainer, pool, metrics)

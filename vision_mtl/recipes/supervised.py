@@ -38,6 +38,7 @@ from vision_mtl.training.loop import Trainer
 from vision_mtl.training.mixing import Mixing
 from vision_mtl.training.objective import Feed
 from vision_mtl.training.options import Optim, Track
+from vision_mtl.training.progress import phase
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
 from vision_mtl.training.tracking import Tracker
@@ -112,6 +113,7 @@ class Validation:
 
     def __call__(self, progress: Progress, tracker: Tracker) -> None:
         """Score the tasks, log the scores, keep the weights if they are the best."""
+        tracker.show("scoring the validation images")
         scores = self.scores()
         if not scores:
             return
@@ -146,7 +148,8 @@ def finish(run: Run, validation: Validation) -> SharedModel:
         best.load(model)
     else:
         run.warn("no task has a validation image: the last weights are kept, and probabilities are not calibrated.")
-    calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer)
+    with phase(run.speaker, "calibrating on the validation images"):
+        calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer)
     step = int(best.scores.get(ALL, {"step": trainer.progress.step})["step"])
     best.replace(model, step)
     if trainer.accelerator.is_main_process:

@@ -26,7 +26,7 @@ class Discover(Stage):
     `optim` is the budget of one network.
     """
 
-    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track", "score")
     defaults: ClassVar = {
         "pretexts.grid_mask.grid": [2, 3, 4, 6, 8],
         "pretexts.downsample.factor": [2, 4, 8],
@@ -93,6 +93,7 @@ class Discover(Stage):
         from vision_mtl.recipes.discovery_online import OnlineOptions, check_mode, discover_online
         from vision_mtl.recipes.discovery_outputs import describe_selection, write_figures, write_files
         from vision_mtl.recipes.repair import build_network, build_trainer
+        from vision_mtl.training.progress import phase
 
         check_mode(self, self.online)
         if self.online:
@@ -119,7 +120,7 @@ class Discover(Stage):
             run.warnings += [text for text in fold_run.warnings if text not in run.warnings]
 
         # score each on the other fold, and classify every damage
-        errors = score_folds(pool, folds, scored, trainers, starts, run)
+        errors = score_folds(config, pool, folds, scored, trainers, starts, run)
         tables = build_tables(pool, errors)
         instances = describe_instances(pool, errors, tables)
         selection = select_instances(
@@ -131,5 +132,6 @@ class Discover(Stage):
 
         write_files(run, tables, instances, {"selection": selection, **controls(selection)})
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
-        write_figures(run, networks, errors, tables, curve)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, networks, errors, tables, curve)
         write_discovery(run, fold_runs, pool, trainers, {**tables.metrics(), "skill_over_time": curve})

@@ -74,6 +74,7 @@ class Finetune(Stage):
         )
         from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_test_instances
         from vision_mtl.training.mixing import Mixing
+        from vision_mtl.training.progress import phase
 
         accelerator = config.runtime.accelerator(config.device)
         pool = build.open_pool(config, run)
@@ -110,12 +111,14 @@ class Finetune(Stage):
         )
         model = finish(run, validation)
 
-        predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
-        metrics = run_metrics(model, labelled, predictions, validation, trainer)
+        with phase(run.speaker, "scoring the test images"):
+            predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
+            metrics = run_metrics(model, labelled, predictions, validation, trainer)
         if self.single_task != "none":
             metrics |= measure_transfer(
                 run, labelled, predictions, trainer, build_trainer, train_alone, self.single_task
             )
         write_test_instances(run, model, labelled, predictions)
-        write_figures(run, model, pool, predictions, metrics)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

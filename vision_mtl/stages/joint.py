@@ -22,7 +22,18 @@ class Joint(Stage):
     After S4L: Zhai et al., 2019, https://arxiv.org/abs/1905.03670.
     """
 
-    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "balance", "runtime", "track")
+    sections: ClassVar = (
+        "data",
+        "tasks",
+        "pretexts",
+        "backbone",
+        "decoder",
+        "optim",
+        "balance",
+        "runtime",
+        "track",
+        "score",
+    )
     inherits_images: ClassVar = True
     mixes_pretexts_with_tasks: ClassVar = True
     results: ClassVar = TASK_RESULTS
@@ -101,4 +112,4 @@ class Joint(Stage):
             config, run, trainer, config.track, labelled, self.num_evaluations, self.keep_best_per_task
         )
         finish(run, validation)
-        write_joint_result(run, pool, labelled, trainer, validation, repair, start)
+        write_joint_result(config, run, pool, labelled, trainer, validation, repair, start)
