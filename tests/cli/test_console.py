@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import os
 import shlex
 import signal
+import threading
 import warnings
 from pathlib import Path
 from typing import Any

@@ -117,6 +117,14 @@ def test_without_training_images_no_rule_is_fitted(pool_of) -> None:
     assert score["learned"] and score["reference"] in ("visible_mean", "inpainting", "untrained")
 
 
+def test_images_are_examined_by_a_pretext_once(pool_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, mask, examined = planted(pool_of, random_images()), type(MIXTURE.pretexts["grid_mask"]), []
+    original = mask.usable
+    monkeypatch.setattr(mask, "usable", lambda self, images: examined.append(len(images)) or original(self, images))
+    learned(pool, Knows(0.3))
+    assert sum(examined) == len(scored_images(pool, "test", mask(grid="1x2"))) + COUNT // 2, "scored and training ones"
+
+
 def test_a_sample_has_an_image_of_every_cluster_before_a_second(pool_of) -> None:
     pool = pool_of(random_images(), cluster=np.minimum(np.arange(COUNT), 20))  # one cluster has most images
     indices = torch.arange(COUNT)

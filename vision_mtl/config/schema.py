@@ -33,6 +33,7 @@ ADDED: dict[str, Any] = {
     "data.value_range": None,
     "data.rgb_bands": None,
     "score.images": 500,
+    "score.validation_images": 0,
     "study.earlier_pretexts": True,
     "pretexts.downsample.enlarged": "bicubic",
     "pretexts.neighbour.colours": "keep",

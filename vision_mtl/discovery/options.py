@@ -9,12 +9,16 @@ from vision_mtl.core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What is scored after training. The time that it takes does not count as training."""
+    """The number of scored images. The time that scoring takes does not count as training."""
 
     images: int = 200
     """Held-out images of each source to score repairs on, spread over its clusters; fewer for pretexts of many damages.
     0: repairs are not scored."""
+    validation_images: int = 500
+    """Validation images of each task that are scored at each evaluation during training, evenly spread; 0: all. At the
+    end, all validation images calibrate and all test images are scored."""
 
     def __post_init__(self) -> None:
-        if self.images < 0:
-            raise UserError(f"score.images must be 0 or more; found {self.images}.")
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UserError(f"score.{name} must be 0 or more; found {value}.")

@@ -21,7 +21,6 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-import vision_mtl
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_bytes
 from vision_mtl.core.rng import Keys
@@ -130,7 +129,7 @@ def rule_key(pretext: Pretext, pool: Pool, indices: Tensor, training: FoldImages
     digest = hashlib.blake2b(digest_size=12)
     machine = (torch.__version__, cv2.__version__, np.__version__, device.type, torch.get_num_threads())
     digest.update(repr((machine, replace(pretext, weight=1.0), pool.shape, str(pool.dtype))).encode())
-    package = Path(vision_mtl.__file__).parent
+    package = Path(__file__).parents[1]
     for file in sorted(path for pattern in CODE for path in package.glob(pattern)):
         digest.update(file.read_bytes())
     for batch in indices.split(BATCH):

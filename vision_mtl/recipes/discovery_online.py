@@ -32,9 +32,11 @@ from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
 from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
 from vision_mtl.recipes.repair_scores import score_repairs
 from vision_mtl.recipes.run_warnings import remember_images
+from vision_mtl.training.progress import phase
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.online import online_figure
+from vision_mtl.viz.style import save_chart
 
 RECORD = "online"  # kind of its lines in metrics.jsonl, and its key in a checkpoint
 
@@ -80,7 +82,8 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     skills = score_repairs(config, run, trainer.scored_model, pool, mixture, autocast, start)
     metrics = {**skills, "online": probes[-1] if probes else {}, **curriculum.metrics()}
     curriculum.write(describe_selection(config, pool, trainer.objective.mixture.pretexts))
-    write_figures(run, trainer, pool, metrics)
+    with phase(run.speaker, "drawing figures"):
+        write_figures(run, trainer, pool, metrics, config.tasks)
     write_result(run, trainer, metrics, pool.summary())
 
 
@@ -211,7 +214,7 @@ class Curriculum:
         selection = select_arms(self.pool, self.arms, self.mean_weights(), self.bandit.skill, about)
         selection.write(self.run.folder / "selection.parquet")
         base = {(arm.pretext, arm.name): arm.share for arm in self.arms}
-        online_figure(self.history(), base).savefig(self.run.figures / "online.png", dpi=150)
+        save_chart(online_figure(self.history(), base), self.run.figures, "online")
 
     def _measure(self, untrained: bool = False) -> np.ndarray:
         trainer = self.trainer

@@ -21,7 +21,7 @@ class AddTask(Stage):
     The old tasks are scored before and after training, on the same test images.
     """
 
-    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track", "score")
     inherits_images: ClassVar = True
     uses_unlabelled: ClassVar = False
     adds_tasks: ClassVar = True

@@ -22,7 +22,7 @@ class Finetune(Stage):
     On request, train each task alone as well and measure what sharing the backbone gained or lost.
     """
 
-    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track", "score")
     inherits_images: ClassVar = True
     uses_unlabelled: ClassVar = False
     results: ClassVar = TASK_RESULTS

@@ -63,5 +63,5 @@ class Pretrain(Stage):
         skills = score_repairs(config, run, trainer.scored_model, pool, mixture, accelerator.autocast, start)
         metrics = {**skills, "online": probes[-1] if probes else {}}
         with phase(run.speaker, "drawing figures"):
-            write_figures(run, trainer, pool, metrics)
+            write_figures(run, trainer, pool, metrics, config.tasks)
         write_result(run, trainer, metrics, pool.summary())

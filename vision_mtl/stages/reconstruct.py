@@ -34,10 +34,9 @@ class Reconstruct(Stage):
         from vision_mtl.inference.restore import load_fitting_weights
         from vision_mtl.pretext.mixture import Mixture
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.repair_scores import score_repairs
+        from vision_mtl.recipes.repair_scores import score_repairs, write_skill_figure
         from vision_mtl.recipes.start import start_network
         from vision_mtl.training.progress import phase
-        from vision_mtl.viz.curves import skill_figure
 
         if not config.start:
             raise UserError("reconstruct needs trained weights: give --init_from RUN, for example runs/pretrain-...")
@@ -63,7 +62,5 @@ class Reconstruct(Stage):
                 run.warn(f"no picture of {name}: no image of split {self.split!r} suits it.")
             else:
                 figure.savefig(run.figures / f"{name}.png", dpi=150)
-        figure = skill_figure(metrics.get("skill_learned_by_source", {}), metrics.get("skill_by_source"))
-        if figure is not None:
-            figure.savefig(run.figures / "skill.png", dpi=150)
+        write_skill_figure(run, metrics, config.tasks)
         run.write_result("completed", metrics=metrics, data=pool.summary())
