@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from vision_mtl.viz.style import COLOURS, legend_above, new_figure, quiet, short, short_source
 
 WIDTH = 3.5  # inches, a column of a paper
+NAME = 44  # letters of a source's name
 Record = Mapping[str, Any]
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> score
 
@@ -43,32 +44,44 @@ def skill_figure(
     `classic` are the skills against the classic repair alone, drawn as small grey crosses; `names` are shown instead of
     sources. None without a score.
     """
-    rows = [(source, pretext, score) for source, scores in by_source.items() for pretext, score in scores.items()]
-    if not rows:
+    pretexts = sorted({pretext for scores in by_source.values() for pretext in scores})
+    if not pretexts:
         return None
-    pretexts = sorted({pretext for _, pretext, _ in rows})
-    figure = new_figure(WIDTH, 1.7 + 0.2 * len(rows))
+    height = sum(len(scores) + 1 for scores in by_source.values())
+    figure = new_figure(WIDTH, 1.6 + 0.19 * height)
     axes = quiet(figure.subplots())
-    for place, (source, pretext, score) in enumerate(rows):
-        colour = COLOURS[pretexts.index(pretext) % len(COLOURS)]
-        if score["low"] is not None:
-            axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=2)
-        inside = colour if score["learned"] else "white"
-        axes.plot(score["value"], place, "o", color=colour, markerfacecolor=inside, markersize=6)
-        other = (classic or {}).get(source, {}).get(pretext)
-        if other is not None:
-            axes.plot(other["value"], place, "x", color="0.5", markersize=5)
-    axes.axvline(0, color="0.4", linewidth=1, linestyle="--")
-    shown = {source: (names or {}).get(source, short_source(source)) for source in by_source}
-    axes.set_yticks(range(len(rows)), [f"{short(shown[s], 30)}  {pretext}" for s, pretext, _ in rows], fontsize=7)
-    axes.invert_yaxis()
-    figure.suptitle("What training added on held-out images", fontsize=8, x=0.01, ha="left")
-    label = (
-        "skill_learned, 95 % interval\n0: best rule without learning, 1: perfect\nfilled: learned; open: not learned"
-    )
-    axes.set_xlabel(label + ("\ncross: against the classic repair alone" if classic else ""), fontsize=7)
+    ticks: dict[int, str] = {}
+    place = 0
+    for source, scores in by_source.items():
+        shown = short((names or {}).get(source, short_source(source)), NAME)
+        axes.text(0.01, place, shown, transform=axes.get_yaxis_transform(), fontsize=7, color="0.35", va="center")
+        for pretext, score in scores.items():
+            place += 1
+            ticks[place] = pretext
+            colour = COLOURS[pretexts.index(pretext) % len(COLOURS)]
+            _skill_row(axes, place, colour, score, (classic or {}).get(source, {}).get(pretext))
+        place += 1
+    axes.axvline(0, color="0.4", linewidth=1, linestyle="--", zorder=0)
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=7)
+    axes.set_ylim(place - 0.3, -0.7)
     axes.tick_params(axis="x", labelsize=7)
+    figure.suptitle("What training added on held-out images", fontsize=8, x=0.01, ha="left")
+    note = "skill_learned with its 95 % interval; 0: the best rule without\nlearning, 1: perfect; filled: learned"
+    note += "\ncross: skill against the classic repair alone" if classic else ""
+    figure.supxlabel(note, fontsize=7, x=0.01, ha="left")
     return figure
+
+
+def _skill_row(
+    axes: Axes, place: int, colour: str, score: Mapping[str, Any], classic: Mapping[str, Any] | None
+) -> None:
+    """Draw a score as a dot with its interval, and the skill against the classic repair as a cross."""
+    if score["low"] is not None:
+        axes.plot([score["low"], score["high"]], [place, place], color=colour, linewidth=2)
+    inside = colour if score["learned"] else "white"
+    axes.plot(score["value"], place, "o", color=colour, markerfacecolor=inside, markersize=5)
+    if classic is not None:
+        axes.plot(classic["value"], place, "x", color="0.5", markersize=4)
 
 
 def _losses(axes: Axes, train: Sequence[Record], of_tasks: bool) -> None:

@@ -45,8 +45,8 @@ def save_chart(figure: Figure | None, folder: Path, name: str) -> None:
 
 def legend_above(axes: Axes) -> None:
     """Put the legend above the axes, where it hides no line."""
-    axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2,
-                handlelength=1.2, columnspacing=1.0)  # fmt: skip
+    axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2,
+                handlelength=1.2, columnspacing=0.9)  # fmt: skip
 
 
 def quiet(axes: Axes) -> Axes:
