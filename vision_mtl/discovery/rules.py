@@ -80,7 +80,8 @@ def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Ten
     for number, rows in enumerate(patterns.unbind(1)):
         where = (group == number).nonzero()[:, 0]
         if bool((rows & ~fold.chooses).any()):
-            fitted.append((where, _fit_group(fold.select(rows), x[rows], y[rows][:, :, where].flatten(1))))
+            of_group = y[:, :, where][rows].flatten(1)  # the other way round would copy all pixels for each group
+            fitted.append((where, _fit_group(len(fold.mean), fold.source[rows], fold.chooses[rows], x[rows], of_group)))
 
     def rule(seen: Tensor, base: Tensor, source: Tensor) -> Tensor:
         repaired, inputs = base.flatten(2).clone(), _reduced(seen)
@@ -91,12 +92,14 @@ def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Ten
     return rule
 
 
-def _fit_group(fold: FoldImages, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _fit_group(
+    num_sources: int, source: Tensor, chooses: Tensor, x: Tensor, y: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function from inputs (B, p) and sources (B,) to residuals (B, m), fitted to x (n, p) and y (n, m)."""
-    x_mean, y_mean = (_source_means(values, fold.source, len(fold.mean)) for values in (x, y))
-    x, y = x - x_mean[fold.source], y - y_mean[fold.source]
+    x_mean, y_mean = (_source_means(values, source, num_sources) for values in (x, y))
+    x, y = x - x_mean[source], y - y_mean[source]
     step = y.shape[1] // CHOOSING_PIXELS | 1  # an odd step reaches every column of an image
-    strength = _best_strength(x, y[:, ::step], fold.chooses)
+    strength = _best_strength(x, y[:, ::step], chooses)
     slope = None if strength is None else _Normal(x, y).slope(strength)  # (p, m)
 
     def predict(inputs: Tensor, source: Tensor) -> Tensor:

@@ -121,8 +121,9 @@ class Discover(Stage):
 
         # score each on the other fold, and classify every damage
         errors = score_folds(config, pool, folds, scored, trainers, starts, run)
-        tables = build_tables(pool, errors)
-        instances = describe_instances(pool, errors, tables)
+        with phase(run.speaker, "judging every damage"):
+            tables = build_tables(pool, errors)
+            instances = describe_instances(pool, errors, tables)
         selection = select_instances(
             instances, describe_selection(config, pool, pretexts), self.select, self.top_ratio, self.select_by
         )
