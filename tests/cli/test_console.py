@@ -147,9 +147,9 @@ def test_warnings_of_other_packages_are_hidden(look_at: Any, monkeypatch: pytest
 
 def test_progress_is_an_object_or_a_line_or_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(ProgressLine, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("vision_mtl.training.progress._repeat", lambda line, over: None)
     lines = {}
     for mode in ("plain", "quiet", "json"):
-        monkeypatch.setattr(ProgressLine, "_repeat", lambda self: None)
         ProgressLine(Console.of(mode)).update(0.25, "step 3")
         lines[mode] = capsys.readouterr().err
     assert lines["plain"] == " 25%  step 3\n" and lines["quiet"] == ""

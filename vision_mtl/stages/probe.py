@@ -94,7 +94,9 @@ class Probe(Stage):
             warn_about_convergence(run, name, found)
         if self.heads:
             with phase(run.speaker, "fitting heads"):
-                last_map = extract_features(clean_backbone, pool, indices, autocast=accelerator.autocast)
+                last_map = features["linear"].get((len(clean_backbone.channels) - 1, "mean"))
+                if last_map is None:
+                    last_map = extract_features(clean_backbone, pool, indices, autocast=accelerator.autocast)
                 heads = fit_heads(run, config, pool, clean_backbone, tasks, last_map)
             for name, prediction in heads.items():
                 predictions[name][ALL_LABELS]["head"] = prediction

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO, cast
@@ -42,7 +43,7 @@ class ProgressLine:
             self.task = self.rich.add_task("", total=1.0)
             self.rich.start()
         elif console is not None and console.mode != "quiet":
-            threading.Thread(target=self._repeat, daemon=True).start()
+            threading.Thread(target=_repeat, args=(weakref.ref(self), self._over), daemon=True).start()
 
     def update(self, share: float, text: str) -> None:
         """Show `text` and a bar filled to `share` in [0, 1]."""
@@ -50,7 +51,7 @@ class ProgressLine:
         if self.rich is not None:
             self.rich.update(self.task, completed=share, description=visible(text))
         else:
-            self._print_if_due()
+            self.print_if_due()
 
     def close(self) -> None:
         """Remove the bar."""
@@ -58,12 +59,8 @@ class ProgressLine:
         if self.rich is not None:
             self.rich.stop()
 
-    def _repeat(self) -> None:
-        """Print a line whenever one is due, until the work is over; runs in a thread."""
-        while not self._over.wait(max(0.05, self.last + self.PLAIN_SECONDS - time.monotonic())):
-            self._print_if_due()
-
-    def _print_if_due(self) -> None:
+    def print_if_due(self) -> None:
+        """Print a plain line if the last one is `PLAIN_SECONDS` ago."""
         with self._printing:
             now = time.monotonic()
             if self.console is None or not self.text or now - self.last < self.PLAIN_SECONDS or self._over.is_set():
@@ -71,6 +68,15 @@ class ProgressLine:
             self.last = now
             waited = f" (for {now - self.since:.0f} s)" if now - self.since >= WORTH_TELLING else ""
             self.console.progress(self.share, f"{self.text}{waited}")
+
+
+def _repeat(line: weakref.ref[ProgressLine], over: threading.Event) -> None:
+    """Print a line whenever one is due, until the work is over or the line is gone; runs in a thread."""
+    while not over.wait(min(ProgressLine.PLAIN_SECONDS, 1.0)):
+        if (found := line()) is None:
+            return
+        found.print_if_due()
+        del found  # the thread keeps no line alive
 
 
 @contextmanager
