@@ -153,7 +153,7 @@ def measure_damages(
             table = cached_rule_errors(network.mixture, name, pool, indices, training, network.device, report, cache)
             table = table | _repair_errors(network, name, indices, report)
         else:
-            report(f"scoring {name}")
+            report(name)
             table = {key: values[:, None] for key, values in _mean_losses(network, name, indices).items()}
     fields = {key: table.pop(key) for key in FIELDS}
     source = np.array(pool.sources, object)[first_source(pool, indices)]
@@ -187,7 +187,7 @@ def _repair_errors(network: ScoredNetwork, name: str, indices: Tensor, report: R
     """(n, D): the errors of the network and of its start under every damage of a pretext that repairs pixels."""
     columns = []
     for number, damage in enumerate(damage_names(network.mixture.pretexts[name], network.pool.shape)):
-        report(f"scoring {name} {damage}")
+        report(f"{name} {damage}")
         found = []
         for batch in network.batches(indices):
             part, damaged = one_damage(network.mixture, name, number, network.images(batch), batch)

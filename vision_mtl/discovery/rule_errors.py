@@ -82,7 +82,7 @@ def rule_errors(
     """
     columns = []
     for number, damage in enumerate(damage_names(mixture.pretexts[name], pool.shape)):
-        report(f"rules without learning for {name} {damage}")
+        report(f"{name} {damage}, rules without learning")
         rules = _fit_rules(mixture, name, number, training)
         found: list[dict[str, Tensor]] = []
         for batch in indices.split(BATCH):
