@@ -13,10 +13,10 @@ class Score:
 
     images: int = 200
     """Held-out images of each source to score repairs on, spread over its clusters; fewer for pretexts of many damages.
-    0: repairs are not scored."""
+    0: repairs are not scored. The folds of discover have discover.num_images instead."""
     validation_images: int = 500
-    """Validation images of each task that are scored at each evaluation during training, evenly spread; 0: all. At the
-    end, all validation images calibrate and all test images are scored."""
+    """Validation images of each task that finetune, joint and add_task score at each evaluation during training, evenly
+    spread; 0: all. At the end, all validation images calibrate and all test images are scored."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
