@@ -33,7 +33,7 @@ from benchmarks.record import changed_options, is_committed, write
 from benchmarks.tables import markdown
 from benchmarks.tables_studies import repairs
 from vision_mtl.api.loaded_run import load_run
-from vision_mtl.config.resolve import resolve
+from vision_mtl.config.resolve import resolve, with_added
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.pretext.mixture import Mixture
@@ -80,7 +80,8 @@ def score_again(folder: Path) -> dict[str, Any]:
     config = resolve("pretrain", run.config, {})
     pretexts = build_pretexts(config)
     with torch.no_grad():
-        return score_pretexts(run.model.eval(), run.pool, Mixture(pretexts), start=build_network(config, pretexts))
+        start, num_images = build_network(config, pretexts), with_added("score", run.config.get("score", {}))["images"]
+        return score_pretexts(run.model.eval(), run.pool, Mixture(pretexts), start=start, num_images=num_images)
 
 
 def check(runs: Sequence[Run]) -> None:

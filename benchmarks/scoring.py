@@ -25,7 +25,7 @@ import torch
 from benchmarks.record import write
 from benchmarks.step import drawn_pool, timed
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery import measure
+from vision_mtl.discovery import measure, rule_errors
 from vision_mtl.discovery.folds import fold_images
 from vision_mtl.discovery.measure import ScoredNetwork, measure_damages, model_errors
 from vision_mtl.models.backbone import Backbone
@@ -74,7 +74,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     judged = ScoredNetwork(judged.model, pool, judged.mixture, judged.autocast)
     indices = torch.arange(FITTED, FITTED + given.images)
     spent: dict[str, list[float]] = defaultdict(list)
-    parts = {"fit rules": (measure, "fit_rules"), "network": (measure, "predict_part")}
+    parts = {"fit rules": (rule_errors, "fit_rules"), "network": (measure, "predict_part")}
     start = time.perf_counter()
     with timed(parts, spent, time.perf_counter):
         training = fold_images(pool, torch.arange(FITTED), torch.device("cpu"))

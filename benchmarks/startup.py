@@ -115,8 +115,7 @@ def growth(steps: list[dict[str, float]]) -> float:
 def inside(begun: float, found: Path, last: int, words: list[str]) -> None:
     """In the process of the run: the command, with a look at the clock and the memory at its steps and phases."""
     from vision_mtl.cli.command import main as command
-    from vision_mtl.recipes import build
-    from vision_mtl.stages import pretrain
+    from vision_mtl.recipes import build, fit, pretrain_outputs, repair_scores
     from vision_mtl.training.loop import Trainer
 
     steps: list[dict[str, float]] = []
@@ -135,9 +134,9 @@ def inside(begun: float, found: Path, last: int, words: list[str]) -> None:
     Trainer._take_step = watched
     for name, owner, function in (
         ("open", build, "open_pool"),
-        ("fit", pretrain, "fit"),
-        ("score", pretrain, "score_pretexts"),
-        ("draw", pretrain, "draw"),
+        ("fit", fit, "fit"),
+        ("score", repair_scores, "score_repairs"),
+        ("draw", pretrain_outputs, "write_figures"),
     ):
         setattr(owner, function, _with_peak(name, getattr(owner, function), peaks))
     code = command(words)

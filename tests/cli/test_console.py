@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import signal
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vision_mtl.config.stage import STAGES
 from vision_mtl.core.console import Console
 from vision_mtl.core.run import Run
 from vision_mtl.recipes import build
-from vision_mtl.training.progress import ProgressLine
+from vision_mtl.training.progress import ProgressLine, phase
 
 Capture = pytest.CaptureFixture[str]
 
@@ -146,6 +147,7 @@ def test_warnings_of_other_packages_are_hidden(look_at: Any, monkeypatch: pytest
 
 def test_progress_is_an_object_or_a_line_or_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(ProgressLine, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("vision_mtl.training.progress._repeat", lambda line, over: None)
     lines = {}
     for mode in ("plain", "quiet", "json"):
         ProgressLine(Console.of(mode)).update(0.25, "step 3")
@@ -154,6 +156,22 @@ def test_progress_is_an_object_or_a_line_or_nothing(monkeypatch: pytest.MonkeyPa
     assert json.loads(lines["json"]) == {"event": "progress", "text": "step 3", "share": 0.25}
     ProgressLine(None).update(0.5, "another process")
     assert capsys.readouterr().err == ""
+
+
+def test_work_that_reports_nothing_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed, seen = [], threading.Event()
+
+    def keep(self: Console, share: float, text: str) -> None:
+        printed.append((share, text))
+        if len(printed) == 2:
+            seen.set()
+
+    monkeypatch.setattr(Console, "progress", keep)
+    monkeypatch.setattr(ProgressLine, "PLAIN_SECONDS", 0.05)
+    with phase(Console.of("plain"), "scoring repairs") as show:
+        show(0.5, "grid_mask")
+        assert seen.wait(timeout=20)
+    assert printed[-1] == (0.5, "scoring repairs: grid_mask")
 
 
 def test_a_second_process_prints_nothing(tmp_path: Path, capsys: Capture) -> None:

@@ -27,10 +27,11 @@ PROJECT: dict[str, Any] = {
     "balance": {"name": "equal"},
     "runtime": {"precision": "fp32"},
     "track": {"tensorboard": False},
+    "score": {"images": 50},
     "finetune": {"label_fraction": 0.5},
     "export": {"onnx": False},
 }
-KNOWN = ["data", "backbone", "optim", "balance", "runtime", "track", "decoder", "tasks.pets", "pretexts.blur"]
+KNOWN = ["data", "backbone", "optim", "balance", "runtime", "track", "score", "decoder", "tasks.pets", "pretexts.blur"]
 
 
 def nested(name: str, value: object) -> dict[str, Any]:

@@ -117,6 +117,14 @@ def test_without_training_images_no_rule_is_fitted(pool_of) -> None:
     assert score["learned"] and score["reference"] in ("visible_mean", "inpainting", "untrained")
 
 
+def test_images_are_examined_by_a_pretext_once(pool_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, mask, examined = planted(pool_of, random_images()), type(MIXTURE.pretexts["grid_mask"]), []
+    original = mask.usable
+    monkeypatch.setattr(mask, "usable", lambda self, images: examined.append(len(images)) or original(self, images))
+    learned(pool, Knows(0.3))
+    assert sum(examined) == len(scored_images(pool, "test", mask(grid="1x2"))) + COUNT // 2, "scored and training ones"
+
+
 def test_a_sample_has_an_image_of_every_cluster_before_a_second(pool_of) -> None:
     pool = pool_of(random_images(), cluster=np.minimum(np.arange(COUNT), 20))  # one cluster has most images
     indices = torch.arange(COUNT)
@@ -127,8 +135,13 @@ def test_a_sample_has_an_image_of_every_cluster_before_a_second(pool_of) -> None
 
 
 def test_many_damages_are_scored_on_fewer_images(pool_of) -> None:
-    pool = pool_of(np.zeros((1200, 12, 12, 3)))
-    counts = {grid: len(scored_images(pool, "train", PRETEXTS.get("grid_mask")(grid=grid))) for grid in (2, 4, 12)}
-    assert counts == {2: 256, 4: 64, 12: 32}
-    assert len(scored_images(pool, "train", PRETEXTS.get("grid_mask")(grid=4, hidden="ratio"))) == 500
-    assert len(scored_images(pool, "train", PRETEXTS.get("decolorise")())) == 500
+    pool, mask = pool_of(np.zeros((1200, 12, 12, 3))), PRETEXTS.get("grid_mask")
+    counts = {grid: len(scored_images(pool, "train", mask(grid=grid), 500)) for grid in (2, 4, 12)}
+    assert counts == {2: 250, 4: 62, 12: 32}
+    for pretext in (mask(grid=4, hidden="ratio"), PRETEXTS.get("decolorise")()):
+        assert [len(scored_images(pool, "train", pretext, count)) for count in (500, 20)] == [500, 20]
+
+
+def test_no_image_to_score_gives_no_skill(pool_of) -> None:
+    found = score_pretexts(Knows(0.3), planted(pool_of, random_images()), MIXTURE, num_images=0)
+    assert found == {"skill_learned": {}, "skill_learned_by_source": {}}

@@ -123,7 +123,7 @@ def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(
     original = Pool.indices
     monkeypatch.setattr(Pool, "indices", lambda self, split, **kw: splits.append(split) or original(self, split, **kw))
     backbone = Backbone("test_resnet", image_size=(32, 32))
-    found = online_probe(backbone, pool)
+    found = online_probe(with_clean_statistics(backbone, pool, pool.indices("train")), pool)
     assert set(splits) == {"train", "val"}
     assert 0.5 <= found["faces"]["knn"] <= 1 and 0.4 < found["faces"]["chance"] < 0.8
     assert all(p.grad is None for p in backbone.parameters())

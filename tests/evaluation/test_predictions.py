@@ -115,6 +115,11 @@ def test_a_split_is_scored_on_its_labelled_images(model: SharedModel, pool: Pool
         assert predictions.indices.tolist() == expected and len(predictions.outputs) == len(expected)
     assert set(found) == set(pool.targets)
     assert "rare" not in predict_split(model, pool, "train", list(pool.targets))
+    few = predict_split(model, pool, "test", list(pool.targets), most_images=2)
+    for task, predictions in found.items():
+        chosen = few[task].indices
+        assert len(chosen) == min(2, len(predictions.indices)), task
+        assert set(chosen.tolist()) <= set(predictions.indices.tolist()), "a sample of the same images"
 
 
 def predictions(kind: str, outputs: list, values: list, masks: np.ndarray | None = None) -> TaskPredictions:

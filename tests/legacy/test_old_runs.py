@@ -114,6 +114,7 @@ def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
         assert not section or section.pop(option) == value
     for task in found.get("tasks", {}).values():
         assert {option: task.pop(option) for option in ADDED_TO_TASKS} == ADDED_TO_TASKS
+    assert not found.pop("score", None), "a newer section, of newer options only"
     assert found == file
     assert resolve(name, file | {"runtime": {"tune": "same_precision"}}, {}).notes
 

@@ -45,6 +45,17 @@ def test_lab_round_trip(images: Tensor) -> None:
     torch.testing.assert_close(back, images, atol=2e-3, rtol=0)
 
 
+def test_colours_of_lab_equal_kornia(images: Tensor) -> None:
+    axes = torch.linspace(0, 100, 12), torch.linspace(-1.2, 1.2, 25), torch.linspace(-1.2, 1.2, 25)
+    light, ab = torch.cartesian_prod(*axes).T.reshape(1, 3, 12, -1).split([1, 2], dim=1)  # far beyond sRGB too
+    for one, two in ((light, ab), (colour.lightness(images), colour.chroma_ab(images))):
+        expected = kornia.color.lab_to_rgb(torch.cat((one, two * 110), 1))
+        torch.testing.assert_close(colour.with_chroma(one, two), expected, atol=2e-5, rtol=0)
+        two = two.clone().requires_grad_()
+        colour.with_chroma(one, two).sum().backward()
+        assert two.grad is not None and bool(two.grad.any())
+
+
 def test_bins_cover_the_gamut() -> None:
     centres = colour.bin_centres()
     assert len(centres) == 261  # a head of `decolorise.answer=classify` has as many outputs

@@ -1,5 +1,7 @@
 """Figures show their data: the tests count elements, not pixels."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from vision_mtl.viz.curves import curves_figure, skill_figure
 from vision_mtl.viz.reconstruction import GAP, Panel, error_map, picture_strip, reconstruction_figure
 from vision_mtl.viz.sheets import sheet_figure
+from vision_mtl.viz.style import save_chart
 
 
 def score(value: float, low: float | None, high: float | None) -> dict:
@@ -59,8 +62,10 @@ def test_skill_figure_has_a_dot_per_row_filled_if_learned_and_a_cross_for_the_cl
     assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True]
     assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "x"] == [0.5]
     figure.canvas.draw()
-    assert figure.axes[0].xaxis.label.get_window_extent().x1 <= figure.bbox.x1
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["photos  grid_mask", "photos  blur"]
+    note = figure._supxlabel.get_window_extent()
+    assert note.x0 >= 0 and note.x1 <= figure.bbox.x1, "nothing is cut off"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["grid_mask", "blur"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["photos"]
     assert skill_figure({}) is None
 
 
@@ -74,7 +79,32 @@ def test_curves_show_every_pretext_and_task() -> None:
     figure = curves_figure(records)
     assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"blur", "grid"}
     assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["pets"]
+    figure.canvas.draw()
+    for axes in figure.axes:  # no legend covers a line
+        assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
     assert curves_figure([]) is None
+
+
+def test_evaluations_are_drawn_at_their_images_seen() -> None:
+    """Those of older runs, which only know their step, as well: evaluations fall between the lines of training."""
+    train = [{"kind": "train", "step": s, "images_seen": 64 * s, "loss.a": 1.0} for s in (1, 10, 20)]
+    for known in (True, False):
+        found = [
+            {"kind": "validation", "step": s, "tasks": {"a": 0.5}} | ({"images_seen": 64 * s} if known else {})
+            for s in (4, 13, 20)
+        ]
+        axes = curves_figure([*train, *found]).axes[1]
+        assert axes.lines[0].get_xdata().tolist() == [256, 832, 1280]
+
+
+def test_the_skill_figure_names_tasks_and_shortens_paths(tmp_path: Path) -> None:
+    row = {"a": {**score(0.3, 0.2, 0.4), "learned": True}}
+    cars, photos = "csv//data/sets/cars/labels.csv", "images//data/a/photos"
+    figure = skill_figure({cars: row, photos: row}, None, {cars: "cars"})
+    assert [text.get_text() for text in figure.axes[0].texts] == ["cars", "images/…/a/photos"]
+    save_chart(figure, tmp_path, "skill")
+    save_chart(None, tmp_path, "none")
+    assert {file.name for file in tmp_path.iterdir()} == {"skill.png", "skill.pdf"}
 
 
 def test_sheets_pad_their_last_row() -> None:

@@ -12,6 +12,7 @@ import yaml
 from vision_mtl.config.options import plain
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
+from vision_mtl.discovery.options import Score
 from vision_mtl.models.decoder import DECODERS, DecoderOptions, decoder_options
 from vision_mtl.models.options import BackboneOptions
 from vision_mtl.pretext.contract import PRETEXTS, Pretext
@@ -27,6 +28,7 @@ SECTIONS: Mapping[str, type] = {
     "balance": Balance,
     "runtime": Runtime,
     "track": Track,
+    "score": Score,
 }
 NAMED_SECTIONS = ("tasks", "pretexts", "decoder")
 DEFAULT_DECODER = "stages"
@@ -117,6 +119,7 @@ class RunConfig:
     balance: Balance = field(default_factory=Balance)
     runtime: Runtime = field(default_factory=Runtime)
     track: Track = field(default_factory=Track)
+    score: Score = field(default_factory=Score)
     notes: tuple[str, ...] = ()  # warnings about the file, for the run's log
     start: Path | None = None  # the checkpoint of init_from, found and checked when the config was resolved
 

@@ -32,6 +32,8 @@ ADDED: dict[str, Any] = {
     "data.validation_labels": "all",
     "data.value_range": None,
     "data.rgb_bands": None,
+    "score.images": 500,
+    "score.validation_images": 0,
     "study.earlier_pretexts": True,
     "study.rope": 0.0,
     "joint.consistency_weight": 0.0,

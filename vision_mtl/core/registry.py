@@ -79,6 +79,10 @@ class Registry(Generic[Component]):
             importlib.import_module(f"{self.package}.{name}")
         return self._found[name]
 
+    def is_packaged(self) -> bool:
+        """Return True if no component was registered by a file outside of the package."""
+        return set(self._found) <= set(self._packaged())
+
     def _packaged(self) -> list[str]:
         files = sorted(self.folder().glob("*.py"))
         return [f.stem for f in files if re.search(rf'\.register\("{re.escape(f.stem)}"\)', f.read_text("utf-8"))]

@@ -37,6 +37,7 @@ from vision_mtl.data.threads import in_order, threads
 NEAR_FILES = "near-"  # prefix of files with cached near duplicates, in the folder of the stores
 STREAM_FILES = "stream-"  # prefix of files with the cached examination of a source, in the same folder
 RANGE_FILES = "range-"  # prefix of files with the percentiles of a source's training images
+RULE_FILES = "rules-"  # prefix of files with the errors of repairs without a network, in the same folder
 DEEP_FILES = "deep-"  # prefix of files that hold the type of the numbers in a source that is not of 8 bits
 FORMAT = 2  # raise when the meaning of the store's files changes
 DEEP_FORMAT = 1  # the same for stores of deep images alone
@@ -152,6 +153,7 @@ def clean(root: Path) -> list[tuple[Path, int]]:
         f"{STREAM_FILES}*.npz",
         f"{DEEP_FILES}*",
         f"{RANGE_FILES}*.json",
+        f"{RULE_FILES}*.npz",
     ):
         for leftover in parent.glob(pattern):
             leftover.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 REDUCED_SIDE = 16  # pixels: 768 inputs for colour; a few hundred images do not support more
 REDUCTION = 4  # averages at least this many pixels per side; local rules cover finer detail
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, in units of the mean eigenvalue; infinity is a candidate too
+CHOOSING_PIXELS = 256  # scored values that the strength is chosen by, at even steps
 NUM_LEVELS = 256
 FILTER = 5  # pixels a side
 FILTER_PIXELS = 200_000  # enough pixels for fitting a filter's 75 weights
@@ -79,7 +80,8 @@ def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Ten
     for number, rows in enumerate(patterns.unbind(1)):
         where = (group == number).nonzero()[:, 0]
         if bool((rows & ~fold.chooses).any()):
-            fitted.append((where, _fit_group(fold.select(rows), x[rows], y[rows][:, :, where].flatten(1))))
+            of_group = y[:, :, where][rows].flatten(1)  # the other way round would copy all pixels for each group
+            fitted.append((where, _fit_group(len(fold.mean), fold.source[rows], fold.chooses[rows], x[rows], of_group)))
 
     def rule(seen: Tensor, base: Tensor, source: Tensor) -> Tensor:
         repaired, inputs = base.flatten(2).clone(), _reduced(seen)
@@ -90,14 +92,15 @@ def _fit_linear(fold: FoldImages, damaged: Tensor, residual: Tensor, scored: Ten
     return rule
 
 
-def _fit_group(fold: FoldImages, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _fit_group(
+    num_sources: int, source: Tensor, chooses: Tensor, x: Tensor, y: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function from inputs (B, p) and sources (B,) to residuals (B, m), fitted to x (n, p) and y (n, m)."""
-    fit, choose = ~fold.chooses, fold.chooses
-    x_fit, y_fit, x_mean, y_mean = _centred(x[fit], y[fit], fold.source[fit], len(fold.mean))
-    across, missing = x[choose] - x_mean[fold.source[choose]], y[choose] - y_mean[fold.source[choose]]
-    strength = _best_strength(x_fit, y_fit, across, missing)
-    x, y, x_mean, y_mean = _centred(x, y, fold.source, len(fold.mean))
-    slope = None if strength is None else _Ridge(x, y).slope(strength)  # (p, m)
+    x_mean, y_mean = (_source_means(values, source, num_sources) for values in (x, y))
+    x, y = x - x_mean[source], y - y_mean[source]
+    step = y.shape[1] // CHOOSING_PIXELS | 1  # an odd step reaches every column of an image
+    strength = _best_strength(x, y[:, ::step], chooses)
+    slope = None if strength is None else _Normal(x, y).slope(strength)  # (p, m)
 
     def predict(inputs: Tensor, source: Tensor) -> Tensor:
         found = y_mean[source]
@@ -106,37 +109,33 @@ def _fit_group(fold: FoldImages, x: Tensor, y: Tensor) -> Callable[[Tensor, Tens
     return predict
 
 
-def _centred(x: Tensor, y: Tensor, source: Tensor, num_sources: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return x (n, p) and y (n, m) without the means of their sources, and these means (S, p) and (S, m)."""
-    x_mean, y_mean = (_source_means(values, source, num_sources) for values in (x, y))
-    return x - x_mean[source], y - y_mean[source], x_mean, y_mean
-
-
-def _best_strength(x: Tensor, y: Tensor, x_choice: Tensor, y_choice: Tensor) -> float | None:
+def _best_strength(x: Tensor, y: Tensor, chooses: Tensor) -> float | None:
     """Return the strength of least error on the choice images; None (slopes of 0) without such images or gain."""
-    if len(x_choice) == 0 or len(x) < 2:
+    if not bool(chooses.any()) or int((~chooses).sum()) < 2:
         return None
-    ridge, lowest, chosen = _Ridge(x, y), y_choice.square().sum(), None
-    for strength in STRENGTHS:
-        error = (y_choice - x_choice @ ridge.slope(strength)).square().sum()
-        if error < lowest:
-            lowest, chosen = error, strength
-    return chosen
+    x_choice, y_choice = x[chooses], y[chooses]
+    normal = _Normal(x[~chooses], y[~chooses])
+    errors = {s: float((y_choice - x_choice @ normal.slope(s)).square().sum()) for s in STRENGTHS}
+    chosen = min(errors, key=errors.__getitem__)
+    return chosen if errors[chosen] < float(y_choice.square().sum()) else None
 
 
-class _Ridge:
-    """A ridge regression from x (n, p) to y (n, m), solved for many strengths; in the dual form if n < p."""
+class _Normal:
+    """The normal equations of a ridge regression from x (n, p) to y (n, m); in the dual form if n < p."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         dual = len(x) < x.shape[1]
-        values, vectors = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
-        self._values, self._unit = values.clamp(min=0), values.mean().clamp(min=1e-12)
-        self._inside = vectors.T @ (y if dual else x.T @ y)  # (min(n, p), m)
-        self._outside = x.T @ vectors if dual else vectors  # (p, min(n, p))
+        self._gram = x @ x.T if dual else x.T @ x
+        self._right = y if dual else x.T @ y
+        self._outside = x.T if dual else None
 
     def slope(self, strength: float) -> Tensor:
         """(p, m); `strength` is in units of the mean eigenvalue."""
-        return self._outside @ (self._inside / (self._values + strength * self._unit)[:, None])
+        diagonal = self._gram.diagonal()
+        penalised = self._gram.clone()
+        penalised.diagonal().add_(strength * diagonal.mean().clamp(min=1e-12))
+        solved = torch.cholesky_solve(self._right, torch.linalg.cholesky(penalised))
+        return solved if self._outside is None else self._outside @ solved
 
 
 def _reduced(images: Tensor) -> Tensor:

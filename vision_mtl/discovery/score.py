@@ -7,8 +7,10 @@ training images. Beside them stands the skill against the classic repair alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,20 @@ from torch import Tensor
 
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import fold_images, sample_images
-from vision_mtl.discovery.measure import Autocast, DamageErrors, ScoredNetwork, measure_damages, usable_indices
+from vision_mtl.discovery.measure import Autocast, DamageErrors, ScoredNetwork, measure_damages, num_reports
+from vision_mtl.discovery.options import Score
+from vision_mtl.discovery.rule_errors import usable_indices
 from vision_mtl.discovery.tables import judge_pretexts, learned_metrics, source_groups
 from vision_mtl.evaluation.scores import ratio_skill
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 
-MAX_IMAGES = 500  # scored images of each source: the number of clusters limits the interval, more images do not help
 MAX_TRAINING = 3000  # training images of each source for the rules' means, of which `fold_images` fits slopes to a part
 MIN_IMAGES = 32  # of each source, for pretexts of many damages
-NUM_REPAIRS = 1024  # of each source and pretext: images times damages, between the two limits above
+REPAIRS_PER_IMAGE = 2  # of `score.images`: images times damages of each source and pretext, between the two limits
 ORDER_SEED = 20_261_130  # of the order in which a cluster's images are scored
+ShowShare = Callable[[float, str], None]  # receives the share done, in [0, 1], and what comes next
 
 
 def score_pretexts(
@@ -38,31 +42,45 @@ def score_pretexts(
     autocast: Autocast = nullcontext,
     split: str = "test",
     start: SharedModel | None = None,
+    *,
+    num_images: int = Score.images,
+    cache: Path | None = None,
+    show: ShowShare = lambda share, text: None,
 ) -> dict[str, dict[str, Any]]:
     """Return the skills on the images of `split`, in the form of `result.json`; `start` is the model before training.
 
     `skill_learned` is {pretext: score}, `skill_learned_by_source` is {source: {pretext: score}}: against the best rule
     without learning. `skill`, `skill_untrained` and those by source are against the classic repair alone; untrained is
-    the all-zero prediction. A pretext is absent where no image suits it or the error of the classic repair is 0.
+    the all-zero prediction. A pretext is absent where no image suits it or the error of the classic repair is 0. At
+    most `num_images` of each source are scored; 0: none. Errors of rules are kept in the folder `cache`.
     """
+    chosen = {}
+    for name, pretext in mixture.pretexts.items() if num_images else ():
+        usable = usable_indices(pool, pretext, scored_images(pool, split, pretext, num_images))
+        if len(usable):
+            chosen[name] = usable
+    if not chosen:
+        return learned_metrics({})
     network = ScoredNetwork(model, pool, mixture, autocast, start)
     training = fold_images(pool, sample_images(pool, pool.indices("train"), MAX_TRAINING), network.device)
-    errors = []
-    for name, pretext in mixture.pretexts.items():
-        indices = usable_indices(pool, pretext, scored_images(pool, split, pretext))
-        if len(indices) == 0:
-            continue
-        own = measure_damages(network, name, indices, training, fold=0)
-        if own.classic.any():
-            errors.append(own)
+    total, done = sum(num_reports(mixture.pretexts[name], pool.shape) for name in chosen), itertools.count()
+    found = [
+        measure_damages(network, name, usable, training, 0, lambda what: show(next(done) / total, what), cache)
+        for name, usable in chosen.items()
+    ]
+    errors = [own for own in found if own.classic.any()]
     return {**learned_metrics(judge_pretexts(pool, errors)), **classic_metrics(pool, errors)}
 
 
-def scored_images(pool: Pool, split: str, pretext: Pretext) -> Tensor:
-    """Return indices (n,) of the images of `split` to score the pretext on: fewer if it has many damages."""
-    count = min(max(NUM_REPAIRS // len(pretext.damage_shares(pool.shape)), MIN_IMAGES), MAX_IMAGES)
-    if not pretext.lists_damages:
-        count = MAX_IMAGES
+def scored_images(pool: Pool, split: str, pretext: Pretext, num_images: int = Score.images) -> Tensor:
+    """Return indices (n,) of the images of `split` to score the pretext on: at most `num_images` of each source.
+
+    They are fewer if it has many damages, because each image is scored under all of them.
+    """
+    count = num_images
+    if pretext.lists_damages:
+        per_damage = REPAIRS_PER_IMAGE * num_images // len(pretext.damage_shares(pool.shape))
+        count = min(max(per_damage, MIN_IMAGES), num_images)
     chosen = [sample_clusters(pool, pool.indices(split, source=source), count) for source in pool.sources]
     return torch.cat(chosen).unique()  # an image may be in two sources
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from vision_mtl.data.label_kinds import LabelKind, label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
+from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.scores import Score, score_measures
 from vision_mtl.models.request import Request
 from vision_mtl.models.shared import SharedModel
@@ -81,10 +82,20 @@ def predict_task(
 
 
 def predict_split(
-    model: SharedModel, pool: Pool, split: str, tasks: Sequence[str], autocast: Autocast = nullcontext
+    model: SharedModel,
+    pool: Pool,
+    split: str,
+    tasks: Sequence[str],
+    autocast: Autocast = nullcontext,
+    most_images: int = 0,
 ) -> dict[str, TaskPredictions]:
-    """Return every task's predictions for its labelled images of `split`; tasks without any are absent."""
+    """Return every task's predictions for its labelled images of `split`; tasks without any are absent.
+
+    With `most_images`, they are for at most so many images of each task, evenly spread.
+    """
     rows = {task: pool.indices(split, task=task) for task in tasks}
+    if most_images:
+        rows = {task: spread_evenly(indices, most_images) for task, indices in rows.items()}
     return {task: predict_task(model, pool, task, indices, autocast) for task, indices in rows.items() if len(indices)}
 
 

@@ -19,7 +19,13 @@ XYZ_OF_RGB = (  # linear sRGB to CIE XYZ
     (0.212671, 0.715160, 0.072169),
     (0.019334, 0.119193, 0.950227),
 )
+RGB_OF_XYZ = (  # its inverse, with kornia's digits
+    (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),
+    (-0.9692549499965682, 1.8759900014898907, 0.0415559265582928),
+    (0.0556466391351772, -0.2040413383665112, 1.0573110696453443),
+)
 SRGB_END, LAB_END = 0.04045, 0.008856  # upper ends of the linear parts of the sRGB and Lab curves
+CURVE_END, LINEAR_END = 0.2068966, 0.0031308  # lower ends of the inverse curves' power parts
 LAB_SLOPE = 7.787  # of Lab's linear part
 CHUNK = 16  # images at a time, so that they fit the processor's cache
 TEMPERATURE = 0.38  # annealing of the decoded mean; Zhang et al., eq. 5
@@ -82,8 +88,28 @@ def _power(values: Tensor, exponent: float) -> Tensor:
 
 
 def with_chroma(light: Tensor, ab: Tensor) -> Tensor:
-    """Lightness (B, 1, H, W) and chroma (B, 2, H, W) in units of 110 -> RGB, clipped to [0, 1]."""
-    return lab_to_rgb(torch.cat((light, ab * AB_RANGE), dim=1)).clamp(0, 1)
+    """Lightness (B, 1, H, W) and chroma (B, 2, H, W) in units of 110 -> RGB, clipped to [0, 1].
+
+    Equals kornia to 1e-5 and is faster on a CPU, for the reasons given at `chroma_ab`. Kornia computes it where
+    gradients are needed.
+    """
+    if torch.is_grad_enabled() and (light.requires_grad or ab.requires_grad):
+        return lab_to_rgb(torch.cat((light, ab * AB_RANGE), dim=1)).clamp(0, 1)
+    found = light.new_empty(len(light), 3, *light.shape[2:])
+    of_xyz, white = (constant(v, light.device, light.dtype) for v in (RGB_OF_XYZ, WHITE))
+    matrix = of_xyz * white  # columns: the white point scales X, Y and Z
+    for lightness_part, ab_part, rgb in zip(light.split(CHUNK), ab.split(CHUNK), found.split(CHUNK), strict=True):
+        curve = torch.empty_like(rgb)  # f(X), f(Y), f(Z)
+        curve[:, 1] = lightness_part[:, 0].add(16).mul_(1 / 116)
+        torch.add(curve[:, 1], ab_part[:, 0], alpha=AB_RANGE / 500, out=curve[:, 0])
+        torch.sub(curve[:, 1], ab_part[:, 1], alpha=AB_RANGE / 200, out=curve[:, 2])
+        curve[:, 2].clamp_(min=0)  # as kornia does
+        xyz = curve.clamp(min=CURVE_END).pow_(3)
+        xyz.add_(curve.clamp_(max=CURVE_END).sub_(CURVE_END), alpha=1 / LAB_SLOPE)
+        linear = (matrix @ xyz.flatten(2)).view_as(rgb).clamp_(0, 1)
+        torch.mul(_power(linear.clamp(min=LINEAR_END), 1 / 2.4), 1.055, out=rgb)
+        rgb.sub_(0.055).add_(linear.clamp_(max=LINEAR_END).sub_(LINEAR_END), alpha=12.92).clamp_(0, 1)
+    return found
 
 
 @lru_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import fold_images
 from vision_mtl.discovery.learning_curve import errors_by_scale
-from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, damage_names, measure_damages, usable_indices
+from vision_mtl.discovery.measure import DamageErrors, ScoredNetwork, measure_damages, num_reports
+from vision_mtl.discovery.rule_errors import usable_indices
 from vision_mtl.discovery.selection import check_ratio
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.models.shared import SharedModel
@@ -24,7 +26,7 @@ from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_online import check_one_cell
 from vision_mtl.recipes.fit import fit
 from vision_mtl.recipes.repair import CHANCE_IMAGES, RepairTrainer, resume_repair
-from vision_mtl.training.progress import ProgressLine
+from vision_mtl.training.progress import phase
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 
@@ -98,6 +100,7 @@ def fit_fold(
 
 
 def score_folds(
+    config: RunConfig,
     pool: Pool,
     folds: Sequence[Tensor],
     scored: Sequence[Tensor],
@@ -109,21 +112,21 @@ def score_folds(
 
     `folds` and `scored` hold indices (n,) by fold, `starts` the networks before training, where they are known.
     """
-    line = ProgressLine(run.speaker)
-    mixture = trainers[0].objective.mixture
-    total = 2 * sum(len(damage_names(pretext, pool.shape)) for pretext in mixture.pretexts.values())
+    mixture, cache = trainers[0].objective.mixture, Path(config.data.root).expanduser() / "store"
+    total = 2 * sum(num_reports(pretext, pool.shape) for pretext in mixture.pretexts.values())
     found: dict[str, DamageErrors] = {}
     done = itertools.count()
-    for number, trainer in enumerate(trainers):
-        other = 1 - number
-        network = ScoredNetwork(trainer.scored_model, pool, mixture, trainer.accelerator.autocast, starts[number])
-        training = fold_images(pool, folds[number], trainer.accelerator.device)
-        for name in mixture.pretexts:
-            errors = measure_damages(
-                network, name, scored[other], training, other, lambda what: line.update(next(done) / total, what)
-            )
-            found[name] = found[name].joined(errors) if name in found else errors
-    line.close()
+    with phase(run.speaker, "scoring repairs") as show:
+        for number, trainer in enumerate(trainers):
+            other = 1 - number
+            network = ScoredNetwork(trainer.scored_model, pool, mixture, trainer.accelerator.autocast, starts[number])
+            training = fold_images(pool, folds[number], trainer.accelerator.device)
+            for name, pretext in mixture.pretexts.items():
+                usable = usable_indices(pool, pretext, scored[other])
+                errors = measure_damages(
+                    network, name, usable, training, other, lambda what: show(next(done) / total, what), cache
+                )
+                found[name] = found[name].joined(errors) if name in found else errors
     return list(found.values())
 
 

@@ -23,7 +23,6 @@ from vision_mtl.discovery.arms import BanditArm, arm_losses, build_arms, prefer_
 from vision_mtl.discovery.bandit import Bandit
 from vision_mtl.discovery.folds import sample_images
 from vision_mtl.discovery.measure import ScoredNetwork
-from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_outputs import describe_selection
@@ -31,11 +30,14 @@ from vision_mtl.recipes.fit import fit, write_result
 from vision_mtl.recipes.initial_weights import before_training
 from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
 from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
+from vision_mtl.recipes.repair_scores import score_repairs
 from vision_mtl.recipes.run_warnings import remember_images
 from vision_mtl.recipes.teacher import bind_teachers
+from vision_mtl.training.progress import phase
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.online import online_figure
+from vision_mtl.viz.style import save_chart
 
 RECORD = "online"  # kind of its lines in metrics.jsonl, and its key in a checkpoint
 
@@ -85,12 +87,12 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     )
 
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
-    skills = score_pretexts(
-        trainer.scored_model, pool, trainer.objective.mixture, trainer.accelerator.autocast, start=start
-    )
+    mixture, autocast = trainer.objective.mixture, trainer.accelerator.autocast
+    skills = score_repairs(config, run, trainer.scored_model, pool, mixture, autocast, start)
     metrics = {**skills, "online": probes[-1] if probes else {}, **curriculum.metrics()}
     curriculum.write(describe_selection(config, pool, trainer.objective.mixture.pretexts))
-    write_figures(run, trainer, pool, metrics)
+    with phase(run.speaker, "drawing figures"):
+        write_figures(run, trainer, pool, metrics, config.tasks)
     write_result(run, trainer, metrics, pool.summary())
 
 
@@ -221,7 +223,7 @@ class Curriculum:
         selection = select_arms(self.pool, self.arms, self.mean_weights(), self.bandit.skill, about)
         selection.write(self.run.folder / "selection.parquet")
         base = {(arm.pretext, arm.name): arm.share for arm in self.arms}
-        online_figure(self.history(), base).savefig(self.run.figures / "online.png", dpi=150)
+        save_chart(online_figure(self.history(), base), self.run.figures, "online")
 
     def _measure(self, untrained: bool = False) -> np.ndarray:
         trainer = self.trainer

@@ -26,6 +26,7 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes.extremes import extremes_figure
 from vision_mtl.viz.discovery import learning_curves_figure, scales_figure
 from vision_mtl.viz.skill_maps import SkillMap, skill_maps_figure
+from vision_mtl.viz.style import save_chart, short_source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,8 +73,6 @@ def write_figures(
         return
     pool = networks[0].pool
     figures: dict[str, Figure | None] = {
-        "scales": scales_figure(_by_pretext(tables)),
-        "training": learning_curves_figure(curve),
         "repairs": extremes_figure(networks, errors),
     }
     for own in errors:
@@ -81,6 +80,8 @@ def write_figures(
         if len(cells) == len(own.damages):
             figures[f"maps-{own.pretext}"] = _mean_maps(pool, own, tables, cells)
             figures[f"maps-{own.pretext}-images"] = _image_maps(pool, own, cells)
+    save_chart(scales_figure(_by_pretext(tables)), run.figures, "scales")
+    save_chart(learning_curves_figure(curve), run.figures, "training")
     for name, figure in figures.items():
         if figure is not None:
             figure.savefig(run.figures / f"{name}.png", dpi=150)
@@ -91,7 +92,7 @@ def _by_pretext(tables: SkillTables) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group in _groups(tables):
         for verdict in tables.scales.get(group, []):
-            own = found.setdefault(verdict.pretext, {}).setdefault(_short_name(_label(group)), {})
+            own = found.setdefault(verdict.pretext, {}).setdefault(short_source(_label(group)), {})
             own[verdict.damage] = verdict.skill.to_json()
     return found
 
@@ -152,12 +153,6 @@ def _as_grids(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.nda
     return list(found.values())
 
 
-def _short_name(name: str) -> str:
-    """Return a source's name without the folders in the middle of its path."""
-    kind, *rest = [part for part in name.split("/") if part]
-    return "/".join([kind, *(["…"] if len(rest) > 2 else []), *rest[-2:]])
-
-
 def _wrapped_name(name: str) -> str:
     """Return a source's name on several lines, broken at its slashes."""
-    return _short_name(name).replace("/", "/\n").replace("/\n…", "/…")
+    return short_source(name).replace("/", "/\n").replace("/\n…", "/…")

@@ -7,26 +7,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.data.pool import Pool
-from vision_mtl.discovery.score import score_pretexts
 from vision_mtl.evaluation.predictions import predict_split
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes.consistency import Consistency, measure_consistency
 from vision_mtl.recipes.fit import write_result
 from vision_mtl.recipes.labels import LabelledTasks
+from vision_mtl.recipes.repair_scores import score_repairs
 from vision_mtl.recipes.supervised import TaskTrainer, Validation
 from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_test_instances
 from vision_mtl.training.consistency import CONSISTENCY
 from vision_mtl.training.joint import TASKS
 from vision_mtl.training.options import Optim
+from vision_mtl.training.progress import phase
 from vision_mtl.training.repair import REPAIR, PretextObjective
 
 Schedule = Literal["constant", "fall", "rise"]
 
 
 def write_joint_result(
+    config: RunConfig,
     run: Run,
     pool: Pool,
     labelled: LabelledTasks,
@@ -38,14 +41,17 @@ def write_joint_result(
 ) -> None:
     """Score tasks and repairs on the test images; write figures and result. `start` is the model before training."""
     model, autocast = trainer.scored_model, trainer.accelerator.autocast
-    predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast)
-    metrics = run_metrics(model, labelled, predictions, validation, trainer)
+    with phase(run.speaker, "scoring the test images"):
+        predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast)
+        metrics = run_metrics(model, labelled, predictions, validation, trainer)
     if repair is not None:
-        metrics |= score_pretexts(model, pool, repair.mixture, autocast, start=start)
+        metrics |= score_repairs(config, run, model, pool, repair.mixture, autocast, start)
     if consistency is not None:
-        metrics["consistency"] = measure_consistency(model, labelled.pool, consistency, autocast)
+        with phase(run.speaker, "scoring pseudo-labels"):
+            metrics["consistency"] = measure_consistency(model, labelled.pool, consistency, autocast)
     write_test_instances(run, model, labelled, predictions)
-    write_figures(run, model, pool, predictions, metrics)
+    with phase(run.speaker, "drawing figures"):
+        write_figures(run, model, pool, predictions, metrics)
     write_result(run, trainer, metrics, pool.summary())
 
 

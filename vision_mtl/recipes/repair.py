@@ -28,6 +28,7 @@ from vision_mtl.recipes.band_statistics import fit_statistics
 from vision_mtl.recipes.fit import make_trainer, resume
 from vision_mtl.training.loop import Trainer
 from vision_mtl.training.options import Optim
+from vision_mtl.training.progress import phase
 from vision_mtl.training.repair import PretextObjective, RepairFeed, measure_chance_losses
 
 CHANCE_IMAGES = 512  # training images to measure chance losses on: enough for an error of a few per cent
@@ -54,7 +55,8 @@ def build_repair_objective(
 
     Leaves out a pretext that suits none of the measured images, with a warning.
     """
-    objective = measure_objective(pretexts, pool, indices, config.seed)
+    with phase(run.speaker, "measuring chance losses"):
+        objective = measure_objective(pretexts, pool, indices, config.seed)
     for name in pretexts.keys() - objective.chance_losses.keys():
         count = min(len(indices), CHANCE_IMAGES)
         run.warn(f"pretext {name} is left out: it suits none of {count} sampled training images.")

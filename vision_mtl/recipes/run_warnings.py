@@ -126,24 +126,25 @@ def rank_action(trainer: Trainer, pool: Pool) -> Callable[[Progress, Tracker], N
 
     def measure(progress: Progress, tracker: Tracker) -> None:
         backbone, autocast = trainer.scored_model.backbone, trainer.accelerator.autocast
-        rank = measure_rank(tracker.run, backbone, pool, progress.step, autocast)
-        tracker.run.log({"kind": "rank", "step": progress.step, "rank": rank})
+        tracker.show("measuring the features' rank")
+        clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
+        rank = measure_rank(tracker.run, clean, pool, progress.step, autocast)
+        tracker.run.log({"kind": "rank", "step": progress.step, "images_seen": progress.images_seen, "rank": rank})
 
     return measure
 
 
 def measure_rank(
-    run: Run, backbone: Backbone, pool: Pool, step: int, autocast: Callable[[], AbstractContextManager]
+    run: Run, clean: Backbone, pool: Pool, step: int, autocast: Callable[[], AbstractContextManager]
 ) -> float | None:
     """Return the effective rank of validation images' embeddings; warn if they have collapsed.
 
-    None for too few images.
+    `clean` is a backbone with statistics of clean images. None for too few images.
     """
     held_out = pool.indices("val")
     indices = spread_evenly(held_out if len(held_out) >= MIN_RANK_IMAGES else pool.indices("train"), RANK_IMAGES)
     if len(indices) < MIN_RANK_IMAGES:
         return None
-    clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
     rank = effective_rank(extract_features(clean, pool, indices, autocast=autocast))
     if not rank >= COLLAPSED:
         run.warn(

@@ -77,6 +77,8 @@ def _key_text(config: RunConfig) -> str:
             inner = inner.get(part, {})
         if inner.get(name) == before:
             inner.pop(name, None)
+    if not found.get("score", True):  # runs from before this section lack it
+        del found["score"]
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
 
 

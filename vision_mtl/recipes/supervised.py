@@ -38,6 +38,7 @@ from vision_mtl.training.loop import Trainer
 from vision_mtl.training.mixing import Mixing
 from vision_mtl.training.objective import Feed
 from vision_mtl.training.options import Optim, Track
+from vision_mtl.training.progress import phase
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed, TaskObjective, task_losses
 from vision_mtl.training.tracking import Tracker
@@ -109,9 +110,11 @@ class Validation:
     description: dict[str, Any]
     memory: dict[str, Any]
     choosing: Sequence[str]
+    most_images: int = 0  # of each task at an evaluation; 0: all
 
     def __call__(self, progress: Progress, tracker: Tracker) -> None:
         """Score the tasks, log the scores, keep the weights if they are the best."""
+        tracker.show("scoring the validation images")
         scores = self.scores()
         if not scores:
             return
@@ -119,7 +122,8 @@ class Validation:
         self.memory["best"] = self.best.scores
         if better:
             self.best.flush(self.description)
-        tracker.run.log({"kind": "validation", "step": progress.step, "tasks": scores})
+        when = {"step": progress.step, "images_seen": progress.images_seen}
+        tracker.run.log({"kind": "validation", **when, "tasks": scores})
         tracker.scalars(progress.step, {f"validation/{task}": score for task, score in scores.items()})
 
     def epochs(self) -> dict[str, float]:
@@ -131,7 +135,7 @@ class Validation:
     def scores(self) -> dict[str, float]:
         """Return each task's score on validation images, as `evaluation.predictions.goodness` measures it."""
         model, autocast = self.trainer.scored_model, self.trainer.accelerator.autocast
-        found = predict_split(model, self.labelled.pool, "val", list(self.labelled.tasks), autocast)
+        found = predict_split(model, self.labelled.pool, "val", list(self.labelled.tasks), autocast, self.most_images)
         return {task: goodness(predictions) for task, predictions in found.items()}
 
 
@@ -146,7 +150,8 @@ def finish(run: Run, validation: Validation) -> SharedModel:
         best.load(model)
     else:
         run.warn("no task has a validation image: the last weights are kept, and probabilities are not calibrated.")
-    calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer)
+    with phase(run.speaker, "calibrating on the validation images"):
+        calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer)
     step = int(best.scores.get(ALL, {"step": trainer.progress.step})["step"])
     best.replace(model, step)
     if trainer.accelerator.is_main_process:
@@ -200,7 +205,8 @@ def train_tasks(
     warn_about_small_tasks(run, labelled.pool, task_feed(trainer.feed), list(labelled.tasks), choosing)
     memory: dict[str, Any] = {"best": {}}
     best = Best(run.checkpoints, keep_best_per_task)
-    validation = Validation(trainer, labelled, best, description, memory, choosing)
+    most_images = config.score.validation_images
+    validation = Validation(trainer, labelled, best, description, memory, choosing, most_images)
     resume(trainer, run, memory, config)
     if best.restore(memory["best"], run.is_main):
         run.warn("the best weights were lost with a checkpoint; they are chosen again from here on.")

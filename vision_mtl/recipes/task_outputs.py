@@ -23,6 +23,7 @@ from vision_mtl.training.best import ALL
 from vision_mtl.viz.conflicts import conflicts_figure
 from vision_mtl.viz.curves import curves_figure
 from vision_mtl.viz.probes import confusion_figure, scores_figure
+from vision_mtl.viz.style import save_chart
 
 METHODS = {"shared": "tasks", "single-task": "single"}  # name in the figure -> key of the metrics
 
@@ -113,7 +114,6 @@ def write_figures(
     records = run.records()
     names = list(metrics["tasks"])
     figures = {
-        "curves": curves_figure(records),
         "conflicts": conflicts_figure(*cosines_over_steps(records, names), names),
         **score_figures(metrics),
     }
@@ -126,6 +126,7 @@ def write_figures(
             title = f"{task}: accuracy {accuracy:.3f} on {len(true):,} test images"
             figures[f"confusion_{task}"] = confusion_figure(counts, classes, title)
             atomic_write_text(run.folder / "tables" / f"{file_stem(task)}.csv", csv_text(class_rows(counts, classes)))
+    save_chart(curves_figure(records), run.figures, "curves")
     for name, figure in figures.items():
         if figure is not None:
             figure.savefig(run.figures / f"{file_stem(name)}.png", dpi=150)

@@ -21,7 +21,7 @@ class AddTask(Stage):
     The old tasks are scored before and after training, on the same test images.
     """
 
-    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track", "score")
     inherits_images: ClassVar = True
     uses_unlabelled: ClassVar = False
     adds_tasks: ClassVar = True
@@ -50,6 +50,7 @@ class AddTask(Stage):
         from vision_mtl.recipes.run_warnings import remember_images
         from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective, finish, train_tasks
         from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_test_instances
+        from vision_mtl.training.progress import phase
         from vision_mtl.training.supervised import task_head_specs
 
         if not config.init_from:
@@ -67,7 +68,8 @@ class AddTask(Stage):
         build.place(model, accelerator.device, config.runtime.layout(model.backbone))
         pool = build.open_pool(config, run)
         check_old_tasks(pool, state, old)
-        before = predict_split(model, pool, "test", old, accelerator.autocast)
+        with phase(run.speaker, "scoring the old tasks"):
+            before = predict_split(model, pool, "test", old, accelerator.autocast)
 
         trained = [*new, *old] if self.rehearsal else new
         trained_config = replace(config, tasks={name: config.tasks[name] for name in trained})
@@ -94,10 +96,12 @@ class AddTask(Stage):
         validation = train_tasks(config, run, trainer, config.track, labelled, self.num_evaluations, False)
         model = finish(run, validation)
 
-        predictions = predict_split(model, pool, "test", trained, accelerator.autocast)
-        after = predict_split(model, pool, "test", old, accelerator.autocast)
-        metrics = run_metrics(model, labelled, predictions, validation, trainer)
-        metrics["change"] = score_changes(pool, before, after)
+        with phase(run.speaker, "scoring the test images"):
+            predictions = predict_split(model, pool, "test", trained, accelerator.autocast)
+            after = predict_split(model, pool, "test", old, accelerator.autocast)
+            metrics = run_metrics(model, labelled, predictions, validation, trainer)
+            metrics["change"] = score_changes(pool, before, after)
         write_test_instances(run, model, labelled, predictions)
-        write_figures(run, model, pool, predictions, metrics)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

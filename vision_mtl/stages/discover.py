@@ -26,7 +26,7 @@ class Discover(Stage):
     `optim` is the budget of one network.
     """
 
-    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track", "score")
     defaults: ClassVar = {
         "pretexts.grid_mask.grid": [2, 3, 4, 6, 8],
         "pretexts.downsample.factor": [2, 4, 8],
@@ -93,6 +93,7 @@ class Discover(Stage):
         from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.repair import build_network, build_trainer
         from vision_mtl.recipes.teacher import bind_teachers
+        from vision_mtl.training.progress import phase
 
         check_mode(self, self.online)
         if self.online:
@@ -122,9 +123,10 @@ class Discover(Stage):
             run.warnings += [text for text in fold_run.warnings if text not in run.warnings]
 
         # score each on the other fold, and classify every damage
-        errors = score_folds(pool, folds, scored, trainers, starts, run)
-        tables = build_tables(pool, errors)
-        instances = describe_instances(pool, errors, tables)
+        errors = score_folds(config, pool, folds, scored, trainers, starts, run)
+        with phase(run.speaker, "judging every damage"):
+            tables = build_tables(pool, errors)
+            instances = describe_instances(pool, errors, tables)
         selection = select_instances(
             instances, describe_selection(config, pool, pretexts), self.select, self.top_ratio, self.select_by
         )
@@ -134,5 +136,6 @@ class Discover(Stage):
 
         write_files(run, tables, instances, {"selection": selection, **controls(selection)})
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
-        write_figures(run, networks, errors, tables, curve)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, networks, errors, tables, curve)
         write_discovery(run, fold_runs, pool, trainers, {**tables.metrics(), "skill_over_time": curve})

@@ -54,6 +54,7 @@ class Export(Stage):
         from vision_mtl.inference.restore import restore_model
         from vision_mtl.models.inference_model import FEATURES, InferenceModel
         from vision_mtl.recipes.initial_weights import report_weights
+        from vision_mtl.training.progress import phase
 
         if not config.init_from:
             raise UserError("export needs trained weights: give --init_from RUN, for example runs/finetune-...")
@@ -75,13 +76,15 @@ class Export(Stage):
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(TRACED, about["channels"], *about["image_size"], generator=generator)
         differences = {"timm": backbone_difference(model.backbone, run.folder / "backbone", images)}
-        files, graph_differences, graphs = write_graphs(
-            InferenceModel(model).eval(), about, run.folder, self.onnx, self.torch_export
-        )
+        with phase(run.speaker, "exporting the graphs"):
+            files, graph_differences, graphs = write_graphs(
+                InferenceModel(model).eval(), about, run.folder, self.onnx, self.torch_export
+            )
         loader = run.folder / LOAD_IMAGE
         atomic_write_text(loader, loading_code(about))
         written += [*files, loader]
-        check = check_from_files(model, frame, samples, run_loader(loader), graphs, missing)
+        with phase(run.speaker, "checking the graphs on images of the run"):
+            check = check_from_files(model, frame, samples, run_loader(loader), graphs, missing)
         for text in check.warnings():
             run.warn(text)
         transform = transform_difference(model.backbone, run.folder / "backbone", frame, samples)

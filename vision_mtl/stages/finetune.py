@@ -22,7 +22,7 @@ class Finetune(Stage):
     On request, train each task alone as well and measure what sharing the backbone gained or lost.
     """
 
-    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "optim", "balance", "runtime", "track", "score")
     inherits_images: ClassVar = True
     uses_unlabelled: ClassVar = False
     results: ClassVar = TASK_RESULTS
@@ -74,6 +74,7 @@ class Finetune(Stage):
         )
         from vision_mtl.recipes.task_outputs import run_metrics, write_figures, write_test_instances
         from vision_mtl.training.mixing import Mixing
+        from vision_mtl.training.progress import phase
 
         accelerator = config.runtime.accelerator(config.device)
         pool = build.open_pool(config, run)
@@ -111,12 +112,14 @@ class Finetune(Stage):
         )
         model = finish(run, validation)
 
-        predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
-        metrics = run_metrics(model, labelled, predictions, validation, trainer)
+        with phase(run.speaker, "scoring the test images"):
+            predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
+            metrics = run_metrics(model, labelled, predictions, validation, trainer)
         if self.single_task != "none":
             metrics |= measure_transfer(
                 run, labelled, predictions, trainer, build_trainer, train_alone, self.single_task
             )
         write_test_instances(run, model, labelled, predictions)
-        write_figures(run, model, pool, predictions, metrics)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -22,7 +22,18 @@ class Joint(Stage):
     unlabelled images train too: FixMatch, Sohn et al., 2020, https://arxiv.org/abs/2001.07685.
     """
 
-    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "balance", "runtime", "track")
+    sections: ClassVar = (
+        "data",
+        "tasks",
+        "pretexts",
+        "backbone",
+        "decoder",
+        "optim",
+        "balance",
+        "runtime",
+        "track",
+        "score",
+    )
     inherits_images: ClassVar = True
     mixes_pretexts_with_tasks: ClassVar = True
     results: ClassVar = TASK_RESULTS
@@ -152,4 +163,4 @@ class Joint(Stage):
             config, run, trainer, config.track, labelled, self.num_evaluations, self.keep_best_per_task, report
         )
         finish(run, validation)
-        write_joint_result(run, pool, labelled, trainer, validation, repair, start, consistency)
+        write_joint_result(config, run, pool, labelled, trainer, validation, repair, start, consistency)

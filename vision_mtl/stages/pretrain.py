@@ -16,7 +16,7 @@ from vision_mtl.study.roles import ArmRole
 class Pretrain(Stage):
     """Train backbone, decoder and heads on the mixture of pretexts; score the repairs on the test images."""
 
-    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track", "score")
     results: ClassVar = (
         ("figures/repairs.png", "test images, damaged and repaired"),
         ("figures/curves.png", "losses over the run"),
@@ -35,14 +35,15 @@ class Pretrain(Stage):
     drawn. The run also takes its pretexts and their options. null: draw by the pretexts' weights."""
 
     def run(self, config: RunConfig, run: Run) -> None:
-        from vision_mtl.discovery.score import score_pretexts
         from vision_mtl.recipes import build
         from vision_mtl.recipes.fit import fit, write_result
         from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
         from vision_mtl.recipes.repair import build_network, build_trainer, resume_repair, training_images
+        from vision_mtl.recipes.repair_scores import score_repairs
         from vision_mtl.recipes.run_warnings import remember_images
         from vision_mtl.recipes.teacher import bind_teachers
+        from vision_mtl.training.progress import phase
 
         accelerator = config.runtime.accelerator(config.device)
         pretexts = build.build_pretexts(config)
@@ -60,7 +61,8 @@ class Pretrain(Stage):
 
         probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
         mixture = trainer.objective.mixture
-        skills = score_pretexts(trainer.scored_model, pool, mixture, accelerator.autocast, start=start)
+        skills = score_repairs(config, run, trainer.scored_model, pool, mixture, accelerator.autocast, start)
         metrics = {**skills, "online": probes[-1] if probes else {}}
-        write_figures(run, trainer, pool, metrics)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, trainer, pool, metrics, config.tasks)
         write_result(run, trainer, metrics, pool.summary())

@@ -65,6 +65,7 @@ class Probe(Stage):
             score_tasks,
             warn_about_convergence,
         )
+        from vision_mtl.training.progress import phase
 
         start = time.perf_counter()
         if not self.poolings:
@@ -86,22 +87,31 @@ class Probe(Stage):
             runtime=config.runtime,
             accelerator=accelerator,
         )
-        features, clean_backbone = feature_sets(config, backbone, pool, indices, maps_of)
+        with phase(run.speaker, f"extracting features of {len(indices):,} images"):
+            features, clean_backbone = feature_sets(config, backbone, pool, indices, maps_of)
         each = "" if self.crops == 1 else f", the mean over {self.crops} crops of each,"
         run.say(f"features of {len(indices):,} images{each} extracted in {time.perf_counter() - start:.0f} s")
 
         predictions, chosen_features = {}, {}
-        for name, task in tasks.items():
-            predictions[name], chosen_features[name] = predict_task(features, task, budgets[name])
-            warn_about_convergence(run, name, predictions[name])
+        with phase(run.speaker, "fitting probes") as show:
+            for number, (name, task) in enumerate(tasks.items()):
+                show(number / len(tasks), name)
+                predictions[name], chosen_features[name] = predict_task(features, task, budgets[name])
+        for name, found in predictions.items():
+            warn_about_convergence(run, name, found)
         if self.heads:
-            last_map = extract_features(clean_backbone, pool, indices, autocast=accelerator.autocast)
-            for name, prediction in fit_heads(run, config, pool, clean_backbone, tasks, last_map).items():
+            with phase(run.speaker, "fitting heads"):
+                last_map = features["linear"].get((len(clean_backbone.channels) - 1, "mean"))
+                if last_map is None or self.crops > 1:  # the heads see whole images
+                    last_map = extract_features(clean_backbone, pool, indices, autocast=accelerator.autocast)
+                heads = fit_heads(run, config, pool, clean_backbone, tasks, last_map)
+            for name, prediction in heads.items():
                 predictions[name][ALL_LABELS]["head"] = prediction
 
         metrics = score_tasks(pool, indices, tasks, budgets, predictions)
         with_all_labels = {name: found[ALL_LABELS] for name, found in predictions.items()}
         write_test_instances(run, pool, indices, tasks, budgets, predictions)
         write_tables(run, pool, tasks, with_all_labels)
-        write_figures(run, pool, tasks, with_all_labels, chosen_features, metrics, self.embedding_images)
+        with phase(run.speaker, "drawing figures"):
+            write_figures(run, pool, tasks, with_all_labels, chosen_features, metrics, self.embedding_images)
         run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)

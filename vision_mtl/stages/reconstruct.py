@@ -18,7 +18,7 @@ from vision_mtl.core.run import Run
 class Reconstruct(Stage):
     """Load the run's weights, score its pretexts, draw a figure for each and one of what training added."""
 
-    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "runtime")
+    sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "runtime", "score")
     inherits_images: ClassVar = True
     results: ClassVar = (("figures", "a picture of each pretext"),)
 
@@ -30,14 +30,14 @@ class Reconstruct(Stage):
     """Measure what training added too, on images of the split against rules fitted to training images."""
 
     def run(self, config: RunConfig, run: Run) -> None:
-        from vision_mtl.discovery.score import score_pretexts
         from vision_mtl.inference.pictures import repair_figure
         from vision_mtl.inference.restore import load_fitting_weights
         from vision_mtl.pretext.mixture import Mixture
         from vision_mtl.recipes import build
+        from vision_mtl.recipes.repair_scores import score_repairs, write_skill_figure
         from vision_mtl.recipes.start import start_network
         from vision_mtl.recipes.teacher import bind_teachers
-        from vision_mtl.viz.curves import skill_figure
+        from vision_mtl.training.progress import phase
 
         if not config.start:
             raise UserError("reconstruct needs trained weights: give --init_from RUN, for example runs/pretrain-...")
@@ -55,15 +55,14 @@ class Reconstruct(Stage):
         if self.score:
             with torch.no_grad():
                 mixture, start = Mixture(pretexts), start_network(config.init_from, run)
-                metrics = score_pretexts(model, pool, mixture, accelerator.autocast, self.split, start)
+                metrics = score_repairs(config, run, model, pool, mixture, accelerator.autocast, start, self.split)
         for name, pretext in pretexts.items():
             mixture, skill = Mixture({name: pretext}), metrics.get("skill_learned", {})
-            figure = repair_figure(model, pool, mixture, self.split, skill, num_images=self.num_images)
+            with phase(run.speaker, f"drawing {name}"):
+                figure = repair_figure(model, pool, mixture, self.split, skill, num_images=self.num_images)
             if figure is None:
                 run.warn(f"no picture of {name}: no image of split {self.split!r} suits it.")
             else:
                 figure.savefig(run.figures / f"{name}.png", dpi=150)
-        figure = skill_figure(metrics.get("skill_learned_by_source", {}), metrics.get("skill_by_source"))
-        if figure is not None:
-            figure.savefig(run.figures / "skill.png", dpi=150)
+        write_skill_figure(run, metrics, config.tasks)
         run.write_result("completed", metrics=metrics, data=pool.summary())

@@ -23,7 +23,7 @@ from vision_mtl.core.run import Run
 class Study(Stage):
     """Plan the runs, report what the design can detect, run them, compare the arms, write the report."""
 
-    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "runtime", "track")
+    sections: ClassVar = ("data", "tasks", "backbone", "decoder", "runtime", "track", "score")
     # many runs at a time: each gets one core and keeps few files
     defaults: ClassVar = {
         "runtime.num_threads": 1,

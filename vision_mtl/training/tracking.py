@@ -66,6 +66,7 @@ class Tracker:
             services = self.track.tensorboard, self.track.tracker, self.track.project
             self.recorders = open_recorders(self.run.folder, self.progress.step, *services)
         self.bar = ProgressLine(self.run.console if self.is_main else None)
+        self.bar.update(share, "the first step")
 
     def __call__(self, progress: Progress, record: StepRecord) -> None:
         """Log one step, and run the actions and the checkpoint that are due after it."""
@@ -84,6 +85,10 @@ class Tracker:
         if progress.seconds - self.saved_at >= self.track.checkpoint_every_seconds:
             self.saved_at = progress.seconds
             self.save()
+
+    def show(self, text: str) -> None:
+        """Show on the progress bar what an action does."""
+        self.bar.update(self.bar.share, text)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record scalars by name."""

@@ -1,0 +1,24 @@
+"""The options of scoring. Importing this file imports neither torch nor timm, so that `--help` appears at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vision_mtl.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The number of scored images. The time that scoring takes does not count as training."""
+
+    images: int = 200
+    """Held-out images of each source to score repairs on, spread over its clusters; fewer for pretexts of many damages.
+    0: repairs are not scored. The folds of discover have discover.num_images instead."""
+    validation_images: int = 500
+    """Validation images of each task that finetune, joint and add_task score at each evaluation during training, evenly
+    spread; 0: all. At the end, all validation images calibrate and all test images are scored."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise UserError(f"score.{name} must be 0 or more; found {value}.")
