@@ -57,9 +57,9 @@ SIMCLR = (
     Setting(views=2, view_size=32),
     Setting(views=4, view_size=64),
     Setting(views=4, view_size=32),
-    Setting(views=4, view_size=32, learning_rate=0.004),
     Setting(views=4, view_size=32, smallest_crop=0.08),  # lightly's default crop
     Setting(views=4, view_size=32, batch_size=64),
+    Setting(views=4, view_size=32, batch_size=64, learning_rate=0.02),
 )
 VICREG = tuple(
     Setting(method="vicreg", **values)
@@ -68,10 +68,10 @@ VICREG = tuple(
         {"views": 2, "view_size": 64, "width": 2048},  # of its example for resnet18
         {"views": 2, "view_size": 32, "width": 512},
         {"views": 4, "view_size": 32, "width": 512},
-        {"views": 4, "view_size": 32, "width": 512, "learning_rate": 0.004},
         {"views": 4, "view_size": 32, "width": 512, "smallest_crop": 0.08},
         {"views": 4, "view_size": 32, "width": 512, "batch_size": 64},
-        {"views": 4, "view_size": 32, "width": 128},
+        {"views": 4, "view_size": 32, "width": 512, "batch_size": 64, "learning_rate": 0.02},
+        {"views": 4, "view_size": 32, "width": 128, "batch_size": 64, "learning_rate": 0.02},
     )
 )
 EMPSSL = tuple(
@@ -79,23 +79,23 @@ EMPSSL = tuple(
     for values in (
         {"views": 2, "view_size": 64, "width": 512},
         {"views": 4, "view_size": 32, "width": 512},
-        {"views": 4, "view_size": 32, "width": 512, "learning_rate": 0.004},
-        {"views": 4, "view_size": 32, "width": 512, "batch_size": 64},
-        {"views": 4, "view_size": 32, "width": 1024},  # the paper's
-        {"views": 8, "view_size": 32, "width": 512, "batch_size": 64},
-        {"views": 8, "view_size": 32, "width": 512, "batch_size": 64, "smallest_crop": 0.25},  # the paper's smallest
+        {"views": 4, "view_size": 32, "width": 512, "batch_size": 64, "learning_rate": 0.02},
+        {"views": 4, "view_size": 32, "width": 128, "batch_size": 64, "learning_rate": 0.02},
+        {"views": 4, "view_size": 32, "width": 1024},  # the paper's width
+        {"views": 8, "view_size": 32, "width": 512, "batch_size": 64, "learning_rate": 0.02},
+        {"views": 8, "view_size": 32, "width": 512, "batch_size": 64, "smallest_crop": 0.25},  # the paper's crop
         {"views": 20, "view_size": 32, "width": 512, "batch_size": 32, "learning_rate": 0.02},  # the paper's count
     )
 )
 OURS_TRIED = (
     Setting(views=4, view_size=32),
     Setting(views=4, view_size=32, batch_size=64),
-    Setting(views=8, view_size=32, batch_size=64),
+    Setting(views=4, view_size=32, batch_size=64, learning_rate=0.02),
     Setting(method="empssl", views=4, view_size=32),
-    Setting(method="empssl", views=4, view_size=32, batch_size=64),
-    Setting(method="empssl", views=8, view_size=32, batch_size=64),
     Setting(method="empssl", views=4, view_size=32, batch_size=64, learning_rate=0.02),
-    Setting(method="vicreg", views=4, view_size=32, batch_size=64),
+    Setting(method="empssl", views=4, view_size=32, batch_size=64, learning_rate=0.02, width=512),
+    Setting(method="empssl", views=8, view_size=32, batch_size=64, learning_rate=0.02),
+    Setting(method="vicreg", views=4, view_size=32, batch_size=64, learning_rate=0.02),
 )
 
 

@@ -11,7 +11,7 @@ vit_tiny (patch 8, 75 % hidden, decoder of width 128) against lightly's and, whe
 (`stable_mae`). 64 pixels, batch 128, the machine's precision for all. Batches of peers come from their own transforms
 in a DataLoader of 2 workers.
 
-`search` (about 45 minutes of two cores) trains every setting of `peer_grid.py`, eight of ours and eight of each of
+`search` (about 50 minutes of two cores) trains every setting of `peer_grid.py`, eight of ours and eight of each of
 lightly's SimCLR, VICReg and EMP-SSL, with one seed that `judge` does not use. It chooses for each library the setting
 of the highest mean accuracy in cross-validation over training and validation images. Every training gets `--seconds` of
 two cores, as twice that processor time in one thread, in steps: the time of a step of each method is measured first,
@@ -20,7 +20,7 @@ CPU, as its users do, and that counts; `data_share` in the result says how much 
 cannot be chosen: our default mixture, lightly's SimCLR with its own defaults and SGD, and lightly's EMPSSLLoss as it
 is, whose sign is the opposite of the paper's.
 
-`judge` (about 85 minutes of two cores) opens the test images of the chosen two and of random weights at both budgets,
+`judge` (about 90 minutes of two cores) opens the test images of the chosen two and of random weights at both budgets,
 over paired seeds: linear probes on all labels, and fine-tuning on a tenth of them; ours against lightly with Holm's
 correction over the sixteen comparisons, and the mean over tasks with its interval. The test images of these splits are
 judged once; `--again` repeats it, and the result lists each look. Finished trainings are not repeated: run the same
