@@ -1,6 +1,7 @@
-"""lightly's SimCLR and masked autoencoder, as its documentation writes them: what `peers.py` measures ours against.
+"""lightly's SimCLR, VICReg, EMP-SSL and masked autoencoder: what `peers.py` measures ours against.
 
-`simclr` and `mae` return a trainer; a step of it takes a batch from lightly's transform and a DataLoader.
+All are as its documentation writes them, except the sign in EMP-SSL (`peer_grid.py`). `contrast_views` and `mae` return
+a trainer; a step of it takes a batch from lightly's transform and a DataLoader.
 """
 # B images, D feature width
 
@@ -14,23 +15,25 @@ from typing import Any
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
 import timm
 import torch
-from lightly.loss import NTXentLoss
+from lightly.loss import EMPSSLLoss, NTXentLoss, VICRegLoss
+from lightly.loss.emp_ssl_loss import invariance_loss, tcr_loss
 from lightly.models import utils as lightly_utils
 from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
-from lightly.models.modules.heads import SimCLRProjectionHead
+from lightly.models.modules.heads import SimCLRProjectionHead, VICRegProjectionHead
 from lightly.transforms import MAETransform
 from lightly.transforms.multi_view_transform import MultiViewTransform
 from lightly.transforms.simclr_transform import SimCLRViewTransform
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.peer_grid import Setting
+from benchmarks.peer_grid import AS_IS, AS_IS_SETTING, BATCH, Arm, Setting
 from vision_mtl.data.pool import Pool
 from vision_mtl.training.optimiser import build_optimiser
 from vision_mtl.training.options import Optim, Runtime
 
-SIDE, BATCH = 64, 128
+SIDE = 64
 WORKERS = 2
 
 
@@ -47,12 +50,12 @@ class Pictures(Dataset):
         return self.transform(Image.fromarray(self.pixels[number]))
 
 
-def endless(data: Dataset, seed: int, workers: int) -> Iterator[Any]:
+def endless(data: Dataset, seed: int, workers: int, batch_size: int = BATCH) -> Iterator[Any]:
     """Batches without end; by `workers` processes, or by this one (0)."""
     order = torch.Generator().manual_seed(seed)
     loader: DataLoader = DataLoader(
         data,
-        BATCH,
+        batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
@@ -63,16 +66,17 @@ def endless(data: Dataset, seed: int, workers: int) -> Iterator[Any]:
         yield from loader
 
 
-class SimCLR(nn.Module):
-    """A timm backbone under lightly's projection head."""
+class Projected(nn.Module):
+    """A timm backbone under one of lightly's projection heads; outputs of unit length where `normalise`."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: nn.Module, normalise: bool) -> None:
         super().__init__()
         self.backbone = timm.create_model("resnet18", num_classes=0)
-        self.head = SimCLRProjectionHead(512, 512, 128)
+        self.head, self.normalise = head, normalise
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        found = self.head(self.backbone(images))
+        return F.normalize(found.float(), dim=1) if self.normalise else found
 
 
 class MAE(nn.Module):
@@ -141,27 +145,50 @@ class PeerTrainer:
         self.optimiser.step()
 
 
-def simclr(pool: Pool, indices: Tensor, seed: int, setting: Setting | None, workers: int) -> PeerTrainer:
-    """Return the trainer of SimCLR by a setting of the table, or with lightly's own defaults."""
+def contrast_views(pool: Pool, indices: Tensor, seed: int, arm: Arm, workers: int) -> PeerTrainer:
+    """Return the trainer of an arm: by a setting of the table, or SimCLR with lightly's own defaults."""
     torch.manual_seed(seed)
-    model = SimCLR().to(memory_format=torch.channels_last).train()
+    setting = AS_IS_SETTING if arm is AS_IS else arm.setting
+    method = setting.method if setting else "simclr"
+    model = Projected(_head(setting), method == "empssl").to(memory_format=torch.channels_last).train()
+    criterion = EMPSSLLoss() if arm is AS_IS else _criterion(setting)
     if setting is None:
-        views, view = 2, SimCLRViewTransform(input_size=SIDE)
-        criterion, optim = NTXentLoss(temperature=0.5), None
+        views, view, optim = 2, SimCLRViewTransform(input_size=SIDE), None
     else:
         views = setting.views
         view = SimCLRViewTransform(
             input_size=setting.view_size, cj_strength=0.5, gaussian_blur=0.0, min_scale=setting.smallest_crop
         )
-        criterion = NTXentLoss(temperature=setting.temperature)
-        optim = Optim(learning_rate=setting.learning_rate, batch_size=BATCH)
+        optim = Optim(learning_rate=setting.learning_rate, batch_size=arm.batch_size)
 
     def loss(batch: list[Tensor]) -> Tensor:
         embedded = [model(images.to(memory_format=torch.channels_last)) for images in batch]
-        return torch.stack([criterion(a, b) for a, b in itertools.combinations(embedded, 2)]).mean()
+        with torch.autocast("cpu", enabled=False):  # lightly's log-determinant needs float32
+            return criterion([found.float() for found in embedded])
 
     data = Pictures(pool, indices, MultiViewTransform([view] * views))
-    return PeerTrainer(model, loss, endless(data, seed, workers), optim)
+    return PeerTrainer(model, loss, endless(data, seed, workers, arm.batch_size), optim)
+
+
+def _head(setting: Setting | None) -> nn.Module:
+    if setting is None or setting.method == "simclr":
+        return SimCLRProjectionHead(512, 512, setting.width if setting else 128)
+    return VICRegProjectionHead(512, setting.width, setting.width)
+
+
+def _criterion(setting: Setting | None) -> Callable[[list[Tensor]], Tensor]:
+    """Return the loss of a list of views: the mean over pairs, or EMP-SSL's terms with the paper's signs."""
+    if setting is not None and setting.method == "empssl":
+        known = EMPSSLLoss()
+
+        def empssl(views: list[Tensor]) -> Tensor:
+            stacked = torch.stack(views)
+            return known.inv_coef * invariance_loss(stacked) - tcr_loss(stacked, known.tcr_eps)
+
+        return empssl
+    temperature = 0.5 if setting is None else setting.temperature
+    pair = VICRegLoss() if setting is not None and setting.method == "vicreg" else NTXentLoss(temperature=temperature)
+    return lambda views: torch.stack([pair(a, b) for a, b in itertools.combinations(views, 2)]).mean()
 
 
 def mae(pool: Pool, indices: Tensor, seed: int) -> PeerTrainer:

@@ -1,4 +1,7 @@
-"""Search and judge of `peers.py`: every setting trained and scored, one of each library chosen, and these compared."""
+"""Search and judge of `peers.py`: every setting trained and scored, one of each library chosen, and these compared.
+
+A budget of T seconds means T seconds of two cores, so each training gets 2 T processor seconds in one thread.
+"""
 # S seeds, n test images
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from vision_mtl.evaluation.families import family
 from vision_mtl.evaluation.scores import Score, accuracy_score
 
 SEARCH_SEED = 100  # judge uses 0, 1, ...
+CORES = 2  # of a budget's seconds
 HOWS = {"probe": "linear probe, all labels", "finetune": f"fine-tuned, {peer_scores.FRACTION:.0%} of the labels"}
-BETTER = {"helps": OURS, "hurts": LIGHTLY, "undecided": "undecided"}
+BETTER = {"helps": OURS, "hurts": LIGHTLY, "equivalent": "equivalent", "undecided": "undecided"}
 CHANCE, HOG = "chance (commonest class)", "HOG + kNN"
 Hits = dict[tuple[str, str, str], np.ndarray]  # (how, task, arm) -> (S, n), 1 where the answer is right
+Budgets = Sequence[tuple[float, int]]  # seconds of two cores, number of seeds
 
 
 def search(seconds: float, jobs: int, runs: Path) -> dict[str, Any]:
@@ -48,8 +53,8 @@ def search(seconds: float, jobs: int, runs: Path) -> dict[str, Any]:
 
 
 def planned_steps(arm: Arm, seconds: float, rates: dict[str, float]) -> int:
-    """Return the steps that fit a budget of processor seconds; 0 for random weights."""
-    return 0 if arm is UNTRAINED else max(1, round(seconds / rates[arm.cost]))
+    """Return the steps that fit a budget of seconds of two cores; 0 for random weights."""
+    return 0 if arm is UNTRAINED else max(1, round(seconds * CORES / rates[arm.cost]))
 
 
 def searched(name: str, steps: int, folder: Path) -> dict[str, Any]:
@@ -64,52 +69,80 @@ def searched(name: str, steps: int, folder: Path) -> dict[str, Any]:
     return {**record_of(run), "scores": found, "mean": float(np.mean([found[task] for task in TASKS]))}
 
 
-def judge(seeds: int, jobs: int, runs: Path, before: dict[str, Any], again: bool) -> dict[str, Any]:
-    """Compare the chosen arms on test images; return scores and comparisons, and print them."""
+def judge(budgets: Budgets, jobs: int, runs: Path, before: dict[str, Any], again: bool) -> dict[str, Any]:
+    """Compare the chosen arms on test images at each budget; return scores and comparisons, and print them."""
     choice = before.get("search")
     if choice is None:
         raise SystemExit("nothing is chosen yet: run `python benchmarks/peers.py search` first")
-    folder, data = open_folder(runs, choice["seconds"])
+    data = open_folder(runs, choice["seconds"])[1]
     if choice["split_hash"] != data["split_hash"]:
         raise SystemExit("the search was made on other splits: run `python benchmarks/peers.py search` again")
     looks = earlier_looks(before.get("judge"), data["split_hash"], again)
     names = [*choice["chosen"].values(), UNTRAINED.name]
-    steps = {row["arm"]: row["steps"] for row in choice["rows"]}
-    work = [(name, seed, steps[name], folder) for seed in range(seeds) for name in names]
-    found = sorted(in_parallel(jobs, judged, work), key=lambda run: (names.index(run["arm"]), run["seed"]))
-    hits: Hits = {
-        (how, task, name): np.array([run["hits"][how][task] for run in found if run["arm"] == name], float)
-        for how in HOWS
-        for task in TASKS
-        for name in names
-    }
+    found = {seconds: judged_budget(seconds, seeds, names, jobs, runs, choice) for seconds, seeds in budgets}
     clusters = {task: open_data().cluster[open_data().indices("test", task=task).numpy()] for task in TASKS}
+    hits = {seconds: hits_of(own, names) for seconds, own in found.items()}
     compared = comparisons(hits, clusters, choice["chosen"])
-    scores = {
-        how: {name: {t: arm_score(hits[how, t, name], clusters[t]) for t in TASKS} for name in names} for how in HOWS
-    }
-    scores["probe"] |= floor_scores(clusters)
-    print(judge_tables(scores, compared))
+    scores = {label(seconds): scores_of(own, clusters, names) for seconds, own in hits.items()}
+    means = mean_differences(hits, clusters, choice["chosen"])
+    print(judge_tables(scores, compared, means))
     return {
-        "seconds": choice["seconds"],
-        "seeds": seeds,
+        "budgets": [{"seconds": seconds, "cores": CORES, "seeds": seeds} for seconds, seeds in budgets],
         **data,
         "chosen": choice["chosen"],
         "finetune_steps": peer_scores.FINETUNE_STEPS,
         "looks": looks,
         "comparisons": compared,
+        "means": means,
         "scores": {
-            how: {n: {t: s.to_json() for t, s in of.items()} for n, of in by.items()} for how, by in scores.items()
+            budget: {h: {n: {t: s.to_json() for t, s in o.items()} for n, o in by.items()} for h, by in own.items()}
+            for budget, own in scores.items()
         },
-        "runs": [run_record(run) for run in found],
+        "runs": [{"seconds": seconds, **run_record(run)} for seconds, own in found.items() for run in own],
     }
+
+
+def judged_budget(
+    seconds: float, seeds: int, names: Sequence[str], jobs: int, runs: Path, choice: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the hits of every arm and seed at one budget, in the order of `names` and seeds."""
+    folder = open_folder(runs, seconds)[0]
+    steps = {name: planned_steps(ARMS[name], seconds, choice["seconds_per_step"]) for name in names}
+    work = [(name, seed, steps[name], folder) for seed in range(seeds) for name in names]
+    return sorted(in_parallel(jobs, judged, work), key=lambda run: (names.index(run["arm"]), run["seed"]))
+
+
+def hits_of(found: Sequence[dict[str, Any]], names: Sequence[str]) -> Hits:
+    """Return the hits of one budget's runs by way of judging, task and arm."""
+    return {
+        (how, task, name): np.array([run["hits"][how][task] for run in found if run["arm"] == name], float)
+        for how in HOWS
+        for task in TASKS
+        for name in names
+    }
+
+
+def scores_of(
+    hits: Hits, clusters: dict[str, np.ndarray], names: Sequence[str]
+) -> dict[str, dict[str, dict[str, Score]]]:
+    """Return how -> arm -> task -> score at one budget, with the floors of the probe."""
+    found = {
+        how: {name: {t: arm_score(hits[how, t, name], clusters[t]) for t in TASKS} for name in names} for how in HOWS
+    }
+    found["probe"] |= floor_scores(clusters)
+    return found
+
+
+def label(seconds: float) -> str:
+    """Return the name of a budget in results and tables."""
+    return f"{seconds:g} s"
 
 
 def earlier_looks(judged_before: dict[str, Any] | None, split_hash: str, again: bool) -> list[dict[str, Any]]:
     """Return the earlier looks at the test images of these splits; end if there is one and `again` is False."""
     if judged_before is None or judged_before["split_hash"] != split_hash:
         return []
-    look = {key: judged_before[key] for key in ("chosen", "seconds", "commit", "date")}
+    look = {key: judged_before[key] for key in ("chosen", "budgets", "commit", "date")}
     if not again:
         raise SystemExit(
             f"the test images of these splits were judged on {look['date']}. A second look makes the result weaker; "
@@ -132,23 +165,50 @@ def judged(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     return {**record_of(run), **json.loads(file.read_text())}
 
 
-def comparisons(hits: Hits, clusters: dict[str, np.ndarray], chosen: dict[str, str]) -> list[dict[str, Any]]:
-    """Return ours against lightly for each way of judging and task, with Holm's correction over all of them."""
+def comparisons(
+    hits: dict[float, Hits], clusters: dict[str, np.ndarray], chosen: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return ours against lightly for each budget, way of judging and task, with Holm's correction over all of them."""
     ours, peer = chosen[OURS], chosen[LIGHTLY]
-    keys = [(how, task) for how in HOWS for task in TASKS]
+    keys = [(seconds, how, task) for seconds in hits for how in HOWS for task in TASKS]
     found = [
         compare(
-            hits[how, task, ours],
-            hits[how, task, peer],
+            hits[seconds][how, task, ours],
+            hits[seconds][how, task, peer],
             clusters[task],
             task=task,
             fraction=1.0 if how == "probe" else peer_scores.FRACTION,
             arm=ours,
             baseline=peer,
         )
-        for how, task in keys
+        for seconds, how, task in keys
     ]
-    return [{"how": how, **row} for (how, _), row in zip(keys, family(found), strict=True)]
+    return [
+        {"budget": label(seconds), "how": how, **row}
+        for (seconds, how, _), row in zip(keys, family(found), strict=True)
+    ]
+
+
+def mean_differences(
+    hits: dict[float, Hits], clusters: dict[str, np.ndarray], chosen: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the mean over tasks of ours minus lightly, with its 95 % interval, at each budget and way of judging.
+
+    Test images of all tasks are one sample, weighted so that every task counts the same.
+    """
+    total = sum(len(own) for own in clusters.values())
+    shift = np.cumsum([0, *(own.max() + 1 for own in clusters.values())])
+    joined = np.concatenate([own + start for own, start in zip(clusters.values(), shift, strict=False)])
+    found = []
+    for seconds, own in hits.items():
+        for how in HOWS:
+            ours, peer = (
+                np.concatenate([own[how, t, arm] * total / len(TASKS) / len(clusters[t]) for t in clusters], axis=1)
+                for arm in (chosen[OURS], chosen[LIGHTLY])
+            )
+            difference = compare(ours, peer, joined).difference.to_json()
+            found.append({"budget": label(seconds), "how": how, "difference": difference})
+    return found
 
 
 def floor_scores(clusters: dict[str, np.ndarray]) -> dict[str, dict[str, Score]]:
@@ -203,20 +263,30 @@ def shown(found: dict[str, float]) -> list[str]:
     return [f"{value:.3f}" for value in (*values, float(np.mean(values)))]
 
 
-def judge_tables(scores: dict[str, dict[str, dict[str, Score]]], compared: Sequence[dict[str, Any]]) -> str:
-    """Return a table of scores for each way of judging, and one of the comparisons."""
+def judge_tables(
+    scores: dict[str, dict[str, dict[str, dict[str, Score]]]],
+    compared: Sequence[dict[str, Any]],
+    means: Sequence[dict[str, Any]],
+) -> str:
+    """Return a table of scores for each budget and way of judging, one of the comparisons, and the mean differences."""
     lines: list[str] = []
-    for how, title in HOWS.items():
-        lines += [line(title, *TASKS), line(*["---"] * (1 + len(TASKS)))]
-        lines += [line(name, *(with_interval(of[task]) for task in TASKS)) for name, of in scores[how].items()]
-        lines.append("")
-    lines += [line("how", "task", "ours minus lightly", "corrected", "detectable", "better"), line(*["---"] * 6)]
+    for budget, of_budget in scores.items():
+        for how, title in HOWS.items():
+            lines += [line(f"{budget}, {title}", *TASKS), line(*["---"] * (1 + len(TASKS)))]
+            lines += [line(name, *(with_interval(of[task]) for task in TASKS)) for name, of in of_budget[how].items()]
+            lines.append("")
+    head = ("budget", "how", "task", "ours minus lightly", "corrected", "detectable", "better")
+    lines += [line(*head), line(*["---"] * len(head))]
     for row in compared:
         difference, corrected = row["difference"], row["difference_holm"]
         ends = [f"{found['low']:+.3f} to {found['high']:+.3f}" for found in (difference, corrected)]
         seen = f"{row['minimum_detectable']:.3f}" if row["minimum_detectable"] is not None else ""
         value = f"{difference['value']:+.3f} ({ends[0]})"
-        lines.append(line(HOWS[row["how"]], row["task"], value, ends[1], seen, BETTER[row["verdict"]]))
+        lines.append(line(row["budget"], HOWS[row["how"]], row["task"], value, ends[1], seen, BETTER[row["verdict"]]))
+    for row in means:
+        own = row["difference"]
+        value = f"{own['value']:+.3f} ({own['low']:+.3f} to {own['high']:+.3f})"
+        lines.append(line(row["budget"], HOWS[row["how"]], "mean of the tasks", value, "", "", ""))
     return "\n".join(lines)
 
 

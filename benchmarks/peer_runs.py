@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.interleave import interleave
-from benchmarks.peer_grid import OURS, UNTRAINED, Arm, our_options
+from benchmarks.peer_grid import BATCH, OURS, UNTRAINED, Arm, our_options
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.config.yaml_files import read_config
@@ -35,9 +35,9 @@ from vision_mtl.training.checkpoint import save_weights
 from vision_mtl.training.loop import Trainer
 
 ROOT = Path(__file__).parent.parent
-SIDE, BATCH = 64, 128
+SIDE = 64
 SPLIT_SEED = 1  # splits that no earlier search has seen
-RATE_BLOCKS = 7  # steps of each method that its time is the median of
+RATE_BLOCKS = 5  # steps of each method that its time is the median of
 RECORD = "record.json"
 
 
@@ -45,7 +45,7 @@ def settings(own: dict[str, Any], seed: int = 0, steps: int = 10**6) -> RunConfi
     """The photographs' config of --stage pretrain, with an arm's own part."""
     config = read_config(ROOT / "configs" / "pretrain_photos.yaml") | {"image_size": SIDE, "seed": seed} | own
     config["data"] = {**config["data"], "split_seed": SPLIT_SEED}
-    config["optim"] = {**own.get("optim", {}), "batch_size": BATCH, "steps": steps, "max_seconds": None}
+    config["optim"] = {"batch_size": BATCH, **own.get("optim", {}), "steps": steps, "max_seconds": None}
     return resolve("pretrain", config, {})
 
 
@@ -99,7 +99,7 @@ def pretrained(arm: Arm, seed: int, steps: int, folder: Path) -> Path:
     path = run / "checkpoints" / "best.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(path, {"step": steps, **build.describe_model(plain, model, pool)}, model.state_dict())
-    record = {"arm": arm.name, "seed": seed, "steps": steps, "images_seen": steps * BATCH, **took}
+    record = {"arm": arm.name, "seed": seed, "steps": steps, "images_seen": steps * arm.batch_size, **took}
     atomic_write_json(run / RECORD, {**record, "commit": environment()["commit"]})
     return run
 
@@ -151,10 +151,10 @@ def _ours(arm: Arm, seed: int, steps: int) -> Method:
 
 
 def _lightly(arm: Arm, seed: int, steps: int) -> Method:
-    from benchmarks.lightly_methods import simclr  # late: lightly is not needed for the rest
+    from benchmarks.lightly_methods import contrast_views  # late: lightly is not needed for the rest
 
     pool = open_data()
-    peer = simclr(pool, training_images(settings({}, seed), pool), seed, arm.setting, workers=0)
+    peer = contrast_views(pool, training_images(settings({}, seed), pool), seed, arm, workers=0)
 
     def copy_weights(backbone: Backbone) -> None:
         backbone.model.load_state_dict(peer.model.backbone.state_dict(), strict=False)

@@ -156,32 +156,37 @@ def peers_search(data: Record) -> Rows:
 
 def peers_scores(data: Record) -> Rows:
     """Return the test scores of the chosen settings and of the floors, in each way of judging."""
-    tasks = list(next(iter(data["scores"]["probe"].values())))
+    tasks = list(next(iter(next(iter(data["scores"].values()))["probe"].values())))
     return [
-        ["judged by", "features", *tasks],
+        ["seconds of two cores", "judged by", "features", *tasks],
         *(
-            [how, name, *(interval(scores[task]) for task in tasks)]
-            for how, by_name in data["scores"].items()
+            [budget, how, name, *(interval(scores[task]) for task in tasks)]
+            for budget, by_how in data["scores"].items()
+            for how, by_name in by_how.items()
             for name, scores in by_name.items()
         ),
     ]
 
 
 def peers_judge(data: Record) -> Rows:
-    """Return the comparisons of our chosen setting with the peer's, on test images, after Holm's correction."""
-    header = ["judged by", "task", "difference", "after Holm", "detectable", "verdict"]
+    """Return the comparisons of our chosen setting with the peer's, on test images, after Holm's correction.
+
+    Last come the means over the tasks, which are no part of the correction.
+    """
+    header = ["seconds of two cores", "judged by", "task", "difference", "after Holm", "detectable", "verdict"]
     words = {"helps": "ours is better", "hurts": "the peer's is better"}
     return [
         header,
         *(
             [
-                *(row["how"], row["task"], difference(row["difference"], bold=is_decided(row))),
+                *(row["budget"], row["how"], row["task"], difference(row["difference"], bold=is_decided(row))),
                 ends(row["difference_holm"]),
                 "" if row["minimum_detectable"] is None else share(row["minimum_detectable"]),
                 words.get(row["verdict"], row["verdict"]),
             ]
             for row in data["comparisons"]
         ),
+        *([row["budget"], row["how"], "mean", difference(row["difference"]), "", "", ""] for row in data["means"]),
     ]
 
 

@@ -12,26 +12,27 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))  # for `benchmarks`, which is no installed package
 
 from benchmarks import peer_contest, peer_scores
-from benchmarks.peer_grid import ARMS, GRID, LIGHTLY, OURS, choose, our_options
+from benchmarks.peer_grid import ARMS, CRITERIA, EMPSSL, LIGHTLY, OURS, OURS_TRIED, SIMCLR, VICREG, choose, our_options
 from benchmarks.peer_runs import settings
 from vision_mtl.recipes.build import build_pretexts
 
 LOOK = {
     "split_hash": "abc",
     "chosen": {OURS: "a", LIGHTLY: "b"},
-    "seconds": 90,
+    "budgets": [{"seconds": 60, "cores": 2, "seeds": 5}],
     "commit": "c",
     "date": "d",
     "looks": [],
 }
 
 
-def test_both_libraries_are_tried_with_the_same_settings() -> None:
+def test_ours_and_each_method_of_lightly_have_as_many_settings() -> None:
     tried = {
         library: [a.setting for a in ARMS.values() if a.library == library and a.setting] for library in (OURS, LIGHTLY)
     }
-    assert tried[OURS] == tried[LIGHTLY] == list(GRID)
-    assert len(set(GRID)) == len(GRID)
+    assert tried[OURS] == list(OURS_TRIED) and tried[LIGHTLY] == [*SIMCLR, *VICREG, *EMPSSL]
+    for own, methods in ((SIMCLR, {"simclr"}), (VICREG, {"vicreg"}), (EMPSSL, {"empssl"}), (OURS_TRIED, CRITERIA)):
+        assert len(set(own)) == len(own) == 8 and {setting.method for setting in own} <= set(methods)
 
 
 @pytest.mark.parametrize("arm", [arm for arm in ARMS.values() if arm.library == OURS and arm.setting])
@@ -39,39 +40,47 @@ def test_our_config_has_every_value_of_the_setting(arm) -> None:
     config = settings(our_options(arm))
     (contrast,) = build_pretexts(config).values()
     values = (
+        contrast.criterion,
         contrast.views,
         contrast.view_size,
         config.optim.learning_rate,
         contrast.smallest_crop,
         contrast.temperature,
+        config.optim.batch_size,
+        contrast.width,
     )
     setting = arm.setting
     assert values == (
+        CRITERIA[setting.method],
         setting.views,
         setting.view_size,
         setting.learning_rate,
         setting.smallest_crop,
         setting.temperature,
+        setting.batch_size,
+        setting.width,
     )
 
 
-def test_the_budget_gives_a_slower_method_fewer_steps() -> None:
-    arm, again, peer = (ARMS[f"{lib}-{GRID[n].name}"] for lib, n in ((OURS, 0), (OURS, 1), (LIGHTLY, 0)))
-    rates = {arm.cost: 0.5, peer.cost: 0.75}
-    assert [peer_contest.planned_steps(one, 90, rates) for one in (arm, again, peer)] == [180, 180, 120]
-    assert peer_contest.planned_steps(ARMS["untrained"], 90, rates) == 0
+def test_the_budget_is_of_two_cores_and_gives_a_slower_method_fewer_steps() -> None:
+    slow, fast = (ARMS[f"{LIGHTLY}-{setting.name}"] for setting in (SIMCLR[0], SIMCLR[1]))
+    arm = ARMS[f"{OURS}-{OURS_TRIED[0].name}"]
+    rates = {arm.cost: 0.5, slow.cost: 0.75}
+    assert slow.cost == fast.cost  # they differ in the temperature only
+    assert [peer_contest.planned_steps(one, 60, rates) for one in (arm, slow, fast)] == [240, 160, 160]
+    assert peer_contest.planned_steps(ARMS["untrained"], 60, rates) == 0
 
 
 def test_references_are_never_chosen() -> None:
-    means = {name: 0.1 for name in ARMS} | {"ours-mixture": 0.9, "lightly-defaults": 0.9, "untrained": 0.9}
-    best = [arm.name for arm in ARMS.values() if arm.setting == GRID[3]]
+    means = {name: 0.1 if arm.setting else 0.9 for name, arm in ARMS.items()}
+    best = [f"{OURS}-{OURS_TRIED[3].name}", f"{LIGHTLY}-{EMPSSL[3].name}"]
     assert set(choose(means | {name: 0.5 for name in best}).values()) == set(best)
 
 
 def test_a_missing_setting_ends_the_choice() -> None:
     means = {name: 0.1 for name in ARMS}
-    del means[f"{LIGHTLY}-{GRID[0].name}"]
-    with pytest.raises(ValueError, match=f"without a score: {LIGHTLY}-{GRID[0].name}"):
+    del means[f"{LIGHTLY}-{SIMCLR[0].name}"]
+    with pytest.raises(ValueError, match=f"without a score: {LIGHTLY}-{SIMCLR[0].name}"):
         choose(means)
 
 
@@ -88,18 +97,42 @@ def test_other_splits_are_a_first_look() -> None:
     assert peer_contest.earlier_looks(LOOK, "other", again=False) == []
 
 
-def test_comparisons_are_ours_minus_lightly() -> None:
+@pytest.fixture(scope="module")
+def hits() -> dict:
+    """Two budgets: `a` answers 90 % of 40 images right and `b` 30 %; two images of each task are one cluster."""
     rng = np.random.default_rng(0)
-    clusters = {task: np.arange(40) for task in peer_scores.TASKS}
-    hits = {}
-    for how, task in itertools.product(peer_contest.HOWS, peer_scores.TASKS):
-        hits[how, task, "a"] = (rng.random((4, 40)) < 0.9).astype(float)
-        hits[how, task, "b"] = (rng.random((4, 40)) < 0.3).astype(float)
-    rows = peer_contest.comparisons(hits, clusters, {OURS: "a", LIGHTLY: "b"})
-    assert [row["verdict"] for row in rows] == ["helps"] * 8
-    expected = hits["probe", "digits", "a"].mean() - hits["probe", "digits", "b"].mean()
-    assert rows[0]["difference"]["value"] == pytest.approx(expected)
-    assert [row["fraction"] for row in rows] == [1.0] * 4 + [0.1] * 4
+    found = {}
+    for seconds, how, task in itertools.product((60.0, 600.0), peer_contest.HOWS, peer_scores.TASKS):
+        own = found.setdefault(seconds, {})
+        own[how, task, "a"] = (rng.random((4, 40)) < 0.9).astype(float)
+        own[how, task, "b"] = (rng.random((4, 40)) < 0.3).astype(float)
+    return found
+
+
+CLUSTERS = {task: np.arange(40) // 2 for task in peer_scores.TASKS}
+
+
+def test_comparisons_are_ours_minus_lightly(hits: dict) -> None:
+    rows = peer_contest.comparisons(hits, CLUSTERS, {OURS: "a", LIGHTLY: "b"})
+    assert [row["verdict"] for row in rows] == ["helps"] * 16
+    first = hits[60.0]["probe", "digits", "a"].mean() - hits[60.0]["probe", "digits", "b"].mean()
+    assert rows[0]["difference"]["value"] == pytest.approx(first)
+    assert [row["fraction"] for row in rows] == [1.0] * 4 + [0.1] * 4 + [1.0] * 4 + [0.1] * 4
+    assert [row["budget"] for row in rows] == ["60 s"] * 8 + ["600 s"] * 8
+
+
+def test_the_mean_difference_weighs_tasks_alike(hits: dict) -> None:
+    fewer = {s: {key: v[:, :20] if key[1] == "pets" else v for key, v in own.items()} for s, own in hits.items()}
+    clusters = CLUSTERS | {"pets": CLUSTERS["pets"][:20]}
+    rows = peer_contest.mean_differences(fewer, clusters, {OURS: "a", LIGHTLY: "b"})
+    assert [(row["budget"], row["how"]) for row in rows] == list(
+        itertools.product(("60 s", "600 s"), peer_contest.HOWS)
+    )
+    own = fewer[600.0]
+    expected = [own["finetune", t, "a"].mean() - own["finetune", t, "b"].mean() for t in peer_scores.TASKS]
+    found = rows[-1]["difference"]
+    assert found["value"] == pytest.approx(np.mean(expected)) and found["low"] < found["value"] < found["high"]
+    assert found["num_clusters"] == 3 * 20 + 10
 
 
 def test_the_search_table_has_every_row_and_marks_the_choice() -> None:

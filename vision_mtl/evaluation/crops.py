@@ -1,8 +1,8 @@
 """Crops of an image whose features are averaged, as EMP-SSL evaluates its networks.
 
 Tong et al., "EMP-SSL: Towards self-supervised learning in one training epoch", 2023, https://arxiv.org/abs/2304.03977,
-sec. 3.1. Differs from the paper: the crops are fixed, not drawn, so that a probe can be repeated; the first is the whole
-image.
+sec. 3.1. Differs from the paper: the crops are fixed, not drawn, so that a probe can be repeated, and the first is the
+whole image.
 """
 # B images, C channels, H W pixels
 

@@ -2,22 +2,23 @@
 
 Chen et al., "A simple framework for contrastive learning of visual representations" (SimCLR), 2020,
 https://arxiv.org/abs/2002.05709, sec. 2: a random crop of random aspect ratio, a horizontal flip, colour jitter and
-grey; normalised embeddings; the temperature-scaled cross-entropy over all other views of the batch (NT-Xent, eq. 1).
-Several small views of an image teach more in the same time than two large ones (Caron et al., "Unsupervised learning of
-visual features by contrasting cluster assignments", 2020, https://arxiv.org/abs/2006.09882, sec. 3.2, multi-crop).
+grey; a loss that compares the embeddings of views, by default theirs (`view_losses.py` has all three). Several small
+views of an image teach more in the same time than two large ones (Caron et al., "Unsupervised learning of visual
+features by contrasting cluster assignments", 2020, https://arxiv.org/abs/2006.09882, sec. 3.2, multi-crop). With
+`damage`, some views have a hidden cell, no colours or little detail, as the pretexts that repair have them; hidden
+pixels are filled.
 
-Differs from the papers: the loss is divided by its chance value, log(n - V + 1) for n views, V of each image, so that
-its scale does not depend on the batch size; with more than two views the negatives of a pair are only views of other
-images, and all views have one size; a stretched crop may reach beyond the image, whose border is repeated there;
+Differs from the papers: the loss is divided by its chance value, so that its scale depends on neither the loss nor the
+batch size; all views have one size; a stretched crop may reach beyond the image, whose border is repeated there;
 saturation and hue are one linear map of the colours, hue a rotation of the chroma plane; there is no blur, which at
-small sizes only hides detail; in a mixture, or with several processes, negatives come only from the image's own part of
-the batch.
+small sizes only hides detail; in a mixture, in micro-batches and with several processes, a view is compared within its
+own part of the batch only.
 
-What is a negative: an image is one item of a source. Views of one item are positives, also if a batch holds the item
-twice; views of any two items are negatives, whatever they show. So copies of a picture under two names, near copies,
-and crops of one photograph that are items of their own count as negatives, although they may show the same pixels: a
-loss near 0 is then out of reach, and what such items share is learned less. Remove copies from the source, or give
-photographs instead of crops: `views` takes the crops.
+What is another image: an image is one item of a source. Views of one item belong together, also if a batch holds the
+item twice; views of any two items are told apart, whatever they show. So copies of a picture under two names, near
+copies, and crops of one photograph that are items of their own count as different images, although they may show the
+same pixels: a loss near 0 is then out of reach, and what such items share is learned less. Remove copies from the
+source, or give photographs instead of crops: `views` takes the crops.
 """
 # B views, C channels, H W pixels, K embedding width
 

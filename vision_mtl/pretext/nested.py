@@ -19,7 +19,7 @@ def build_repairs(
     built = {}
     for name, options in given.items():
         try:
-            built[name] = PRETEXTS.get(name)(**((defaults or {}).get(name, {}) | (options or {})))
+            built[name] = PRETEXTS.get(name)(**{**(defaults or {}).get(name, {}), **(options or {})})
         except TypeError as error:
             raise UserError(f"{option}.{name}: {error}") from error
         if not built[name].repairs:
