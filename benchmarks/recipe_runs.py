@@ -76,18 +76,19 @@ def silent_run(stage: str, seed: int = 0) -> Any:
 
 
 def measure(key: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Pretrain the setting `row`, probe its features, fine-tune it if asked; return its key and entry."""
+    """Pretrain the setting `row`, probe or fine-tune it; return its key and entry."""
     load_plugins([ROOT / file for file in row["plugins"]])
     options = {name: value for name, value in row["options"].items() if name not in ("finetune", "label_fraction")}
     wall, cpu = time.perf_counter(), time.process_time()
     backbone, steps = pretrain(options, row["images"], row["seed"])
     seconds = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-    found = {**row, "steps": steps, "seconds": seconds, **probe(backbone)}
+    found = {**row, "steps": steps, "seconds": seconds}
+    cpu = time.process_time()
     if "finetune" in row["options"]:
-        cpu = time.process_time()
         found["finetune"] = finetune(row["options"], backbone, row["seed"])
-        found["finetune_cpu_seconds"] = time.process_time() - cpu
-    return key, found
+    else:
+        found |= probe(backbone)
+    return key, {**found, "judging_cpu_seconds": time.process_time() - cpu}
 
 
 def pretrain(options: Mapping[str, Any], images: int, seed: int) -> tuple[Backbone, int]:

@@ -3,8 +3,8 @@
     python benchmarks/recipes.py benchmarks/recipes/LIST.yaml [--jobs 2] [--only TEXT ...] [--table]
 
 The list gives `images`, `seeds`, `options` of every setting, and `settings`: name -> options of `--stage pretrain`.
-`images: 0` leaves a network as it starts. A setting with `finetune` (options of `--stage finetune`) is fine-tuned as
-well, on `label_fraction` of the labels. The images are those of five tasks and 1,500 unlabelled photographs, with 30 %
+`images: 0` leaves a network as it starts. A setting with `finetune` (options of `--stage finetune`) is fine-tuned on
+`label_fraction` of the labels instead of probed. The images are those of five tasks and 1,500 unlabelled photographs, with 30 %
 for validation, so that fewer differences are chance. Ridge probes of each map are fitted on training labels, all of
 them and a tenth (drawn five times); their strength is chosen by leave-one-out on those. Scores are of validation images
 only. Writes `benchmarks/results/recipes.json`, one entry for each setting and seed. An entry that is on file with equal
@@ -99,15 +99,20 @@ def table(asked: Rows, rows: Rows) -> str:
         f"| setting | judged by | seeds | {' | '.join(TASKS)} | mean | difference | CPU s |",
         f"|---|---|---|{'---|' * len(TASKS)}---|---|---|",
     ]
-    reference = next(iter(settings.values()), [])
     for judged, shown in JUDGED.items():
-        for name, own in settings.items():
-            if judged in own[0]:
-                scores = [np.mean([row[judged][task]["accuracy"] for row in own]) for task in TASKS]
-                cells = [name, shown, str(len(own)), *(f"{score:.3f}" for score in (*scores, np.mean(scores)))]
-                cells += [difference(own, reference, judged), f"{np.mean([r['seconds']['cpu'] for r in own]):.0f}"]
-                lines.append(f"| {' | '.join(cells)} |")
+        judged_so = {name: own for name, own in settings.items() if judged in own[0]}
+        reference = next(iter(judged_so.values()), [])
+        for name, own in judged_so.items():
+            scores = [np.mean([row[judged][task]["accuracy"] for row in own]) for task in TASKS]
+            cells = [name, shown, str(len(own)), *(f"{score:.3f}" for score in (*scores, np.mean(scores)))]
+            cells += [difference(own, reference, judged), f"{np.mean([cpu_seconds(row) for row in own]):.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cpu_seconds(row: Mapping[str, Any]) -> float:
+    """Processor seconds of training."""
+    return float(row["seconds"]["cpu"] + (row["judging_cpu_seconds"] if "finetune" in row else 0))
 
 
 def difference(own: list[dict[str, Any]], reference: list[dict[str, Any]], judged: str) -> str:
