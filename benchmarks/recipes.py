@@ -1,0 +1,140 @@
+"""Which recipe of pretraining gives the best features? Named settings, equal images and seeds, no test image.
+
+    python benchmarks/recipes.py benchmarks/recipes/LIST.yaml [--jobs 2] [--only TEXT ...] [--table]
+
+The list gives `images`, `seeds`, `options` of every setting, and `settings`: name -> options of `--stage pretrain`.
+`images: 0` leaves a network as it starts. A setting with `finetune` (options of `--stage finetune`) is fine-tuned on
+`label_fraction` of the labels instead of probed. The images are those of five tasks and 1,500 unlabelled photographs,
+with 30 % for validation, so that fewer differences are chance. Ridge probes of each map are fitted on at most 1,000
+training images of a task, and on a tenth of those (drawn five times); their strength is chosen by leave-one-out.
+Scores are of at most 500 validation images of a task. Writes `benchmarks/results/recipes.json`, one entry for each
+setting and seed. An entry that is on file with equal options is not measured again. Prints the table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
+sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
+
+import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
+import numpy as np
+from joblib import Parallel, delayed
+
+from benchmarks.recipe_runs import DRAWS, TASKS, measure, open_splits
+from benchmarks.record import metadata, path_of, write
+from vision_mtl.config.yaml_files import read_config
+from vision_mtl.evaluation.crossed import spread
+from vision_mtl.study.arms import merge
+
+Rows = dict[str, dict[str, Any]]  # key -> entry of the result
+JUDGED = {"probe_1": "probe, all labels", "probe_0.1": "probe, 10 %", "finetune": "fine-tuned"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lists", nargs="+", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", nargs="+", default=[], help="measure settings whose name contains one of these")
+    parser.add_argument("--table", action="store_true", help="print the table of what is on file, measure nothing")
+    given = parser.parse_args()
+    lists = [read_list(path) for path in given.lists]
+    if not given.table:
+        in_turn = [row for rows in itertools.zip_longest(*(rows.items() for rows in lists)) for row in rows if row]
+        run(dict(in_turn), given.only, given.jobs)
+    for rows in lists:
+        print(table(rows, on_file()), flush=True)
+
+
+def read_list(path: Path) -> Rows:
+    """Return key -> what to measure, for every setting and seed of a list, one seed after the other."""
+    found = read_config(path)
+    rows = {}
+    for seed in found["seeds"]:
+        for name, own in found["settings"].items():
+            options = merge(found.get("options", {}), own or {})
+            images = options.pop("images", found["images"])
+            row = {"setting": name, "images": images, "seed": seed, "options": options}
+            rows[f"{path.stem}/{name}/{seed}"] = row | {"plugins": found.get("plugins", [])}
+    return rows
+
+
+def run(asked: Rows, only: list[str], jobs: int) -> None:
+    """Measure what is not on file, and write each entry when it is there."""
+    known = on_file()
+    due = {key: row for key, row in asked.items() if any(known.get(key, {}).get(k) != v for k, v in row.items())}
+    due = {key: row for key, row in due.items() if not only or any(text in row["setting"] for text in only)}
+    splits = open_splits() if due else {}
+    work = (delayed(measure)(key, row) for key, row in due.items())
+    for key, found in Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)(work):
+        write("recipes", found, part=key, splits=splits)
+        print(f"{key}: {', '.join(f'{n} {mean_score(found, n):.3f}' for n in JUDGED if n in found)}", flush=True)
+
+
+def on_file() -> Rows:
+    """Return the entries that this commit may add to."""
+    path = path_of("recipes", metadata()["commit"])
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def mean_score(row: Mapping[str, Any], judged: str) -> float:
+    """The mean over tasks of the accuracy."""
+    return float(np.mean([row[judged][task]["accuracy"] for task in TASKS]))
+
+
+def table(asked: Rows, rows: Rows) -> str:
+    """One line for each setting and way of judging: means over seeds, and the difference to the first setting."""
+    settings: dict[str, list[dict[str, Any]]] = {}
+    for key, row in asked.items():
+        if key in rows:
+            settings.setdefault(row["setting"], []).append(rows[key])
+    lines = [
+        f"| setting | judged by | seeds | {' | '.join(TASKS)} | mean | difference | CPU s |",
+        f"|---|---|---|{'---|' * len(TASKS)}---|---|---|",
+    ]
+    for judged, shown in JUDGED.items():
+        judged_so = {name: own for name, own in settings.items() if judged in own[0]}
+        reference = next(iter(judged_so.values()), [])
+        for name, own in judged_so.items():
+            scores = [np.mean([row[judged][task]["accuracy"] for row in own]) for task in TASKS]
+            cells = [name, shown, str(len(own)), *(f"{score:.3f}" for score in (*scores, np.mean(scores)))]
+            cells += [difference(own, reference, judged), f"{np.mean([cpu_seconds(row) for row in own]):.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cpu_seconds(row: Mapping[str, Any]) -> float:
+    """Processor seconds of training."""
+    return float(row["seconds"]["cpu"] + (row["judging_cpu_seconds"] if "finetune" in row else 0))
+
+
+def difference(own: list[dict[str, Any]], reference: list[dict[str, Any]], judged: str) -> str:
+    """The mean over tasks of the paired difference to the reference, in points, with its 95 % interval."""
+    other = {row["seed"]: row for row in reference if judged in row}
+    pairs = [(row, other[row["seed"]]) for row in own if row["seed"] in other]
+    if own is reference or not pairs:
+        return ""
+    values = np.array([[hits(row, judged) - hits(base, judged) for row, base in pairs]])[0]  # (S, n)
+    found = spread(100 * values, np.arange(values.shape[1]))
+    low, high = found.interval()
+    over_images = 1.96 * float(found.image_error)
+    return f"{float(found.mean):+.1f} ± {over_images:.1f} over images ({float(low):.1f} to {float(high):.1f})"
+
+
+def hits(row: Mapping[str, Any], judged: str) -> np.ndarray:
+    """(n,) hits of all tasks' validation images, weighted so that their mean is the mean over tasks."""
+    found = [np.array([int(digit) for digit in row[judged][task]["hits"]]) for task in TASKS]
+    found = [own / (DRAWS if judged == "probe_0.1" else 1) for own in found]
+    total = sum(map(len, found))
+    return np.concatenate([own * total / (len(TASKS) * len(own)) for own in found])
+
+
+if __name__ == "__main__":
+    main()
