@@ -2,9 +2,9 @@
 
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
 import torch
+from random_targets import with_random_targets
 from torch import nn
 
 from vision_mtl.config.options import options_of
@@ -26,11 +26,7 @@ def build(name: str, shape: tuple[int, int, int]) -> Pretext:
     except UserError as error:
         assert name in str(error)
         pytest.skip(f"{name} refuses {shape}: {error}")
-    request = pretext.feature_request
-    if request is None:
-        return pretext
-    features = np.random.default_rng(0).normal(size=(300, 1 + request.mirrored, request.width))
-    return pretext.bound(features.astype(np.float16))
+    return with_random_targets(pretext)
 
 
 def images_of(shape: tuple[int, int, int], count: int = 6) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from random_targets import with_random_targets
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
@@ -15,7 +16,7 @@ from vision_mtl.viz.bands import shown_bands
 @pytest.mark.parametrize("name", PRETEXTS.names())
 def test_bands(name: str, channels: int) -> None:
     images = torch.rand(3, channels, 32, 32, generator=torch.Generator().manual_seed(0))
-    pretext, shape = PRETEXTS.get(name)(), image_shape(images)
+    pretext, shape = with_random_targets(PRETEXTS.get(name)()), image_shape(images)
     try:
         pretext.check(shape)
     except UserError as error:

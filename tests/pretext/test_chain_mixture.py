@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from random_targets import with_random_targets
 from torch import Tensor
 
 from vision_mtl.core.errors import UserError
@@ -52,7 +53,7 @@ def test_steps_have_the_same_draws_as_outside_a_chain(images: Tensor) -> None:
     ("steps", "words"),
     [
         ({"chain": {}}, "must not name chain itself"),
-        ({"rotation": {}}, "must repair pixels; rotation does not"),
+        ({"rotation": {}}, "must name pretexts that repair pixels; rotation repairs none"),
         ({"grid_mask": {"fill": "noise"}}, r"chain\.steps\.grid_mask: fill"),
         ({"grid_mask": {"gird": 3}}, r"chain\.steps\.grid_mask: .*gird"),
         ({"gridmask": {}}, r"unknown pretext 'gridmask'\. Did you mean 'grid_mask'"),
@@ -95,7 +96,7 @@ def test_images_without_a_usable_pretext_have_zero_loss(images: Tensor) -> None:
 @pytest.mark.parametrize("size", [1, 7, 64])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_damage_does_not_depend_on_the_batch(size: int, backwards: bool) -> None:
-    pretexts = {name: PRETEXTS.get(name)() for name in PRETEXTS.names()}
+    pretexts = {name: with_random_targets(PRETEXTS.get(name)()) for name in PRETEXTS.names()}
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.interpolate(
         torch.rand(64, 3, 6, 6, generator=generator), size=(48, 48), mode="bicubic"

@@ -172,22 +172,27 @@ def test_views_larger_than_the_image_are_refused() -> None:
 
 def test_a_share_of_views_is_damaged_each_by_one_repair() -> None:
     images, plain = photographs().repeat(25, 1, 1, 1), {"colour": 0.0, "grey": 0.0}
-    damage = {"grid_mask": {"grid": 2}, "decolorise": None, "downsample": {"weight": 2.0}}
-    pretext = Contrast(**plain, damage=damage, damage_ratio=0.6)
+    damage = {
+        "none": {"weight": 2.67},
+        "grid_mask": {"grid": 2},
+        "decolorise": None,
+        "downsample": {"weight": 2.0},
+    }
+    pretext = Contrast(**plain, damage=damage)
     draw = pretext.sample(Keys(0, 0, torch.arange(200)), SHAPE)
-    shares = draw["damage"].add(1).bincount() / 200
+    shares = draw["damage"].bincount() / 200
     torch.testing.assert_close(shares, torch.tensor([0.4, 0.15, 0.15, 0.3]), atol=0.1, rtol=0)
     whole = Contrast(**plain).corrupt(images, draw)
     found = pretext.corrupt(images, draw)
     changed = ((found - whole).abs() > 1e-6).any(1)  # (B, H, W)
-    assert torch.equal(found[draw["damage"] < 0], whole[draw["damage"] < 0])
-    hidden = changed[draw["damage"] == 0]
+    assert torch.equal(found[draw["damage"] == 0], whole[draw["damage"] == 0])
+    hidden = changed[draw["damage"] == 1]
     assert (
         bool((hidden.flatten(1).sum(1) <= 16 * 16).all()) and hidden.float().mean() > 0.1
     )  # at most one of four cells
-    grey = found[draw["damage"] == 1]
+    grey = found[draw["damage"] == 2]
     assert grey.std(1).max() < 1e-6
-    coarse, sharp = (x[draw["damage"] == 2] for x in (found, whole))
+    coarse, sharp = (x[draw["damage"] == 3] for x in (found, whole))
     detail = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in (coarse, sharp)]
     assert detail[0] < 0.8 * detail[1]
 
@@ -209,9 +214,9 @@ def test_a_damage_is_drawn_apart_from_the_views() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ({"rotation": None}, "contrast.damage must repair pixels; rotation does not"),
+        ({"rotation": None}, "contrast.damage must name pretexts that repair pixels; rotation repairs none"),
         ({"grid_mask": {"grids": 2}}, "contrast.damage.grid_mask: .*grids"),
-        ({"grid_mask": {"fill": "learned"}}, "contrast.damage.grid_mask: fill and instances_per_image have no effect"),
+        ({"grid_mask": {"fill": "learned"}}, "contrast.damage.grid_mask: fill=learned and instances_per_image"),
     ],
 )
 def test_a_damage_that_views_cannot_have_is_refused(damage: dict, message: str) -> None:

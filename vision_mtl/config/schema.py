@@ -44,7 +44,6 @@ ADDED: dict[str, Any] = {
     "pretexts.neighbour.colours": "keep",
     "pretexts.contrast.criterion": "nt_xent",
     "pretexts.contrast.damage": {},
-    "pretexts.contrast.damage_ratio": 0.5,
     "probe.crops": 1,
 }
 ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}

@@ -39,7 +39,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.core.shapes import image_shape
 from vision_mtl.pretext.colour import LUMA
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
-from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw
+from vision_mtl.pretext.damages import WHICH, Damages
 from vision_mtl.pretext.view_losses import coding_rate, nt_xent, vicreg
 
 HUE = 0.1  # largest rotation at strength 0.5, as a share of a full turn: the paper's ratio of hue to brightness
@@ -73,10 +73,8 @@ class Contrast(Pretext):
     width: int = 128
     """Length of an embedding, at least 2."""
     damage: dict[str, Any] = field(default_factory=dict)
-    """Mapping from a pretext that repairs pixels to its options ({}: its defaults): damage of views, one kind for each
-    damaged view, drawn by the pretexts' weights, for example grid_mask, decolorise and downsample."""
-    damage_ratio: float = 0.5
-    """Share of views that are damaged, in [0, 1], where there is a `damage`."""
+    """Mapping from a damage of views to its options: none, or any pretext that repairs pixels; of several, one is drawn
+    for each view by their weights. Default: none."""
 
     output: ClassVar[Literal["pixels", "logits", "embedding"]] = "embedding"
 
@@ -91,14 +89,12 @@ class Contrast(Pretext):
             raise UserError(f"contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
         if not self.stretch >= 1:
             raise UserError(f"contrast.stretch must be 1 or more; found {self.stretch}.")
-        for name in ("colour", "grey", "damage_ratio"):
+        for name in ("colour", "grey"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
         if self.width < 2:
             raise UserError(f"contrast.width must be 2 or more; found {self.width}.")
-        for name, pretext in self._damage.items():
-            if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
-                raise UserError(f"contrast.damage.{name}: fill and instances_per_image have no effect; leave them out.")
+        self._damage  # noqa: B018  # checks the options of the damages
 
     def check(self, shape: Shape) -> None:
         if self.view_size > min(shape[1:]):
@@ -106,12 +102,11 @@ class Contrast(Pretext):
             raise UserError(
                 f"contrast.view_size must be at most the image's {height} x {width} pixels; found {self.view_size}."
             )
-
-        check_nested("contrast.damage", self._damage, (shape[0], *self.input_size(shape)))
+        self._damage.check((shape[0], *self.input_size(shape)))
 
     @cached_property
-    def _damage(self) -> dict[str, Pretext]:
-        return build_repairs("contrast.damage", self.damage)
+    def _damage(self) -> Damages:
+        return Damages(self.damage, "contrast.damage")
 
     def input_size(self, shape: Shape) -> tuple[int, int]:
         return (self.view_size, self.view_size) if self.view_size else shape[1:]
@@ -125,7 +120,7 @@ class Contrast(Pretext):
     def sample(self, keys: Keys, shape: Shape) -> Draw:
         """`image` and `view` (B,) int64, `window` (B, 4), `mirrored` (B,) bool, `light` (B, 4).
 
-        With a damage: `damage` (B,) int64, its number or -1 for none, and the draw of each under `NAME.key`.
+        With a damage: `damage` (B,) int64, its number, and the draw of each under `NAME.key`.
         `image` is equal for views of one image, and `view` in [0, views) numbers them.
 
         `window` is the crop's height and width as shares of the image's, and the offset of its centre from the
@@ -143,10 +138,12 @@ class Contrast(Pretext):
         light = torch.cat((factors[:, :2], (factors[:, 2] * coloured)[:, None], turn[:, None]), dim=1)
         view = torch.zeros_like(keys.index) if keys.instance is None else keys.instance
         draw = {"image": keys.index, "view": view, "window": window, "mirrored": mirrored, "light": light}
-        return draw | self._draw_damage(keys.fold("damage"), (shape[0], *self.input_size(shape)))
+        size = (shape[0], *self.input_size(shape))
+        return draw | (self._damage.sample(keys.fold("damage"), size) if self.damage else {})
 
     def corrupt(self, images: Tensor, draw: Draw) -> Tensor:
-        return self._damaged(self._coloured(self._cropped(images, draw), draw["light"]), draw)
+        views = self._coloured(self._cropped(images, draw), draw["light"])
+        return self._damage.apply(views, draw) if WHICH in draw else views
 
     def target(self, images: Tensor, draw: Draw) -> Tensor:
         """(B,) int64, equal for views of one image."""
@@ -164,7 +161,7 @@ class Contrast(Pretext):
             return statistic(embeddings, image, draw["view"], self.views)
 
     def enumerate(self, images: Tensor) -> tuple[Tensor, Draw]:
-        """One view that represents all: the central half of each side, with unchanged colours."""
+        """One view that represents all: the central half of each side, undamaged and with unchanged colours."""
         device = images.device
         draw = {
             "image": torch.zeros(1, dtype=torch.int64, device=device),
@@ -173,36 +170,11 @@ class Contrast(Pretext):
             "mirrored": torch.zeros(1, dtype=torch.bool, device=device),
             "light": torch.tensor([[1.0, 1.0, 1.0, 0.0]], device=device),
         }
-        if self._damage:
-            draw["damage"] = torch.full((1,), -1, device=device)
-        for name, pretext in self._damage.items():
-            own = pretext.enumerate(self._cropped(images[:1], draw))[1]
-            draw |= {f"{name}.{key}": value[:1] for key, value in own.items()}
         return images[:1], draw
 
     def damages(self, shape: Shape) -> list[str]:
         """`views`: the only name, for views of any kind."""
         return ["views"]
-
-    def _draw_damage(self, keys: Keys, shape: Shape) -> Draw:
-        """The number of each view's damage, -1 for none, and the draw of every damage; empty without a `damage`."""
-        if not self._damage:
-            return {}
-        weights = torch.tensor([pretext.weight for pretext in self._damage.values()])
-        damaged = keys.uniform() < self.damage_ratio
-        drawn = {"damage": torch.where(damaged, keys.choice(weights), -1)}
-        for name, pretext in self._damage.items():
-            own = pretext.sample(keys.fold(name), shape)
-            drawn |= {f"{name}.{key}": value for key, value in own.items()}
-        return drawn
-
-    def _damaged(self, views: Tensor, draw: Draw) -> Tensor:
-        """Views, each with its own damage; hidden pixels are filled."""
-        found = views
-        for number, (name, pretext) in enumerate(self._damage.items()):
-            chosen = (draw["damage"] == number)[:, None, None, None]
-            found = torch.where(chosen, pretext.corrupt(views, own_draw(draw, name)), found)
-        return found
 
     def _cropped(self, images: Tensor, draw: Draw) -> Tensor:
         """(B, C, *input_size): each view's window, bilinear; beyond the image its border is repeated."""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
-from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
+from vision_mtl.pretext.contract import Draw, Pretext, Shape
+from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw
 
 NONE = "none"
 WHICH = "damage"  # the key of a draw: the number of each image's damage
@@ -45,24 +46,14 @@ class Damages:
             if not isinstance(weight, int | float) or isinstance(weight, bool):
                 raise UserError(f"{self.option}.none.weight must be a number; found {weight!r}.")
             return None, float(weight)
-        try:
-            pretext = PRETEXTS.get(name)(**options)
-        except TypeError as error:
-            raise UserError(f"{self.option}.{name}: {error}") from error
-        if not pretext.repairs:
-            raise UserError(f"{self.option} must name pretexts that repair pixels, or none; {name} repairs none.")
+        pretext = build_repairs(self.option, {name: options})[name]
         if getattr(pretext, "fill", "mean") == "learned" or getattr(pretext, "instances_per_image", 1) != 1:
             raise UserError(f"{self.option}.{name}: fill=learned and instances_per_image have no use here.")
         return pretext, float(pretext.weight)
 
     def check(self, shape: Shape) -> None:
         """Raise `UserError` if images of this shape cannot be damaged so."""
-        for name, pretext in self.each.items():
-            if pretext is not None:
-                try:
-                    pretext.check(shape)
-                except UserError as error:
-                    raise UserError(f"{self.option}.{name}: {error}") from error
+        check_nested(self.option, {name: p for name, p in self.each.items() if p is not None}, shape)
 
     def sample(self, keys: Keys, shape: Shape) -> Draw:
         """Draw every image's damage: its number `damage` (B,), and the draws of all damages, each as `NAME.key`."""
@@ -76,7 +67,7 @@ class Damages:
         """(B, 1, H, W) bool, True = hidden; None if no damage hides pixels."""
         found = None
         for number, (name, pretext) in enumerate(self.each.items()):
-            own = None if pretext is None else pretext.mask(_own(draw, name), shape)
+            own = None if pretext is None else pretext.mask(own_draw(draw, name), shape)
             if own is not None:
                 own = own & (draw[WHICH] == number)[:, None, None, None]
                 found = own if found is None else found | own
@@ -94,13 +85,7 @@ class Damages:
             rows = (draw[WHICH] == number).nonzero()[:, 0]
             if pretext is None or len(rows) == 0:
                 continue
-            own = {key: value[rows] for key, value in _own(draw, name).items()}
+            own = {key: value[rows] for key, value in own_draw(draw, name).items()}
             damage = pretext.picture if as_seen else pretext.corrupt
             damaged = damaged.index_copy(0, rows, damage(images[rows], own))
         return damaged
-
-
-def _own(draw: Draw, name: str) -> Draw:
-    """The draw of one damage."""
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): value for key, value in draw.items() if key.startswith(prefix)}

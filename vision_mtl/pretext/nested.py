@@ -1,4 +1,4 @@
-"""Repairs as options of another pretext: `chain.steps` applies all of them, `contrast.damage` one of them per view."""
+"""Repairs as options of another pretext: `chain.steps` applies all, `contrast.damage` and `distil.damage` one each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build_repairs(
         except TypeError as error:
             raise UserError(f"{option}.{name}: {error}") from error
         if not built[name].repairs:
-            raise UserError(f"{option} must repair pixels; {name} does not.")
+            raise UserError(f"{option} must name pretexts that repair pixels; {name} repairs none.")
     return built
 
 
