@@ -121,11 +121,13 @@ def difference(own: list[dict[str, Any]], reference: list[dict[str, Any]], judge
     pairs = [(row, other[row["seed"]]) for row in own if row["seed"] in other]
     if own is reference or not pairs:
         return ""
-    values = np.array([[hits(row, judged) - hits(base, judged) for row, base in pairs]])[0]  # (S, n)
+    values = np.array([hits(row, judged) - hits(base, judged) for row, base in pairs])  # (S, n)
+    if len(values) == 1:  # over images alone: it does not say how another seed would come out
+        error = float(100 * values[0].std(ddof=1) / np.sqrt(values.shape[1]))
+        return f"{100 * values.mean():+.1f} ± {1.96 * error:.1f}, one seed"
     found = spread(100 * values, np.arange(values.shape[1]))
     low, high = found.interval()
-    over_images = 1.96 * float(found.image_error)
-    return f"{float(found.mean):+.1f} ± {over_images:.1f} over images ({float(low):.1f} to {float(high):.1f})"
+    return f"{float(found.mean):+.1f} ({float(low):.1f} to {float(high):.1f})"
 
 
 def hits(row: Mapping[str, Any], judged: str) -> np.ndarray:
