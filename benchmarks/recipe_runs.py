@@ -34,6 +34,7 @@ from vision_mtl.recipes.fit import make_trainer
 from vision_mtl.recipes.labels import open_labels
 from vision_mtl.recipes.repair import build_network, build_trainer, training_images
 from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective
+from vision_mtl.recipes.teacher import bind_teachers
 
 ROOT = Path(__file__).parent.parent
 SIDE, SPLIT_SEED = 64, 2
@@ -103,6 +104,7 @@ def pretrain(options: Mapping[str, Any], images: int, seed: int) -> tuple[Backbo
         return model.backbone, 0
     with silent_run("pretrain", seed) as run:
         accelerator = config.runtime.accelerator("cpu")
+        pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
         trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
         trainer.fit()
     return trainer.scored_model.backbone, steps
