@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SIDE = 0.75  # of a crop, as a share of the image's side
+SIDE = 0.75  # of a crop, as a share of the image's side; crops of .5 gained less on validation images
 
 
 def crops_of(images: Tensor, count: int) -> Iterator[Tensor]:
