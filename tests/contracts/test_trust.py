@@ -36,6 +36,7 @@ def test_no_call_executes_what_it_loads() -> None:
     for file, call in calls():
         name, keywords = ast.unparse(call.func), {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         bad = name in FORBIDDEN_CALLS | FORBIDDEN_NAMES or name.rpartition(".")[2] in FORBIDDEN_METHODS
+        bad &= not (name == "torch.load" and keywords.get("weights_only") == "True")  # tensors and plain containers
         bad |= name == "eval" and file != ALLOWED_EVAL
         bad |= (
             keywords.get("allow_pickle") == "True" or keywords.get("shell") == "True" or "trust_remote_code" in keywords

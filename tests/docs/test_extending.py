@@ -39,7 +39,8 @@ def test_the_worked_example_runs_as_written(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("vision_mtl", "tests/contracts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    for name in ("tests/conftest.py", "tests/command_fixtures.py", "README.md", "train.py", "pyproject.toml"):
+    modules = [f"tests/{name}.py" for name in ("conftest", "command_fixtures", "random_targets")]
+    for name in (*modules, "README.md", "train.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     written = []
     for text in blocks("python"):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,7 +157,7 @@ def _read_torch(path: Path, head: bytes) -> Any:
         unsafe: set[str] = set()
         with suppress(Exception):
             unsafe = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - {"argparse.Namespace"}
-        if unsafe or isinstance(error, pickle.UnpicklingError):
+        if unsafe or type(error).__name__ == "UnpicklingError":
             what = f"Python objects ({', '.join(sorted(unsafe)[:SHOWN])})" if unsafe else "Python objects"
             raise UserError(
                 f"the weights file {str(path)!r} holds {what} beside tensors, which are not loaded because they could "
