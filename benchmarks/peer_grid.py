@@ -55,17 +55,17 @@ SIMCLR = (
     Setting(views=2, view_size=64),
     Setting(views=2, view_size=64, temperature=0.5),  # lightly's default temperature
     Setting(views=2, view_size=32),
-    Setting(views=4, view_size=64),
     Setting(views=4, view_size=32),
     Setting(views=4, view_size=32, smallest_crop=0.08),  # lightly's default crop
     Setting(views=4, view_size=32, batch_size=64),
     Setting(views=4, view_size=32, batch_size=64, learning_rate=0.02),
+    Setting(views=4, view_size=32, batch_size=64, learning_rate=0.04),
 )
 VICREG = tuple(
     Setting(method="vicreg", **values)
     for values in (
         {"views": 2, "view_size": 64, "width": 512},
-        {"views": 2, "view_size": 64, "width": 2048},  # of its example for resnet18
+        {"views": 4, "view_size": 32, "width": 512, "batch_size": 64, "learning_rate": 0.04},
         {"views": 2, "view_size": 32, "width": 512},
         {"views": 4, "view_size": 32, "width": 512},
         {"views": 4, "view_size": 32, "width": 512, "smallest_crop": 0.08},
@@ -77,7 +77,7 @@ VICREG = tuple(
 EMPSSL = tuple(
     Setting(method="empssl", **values)
     for values in (
-        {"views": 2, "view_size": 64, "width": 512},
+        {"views": 4, "view_size": 32, "width": 512, "batch_size": 64, "learning_rate": 0.04},
         {"views": 4, "view_size": 32, "width": 512},
         {"views": 4, "view_size": 32, "width": 512, "batch_size": 64, "learning_rate": 0.02},
         {"views": 4, "view_size": 32, "width": 128, "batch_size": 64, "learning_rate": 0.02},
@@ -91,8 +91,8 @@ OURS_TRIED = (
     Setting(views=4, view_size=32),
     Setting(views=4, view_size=32, batch_size=64),
     Setting(views=4, view_size=32, batch_size=64, learning_rate=0.02),
-    Setting(method="empssl", views=4, view_size=32),
     Setting(method="empssl", views=4, view_size=32, batch_size=64, learning_rate=0.02),
+    Setting(method="empssl", views=4, view_size=32, batch_size=64, learning_rate=0.04),
     Setting(method="empssl", views=4, view_size=32, batch_size=64, learning_rate=0.02, width=512),
     Setting(method="empssl", views=8, view_size=32, batch_size=64, learning_rate=0.02),
     Setting(method="vicreg", views=4, view_size=32, batch_size=64, learning_rate=0.02),

@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.record import splits_of
+from benchmarks.tables_recipes import DRAWS, TASKS
 from vision_mtl.config.plugins import load_plugins
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.run_config import RunConfig
@@ -40,9 +41,8 @@ ROOT = Path(__file__).parent.parent
 SIDE, SPLIT_SEED = 64, 2
 VAL_RATIO = 0.3  # three times the default: on as many images a difference has half of the interval
 OBJECTS = {"source": "folder/../shared/data/tiny_imagenet_objects20", "augment": "mirror"}
-TASKS = ("digits", "cars", "faces", "pets", "objects20")
 MOST = {"train": 1000, "val": 500}  # images of a task that a probe is fitted on, and judged on
-FRACTION, DRAWS = 0.1, 5  # of the labels; subsets of that size that a probe is averaged over
+FRACTION = 0.1  # of the labels
 STRENGTHS = np.logspace(-1, 5, 13)  # of the ridge on standardised features
 
 

@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,16 @@ sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
-import numpy as np
 from joblib import Parallel, delayed
 
-from benchmarks.recipe_runs import DRAWS, TASKS, measure, open_splits
+from benchmarks.recipe_runs import measure, open_splits
 from benchmarks.record import metadata, path_of, write
+from benchmarks.tables import markdown
+from benchmarks.tables_recipes import JUDGED, first_setting, mean_score, trials
 from vision_mtl.config.yaml_files import read_config
-from vision_mtl.evaluation.crossed import spread
 from vision_mtl.study.arms import merge
 
 Rows = dict[str, dict[str, Any]]  # key -> entry of the result
-JUDGED = {"probe_1": "probe, all labels", "probe_0.1": "probe, 10 %", "finetune": "fine-tuned"}
 
 
 def main() -> None:
@@ -49,8 +47,8 @@ def main() -> None:
     if not given.table:
         in_turn = [row for rows in itertools.zip_longest(*(rows.items() for rows in lists)) for row in rows if row]
         run(dict(in_turn), given.only, given.jobs)
-    for rows in lists:
-        print(table(rows, on_file()), flush=True)
+    for path in given.lists:
+        print(markdown(trials(on_file(), path.stem, first_setting(path))), flush=True)
 
 
 def read_list(path: Path) -> Rows:
@@ -82,60 +80,6 @@ def on_file() -> Rows:
     """Return the entries that this commit may add to."""
     path = path_of("recipes", metadata()["commit"])
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def mean_score(row: Mapping[str, Any], judged: str) -> float:
-    """The mean over tasks of the accuracy."""
-    return float(np.mean([row[judged][task]["accuracy"] for task in TASKS]))
-
-
-def table(asked: Rows, rows: Rows) -> str:
-    """One line for each setting and way of judging: means over seeds, and the difference to the first setting."""
-    settings: dict[str, list[dict[str, Any]]] = {}
-    for key, row in asked.items():
-        if key in rows:
-            settings.setdefault(row["setting"], []).append(rows[key])
-    lines = [
-        f"| setting | judged by | seeds | {' | '.join(TASKS)} | mean | difference | CPU s |",
-        f"|---|---|---|{'---|' * len(TASKS)}---|---|---|",
-    ]
-    for judged, shown in JUDGED.items():
-        judged_so = {name: own for name, own in settings.items() if judged in own[0]}
-        reference = next(iter(judged_so.values()), [])
-        for name, own in judged_so.items():
-            scores = [np.mean([row[judged][task]["accuracy"] for row in own]) for task in TASKS]
-            cells = [name, shown, str(len(own)), *(f"{score:.3f}" for score in (*scores, np.mean(scores)))]
-            cells += [difference(own, reference, judged), f"{np.mean([cpu_seconds(row) for row in own]):.0f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def cpu_seconds(row: Mapping[str, Any]) -> float:
-    """Processor seconds of training."""
-    return float(row["seconds"]["cpu"] + (row["judging_cpu_seconds"] if "finetune" in row else 0))
-
-
-def difference(own: list[dict[str, Any]], reference: list[dict[str, Any]], judged: str) -> str:
-    """The mean over tasks of the paired difference to the reference, in points, with its 95 % interval."""
-    other = {row["seed"]: row for row in reference if judged in row}
-    pairs = [(row, other[row["seed"]]) for row in own if row["seed"] in other]
-    if own is reference or not pairs:
-        return ""
-    values = np.array([hits(row, judged) - hits(base, judged) for row, base in pairs])  # (S, n)
-    if len(values) == 1:  # over images alone: it does not say how another seed would come out
-        error = float(100 * values[0].std(ddof=1) / np.sqrt(values.shape[1]))
-        return f"{100 * values.mean():+.1f} ± {1.96 * error:.1f}, one seed"
-    found = spread(100 * values, np.arange(values.shape[1]))
-    low, high = found.interval()
-    return f"{float(found.mean):+.1f} ({float(low):.1f} to {float(high):.1f})"
-
-
-def hits(row: Mapping[str, Any], judged: str) -> np.ndarray:
-    """(n,) hits of all tasks' validation images, weighted so that their mean is the mean over tasks."""
-    found = [np.array([int(digit) for digit in row[judged][task]["hits"]]) for task in TASKS]
-    found = [own / (DRAWS if judged == "probe_0.1" else 1) for own in found]
-    total = sum(map(len, found))
-    return np.concatenate([own * total / (len(TASKS) * len(own)) for own in found])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is a key of `TABLES`, or `study NAME`,
-`recipes NAME` or `costs NAME` for `docs/studies/NAME/study.json`. The line below it names the file, the command, the
+`recipes NAME` or `costs NAME` for `docs/studies/NAME/study.json`, or `trials NAME` for the list
+`benchmarks/recipes/NAME.yaml`. The line below it names the file, the command, the
 commit, the machine and, for scores of held-out images, the hash of the splits (`data.split_hash` of each run's
 result.json). A table whose file is missing says which command measures it. `--check` writes nothing and exits with 1 if
 a document is out of date.
@@ -19,6 +20,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ if Path(sys.path[0]).name == "benchmarks":
     sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
-from benchmarks import tables_speed, tables_statistics, tables_studies
+from benchmarks import tables_recipes, tables_speed, tables_statistics, tables_studies
 
 ROOT = Path(__file__).parent.parent
 RESULTS, STUDIES = "benchmarks/results", "docs/studies"
@@ -72,6 +74,7 @@ TABLES: dict[str, Table] = {
     "repairs": of_script("repairs", tables_studies.repairs, "RUN ..."),
     "decoders": of_script("decoders", tables_studies.decoders),
     "rendered": of_script("rendered", tables_studies.rendered),
+    "weights": of_script("weights", tables_recipes.weights, "configs/study/what_should_i_do.yaml --related objects20"),
     "peers speed": of_script("peers", tables_speed.peers_speed, "speed", "speed"),
     "peers search": of_script("peers", tables_studies.peers_search, "search", "search"),
     "peers scores": of_script("peers", tables_studies.peers_scores, "judge", "judge"),
@@ -85,6 +88,10 @@ def find_table(name: str) -> Table:
     if kind in tables_studies.OF_A_STUDY and study:
         command = f"train.py --config configs/study/{study}.yaml"
         return Table(f"{STUDIES}/{study}/study.json", tables_studies.OF_A_STUDY[kind], command)
+    if kind == "trials" and study:
+        path = f"benchmarks/recipes/{study}.yaml"
+        render = partial(tables_recipes.trials, name=study, first=tables_recipes.first_setting(ROOT / path))
+        return of_script("recipes", render, path)
     return TABLES[name]
 
 

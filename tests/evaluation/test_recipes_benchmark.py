@@ -12,7 +12,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))  # for `benchmarks`, which is no installed package
 
 from benchmarks import recipes
-from benchmarks.recipe_runs import ROOT, TASKS, settings
+from benchmarks.recipe_runs import ROOT, settings
+from benchmarks.tables_recipes import TASKS, difference, hits, mean_score, trials
 
 LISTS = sorted((ROOT / "benchmarks" / "recipes").glob("*.yaml"))
 
@@ -61,7 +62,9 @@ def test_what_is_on_file_is_measured_again_only_if_its_options_changed(monkeypat
 def test_the_difference_is_the_mean_over_tasks_of_paired_hits() -> None:
     base = [entry({"cars": "0000", "pets": "01"}, seed) for seed in (0, 1)]
     better = [entry({"cars": "1100", "pets": "11"}, seed) for seed in (0, 1)]  # .5 more in two of five tasks
-    assert recipes.difference(better, base, "probe_1").startswith("+20.0 (")
-    assert recipes.difference(better[:1], base, "probe_1").endswith(", one seed")
-    assert recipes.difference(base, base, "probe_1") == ""
-    assert recipes.hits(better[0], "probe_1").mean() == pytest.approx(recipes.mean_score(better[0], "probe_1"))
+    assert difference(better, base, "probe_1").startswith("+20.0 (")
+    assert difference(better[:1], base, "probe_1").endswith(", one seed")
+    base[0]["setting"], better[0]["setting"] = "first", "second"
+    rows = trials({"a/second/0": better[0], "a/first/0": base[0], "b/x/0": base[1]}, "a", "first")
+    assert [row[0] for row in rows[1:]] == ["second", "first"] and rows[2][-2] == "reference"
+    assert hits(better[0], "probe_1").mean() == pytest.approx(mean_score(better[0], "probe_1"))
