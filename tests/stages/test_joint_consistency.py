@@ -74,7 +74,7 @@ def test_the_loss_and_the_shares_are_recorded(finished: Path) -> None:
         (
             ["letter"],
             ["--joint.consistency_images.letter", "images/x"],
-            "source in joint.consistency_images 'images/x'",
+            "must be one of --data.unlabelled too",
         ),
         (["letter"], ["--joint.consistency_images.letter", "5"], "joint.consistency_images"),
         (
