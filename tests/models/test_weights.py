@@ -171,6 +171,7 @@ def test_files_that_hold_no_weights_are_errors(state, load, tmp_path: Path, monk
         ),
         "must hold a state dict; found list": [torch.rand(2)],
         "must hold a state dict; found a mapping of epoch": {"epoch": 3},
+        "must hold a state dict; found an empty mapping": {},
         r"holds Python objects \((posix|nt).system\) beside tensors, which are not loaded": {
             "model": state,
             "x": Code(),

@@ -109,6 +109,7 @@ def test_hidden_tokens_are_known_where_every_damage_hides_as_many() -> None:
         ({"damage": {"none": {"weight": 0}}}, "a weight above 0"),
         ({"damage": {"greymask": {}}}, "greymask"),
         ({"damage": {"distil": {}}}, "distil repairs none"),
+        ({"damage": {"grid_mask": {"grid": "many"}}}, r"distil\.damage\.grid_mask: grid must be cells"),
         ({"width": 1}, "distil.width must be 2 or more; found 1"),
         ({"teacher_size": 0}, "distil.teacher_size must be 1 or more; found 0"),
         ({"teacher": ""}, "distil.teacher"),

@@ -143,7 +143,35 @@ def test_discover_reconstruct_and_joint(train, supervise, table_tasks, trained: 
     assert "distil" in result(found)["metrics"]["kinds"]
 
 
+def test_test_images_that_a_teacher_has_seen_are_not_held_out_for_what_follows(
+    supervise, table_tasks, label_table: Path, tmp_path: Path, result
+) -> None:
+    images = ["--data.unlabelled", f"csv/{label_table}/labels.csv", "--optim.steps", 1]
+    assert supervise("pretrain", tmp_path / "teacher", *images, "--data.include_test", "true") == 0
+    assert supervise("pretrain", tmp_path / "student", *images, *distil(tmp_path / "teacher")) == 0
+    words = [*table_tasks("letter"), "--init_from", tmp_path / "student", "--optim.steps", 1]
+    assert supervise("finetune", tmp_path / "tuned", *words, backbone=False) == 0
+    for name in ("student", "tuned"):
+        assert any("not held out" in text for text in result(tmp_path / name)["warnings"])
+
+
+def test_an_earlier_teacher_stays_in_the_record(train, trained: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(first, *distil(trained)) == 0
+    assert train(second, *distil(first), "--init_from", str(first)) == 0
+    told = read_state(checkpoints(second / "checkpoints")[-1])["teacher"]["trained_on"]
+    assert "an earlier teacher trained: folder/" in told
+
+
 def test_a_teacher_that_cannot_be_had_is_one_clear_error(train, tmp_path: Path, capsys) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save({}, weights)
+    for teacher, said in (
+        (tmp_path / "none", f"pretexts.distil.teacher {tmp_path / 'none'}: no such run or checkpoint"),
+        (weights, "pretexts.distil.teacher must be a network's name, a run or its checkpoint"),
+    ):
+        assert train(tmp_path / "run", *distil(teacher)) == 2
+        assert said in capsys.readouterr().err
     assert train(tmp_path / "run", *distil("tf_efficientnet_lite9")) == 2
     text = capsys.readouterr().err
     assert "pretexts.distil.teacher tf_efficientnet_lite9: unknown backbone" in text and "Traceback" not in text

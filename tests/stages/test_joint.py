@@ -98,7 +98,6 @@ def test_unlabelled_images_are_repaired(
     monkeypatch.setattr(RepairFeed, "at", at)
     words = [*table_tasks("letter"), "--data.unlabelled", f"images/{image_folder}", "--joint.label_fraction", 0.1]
     assert supervise("joint", tmp_path / "run", *words, "--optim.batch_size", 24, "--optim.steps", 8) == 0
-    assert torch.equal(seen[0], seen.pop(1))  # the first step is also asked for to count its rows
     pool, indices = pools[0], torch.cat(seen)
     sources = {pool.identities[i].split("::")[0].split("/")[0] for i in indices.tolist()}
     assert sources == {"csv", "images"} and len(seen) == 8 and len(indices) == 8 * 12

@@ -74,7 +74,7 @@ def test_the_loss_and_the_shares_are_recorded(finished: Path) -> None:
         (
             ["letter"],
             ["--joint.consistency_images.letter", "images/x"],
-            "source in joint.consistency_images 'images/x'",
+            "must be one of --data.unlabelled too",
         ),
         (["letter"], ["--joint.consistency_images.letter", "5"], "joint.consistency_images"),
         (
@@ -91,6 +91,17 @@ def test_mistakes_are_named(
     given = [*ALONE, "--joint.label_fraction", 0.3, *words]
     assert supervise("joint", tmp_path / "run", *table_tasks(*tasks), *given) == 2
     assert said in capsys.readouterr().err
+
+
+def test_images_without_a_weight_and_pictures_without_a_pretext_are_named(
+    supervise, table_tasks, finished: Path, tmp_path: Path, result, capsys
+) -> None:
+    words = [*table_tasks("letter"), "--joint.consistency_images.letter", "[]", "--optim.steps", 1]
+    assert supervise("joint", tmp_path / "run", *words) == 0
+    assert any("consistency_images has no effect" in text for text in result(tmp_path / "run")["warnings"])
+    words = ["--stage", "reconstruct", "--init_from", str(finished), "--run_dir", str(tmp_path / "drawn")]
+    assert main(words) == 2
+    assert "it was trained on no pretext" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def load_fitting_weights(model: SharedModel, path: Path, heads: list[str] | None
     for prefix in needed:
         if any(k.startswith(prefix) and k not in fitting for k in model.state_dict()):
             part = f"pretext {prefix.split('.')[1]!r}" if prefix.startswith("heads") else "this decoder"
-            trained = sorted(read_state(path)["pretexts"])
-            raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {', '.join(trained)}.")
+            trained = ", ".join(sorted(read_state(path)["pretexts"])) or "no pretext"
+            raise UserError(f"{str(path)!r} holds no weights for {part}; it was trained on {trained}.")
     model.load_state_dict(fitting, strict=False)
     model.backbone.weights = read_state(path).get("weights")
     for name, spec in model.task_specs.items():  # the other run's labels may have had another mean and deviation

@@ -168,8 +168,6 @@ def _read_torch(path: Path, head: bytes) -> Any:
 
 
 def _described(content: Any) -> str:
-    return (
-        f"a mapping of {', '.join(map(str, list(content)[:SHOWN]))}"
-        if isinstance(content, Mapping)
-        else (type(content).__name__)
-    )
+    if not isinstance(content, Mapping):
+        return type(content).__name__
+    return f"a mapping of {', '.join(map(str, list(content)[:SHOWN]))}" if content else "an empty mapping"

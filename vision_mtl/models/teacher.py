@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -84,6 +85,8 @@ def published_teacher(name: str, size: int, kind: Kind) -> Teacher:
     Raises `UserError` for an unknown name, a size that does not work, and weights that cannot be had.
     """
     option = f"pretexts.distil.teacher {name}"
+    if "/" in name and ":" not in name:  # local-dir:FOLDER and hf-hub:OWNER/NAME have a colon
+        raise UserError(f"{option}: no such run or checkpoint (seen from {str(Path.cwd())!r}).")
     try:
         timm_name(name)
         backbone = Backbone(name, True, image_size=(size, size))

@@ -20,7 +20,7 @@ def build_repairs(
     for name, options in given.items():
         try:
             built[name] = PRETEXTS.get(name)(**{**(defaults or {}).get(name, {}), **(options or {})})
-        except TypeError as error:
+        except (TypeError, UserError) as error:
             raise UserError(f"{option}.{name}: {error}") from error
         if not built[name].repairs:
             raise UserError(f"{option} must name pretexts that repair pixels; {name} repairs none.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -169,10 +170,9 @@ def describe_model(
 ) -> dict[str, Any]:
     """Return the JSON part of a checkpoint: how to rebuild the model without its run, and what its inputs mean.
 
-    `teacher` is the record of the network whose features were targets; else that of the run to start from counts.
+    `teacher` is the record of the network whose features were targets. That of the run to start from counts too.
     """
-    if teacher is None and config.start is not None:
-        teacher = read_state(config.start).get("teacher")
+    teacher = _with_earlier(teacher, None if config.start is None else read_state(config.start).get("teacher"))
     return {
         "backbone": config.section("backbone"),
         "decoder": config.section("decoder"),
@@ -189,3 +189,11 @@ def describe_model(
         "value_ranges": pool.details.get("value_ranges", {}),  # of deep sources
         **({"teacher": dict(teacher)} if teacher else {}),
     }
+
+
+def _with_earlier(teacher: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the record of a teacher, with what the teacher of an earlier run was trained on."""
+    if teacher is None or earlier is None or teacher["sha256"] == earlier["sha256"]:
+        return teacher or earlier
+    before = f"an earlier teacher {PurePath(earlier['name']).name}: {earlier['trained_on']}"
+    return {**teacher, "trained_on": f"{teacher['trained_on']}; {before}"}

@@ -122,7 +122,8 @@ def _rows_of(pool: Pool, sources: Sequence[str]) -> np.ndarray:
     """Return the training images of `sources`, (N,) bool."""
     for source in sources:
         if source not in pool.sources:
-            raise unknown("source in joint.consistency_images", source, pool.sources)
+            error = unknown("source in joint.consistency_images", source, pool.sources)
+            raise UserError(f"{error} A source of no task must be one of --data.unlabelled too.")
     rows = pool.member[:, [pool.sources.index(source) for source in sources]].any(1)
     return rows & (pool.split == SPLITS.index("train"))
 

@@ -32,7 +32,7 @@ from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
 from vision_mtl.recipes.repair import RepairTrainer, build_network, build_trainer, resume_repair, training_images
 from vision_mtl.recipes.repair_scores import score_repairs
 from vision_mtl.recipes.run_warnings import remember_images
-from vision_mtl.recipes.teacher import bind_teachers
+from vision_mtl.recipes.teacher import bind_teachers, teacher_runs
 from vision_mtl.training.progress import phase
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
@@ -70,7 +70,7 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     start = before_training(model)
     pool = build.open_pool(config, run)
     indices = training_images(config, pool)
-    remember_images(run, pool, indices, config.init_from)
+    remember_images(run, pool, indices, config.init_from, *teacher_runs(pretexts))
     pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
     memory = resume_repair(trainer, run, config, {RECORD: None})

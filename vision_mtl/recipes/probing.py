@@ -61,7 +61,7 @@ def open_backbone(config: RunConfig, run: Run) -> Backbone:
         run.say(f"probing the pretrained weights of {name}")
     else:
         run.warn(f"probing {name} with random weights: give --init_from RUN or --backbone.pretrained for others.")
-    report_weights(run, backbone)
+    report_weights(run, backbone, is_new=config.start is None)
     if config.data.include_test:
         run.warn("data.include_test: pretraining saw the test images, so these scores are not held out.")
     return backbone

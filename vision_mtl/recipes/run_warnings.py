@@ -26,22 +26,25 @@ from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed
 from vision_mtl.training.tracking import Tracker
 
-SEEN = "images_seen.npy"  # content hashes of the training images of this run and its ancestors
+SEEN = "images_seen.npy"  # content hashes of the training images of this run, its ancestors and teachers
 RANK_IMAGES = 256  # validation images to measure the rank on
 MIN_RANK_IMAGES = 8  # the rank of fewer has no meaning
 
 
-def remember_images(run: Run, pool: Pool, indices: Tensor, init_from: str | None) -> None:
-    """Save the content hashes of the training images `indices` (n,), for the runs that start from this one."""
+def remember_images(run: Run, pool: Pool, indices: Tensor, *earlier: str | None) -> None:
+    """Save the content hashes of the training images `indices` (n,), for the runs that start from this one.
+
+    Those of the runs `earlier` are among them: the one to start from and teachers. None stands for no run.
+    """
     if run.is_main:
-        before = np.zeros(0, np.uint64) if init_from is None else images_seen(init_from)
+        before = np.concatenate([np.zeros(0, np.uint64), *(images_seen(where) for where in earlier if where)])
         buffer = io.BytesIO()
         np.save(buffer, np.union1d(before, pool.content[indices.numpy()]), allow_pickle=False)
         atomic_write_bytes(run.folder / SEEN, buffer.getvalue())
 
 
 def images_seen(where: str) -> np.ndarray:
-    """Return the hashes (n,) uint64 of the images that a run and its ancestors trained on; none if not saved."""
+    """Return the hashes (n,) uint64 of the images that a run, its ancestors and teachers trained on, if saved."""
     path = run_folder(where) / SEEN
     return np.load(path, allow_pickle=False) if path.is_file() else np.zeros(0, np.uint64)
 
@@ -55,7 +58,7 @@ def run_folder(where: str) -> Path:
 
 
 def warn_about_seen_test_images(run: Run, pool: Pool, init_from: str | None) -> None:
-    """Warn if the run that this one starts from was trained on test images of this one."""
+    """Warn if the run that this one starts from, or a teacher of it, was trained on test images of this one."""
     seen = np.zeros(0, np.uint64) if init_from is None else images_seen(init_from)
     names = {f"task {task}": pool.indices("test", task=task) for task in pool.targets} or {"test": pool.indices("test")}
     for name, indices in names.items():
@@ -63,7 +66,8 @@ def warn_about_seen_test_images(run: Run, pool: Pool, init_from: str | None) -> 
         if known:
             run.warn(
                 f"{known} of {len(indices)} test images of {name} were training images of the run that this one starts "
-                f"from ({init_from}): its scores are not held out. {_how_to_keep(pool, name, init_from)}"
+                f"from ({init_from}), or of an earlier run or teacher of it: its scores are not held out. "
+                f"{_how_to_keep(pool, name, init_from)}"
             )
 
 

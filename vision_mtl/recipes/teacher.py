@@ -92,6 +92,16 @@ def bind_features(
     return Bound(found, record, left_out)
 
 
+def teacher_runs(pretexts: Mapping[str, Pretext]) -> list[str]:
+    """Return the runs and checkpoints among the teachers of the pretexts."""
+    requests = (pretext.feature_request for pretext in pretexts.values())
+    return [str(request.teacher) for request in requests if request is not None and _is_run(request.teacher)]
+
+
+def _is_run(teacher: Any) -> bool:
+    return isinstance(teacher, str) and Path(teacher).expanduser().exists()
+
+
 def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Teacher:
     """Return the teacher of a request for images of `channels` channels.
 
@@ -107,7 +117,7 @@ def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Te
             "vm.Trainer."
         )
     takes = 3
-    if Path(given).expanduser().exists():
+    if _is_run(given):
         teacher, takes = _run_as_teacher(given, request)
     else:
         teacher = published_teacher(given, request.size, request.kind)
@@ -118,7 +128,12 @@ def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Te
 
 def _run_as_teacher(where: str, request: FeatureRequest) -> tuple[Teacher, int]:
     """Return the backbone of a run or checkpoint as a teacher, and its number of channels."""
-    model, state = restore_model(where)
+    try:
+        model, state = restore_model(where)
+    except UserError as error:
+        raise UserError(
+            f"pretexts.distil.teacher must be a network's name, a run or its checkpoint: {error}"
+        ) from error
     sources = [*(state["data"].get("unlabelled") or []), *(task["source"] for task in state["tasks"].values())]
     trained_on = ", ".join(dict.fromkeys(map(_public, sources))) or "unknown images"
     if weights := state.get("weights"):  # that its training began with
@@ -217,8 +232,11 @@ def _record(teacher: Teacher, sha256: str, raw: Features) -> dict[str, Any]:
 
 def _warn_of_seen_images(run: Run, pool: Pool, teacher: str) -> None:
     """Warn if the teacher is a run that was trained on test images of this one."""
-    if not Path(teacher).expanduser().exists():
+    if not _is_run(teacher):
         return
     test = pool.content[pool.indices("test").numpy()]
     if known := int(np.isin(test, images_seen(teacher)).sum()):
-        run.warn(f"{known} of {len(test)} test images were training images of the teacher {teacher}.")
+        run.warn(
+            f"{known} of {len(test)} test images were training images of the teacher {teacher}: the scores "
+            "are not held out."
+        )

@@ -94,7 +94,7 @@ class Joint(Stage):
         from vision_mtl.recipes.repair import build_repair_feed, build_repair_objective, training_images
         from vision_mtl.recipes.run_warnings import remember_images
         from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective, finish, train_tasks
-        from vision_mtl.recipes.teacher import bind_teachers
+        from vision_mtl.recipes.teacher import bind_teachers, teacher_runs
         from vision_mtl.training.consistency import CONSISTENCY
         from vision_mtl.training.joint import TASKS, JointFeed, JointObjective
         from vision_mtl.training.objective import Feed, Objective
@@ -113,6 +113,8 @@ class Joint(Stage):
         if CONSISTENCY in optims:
             found = unlabelled_images(config, run, labelled, self.consistency_images)
             consistency = Consistency(self.consistency_weight, self.consistency_threshold, found)
+        elif self.consistency_images:
+            run.warn("joint.consistency_images has no effect, because joint.consistency_weight is 0.")
         if REPAIR not in optims:
             warn_about_unused_images(config, run, self.consistency_images)
 
@@ -153,7 +155,7 @@ class Joint(Stage):
                 num_workers=workers,
             )
             seen.append(consistency.indices)
-        remember_images(run, pool, torch.cat(seen), config.init_from)
+        remember_images(run, pool, torch.cat(seen), config.init_from, *teacher_runs(pretexts))
 
         objective, feed = JointObjective(objectives), JointFeed(feeds)
         balancing = build_balancing(config.balance, model, labelled.tasks, [n for n in objectives if n != TASKS])

@@ -42,7 +42,7 @@ class Pretrain(Stage):
         from vision_mtl.recipes.repair import build_network, build_trainer, resume_repair, training_images
         from vision_mtl.recipes.repair_scores import score_repairs
         from vision_mtl.recipes.run_warnings import remember_images
-        from vision_mtl.recipes.teacher import bind_teachers
+        from vision_mtl.recipes.teacher import bind_teachers, teacher_runs
         from vision_mtl.training.progress import phase
 
         accelerator = config.runtime.accelerator(config.device)
@@ -51,7 +51,7 @@ class Pretrain(Stage):
         start = before_training(model)
         pool = build.open_pool(config, run)
         indices = training_images(config, pool)
-        remember_images(run, pool, indices, config.init_from)
+        remember_images(run, pool, indices, config.init_from, *teacher_runs(pretexts))
         pretexts = bind_teachers(config, run, pool, pretexts, accelerator.device)
 
         trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator, self.selection)
