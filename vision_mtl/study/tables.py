@@ -174,9 +174,17 @@ def learned_table(record: Record) -> Table:
     for row in record.get("skill_learned", []):
         learned = f"{row['num_learned']} of {row['num_runs']}"
         named = [", ".join(row["arms"]), row["stage"], row["pretext"]]
-        rows.append([*named, unit.score(row["score"], signed=True), learned, "; ".join(row["references"])])
+        against = "; ".join(dict.fromkeys(_reference(text) for text in row["references"]))
+        rows.append([*named, unit.score(row["score"], signed=True), learned, against])
     numbers = ["skill learned [95 %]", "runs that learned it"]
     return Table(["arms", "stage", "pretext", *numbers, "against"], rows, numbers)
+
+
+def _reference(text: str) -> str:
+    """Return what a skill is measured against: a rule, or the rules of several sources (JSON), without the sources."""
+    if not text.startswith("{"):
+        return text
+    return f"{' or '.join(sorted(set(json.loads(text).values())))}, by source"
 
 
 def design_table(record: Record) -> Table:
