@@ -92,7 +92,9 @@ def comparisons_table(record: Record) -> Table:
     ]
     formats, known = units(record), chances(record)
     rows = [_comparison_row(one, formats[one["task"]], chance_of(one, known)) for one in record["comparisons"]]
-    kept = [name for name, key in OPTIONAL.items() if any(one.get(key) is not None for one in record["comparisons"])]
+    kept = [
+        name for name, key in OPTIONAL.items() if any(one.get(key) for one in record["comparisons"])
+    ]  # a rope of 0 is none
     columns = ["task", "labels", "arm", "baseline", "verdict", *numbers[:6], "unit", *numbers[6:], "reason"]
     return _without(Table(columns, rows, numbers), [name for name in OPTIONAL if name not in kept])
 
