@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vision_mtl.study.independence import marked
-from vision_mtl.study.number_format import format_duration
+from vision_mtl.study.number_format import format_duration, format_fraction
 
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
@@ -46,7 +46,8 @@ def recipes(data: Record) -> Rows:
     labels = {(row["task"], row["fraction"], row["arm"]): _labels(row) for row in data["scores"]}
     overall = [
         [
-            *(row["arm"], row["baseline"], f"*{len(row['tasks'])} task{'s' * (len(row['tasks']) > 1)}*", *[""] * 4),
+            *(row["arm"], row["baseline"], f"*{len(row['tasks'])} task{'s' * (len(row['tasks']) > 1)}*"),
+            *(format_fraction(row["fraction"]), *[""] * 3),
             *(f"*{_wins(row)}*", ""),
         ]
         for row in data.get("improvements", [])
@@ -68,12 +69,24 @@ def recipes(data: Record) -> Rows:
 
 def costs(data: Record) -> Rows:
     """Return what one seed of each arm costs, all its stages together, and what it starts from."""
-    header = ["arm", "starts from", "images", "steps", "rows", "training", "teacher's pass", "the rest", "parameters"]
+    header = [
+        "arm",
+        "labels",
+        "starts from",
+        "images",
+        "steps",
+        "rows",
+        "training",
+        "teacher's pass",
+        "the rest",
+        "parameters",
+    ]
     return [
         header,
         *(
             [
-                *(row["arm"], "; ".join(data["arms"][row["arm"]].get("starts", [])) or "random weights"),
+                *(row["arm"], format_fraction(row["fraction"])),
+                *("; ".join(data["arms"][row["arm"]].get("starts", [])) or "random weights",),
                 *("" if row[key] is None else f"{row[key]:,.0f}" for key in ("images_seen", "steps", "forward_rows")),
                 *(format_duration(row[f"{part}_seconds"]) for part in ("training", "teacher", "other")),
                 "" if row["backbone_parameters"] is None else f"{row['backbone_parameters'] / 1e6:.1f} M",

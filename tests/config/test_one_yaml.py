@@ -139,3 +139,10 @@ def test_a_name_that_only_begins_like_a_removed_option_is_unknown() -> None:
 
 def test_no_option_of_a_stage_is_called_like_one_of_the_command_line() -> None:
     assert not {option.name for option in options_of(General)} & set(COMMAND_OPTIONS)
+
+
+def test_an_entry_of_a_mapping_is_an_option_of_its_own() -> None:
+    words = {"study.rope.pets": ["0.2"], "tasks.pets.source": ["folder/PETS"]}
+    assert resolve("study", {"study": {"rope": 0.05}}, words).to_dict()["study"]["rope"] == {"pets": 0.2}
+    with pytest.raises(UserError, match=r"entry is given whole: --pretexts.distil.damage.blur '\{weight: 2\}'"):
+        resolve("pretrain", {}, {"pretexts.distil.damage.blur.weight": ["2"]})

@@ -109,4 +109,5 @@ def test_types_in_help() -> None:
     assert type_text(int | None) == "int | None"
     assert type_text(Colour) == "[red, green]"
     assert type_text(bool | Literal["auto"]) == "bool | [auto]"
+    assert is_mapping(Option("x", float | dict[str, float], 0.1, ""))
     assert is_mapping(Option("x", dict[str, Any], {}, "")) and not is_mapping(Option("x", str, "", ""))

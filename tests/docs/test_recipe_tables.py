@@ -23,11 +23,14 @@ STUDY = {
     "scores": [{"task": "pets", "fraction": 0.1, "arm": "imagenet", "num_labelled": 27, "num_validation": 9}],
     "comparisons": [comparison("pets", "helps"), comparison("objects", "equivalent", False)],
     "improvements": [
-        {"arm": "imagenet", "baseline": "scratch", "tasks": ["pets"], "probability_of_improvement": score(0.75)}
+        {
+            **{"arm": "imagenet", "baseline": "scratch", "fraction": 0.1, "tasks": ["pets"]},
+            "probability_of_improvement": score(0.75),
+        }
     ],
     "arm_costs": [
         {
-            **{"arm": "imagenet", "images_seen": 12800.0, "steps": 200.0, "forward_rows": None},
+            **{"arm": "imagenet", "fraction": 0.1, "images_seen": 12800.0, "steps": 200.0, "forward_rows": None},
             **{
                 "training_seconds": 90.0,
                 "teacher_seconds": 0.0,
@@ -44,12 +47,23 @@ def test_a_row_for_each_task_and_one_for_all() -> None:
     assert pets == ["imagenet", "scratch", "pets", "27 + 9", ".900", "**+.100 (+.050 to +.150)**", "+.020 to +.180",
                     "75 % (50 to 100)", "helps"]  # fmt: skip
     assert objects[2] == "objects †" and objects[-1] == "equivalent" and "**" not in objects[5]
-    assert overall[2] == "*1 task*" and overall[-2] == "*75 %*"
+    assert overall[2:4] == ["*1 task*", "10 % labels"] and overall[-2] == "*75 %*"
 
 
 def test_costs_say_what_an_arm_starts_from() -> None:
     _, row = tables_studies.costs(STUDY)
-    assert row == ["imagenet", "weights of lite0", "12,800", "200", "", "2 min", "0.0 s", "30 s", "3.4 M"]
+    assert row == [
+        "imagenet",
+        "10 % labels",
+        "weights of lite0",
+        "12,800",
+        "200",
+        "",
+        "2 min",
+        "0.0 s",
+        "30 s",
+        "3.4 M",
+    ]
 
 
 def test_the_tables_are_found_by_the_study() -> None:

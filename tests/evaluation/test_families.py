@@ -135,3 +135,10 @@ def test_the_least_evidence_of_a_difference_is_no_evidence_of_equivalence() -> N
     *others, last = judge(with_rope([(0.05, 0.003)] * 11 + [(0.004, 0.0062)]))
     assert {one.verdict for one in others} == {"helps"} and alone.verdict == "equivalent"
     assert last.verdict == "undecided" and last.level == pytest.approx(1 - 0.05 / 12)
+
+
+def test_too_small_to_matter_is_corrected_for_what_helps_too() -> None:
+    (alone,) = judge(with_rope([(0.008, 0.0019)]))
+    assert alone.verdict == "helps" and alone.within_rope
+    *_, last = judge(with_rope([(0.05, 0.003)] * 11 + [(0.008, 0.0019)]))
+    assert last.verdict == "helps" and not last.within_rope

@@ -215,7 +215,7 @@ def test_a_damage_is_drawn_apart_from_the_views() -> None:
     ("damage", "message"),
     [
         ({"rotation": None}, "contrast.damage must name pretexts that repair pixels; rotation repairs none"),
-        ({"grid_mask": {"grids": 2}}, "contrast.damage.grid_mask: .*grids"),
+        ({"grid_mask": {"grids": 2}}, "contrast.damage.grid_mask 'grids'. Did you mean 'grid'"),
         ({"grid_mask": {"fill": "learned"}}, "contrast.damage.grid_mask: fill=learned and instances_per_image"),
     ],
 )

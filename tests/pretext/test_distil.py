@@ -103,7 +103,9 @@ def test_hidden_tokens_are_known_where_every_damage_hides_as_many() -> None:
     ("options", "message"),
     [
         ({"damage": {"rotation": {}}}, "rotation repairs none"),
-        ({"damage": {"grid_mask": {"gird": 3}}}, "distil.damage.grid_mask: "),
+        ({"damage": {"grid_mask": {"gird": 3}}}, "distil.damage.grid_mask 'gird'. Did you mean 'grid'"),
+        ({"damage": {"decolorise": 3}}, "distil.damage.decolorise must be a mapping of options"),
+        ({"damage": {"none": "x"}}, "distil.damage.none must be a mapping of options"),
         ({"damage": {"grid_mask": {"fill": "learned"}}}, "fill=learned"),
         ({"damage": {"none": {"share": 1}}}, "takes weight alone"),
         ({"damage": {"none": {"weight": 0}}}, "a weight above 0"),

@@ -96,7 +96,7 @@ def test_the_result_says_what_each_arm_costs(finished: Path, result) -> None:
     assert costs["plain"]["forward_rows"] == costs["plain"]["images_seen"] == 36
     assert costs["pretrained"]["forward_rows"] == 2 * 36 and costs["pretrained"]["training_seconds"] > 0
     assert costs["plain"]["backbone_parameters"] == costs["joint"]["backbone_parameters"] > 1000
-    assert costs["probe"]["steps"] is None  # a probe takes none, and records none
+    assert costs["probe"]["steps"] == 3  # of its pretraining; a probe takes none
 
 
 def test_arms_may_have_backbones_of_their_own(study: Study, tmp_path: Path, result) -> None:

@@ -50,6 +50,15 @@ def test_what_an_older_run_does_not_record_is_unknown(written) -> None:
     assert (found["images_seen"], found["steps"], found["backbone_parameters"]) == (640, None, None)
 
 
+def test_a_probe_trains_no_network(written) -> None:
+    runs = written({"probed": ["pretrain", "probe"]}, [1.0], [0])
+    rows = [run(node.folder) for node in runs.plan.nodes.values()]
+    rows[1] |= {"images_seen": 0, "steps": None, "forward_rows": None, "backbone_parameters": None}
+    (found,) = arm_costs(runs.plan, runs.finals, rows)
+    assert (found["steps"], found["forward_rows"], found["backbone_parameters"]) == (10, 1280, 11)
+    assert (found["training_seconds"], found["other_seconds"]) == (5.0, 13.0)
+
+
 def test_an_arm_names_its_weights_and_its_teacher(written) -> None:
     runs = written(ARMS, [0.1], [0, 1])
     weights = {"source": "package", "package": "lite0==1", "sha256": "0123456789", "trained_on": "ImageNet-1k"}

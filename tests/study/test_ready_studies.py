@@ -89,3 +89,15 @@ def test_the_table_compares_repair_with_the_weights_that_it_starts_from() -> Non
     budgets = {node.options["optim"]["steps"] * node.options["optim"].get("batch_size", 64)
                for node in plan.nodes.values() if node.stage == "pretrain"}  # fmt: skip
     assert budgets == {25_600}
+
+
+def test_candidates_have_equally_many_labelled_images_and_equal_rates_in_all_arms() -> None:
+    (file,) = [file for file in FILES if file.stem == "what_should_i_do"]
+    plan, _, _, arms = planned(file, 1)
+    tuning = Plan(plan.compose, plan.tasks, plan.fractions, plan.roles)
+    for (name, _), candidates in plan_candidates(tuning, arms, plan.fractions, [10_000]).items():
+        nodes = [tuning.nodes[key] for (key,) in candidates]
+        found = [resolve(node.stage, node.options, {}) for node in nodes]
+        labelled = [one.optim.batch_size * (1 - getattr(one.options, "consistency_ratio", 0)) for one in found]
+        assert labelled == [64, 64] and [one.optim.steps for one in found] == [200, 200], name
+        assert [one.optim.peak_rate for one in found] == pytest.approx([0.00025, 0.001]), name

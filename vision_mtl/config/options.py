@@ -119,8 +119,8 @@ def type_text(kind: Any) -> str:
 
 
 def is_mapping(option: Option) -> bool:
-    """Return True if the option holds a mapping, so that `--option.KEY value` sets one entry."""
-    return any(get_origin(kind) is dict for kind in _alternatives(option.type)[:1])
+    """Return True if the option may hold a mapping, so that `--option.KEY value` sets one entry."""
+    return any(get_origin(kind) is dict for kind in _alternatives(option.type))
 
 
 def plain(value: Any) -> Any:

@@ -338,8 +338,9 @@ def _converted(stage: str, schema: Schema, given: GivenOptions) -> Values:
         if key in schema:
             values[key] = convert(schema[key], from_words(schema[key], words))
         elif option in schema and is_mapping(schema[option]):
-            entries = {**(values.get(option) or {}), entry: read_yaml(key, " ".join(words))}
-            values[option] = convert(schema[option], entries)
+            before = values.get(option)  # a mapping takes the place of another value
+            others = before if isinstance(before, Mapping) else {}
+            values[option] = convert(schema[option], {**others, entry: read_yaml(key, " ".join(words))})
         else:
             raise unknown_option(stage, key, schema, " ".join(words))
     return values

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vision_mtl.config import COMMAND_OPTIONS
-from vision_mtl.config.options import Option, options_of
+from vision_mtl.config.options import Option, is_mapping, options_of
 from vision_mtl.config.run_config import DEFAULT_DECODER, NAMED_SECTIONS, SECTIONS, General
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError, nearest, unknown
@@ -106,6 +106,12 @@ def unknown_option(stage: str, key: str, schema: Mapping[str, Option], value: ob
     if section == "tasks" and "." not in name:
         source = value if isinstance(value, str) and value else "folder/PATH"
         return UserError(f"{key} names a task, not an option: give its source as --{key}.source {source}.")
+    option, _, entry = key.rpartition(".")[0].rpartition(".")
+    if option in schema and is_mapping(schema[option]):
+        return UserError(
+            f"{option} holds a mapping, of which an entry is given whole: --{option}.{entry} "
+            f"'{{{key.rpartition('.')[2]}: {value}}}'."
+        )
     if section == "pretexts":
         PRETEXTS.file(name.partition(".")[0])  # raises for an unknown name
         if "." not in name:

@@ -29,8 +29,9 @@ class Comparison:
     `p_value` comes from the exact sign-flip test over seeds. `interval_p_value` is the largest alpha at which the
     interval excludes 0; a family is ranked by it. `level` is the level of the interval behind `verdict` and
     `minimum_detectable`: 95 % for a single comparison. `rope`, the region of practical equivalence, is the largest
-    difference that does not matter, in the unit of the values; None: no difference is called equivalent. `is_share`:
-    values are shares of an image, such as hits, so a difference on few images may have been missed.
+    difference that does not matter, in the unit of the values; None: no difference is called equivalent. Lying within
+    it is judged at `rope_level`, or at `level` if that is wider. `is_share`: values are shares of an image, such as
+    hits, so a difference on few images may have been missed.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Comparison:
     is_share: bool
     rope: float | None = None
     level: float = LEVEL
+    rope_level: float = LEVEL
 
     @property
     def num_seeds(self) -> int:
@@ -99,8 +101,8 @@ class Comparison:
 
     @property
     def within_rope(self) -> bool:
-        """Whether `level` shows that the difference is too small to matter."""
-        return self.rope_p_value <= 1 - self.level
+        """Whether the wider of the intervals of `level` and `rope_level` shows that the difference does not matter."""
+        return self.rope_p_value <= 1 - max(self.level, self.rope_level)
 
     @property
     def verdict(self) -> Verdict:

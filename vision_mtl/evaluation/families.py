@@ -10,6 +10,7 @@ contain their true values at once; intervals of level 1 - alpha / m would (Bonfe
 their interval just lies within the rope. What neither helps nor hurts is judged by the wider of the intervals of both
 procedures. So any `helps` or `hurts` without a true difference has a probability of at most alpha in the family, and
 any `equivalent` with a true difference beyond the rope one of at most alpha / 2, because only one end can be wrong.
+`within_rope` of what helps or hurts is the same claim, and is judged alike.
 """
 # m comparisons
 
@@ -67,8 +68,9 @@ def judge(comparisons: Sequence[Comparison], alpha: float = ALPHA) -> list[Compa
     places = [place for place, one in enumerate(judged) if one.rope]
     wider = holm_levels(np.array([judged[place].rope_p_value for place in places]), alpha)
     for place, level in zip(places, wider, strict=True):
-        if judged[place].verdict not in ("helps", "hurts"):
-            judged[place] = replace(judged[place], level=max(judged[place].level, float(level)))
+        one = replace(judged[place], rope_level=float(level))
+        decided = one.verdict in ("helps", "hurts")
+        judged[place] = one if decided else replace(one, level=max(one.level, float(level)))
     return judged
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.rng import Keys
 from vision_mtl.pretext.contract import Draw, Pretext, Shape
-from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw
+from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw, own_options
 
 NONE = "none"
 WHICH = "damage"  # the key of a draw: the number of each image's damage
@@ -30,7 +30,7 @@ class Damages:
         self.each: dict[str, Pretext | None] = {}  # without those of weight 0; None: the undamaged image
         weights = []
         for name, options in (given or {NONE: {}}).items():
-            pretext, weight = self._read(name, dict(options or {}))
+            pretext, weight = self._read(name, own_options(option, name, options))
             if weight > 0:
                 self.each[name] = pretext
                 weights.append(weight)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from vision_mtl.core.errors import UserError
+from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.pretext.contract import PRETEXTS, Draw, Pretext, Shape
 
 
@@ -18,13 +19,25 @@ def build_repairs(
     """
     built = {}
     for name, options in given.items():
+        kind, own = PRETEXTS.get(name), own_options(option, name, options)
+        known = [field.name for field in dataclasses.fields(kind) if field.init]
+        for key in own:
+            if key not in known:
+                raise unknown(f"option of {option}.{name}", str(key), known)
         try:
-            built[name] = PRETEXTS.get(name)(**{**(defaults or {}).get(name, {}), **(options or {})})
+            built[name] = kind(**{**(defaults or {}).get(name, {}), **own})
         except (TypeError, UserError) as error:
             raise UserError(f"{option}.{name}: {error}") from error
         if not built[name].repairs:
             raise UserError(f"{option} must name pretexts that repair pixels; {name} repairs none.")
     return built
+
+
+def own_options(option: str, name: str, given: Any) -> dict[str, Any]:
+    """Return the options of one pretext in the mapping `option`; raise `UserError` for anything but a mapping."""
+    if not isinstance(given, Mapping | None):
+        raise UserError(f"{option}.{name} must be a mapping of options, as in {{weight: 1}}; found {given!r}.")
+    return dict(given or {})
 
 
 def check_nested(option: str, pretexts: Mapping[str, Pretext], shape: Shape) -> None:

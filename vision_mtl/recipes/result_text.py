@@ -13,7 +13,7 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
 from vision_mtl.study.independence import MARK, marked
-from vision_mtl.study.number_format import Unit
+from vision_mtl.study.number_format import Unit, format_count
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -141,11 +141,12 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
     lines = [head, shown]
     if any(not row.get("independent", True) for row in metrics["comparisons"]):
-        lines.append(f"{MARK} not independent: the arm's weights may know the task's images; corrected apart.")
+        lines.append(f"{MARK} not independent: an arm's weights or teacher may know the task; corrected apart.")
     for row in metrics.get("improvements", []):
         found = Unit(100, 0, "%").score(row["probability_of_improvement"])
         at = f"{row['arm']} - {row['baseline']} at {row['fraction']:.4g} of the labels"
-        lines.append(f"probability of improvement over {len(row['tasks'])} tasks, {at}: {found} %")
+        over = format_count(len(row["tasks"]), "task")
+        lines.append(f"probability of improvement over {over}, {at}: {found} %")
     return [*lines, "the report is report.html, or report.md as text"]
 
 

@@ -21,7 +21,8 @@ def arm_costs(plan: Plan, finals: Finals, rows: Sequence[Record]) -> list[dict[s
 
     `rows` are those of `record.run_row`. A number that some run does not record, such as one of an older version, is
     None. A teacher's pass serves all seeds, so it counts once in full for each: a user who runs the arm once pays it.
-    `other_seconds` are the rest of the wall time: starting, decoding, scoring, figures.
+    `other_seconds` are the rest of the wall time: starting, decoding, scoring, figures, and all
+    of a probe, which trains no network.
     """
     by_folder = {row["folder"]: row for row in rows}
     chains: dict[tuple[str, float], list[list[Record]]] = {}
@@ -42,8 +43,9 @@ def arm_starts(plan: Plan, finals: Finals, arm: str, results: Mapping[str, Recor
 
 
 def _cost(chains: Sequence[Sequence[Record]]) -> dict[str, Any]:
-    found: dict[str, Any] = {key: _mean([[row.get(key) for row in chain] for chain in chains]) for key in COUNTS}
-    training = _mean([[row["seconds"] for row in chain] for chain in chains]) or 0.0
+    trained = [[row for row in chain if row["images_seen"]] for chain in chains]  # a probe trains no network
+    found: dict[str, Any] = {key: _mean([[row.get(key) for row in chain] for chain in trained]) for key in COUNTS}
+    training = _mean([[row["seconds"] for row in chain] for chain in trained]) or 0.0
     teacher = max((row.get("teacher_seconds") or 0.0 for chain in chains for row in chain), default=0.0)
     own = [[0.0 if row.get("teacher_cached") else row.get("teacher_seconds") or 0.0 for row in c] for c in chains]
     wall = _mean([[row["wall_seconds"] for row in chain] for chain in chains]) or 0.0

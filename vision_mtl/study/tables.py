@@ -92,7 +92,9 @@ def comparisons_table(record: Record) -> Table:
     ]
     formats, known = units(record), chances(record)
     rows = [_comparison_row(one, formats[one["task"]], chance_of(one, known)) for one in record["comparisons"]]
-    kept = [name for name, key in OPTIONAL.items() if any(one.get(key) is not None for one in record["comparisons"])]
+    kept = [
+        name for name, key in OPTIONAL.items() if any(one.get(key) for one in record["comparisons"])
+    ]  # a rope of 0 is none
     columns = ["task", "labels", "arm", "baseline", "verdict", *numbers[:6], "unit", *numbers[6:], "reason"]
     return _without(Table(columns, rows, numbers), [name for name in OPTIONAL if name not in kept])
 
@@ -174,9 +176,17 @@ def learned_table(record: Record) -> Table:
     for row in record.get("skill_learned", []):
         learned = f"{row['num_learned']} of {row['num_runs']}"
         named = [", ".join(row["arms"]), row["stage"], row["pretext"]]
-        rows.append([*named, unit.score(row["score"], signed=True), learned, "; ".join(row["references"])])
+        against = "; ".join(dict.fromkeys(_reference(text) for text in row["references"]))
+        rows.append([*named, unit.score(row["score"], signed=True), learned, against])
     numbers = ["skill learned [95 %]", "runs that learned it"]
     return Table(["arms", "stage", "pretext", *numbers, "against"], rows, numbers)
+
+
+def _reference(text: str) -> str:
+    """Return what a skill is measured against: a rule, or the rules of several sources (JSON), without the sources."""
+    if not text.startswith("{"):
+        return text
+    return f"{' or '.join(sorted(set(json.loads(text).values())))}, by source"
 
 
 def design_table(record: Record) -> Table:

@@ -162,13 +162,13 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         return "There is nothing to compare."
     others = len(comparisons) - len(independent_only(comparisons))
+    if others == len(comparisons):
+        return f"No comparison is independent ({MARK})."
     text = _counts(independent_only(comparisons))
     return f"{text} {others} more {'is' if others == 1 else 'are'} not independent ({MARK})." if others else text
 
 
 def _counts(comparisons: Sequence[Comparison]) -> str:
-    if not comparisons:
-        return "No comparison is independent."
     found = [plain_verdict(one["verdict"]) for one in comparisons]
     counts = {verdict: found.count(verdict) for verdict in VERDICTS}
     if len(comparisons) == 1:
