@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.backbone_names import LOCAL, timm_name
-from vision_mtl.models.weights import PACKAGED, packaged_file
+from vision_mtl.models.weights import PACKAGED
 
 Kind = Literal["pooled", "map"]
 
@@ -95,12 +95,7 @@ def published_teacher(name: str, size: int, kind: Kind) -> Teacher:
             f"{option}: {error} Teachers whose weights need no network: {', '.join(PACKAGED)}, "
             f"{LOCAL}FOLDER (an exported backbone), or a run of yours."
         ) from error
-    known = PACKAGED.get(name.split(".")[0]) if packaged_file(name) is not None else None
-    if known is not None:
-        origin = TeacherOrigin(name, known.distribution, known.trained_on)
-    else:
-        published = getattr(backbone.model, "pretrained_cfg", {})
-        tag = published.get("tag") or "unknown"
-        weights = str(published.get("hf_hub_id") or published.get("url") or name)
-        origin = TeacherOrigin(name, weights, f"unknown to this program; timm's tag of the weights is {tag!r}")
+    weights = backbone.weights or {}
+    where = str(weights.get("package") or weights.get("weights") or weights.get("path") or name)
+    origin = TeacherOrigin(name, where, str(weights.get("trained_on", "not stated")))
     return Teacher(backbone, kind, origin, (size, size))

@@ -16,6 +16,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.models.weights import weights_text
 from vision_mtl.training.checkpoint import checkpoints, read_state
+from vision_mtl.training.progress import phase
 
 
 def initial_backbone(config: RunConfig, run: Run | None = None) -> Backbone:
@@ -25,14 +26,18 @@ def initial_backbone(config: RunConfig, run: Run | None = None) -> Backbone:
     the trained ones. Raises `UserError` as `Backbone` does.
     """
     options = replace(config.backbone, pretrained=False) if config.start else config.backbone
-    expected = recorded_weights(run.checkpoints) if run is not None and options.pretrained else None
-    if expected is None:
+    if run is None or not options.pretrained:
         return Backbone.of(options, config.image_size)
-    assert run is not None
+    expected = recorded_weights(run.checkpoints)
     try:
-        backbone = Backbone.of(options, config.image_size)
+        with phase(run.speaker, f"loading weights of {options.name}"):  # timm may wait for the network
+            backbone = Backbone.of(options, config.image_size)
+        if expected is None:
+            return backbone
         check_unchanged(backbone, expected)
     except UserError as error:
+        if expected is None:
+            raise
         run.warn(
             f"{error} The run resumes from its checkpoint without them; the network that it started from is not among "
             "the rules of skill_learned."

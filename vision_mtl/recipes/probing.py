@@ -52,7 +52,7 @@ def open_backbone(config: RunConfig, run: Run) -> Backbone:
     if not config.tasks:
         raise UserError("probe needs a labelled task: give --tasks.NAME.source SOURCE.")
     torch.manual_seed(config.seed)
-    backbone = initial_backbone(config)
+    backbone = initial_backbone(config, run)
     name = config.backbone.name
     if config.start:
         load_backbone(backbone, config.start)

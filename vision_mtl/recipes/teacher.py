@@ -109,7 +109,7 @@ def open_teacher(request: FeatureRequest, pretext: Pretext, channels: int) -> Te
     """
     given = request.teacher
     if isinstance(given, nn.Module):
-        origin = TeacherOrigin(getattr(pretext, "teacher", ""), "a Python module", "unknown to this program")
+        origin = TeacherOrigin(getattr(pretext, "teacher", ""), "a Python module", "not stated")
         return Teacher(copy.deepcopy(given), request.kind, origin, (request.size, request.size))  # the user's trains on
     if str(given).startswith("module "):
         raise UserError(
