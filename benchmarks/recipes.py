@@ -29,7 +29,7 @@ from joblib import Parallel, delayed
 from benchmarks.recipe_runs import measure, open_splits
 from benchmarks.record import metadata, path_of, write
 from benchmarks.tables import markdown
-from benchmarks.tables_recipes import JUDGED, first_setting, mean_score, trials
+from benchmarks.tables_recipes import JUDGED, mean_score, setting_names, trials
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.study.arms import merge
 
@@ -48,7 +48,7 @@ def main() -> None:
         in_turn = [row for rows in itertools.zip_longest(*(rows.items() for rows in lists)) for row in rows if row]
         run(dict(in_turn), given.only, given.jobs)
     for path in given.lists:
-        print(markdown(trials(on_file(), path.stem, first_setting(path))), flush=True)
+        print(markdown(trials(on_file(), path.stem, setting_names(path))), flush=True)
 
 
 def read_list(path: Path) -> Rows:

@@ -90,7 +90,7 @@ def find_table(name: str) -> Table:
         return Table(f"{STUDIES}/{study}/study.json", tables_studies.OF_A_STUDY[kind], command)
     if kind == "trials" and study:
         path = f"benchmarks/recipes/{study}.yaml"
-        render = partial(tables_recipes.trials, name=study, first=tables_recipes.first_setting(ROOT / path))
+        render = partial(tables_recipes.trials, name=study, names=tables_recipes.setting_names(ROOT / path))
         return of_script("recipes", render, path)
     return TABLES[name]
 

@@ -19,19 +19,19 @@ Record = Mapping[str, Any]
 Rows = list[list[str]]
 
 
-def first_setting(path: Path) -> str:
-    """Return the name of the first setting of a list, which the others are compared with."""
-    return str(next(iter(read_config(path)["settings"])))
+def setting_names(path: Path) -> list[str]:
+    """Return the names of a list's settings; the others are compared with the first."""
+    return [str(name) for name in read_config(path)["settings"]]
 
 
-def trials(data: Record, name: str, first: str) -> Rows:
-    """Return one row for each setting of the list `name` and way of judging, the best mean first.
+def trials(data: Record, name: str, names: Sequence[str]) -> Rows:
+    """Return one row for each setting `names` of the list `name` and way of judging, the best mean first.
 
-    Scores are means over seeds; the difference is to the setting `first`.
+    Scores are means over seeds; the difference is to the first of `names`.
     """
     settings: dict[str, list[Record]] = {}
     for key, row in data.items():
-        if key.startswith(f"{name}/"):
+        if key.startswith(f"{name}/") and row["setting"] in names:
             settings.setdefault(row["setting"], []).append(row)
     header = ["setting", "judged by", "seeds", *TASKS, "mean", "difference in points", "CPU s"]
     rows: Rows = [header]
@@ -41,7 +41,7 @@ def trials(data: Record, name: str, first: str) -> Rows:
             own = judged_so[setting]
             scores = [float(np.mean([row[judged][task]["accuracy"] for row in own])) for task in TASKS]
             cells = [f"{score:.3f}" for score in (*scores, float(np.mean(scores)))]
-            apart = "reference" if setting == first else difference(own, judged_so.get(first, []), judged)
+            apart = "reference" if setting == names[0] else difference(own, judged_so.get(names[0], []), judged)
             rows.append([setting, shown, str(len(own)), *cells, apart, f"{np.mean([cpu_seconds(r) for r in own]):.0f}"])
     return rows
 

@@ -65,6 +65,6 @@ def test_the_difference_is_the_mean_over_tasks_of_paired_hits() -> None:
     assert difference(better, base, "probe_1").startswith("+20.0 (")
     assert difference(better[:1], base, "probe_1").endswith(", one seed")
     base[0]["setting"], better[0]["setting"] = "first", "second"
-    rows = trials({"a/second/0": better[0], "a/first/0": base[0], "b/x/0": base[1]}, "a", "first")
+    rows = trials({"a/second/0": better[0], "a/first/0": base[0], "b/x/0": base[1]}, "a", ["first", "second"])
     assert [row[0] for row in rows[1:]] == ["second", "first"] and rows[2][-2] == "reference"
     assert hits(better[0], "probe_1").mean() == pytest.approx(mean_score(better[0], "probe_1"))

@@ -99,5 +99,5 @@ def test_candidates_have_equally_many_labelled_images_and_equal_rates_in_all_arm
         nodes = [tuning.nodes[key] for (key,) in candidates]
         found = [resolve(node.stage, node.options, {}) for node in nodes]
         labelled = [one.optim.batch_size * (1 - getattr(one.options, "consistency_ratio", 0)) for one in found]
-        assert labelled == [64, 64] and [one.optim.steps for one in found] == [200, 200], name
-        assert [one.optim.peak_rate for one in found] == pytest.approx([0.00025, 0.001]), name
+        assert labelled == [32, 32] and [one.optim.steps for one in found] == [300, 300], name
+        assert [one.optim.peak_rate for one in found] == pytest.approx([0.0005, 0.002]), name
