@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vision_mtl.core.errors import UserError
-from vision_mtl.models.backbone import Backbone
+from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.models.backbone_names import LOCAL, timm_name
 from vision_mtl.models.weights import PACKAGED
 
@@ -38,6 +38,11 @@ class Teacher(nn.Module):
     def __init__(self, network: nn.Module, kind: Kind, origin: TeacherOrigin, size: tuple[int, int]) -> None:
         super().__init__()
         self.network, self.kind, self.origin, self.size = network.eval().requires_grad_(False), kind, origin, size
+        # more than twice as fast for EfficientNet-Lite at 128 pixels on a CPU
+        fast = isinstance(network, Backbone) and is_convolutional(network)
+        self.layout = torch.channels_last if fast else torch.contiguous_format
+        if fast:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's hints lack it
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -47,9 +52,10 @@ class Teacher(nn.Module):
             return self._checked(self.network(images))
         if images.shape[1] == 1 and self.network.in_chans == 3:
             images = images.expand(-1, 3, -1, -1)
+        images = images.contiguous(memory_format=self.layout)
         if self.kind == "map":
-            return self._checked(self.network(images.contiguous(), last_only=True)[-1])
-        return self._checked(pooled_features(self.network, images.contiguous()))
+            return self._checked(self.network(images, last_only=True)[-1])
+        return self._checked(pooled_features(self.network, images))
 
     def _checked(self, features: object) -> Tensor:
         """Return the features; raise `UserError` for another shape than the kind's, and for NaN or infinity."""
