@@ -116,6 +116,23 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None
     return arm
 
 
+@pytest.fixture
+def whole_and_parts(interrupt_at, tmp_path: Path) -> Callable[[Callable[[Path], int]], tuple[Path, Path]]:
+    """Return a function that trains a run undisturbed, and one that is interrupted in step 3 and resumed."""
+
+    def train(start: Callable[[Path], int]) -> tuple[Path, Path]:
+        whole, parts = tmp_path / "whole", tmp_path / "parts"
+        assert start(whole) == 0
+        interrupt_at(3)
+        assert start(parts) == 130
+        interrupt_at(None)
+        torch.rand(5)  # chance of the process must not matter
+        assert start(parts) == 0
+        return whole, parts
+
+    return train
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("root")

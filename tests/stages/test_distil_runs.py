@@ -114,17 +114,11 @@ def test_a_run_as_teacher(train, trained: Path, tmp_path: Path, result) -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_bit_identical(train, trained: Path, tmp_path: Path, interrupt_at) -> None:
+def test_a_resumed_run_is_bit_identical(train, trained: Path, whole_and_parts) -> None:
     words = [*distil(trained, alone=False), "--pretexts.distil.features", "map"]
     words += ["--optim.steps", "6", "--data.stream", "true"]
-    assert train(tmp_path / "whole", *words) == 0
-    interrupt_at(3)
-    assert train(tmp_path / "parts", *words) == 130
-    interrupt_at(None)
-    assert train(tmp_path / "parts", *words) == 0
-    first, second = (
-        read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("whole", "parts")
-    )
+    runs = whole_and_parts(lambda folder: train(folder, *words))
+    first, second = (read_tensors(checkpoints(folder / "checkpoints")[-1], "model") for folder in runs)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 

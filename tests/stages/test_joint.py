@@ -150,19 +150,13 @@ def test_schedules_by_hand() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_with_the_same_result(
-    supervise, table_tasks, interrupt_at, tmp_path: Path, result
-) -> None:
+def test_an_interrupted_run_resumes_with_the_same_result(supervise, table_tasks, whole_and_parts, result) -> None:
     words = [*table_tasks("letter", "seen"), "--optim.accumulate", 2, "--balance.name", "PCGrad"]
-    assert supervise("joint", tmp_path / "whole", *words) == 0
-    interrupt_at(3)
-    assert supervise("joint", tmp_path / "parts", *words) == 130
-    interrupt_at(None)
-    torch.rand(5)
-    assert supervise("joint", tmp_path / "parts", *words) == 0
-    one, other = (read_tensors(checkpoints(tmp_path / n / "checkpoints")[-1], "model") for n in ("whole", "parts"))
+    runs = whole_and_parts(lambda folder: supervise("joint", folder, *words))
+    one, other = (read_tensors(checkpoints(folder / "checkpoints")[-1], "model") for folder in runs)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert result(tmp_path / "whole")["metrics"] == result(tmp_path / "parts")["metrics"]
+    first, second = (result(folder)["metrics"] for folder in runs)
+    assert first == second
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_a_task_with_all_labels_is_named(table: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_with_the_same_result(
-    supervise, table_tasks, interrupt_at: Callable, tmp_path: Path, result, image_folder: Path
+    supervise, table_tasks, whole_and_parts: Callable, result, image_folder: Path
 ) -> None:
     words = [*table_tasks("letter", "shade"), *ON, "--joint.label_fraction", 0.4, "--optim.accumulate", 2]
     words += [
@@ -202,14 +202,9 @@ def test_an_interrupted_run_resumes_with_the_same_result(
         f"images/{image_folder}",
     ]
     words += ["--optim.ema_decay", 0.8, "--balance.name", "dwa", "--balance.kwargs.window", 2]
-    assert supervise("joint", tmp_path / "whole", *words) == 0
-    interrupt_at(3)
-    assert supervise("joint", tmp_path / "parts", *words) == 130
-    interrupt_at(None)
-    torch.rand(5)
-    assert supervise("joint", tmp_path / "parts", *words) == 0
-    assert equal(tmp_path / "whole", tmp_path / "parts")
-    assert result(tmp_path / "whole")["metrics"] == result(tmp_path / "parts")["metrics"]
-    assert {"skill_learned", "consistency", "tasks"} <= set(result(tmp_path / "whole")["metrics"])
-    line = records(tmp_path / "whole", "train")[-1]
+    whole, parts = whole_and_parts(lambda folder: supervise("joint", folder, *words))
+    assert equal(whole, parts)
+    assert result(whole)["metrics"] == result(parts)["metrics"]
+    assert {"skill_learned", "consistency", "tasks"} <= set(result(whole)["metrics"])
+    line = records(whole, "train")[-1]
     assert {"weight.letter", "weight.repair", "weight.consistency"} <= set(line)

@@ -38,7 +38,7 @@ class Teacher(nn.Module):
     def __init__(self, network: nn.Module, kind: Kind, origin: TeacherOrigin, size: tuple[int, int]) -> None:
         super().__init__()
         self.network, self.kind, self.origin, self.size = network.eval().requires_grad_(False), kind, origin, size
-        # more than twice as fast for EfficientNet-Lite at 128 pixels on a CPU
+        # on a CPU about twice as fast for EfficientNet-Lite at 128 pixels
         fast = isinstance(network, Backbone) and is_convolutional(network)
         self.layout = torch.channels_last if fast else torch.contiguous_format
         if fast:

@@ -15,7 +15,7 @@ small sizes only hides detail; in a mixture, in micro-batches and with several p
 own part of the batch only.
 
 What is another image: an image is one item of a source. Views of one item belong together, also if a batch holds the
-item twice; views of any two items are told apart, whatever they show. So copies of a picture under two names, near
+item twice; views of any two items are distinguished, whatever they show. So copies of a picture under two names, near
 copies, and crops of one photograph that are items of their own count as different images, although they may show the
 same pixels: a loss near 0 is then out of reach, and what such items share is learned less. Remove copies from the
 source, or give photographs instead of crops: `views` takes the crops.

@@ -8,7 +8,7 @@ apart by statistics over the images, one view of each at a time:
 - `coding_rate`: the total coding rate, and the cosine to the mean of an image's views (EMP-SSL: Tong et al., 2023,
   https://arxiv.org/abs/2304.03977, eq. 3 to 5). Both weights are the papers' own.
 
-The chance value is the loss of an embedding that is the same for all views: 1 means that nothing is told apart. The
+The chance value is the loss of an embedding that is the same for all views: 1 means that nothing is distinguished. The
 best value is 0 for all three, or nearly so. A coding rate grows with the number of images; here it counts as the
 distance from the largest one that so many unit vectors can have, divided by the distance of equal ones.
 
