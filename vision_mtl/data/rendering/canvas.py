@@ -1,119 +1,192 @@
-"""A canvas in the object's coordinates, with a random background and uneven light.
+"""A canvas: shapes with a colour and a height, and one light that shades them all.
 
-Everything that a linear model on pixels could use is random and independent of the class: colours, position, size,
-tilt, mirroring, background and light. Colours are dark as often as light, so that all classes have nearly the same mean
-image. Only the shape depends on the class.
+A shape is drawn in its own colour and in a fourth channel, its height above the background. At the end the heights are
+smoothed into a relief, and each pixel is as bright as the relief is turned towards the light of the image.
 """
+# H W pixels
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 
+from vision_mtl.data.rendering.colours import Colour
+
 SIDE = 96  # pixels of a picture
-FINE = 2  # drawn at twice the size, then averaged down
-LUMA = (0.299, 0.587, 0.114)  # brightness of RGB, ITU-R BT.601
-CONTRAST = 60.0  # of 255, between the brightness of neighbouring parts
-Colour = Sequence[float] | np.ndarray  # RGB in [0, 255]
-Point = tuple[float, float]  # x to the right, y down; the object spans about [-1, 1]
+FINE = 2  # objects are drawn at twice the size, then averaged down
+SOLID = 50.0  # height from which a pixel belongs to the object, not to the background
+SHADING = 0.034  # brightness per height that the relief rises over a pixel
+SHADES = (-0.42, 0.26)  # limits of the shading
+GRAIN = 0.012  # standard deviation of the camera's noise, relative to the brightness
+GRAIN_SEED = 3
+Point = tuple[float, float]  # x to the right, y down; an object spans about [-1, 1]
+Points = Sequence[Point] | np.ndarray  # (n, 2)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Where the light of an image comes from: (x, y) is a unit vector in the image, y up is negative."""
+
+    x: float
+    y: float
+    strength: float  # 1: sun or lamp, less: overcast
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factor of RGB
+
+
+def random_light(
+    random: np.random.Generator, strength: float = 1.0, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> Light:
+    """Return a light from above, from the left or from the right."""
+    angle = random.uniform(0.35, 1.1) * (1 if random.random() < 0.5 else -1)  # radians from straight above
+    return Light(float(np.sin(angle)), -float(np.cos(angle)), strength, tint)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Maps an object's coordinates to pixels: `scale` and `centre` are in halves of the image's side."""
+
+    scale: float = 1.0
+    centre: Point = (0.0, 0.0)
+    degrees: float = 0.0
+    mirrored: bool = False
+    stretch: float = 1.0  # wider by this factor, lower by its inverse
+
+    def matrix(self, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return ((2, 2) matrix, (2,) offset) to sixteenths of a pixel of an image of `side` pixels."""
+        angle = np.deg2rad(self.degrees)
+        cos, sin = float(np.cos(angle)), float(np.sin(angle))
+        x, y = (-self.stretch if self.mirrored else self.stretch), 1 / self.stretch
+        half = side * 8.0
+        turn = np.array([[cos * x, -sin * y], [sin * x, cos * y]]) * (self.scale * half)
+        return turn, (np.asarray(self.centre) + 1) * half
+
+    @property
+    def upright(self) -> Pose:
+        """The same scale, place and tilt, neither mirrored nor stretched: for what stands behind an object."""
+        return Pose(self.scale, self.centre, self.degrees)
 
 
 class Canvas:
-    """An image to draw on, with a random pose: scale in `scales` of half the image, tilt up to `tilt` degrees."""
+    """Pixels (H, W, 4) uint8 to draw on, RGB and height, or (H, W, 3) without heights."""
 
-    def __init__(
-        self, random: np.random.Generator, scales: tuple[float, float] = (0.62, 0.95), tilt: float = 12.0
-    ) -> None:
-        self.random = random
-        side = SIDE * FINE
-        self.pixels = background(random, side)
-        scale = random.uniform(*scales) * side / 2
-        angle = np.deg2rad(random.uniform(-tilt, tilt))
-        mirror = random.choice((-1.0, 1.0))
-        stretch = random.uniform(0.9, 1.1)  # taller or wider
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        self.matrix = scale * turn @ np.diag([mirror * stretch, 1 / stretch])
-        slack = max(0.0, side / 2 - scale * 0.85)
-        self.centre = side / 2 + random.uniform(-slack, slack, 2)
+    def __init__(self, pixels: np.ndarray, pose: Pose) -> None:
+        self.pixels = pixels
+        self.matrix, self.offset = pose.matrix(pixels.shape[0])
+        self.unit = pose.scale * pixels.shape[0] / 2  # pixels
 
-    def polygon(self, points: Sequence[Point], colour: Colour) -> None:
+    def polygon(self, points: Points, colour: Colour, height: float = 0.0) -> None:
         """Draw a filled polygon."""
-        cv2.fillPoly(self.pixels, [self._place(points)], tuple(float(c) for c in colour), cv2.LINE_AA, shift=4)
+        cv2.fillPoly(self.pixels, [self._place(points)], (*colour, height), cv2.LINE_AA, shift=4)
 
-    def ellipse(self, centre: Point, radii: Point, colour: Colour, degrees: float = 0.0) -> None:
+    def polygons(self, shapes: Sequence[Points], colour: Colour, height: float = 0.0) -> None:
+        """Draw several polygons of one colour, which do not overlap."""
+        cv2.fillPoly(self.pixels, [self._place(points) for points in shapes], (*colour, height), cv2.LINE_AA, shift=4)
+
+    def ellipse(
+        self, centre: Point, radii: Point, colour: Colour, height: float = 0.0, *, degrees: float = 0.0
+    ) -> None:
         """Draw a filled ellipse, rotated clockwise by `degrees`."""
-        self.polygon(ellipse_points(centre, radii, degrees), colour)
+        self.polygon(ellipse_points(centre, radii, degrees), colour, height)
 
-    def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def line(self, points: Points, width: float, colour: Colour, height: float = 0.0) -> None:
         """Draw an open line; `width` is in the object's coordinates."""
-        thickness = max(1, round(width * float(np.sqrt(abs(np.linalg.det(self.matrix))))))
-        placed, rgb = [self._place(points)], tuple(float(c) for c in colour)
-        cv2.polylines(self.pixels, placed, False, rgb, thickness, cv2.LINE_AA, shift=4)
+        thickness = max(1, round(width * self.unit))
+        cv2.polylines(self.pixels, [self._place(points)], False, (*colour, height), thickness, cv2.LINE_AA, shift=4)
 
-    def finish(self) -> np.ndarray:
-        """Return the image as (SIDE, SIDE, 3) uint8, with light and grain."""
-        small = cv2.resize(self.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-        light = smooth_field(self.random, SIDE, 2, 1) * 0.7 + 0.65  # 0.65 to 1.35
-        grain = self.random.normal(0, 4, small.shape)
-        return np.clip(small * light + grain, 0, 255).astype(np.uint8)
-
-    def _place(self, points: Sequence[Point]) -> np.ndarray:
-        placed = np.asarray(points, float) @ self.matrix.T + self.centre
-        return np.round(placed * 16).astype(np.int32)  # 4 fractional bits
+    def _place(self, points: Points) -> np.ndarray:
+        return np.rint(np.asarray(points, float) @ self.matrix.T + self.offset).astype(np.int32)
 
 
-def background(random: np.random.Generator, side: int) -> np.ndarray:
-    """Return (side, side, 3) uint8: soft colours with a few random shapes."""
-    cells, contrast = int(random.integers(2, 7)), random.uniform(0.3, 0.9)
-    soft = (smooth_field(random, side, cells, 3) - 0.5) * contrast
-    pixels = np.ascontiguousarray((soft * 255 + 128).astype(np.uint8))
-    for _ in range(random.integers(2, 7)):
-        colour = tuple(random_colour(random).tolist())
-        centre = random.uniform(0, side, 2)
-        if random.random() < 0.5:
-            points = centre + random.normal(0, side / 6, (int(random.integers(3, 6)), 2))
-            cv2.fillPoly(pixels, [points.astype(np.int32)], colour, cv2.LINE_AA)
-        else:
-            end = centre + random.normal(0, side / 2, 2)
-            ends = tuple(centre.astype(int).tolist()), tuple(end.astype(int).tolist())
-            cv2.line(pixels, *ends, colour, int(random.integers(1, side // 12)), cv2.LINE_AA)
-    return pixels
+def object_canvas(scene: np.ndarray, pose: Pose) -> Canvas:
+    """Return a canvas to draw an object on, in front of `scene` (SIDE, SIDE, 3) uint8."""
+    pixels = np.zeros((SIDE * FINE, SIDE * FINE, 4), np.uint8)
+    pixels[..., :3] = cv2.resize(scene, (SIDE * FINE, SIDE * FINE), interpolation=cv2.INTER_LINEAR)
+    return Canvas(pixels, pose)
 
 
-def smooth_field(random: np.random.Generator, side: int, cells: int, channels: int) -> np.ndarray:
-    """Return (side, side, channels) float32 in [0, 1]: random values on a coarse grid, interpolated."""
-    coarse = random.random((cells, cells, channels), np.float32)
-    field = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
-    return field.reshape(side, side, channels)
+def lit(
+    canvas: Canvas, light: Light, random: np.random.Generator, *, texture: float = 0.0, shadow: float = 0.0
+) -> np.ndarray:
+    """Return the image (SIDE, SIDE, 3) uint8 in the light.
+
+    `texture` is the relative strength of the fine pattern on the object, `shadow` that of its shadow on the wall.
+    """
+    small = cv2.resize(canvas.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    rgb, height = small[..., :3], np.ascontiguousarray(small[..., 3])
+    solid = np.minimum(height / SOLID, 1.0)
+    bright = 1.0 + _relief(height, light) * solid
+    if shadow:
+        bright -= _wall_shadow(solid, light, shadow * light.strength)
+    bright += _falloff()[0] * (0.12 * light.x) + _falloff()[1] * (0.12 * light.y)
+    grain = _grain(random)
+    bright += grain * (GRAIN / 0.5 + solid * texture)
+    return cv2.convertScaleAbs(rgb * (bright[..., None] * np.asarray(light.tint, np.float32)))
 
 
-def random_colour(random: np.random.Generator) -> np.ndarray:
-    """Return (3,) RGB of any hue and saturation, dark as often as light, so that the mean is mid-grey."""
-    hue, saturation, value = random.uniform(0, 180), random.uniform(20, 200), random.uniform(60, 250)
-    pixel = np.array([[[hue, saturation, value]]]).astype(np.uint8)  # (1, 1, 3)
-    colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
-    return colour if random.random() < 0.5 else 255 - colour
+def _relief(height: np.ndarray, light: Light) -> np.ndarray:
+    """Return the shading (H, W): how much the smoothed heights are turned towards the light."""
+    smooth = cv2.blur(height, (3, 3)) * 0.4 + cv2.blur(cv2.blur(height, (9, 9)), (9, 9))
+    across, down = cv2.Sobel(smooth, -1, 1, 0, scale=0.125), cv2.Sobel(smooth, -1, 0, 1, scale=0.125)
+    rise = (across * light.x + down * light.y) * (-SHADING * light.strength)
+    return np.clip(rise, *SHADES)
 
 
-def contrasting_colour(random: np.random.Generator, colour: Colour) -> np.ndarray:
-    """Return (3,) RGB: a random colour that is clearly darker or lighter than `colour`."""
-    while True:
-        other = random_colour(random)
-        if abs(float(np.dot(other - np.asarray(colour), LUMA))) > CONTRAST:
-            return other
+def _wall_shadow(solid: np.ndarray, light: Light, strength: float) -> np.ndarray:
+    """Return how much darker the background is where the object keeps the light away, (H, W)."""
+    shift = np.array([[1, 0, -9 * light.x], [0, 1, -7 * light.y]], np.float32)
+    shaded = cv2.blur(cv2.warpAffine(solid, shift, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE), (7, 7))
+    return shaded * (1 - solid) * strength
 
 
-def shade(colour: Colour, factor: float) -> np.ndarray:
-    """Return the colour (3,) darker (factor below 1) or lighter, in [0, 255]."""
-    return np.clip(np.asarray(colour) * factor, 0, 255)
+@cache
+def _falloff() -> tuple[np.ndarray, np.ndarray]:
+    """Return the (1, W) and (H, 1) coordinates in [-1, 1]: what is nearer to the light is brighter."""
+    ramp = np.linspace(-1, 1, SIDE, dtype=np.float32)
+    return ramp[None, :], ramp[:, None]
 
 
-def ellipse_points(centre: Point, radii: Point, degrees: float = 0.0, arc: Point = (0.0, 360.0)) -> list[Point]:
-    """Return points along an ellipse, or along an arc of it (degrees, clockwise from the right)."""
-    t = np.deg2rad(np.linspace(*arc, 33))
-    x, y = radii[0] * np.cos(t), radii[1] * np.sin(t)
-    a = np.deg2rad(degrees)
-    placed = np.stack((centre[0] + x * np.cos(a) - y * np.sin(a), centre[1] + x * np.sin(a) + y * np.cos(a)), axis=1)
-    return [(float(px), float(py)) for px, py in placed]
+@cache
+def _grain_tiles() -> np.ndarray:
+    """Return (4, 2 SIDE, 2 SIDE) noise of standard deviation 0.5, slightly smoothed: drawn once, cut at random."""
+    noise = np.random.default_rng(GRAIN_SEED).normal(size=(4, 2 * SIDE, 2 * SIDE)).astype(np.float32)
+    smooth = np.stack([cv2.GaussianBlur(tile, (0, 0), 0.6) for tile in noise])
+    return smooth * (0.5 / smooth.std())
+
+
+def _grain(random: np.random.Generator) -> np.ndarray:
+    tile, top, left = random.integers(0, (4, SIDE, SIDE))
+    return _grain_tiles()[tile, top : top + SIDE, left : left + SIDE]
+
+
+@cache
+def _circle(arc: Point, count: int) -> np.ndarray:
+    t = np.deg2rad(np.linspace(*arc, count))
+    return np.stack((np.cos(t), np.sin(t)), 1)
+
+
+def ellipse_points(
+    centre: Point, radii: Point, degrees: float = 0.0, arc: Point = (0.0, 360.0), count: int = 25
+) -> np.ndarray:
+    """Return (count, 2) points along an ellipse, or along an arc of it (degrees, clockwise from the right)."""
+    points = _circle(arc, count) * radii
+    if degrees:
+        a = np.deg2rad(degrees)
+        cos, sin = float(np.cos(a)), float(np.sin(a))
+        points = points @ np.array([[cos, sin], [-sin, cos]])
+    return points + centre
+
+
+def rounded(points: Points, rounds: int = 2, cut: float = 0.2) -> np.ndarray:
+    """Return the closed polygon with its corners cut (Chaikin): each round replaces a corner by two points.
+
+    `cut` is the share of an edge that is cut at each of its ends.
+    """
+    found = np.asarray(points, float)
+    for _ in range(rounds):
+        after = np.roll(found, -1, 0)
+        found = np.stack(((1 - cut) * found + cut * after, cut * found + (1 - cut) * after), 1).reshape(-1, 2)
+    return found

@@ -1,4 +1,7 @@
-"""Faces of twelve invented people: hair, glasses, beard and proportions are fixed; colour, pose and mood vary."""
+"""Faces of twelve invented people: hair, glasses, beard, hat and proportions are fixed; the rest varies.
+
+Skin, hair, clothes, place and light are drawn anew for each picture, so that only the shapes tell who it is.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vision_mtl.data.rendering.canvas import Canvas, contrasting_colour, ellipse_points, random_colour, shade
+from vision_mtl.data.rendering import colours
+from vision_mtl.data.rendering.canvas import Canvas, Light, Pose, ellipse_points, lit, object_canvas, random_light
+from vision_mtl.data.rendering.colours import Colour, along, mix, pick, shade
+from vision_mtl.data.rendering.hair import hair_above, hair_behind, hat
+from vision_mtl.data.rendering.scenery import garden, room
 
-LOOKS = (  # hair, glasses, beard: no two people share all three
+LOOKS = (  # hair or hat, glasses, beard: no two people share all three
     ("bald", False, True),
     ("short", True, False),
     ("long", False, False),
     ("bun", False, False),
-    ("fringe", False, False),
-    ("spikes", False, False),
+    ("bob", False, False),
+    ("cap", False, False),
     ("bald", True, False),
     ("curls", False, False),
-    ("mohawk", False, False),
+    ("hat", False, False),
     ("pigtails", False, False),
     ("short", False, True),
     ("long", True, False),
 )
 CLASSES = tuple(f"person_{number:02d}" for number in range(len(LOOKS)))
 PERSON_SEED = 7
-HAIRLINES = {  # where hair ends above the face, by style
-    "bun": -0.6,
-    "curls": -0.4,
-    "fringe": -0.2,
-    "long": -0.45,
-    "pigtails": -0.5,
-    "short": -0.5,
-    "spikes": -0.55,
-}
+SHOULDERS, NECK, HEAD, PARTS = 70.0, 80.0, 150.0, 165.0  # heights
+EYE_LINE = -0.08
 
 
 class Person(NamedTuple):
@@ -59,96 +59,154 @@ def person(label: str) -> Person:
     random = np.random.default_rng([PERSON_SEED, number])
     hair, glasses, beard = LOOKS[number]
     return Person(
-        width=random.uniform(0.56, 0.82),
-        jaw=random.uniform(0.5, 0.95),
-        eyes=random.uniform(0.24, 0.36),
-        eye_size=random.uniform(0.08, 0.13),
-        brow=random.uniform(-18, 18),
-        brow_width=random.uniform(0.03, 0.08),
-        nose=random.uniform(0.16, 0.36),
-        mouth=random.uniform(0.14, 0.32),
+        width=random.uniform(0.62, 0.76),
+        jaw=random.uniform(0.62, 0.95),
+        eyes=random.uniform(0.26, 0.33),
+        eye_size=random.uniform(0.085, 0.115),
+        brow=random.uniform(-12, 3),
+        brow_width=random.uniform(0.04, 0.075),
+        nose=random.uniform(0.24, 0.34),
+        mouth=random.uniform(0.2, 0.3),
         hair=hair,
         glasses=glasses,
         beard=beard,
     )
 
 
+class Colours(NamedTuple):
+    """The colours of one picture."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+
+
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """Return (96, 96, 3) uint8: a picture of the person `label`."""
     who = person(label)
-    canvas = Canvas(random, scales=(0.6, 0.85), tilt=14.0)
-    turn = random.uniform(-0.1, 0.1)  # looking left or right
-    skin = random_colour(random)
-    hair = contrasting_colour(random, skin)
-    width = who.width
-    shoulders = [(-0.95, 1.35), (-0.6, 0.85), (0.6, 0.85), (0.95, 1.35)]
-    canvas.polygon(shoulders, random_colour(random))
-    _hair_behind(canvas, who.hair, width, hair)
-    canvas.polygon([(-0.22, 0.4), (0.22, 0.4), (0.26, 1.0), (-0.26, 1.0)], shade(skin, 0.8))
+    light = random_light(random, random.uniform(0.7, 1.0), _lamp(random))
+    scene = room(random, light) if random.random() < 0.65 else garden(random, light, random.uniform(0.4, 0.9))
+    scale = random.uniform(0.54, 0.72)
+    pose = Pose(scale, (random.uniform(-0.3, 0.3), random.uniform(-0.02, 0.24)), random.uniform(-10, 10))
+    canvas = object_canvas(scene, pose)
+    own = _colours(random)
+    turn = random.uniform(-0.09, 0.09)  # looking left or right
+    hair_behind(canvas, who.hair, who.width, own.hair)
+    _shoulders(canvas, random, own.skin)
     for side in (-1, 1):
-        canvas.ellipse((side * width, 0.02), (0.1, 0.16), shade(skin, 0.85))
-    canvas.polygon(_head(width, who.jaw), skin)
+        canvas.ellipse((side * (who.width - 0.01) - turn * 0.4, 0.04), (0.1, 0.17), shade(own.skin, 0.93), HEAD - 30)
+    outline = _head(who)
+    canvas.polygon(outline, own.skin, HEAD)
     if who.beard:
-        chin = [(x, y) for x, y in _head(width * 1.02, who.jaw) if y > 0.2]
-        canvas.polygon(chin, hair)
-    _hair_above(canvas, who.hair, width, hair)
-    _features(canvas, who, turn, skin, hair)
-    return canvas.finish()
-
-
-def _head(width: float, jaw: float) -> list[tuple[float, float]]:
-    """Return the outline of the head: an ellipse above, a more or less square jaw below."""
-    points = ellipse_points((0, 0), (1, 1))
-    return [(width * np.sign(x) * abs(x) ** (jaw if y > 0 else 1.0), y * 0.9) for x, y in points]
-
-
-def _features(canvas: Canvas, who: Person, turn: float, skin: np.ndarray, hair: np.ndarray) -> None:
-    random = canvas.random
-    gaze, smile, openness = random.uniform(-0.03, 0.03), random.uniform(-0.12, 0.14), random.uniform(0.6, 1.0)
-    frame = contrasting_colour(random, skin)
-    for side in (-1, 1):
-        x, y = side * who.eyes + turn, -0.1
-        canvas.ellipse((x, y), (who.eye_size * 1.3, who.eye_size * openness), (240, 240, 240))
-        canvas.ellipse((x + gaze, y), (who.eye_size * 0.55, who.eye_size * 0.55 * openness), (35, 30, 30))
-        tilt = np.deg2rad(who.brow) * side
-        reach = who.eye_size * 1.6
-        ends = [(x - reach, y - 0.22 - reach * np.sin(tilt)), (x + reach, y - 0.22 + reach * np.sin(tilt))]
-        canvas.line(ends, who.brow_width, hair)
-        if who.glasses:
-            canvas.line(ellipse_points((x, y), (0.22, 0.2)), 0.06, frame)
-            canvas.line([(x + side * 0.22, y), (side * who.width, y - 0.04)], 0.06, frame)
+        _beard(canvas, outline, turn, own.hair)
+    _features(canvas, who, turn, own, light, random)
+    hair_above(canvas, who.hair, who.width, turn, own.hair)
+    hat(canvas, who.hair, who.width, turn, pick(random, colours.CLOTHES))
     if who.glasses:
-        canvas.line([(turn - who.eyes + 0.22, -0.1), (turn + who.eyes - 0.22, -0.1)], 0.06, frame)
-    nose = [(turn * 1.5, -0.05), (turn * 1.5 + 0.09, -0.05 + who.nose), (turn * 1.5 - 0.02, -0.03 + who.nose)]
-    canvas.line(nose, 0.035, shade(skin, 0.65))
-    mouth = [(turn + x * who.mouth, 0.5 + smile * (1 - x * x)) for x in np.linspace(-1, 1, 9)]
-    canvas.line(mouth, 0.06, (150, 45, 55))
+        _glasses(canvas, who, turn)
+    return lit(canvas, light, random, shadow=0.3)
 
 
-def _hair_behind(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
-    if style == "long":
-        crown = ellipse_points((0, -0.1), (width * 1.3, 0.95), arc=(180, 360))
-        canvas.polygon([*crown, (width * 1.3 + 0.2, 1.05), (-width * 1.3 - 0.2, 1.05)], colour)
-    if style == "bun":
-        canvas.ellipse((0, -1.05), (0.38, 0.32), colour)
-    if style == "curls":
-        for degrees in np.linspace(150, 390, 11):
-            t = np.deg2rad(degrees)
-            canvas.ellipse((width * 1.15 * np.cos(t), -0.25 + 0.85 * np.sin(t)), (0.27, 0.27), colour)
-    if style == "pigtails":
+def _lamp(random: np.random.Generator) -> tuple[float, float, float]:
+    """Return the tint of a light: from daylight to a warm lamp."""
+    warm = random.uniform(0, 1)
+    return 1.0 + 0.04 * warm, 1.0, 1.0 - 0.08 * warm
+
+
+def _colours(random: np.random.Generator) -> Colours:
+    """Return the colours of a person: dark skin goes with dark hair, grey hair with every skin."""
+    tone = random.random()
+    skin = along(colours.SKIN, tone)
+    hair = pick(random, colours.HAIR if tone < 0.5 else colours.HAIR_DARK)
+    if random.random() < 0.1:
+        hair = pick(random, [(176, 174, 172)])
+    light_eyes = tone < 0.4 and random.random() < 0.4
+    iris = (92, 124, 140) if light_eyes else (78, 50, 34)
+    return Colours(skin, hair, iris)
+
+
+def _shoulders(canvas: Canvas, random: np.random.Generator, skin: Colour) -> None:
+    cloth = pick(random, colours.CLOTHES)
+    width, top = random.uniform(0.95, 1.12), 1.0
+    outline = [(-width, 2.6), (-width, 1.5), (-0.82 * width, 1.2), (-0.34, top), (0.34, top)]
+    canvas.polygon([*outline, (0.82 * width, 1.2), (width, 1.5), (width, 2.6)], cloth, SHOULDERS)
+    canvas.polygon([(-0.25, 0.5), (0.25, 0.5), (0.3, 1.02), (0, 1.18), (-0.3, 1.02)], shade(skin, 0.78), NECK)
+    collar = random.random()
+    if collar < 0.4:  # a shirt
         for side in (-1, 1):
-            canvas.ellipse((side * (width + 0.32), 0.05), (0.24, 0.5), colour, -side * 25)
+            flap = [(side * 0.3, top - 0.03), (side * 0.02, top + 0.22), (side * 0.3, top + 0.3), (side * 0.42, top)]
+            canvas.polygon(flap, shade(cloth, 1.12), NECK)
+        canvas.line([(0, top + 0.2), (0, 2.6)], 0.025, shade(cloth, 0.8), SHOULDERS)
+    elif collar < 0.75:  # a round neck
+        canvas.line(ellipse_points((0, top - 0.02), (0.34, 0.22), arc=(0, 180)), 0.07, shade(cloth, 0.84), NECK)
 
 
-def _hair_above(canvas: Canvas, style: str, width: float, colour: np.ndarray) -> None:
-    if style == "mohawk":
-        canvas.polygon([(-0.16, -0.45), (-0.2, -1.25), (0, -1.4), (0.2, -1.25), (0.16, -0.45)], colour)
-    if style not in HAIRLINES:
-        return
-    crown = ellipse_points((0, -0.12), (width * 1.08, 0.86), arc=(180, 360))
-    line = HAIRLINES[style]
-    hairline = [(width * x, line - 0.1 * (1 - x * x) * (style != "fringe")) for x in np.linspace(1, -1, 7)]
-    canvas.polygon([*crown, *hairline], colour)
-    if style == "spikes":
-        for x in np.linspace(-0.8, 0.8, 5):
-            canvas.polygon([(width * (x - 0.22), -0.7), (width * x * 1.4, -1.3), (width * (x + 0.22), -0.7)], colour)
+def _head(who: Person) -> np.ndarray:
+    """Return the outline of the head: an ellipse above, a more or less square jaw below."""
+    points = ellipse_points((0, 0), (1, 1), count=33)
+    x, y = points[:, 0], points[:, 1]
+    narrow = np.where(y > 0, np.abs(x) ** who.jaw * (1 - 0.08 * y), np.abs(x))
+    return np.stack((who.width * np.sign(x) * narrow, y * 0.92), 1)
+
+
+def _beard(canvas: Canvas, outline: np.ndarray, turn: float, hair: Colour) -> None:
+    chin = outline[outline[:, 1] > 0.2] * (1.0, 1.03)
+    order = np.argsort(np.arctan2(chin[:, 1] - 0.2, chin[:, 0]))
+    edge = [(-0.34 + turn, 0.36), (-0.12 + turn, 0.3), (0.12 + turn, 0.3), (0.34 + turn, 0.36)]
+    canvas.polygon([*chin[order], *edge], hair, HEAD + 8)
+
+
+def _features(
+    canvas: Canvas, who: Person, turn: float, own: Colours, light: Light, random: np.random.Generator
+) -> None:
+    gaze, smile, openness = random.uniform(-0.025, 0.025), random.uniform(-0.01, 0.11), random.uniform(0.75, 1.0)
+    for side in (-1, 1):
+        canvas.ellipse((side * 0.36 + turn, 0.24), (0.17, 0.12), mix(own.skin, colours.LIPS, 0.14), HEAD + 6)
+        _eye(canvas, (side * who.eyes + turn, EYE_LINE), who, own, light, gaze, openness)
+        x, reach, tilt = side * who.eyes + turn, who.eye_size * 1.6, np.deg2rad(who.brow) * side
+        y, rise = EYE_LINE - 0.21, reach * float(np.sin(tilt))
+        brow = shade(own.hair, 0.8) if sum(own.hair) < sum(own.skin) else shade(own.skin, 0.6)
+        canvas.line([(x - reach, y - rise + 0.03), (x, y - 0.02), (x + reach, y + rise + 0.03)], who.brow_width, brow, PARTS)
+    _nose(canvas, who, turn, own.skin)
+    _mouth(canvas, who, turn, smile, own.skin)
+
+
+def _eye(
+    canvas: Canvas, centre: tuple[float, float], who: Person, own: Colours, light: Light, gaze: float, openness: float
+) -> None:
+    (x, y), size = centre, who.eye_size
+    canvas.ellipse((x, y), (size * 1.45, size * 1.05 * openness), (240, 236, 232), HEAD)
+    canvas.ellipse((x + gaze, y), (size * 0.68, size * 0.9 * openness), own.iris, HEAD)
+    canvas.ellipse((x + gaze, y), (size * 0.36, size * 0.46), (20, 18, 18), HEAD)
+    canvas.ellipse((x + gaze + light.x * size * 0.3, y - size * 0.3), (size * 0.2, size * 0.2), (250, 250, 250), HEAD)
+    lid = ellipse_points((x, y), (size * 1.5, size * 1.15 * openness), arc=(190, 350), count=9)
+    canvas.line(lid, 0.035, mix(shade(own.skin, 0.4), (40, 28, 26), 0.5), HEAD)
+
+
+def _nose(canvas: Canvas, who: Person, turn: float, skin: Colour) -> None:
+    x, low = turn * 1.5, -0.02 + who.nose
+    canvas.polygon([(x - 0.045, -0.1), (x + 0.045, -0.1), (x + 0.1, low), (x, low + 0.05), (x - 0.1, low)], skin, 190)
+    canvas.line([(x - 0.085, low + 0.01), (x, low + 0.055), (x + 0.085, low + 0.01)], 0.035, shade(skin, 0.7), HEAD)
+
+
+def _mouth(canvas: Canvas, who: Person, turn: float, smile: float, skin: Colour) -> None:
+    lips = mix(skin, colours.LIPS, 0.5)
+    t = np.linspace(-1, 1, 9)
+    middle = 0.5 + smile * (1 - t * t)
+    x = turn + t * who.mouth
+    upper = np.stack((x, middle - 0.055 * (1 - t * t) * (1 - 0.35 * np.exp(-8 * t * t))), 1)
+    lower = np.stack((x, middle + 0.08 * (1 - t * t)), 1)
+    centre = np.stack((x, middle), 1)
+    canvas.polygon([*upper, *centre[::-1]], shade(lips, 0.84), PARTS)
+    canvas.polygon([*centre, *lower[::-1]], lips, PARTS)
+    canvas.line(centre, 0.025, shade(lips, 0.5), PARTS)
+
+
+def _glasses(canvas: Canvas, who: Person, turn: float) -> None:
+    frame = (44, 38, 40)
+    for side in (-1, 1):
+        x = side * who.eyes + turn
+        canvas.line(ellipse_points((x, EYE_LINE + 0.01), (0.225, 0.2)), 0.045, frame, HEAD)
+        canvas.line([(x + side * 0.22, EYE_LINE - 0.03), (side * who.width, EYE_LINE - 0.06)], 0.045, frame, HEAD)
+    reach = who.eyes - 0.21
+    canvas.line([(turn - reach, EYE_LINE - 0.02), (turn, EYE_LINE - 0.05), (turn + reach, EYE_LINE - 0.02)], 0.045, frame, HEAD)

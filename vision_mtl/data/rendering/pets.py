@@ -1,70 +1,222 @@
-"""Heads of cats, dogs and rabbits: ears, muzzle and cheeks differ; coat, markings and the rest are random."""
+"""Cats, dogs and rabbits: ears, muzzle, eyes and whiskers tell them apart; coat, place and light are of any of them."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from vision_mtl.data.rendering.canvas import Canvas, contrasting_colour, ellipse_points, random_colour, shade
+from vision_mtl.data.rendering import colours
+from vision_mtl.data.rendering.canvas import Canvas, Light, Pose, ellipse_points, lit, object_canvas, random_light
+from vision_mtl.data.rendering.colours import Colour, mix, pick, shade
+from vision_mtl.data.rendering.scenery import floor_or_sofa, garden, room
 
 CLASSES = ("cat", "dog", "rabbit")
+BODY, HEAD, EAR, MUZZLE = 70.0, 140.0, 120.0, 175.0  # heights
+COATS: tuple[tuple[Colour, Colour, Colour], ...] = (  # coat, its dark and its light parts
+    ((212, 142, 76), (164, 94, 46), (246, 226, 196)),
+    ((150, 150, 154), (94, 94, 100), (230, 230, 230)),
+    ((52, 48, 50), (32, 30, 33), (238, 236, 232)),
+    ((240, 236, 228), (206, 196, 182), (250, 248, 244)),
+    ((132, 96, 66), (84, 56, 38), (222, 198, 168)),
+    ((226, 202, 164), (164, 122, 84), (246, 238, 222)),
+    ((98, 70, 52), (60, 42, 34), (216, 192, 160)),
+)
+PATTERNS = ("plain", "plain", "white", "white", "points", "patch")
+TONGUE: Colour = (224, 118, 124)
+
+
+class Animal(NamedTuple):
+    """What is drawn anew for each picture."""
+
+    coat: Colour
+    dark: Colour
+    light: Colour
+    pattern: str
+    width: float
+    height: float
+
+    @property
+    def ears(self) -> Colour:
+        """The colour of the ears' backs."""
+        return self.dark if self.pattern == "points" else self.coat
+
+    @property
+    def muzzle(self) -> Colour:
+        """The colour around the nose."""
+        if self.pattern == "points":
+            return self.dark
+        return self.light if self.pattern == "white" else mix(self.coat, self.light, 0.45)
+
+    @property
+    def nose(self) -> Colour:
+        """Pink where the coat is light, else dark."""
+        return colours.PINK if sum(self.muzzle) > 540 else (44, 36, 38)
 
 
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
-    """Return (96, 96, 3) uint8: the head of an animal."""
-    canvas = Canvas(random, scales=(0.58, 0.88), tilt=16.0)
-    coat = random_colour(random)
-    patch = contrasting_colour(random, coat)
-    width, height = random.uniform(0.62, 0.74), random.uniform(0.55, 0.66)
-    canvas.ellipse((0, 1.05), (0.75, 0.7), shade(coat, random.uniform(0.8, 1.2)))
-    if label != "dog":
-        _upright_ears(canvas, label, width, coat, patch)
-    canvas.ellipse((0, 0.1), (width, height), coat)
-    for _ in range(random.integers(0, 5)):  # markings
-        centre = (random.uniform(-0.5, 0.5), random.uniform(-0.3, 0.4))
-        canvas.ellipse(centre, tuple(random.uniform(0.05, 0.18, 2)), shade(coat, random.uniform(0.6, 1.4)))
-    if label == "dog":
-        _floppy_ears(canvas, width, patch)
-    _face(canvas, label, coat, patch)
-    return canvas.finish()
+    """Return (96, 96, 3) uint8: an animal's head and chest."""
+    light = random_light(random, random.uniform(0.7, 1.0))
+    scale = random.uniform(0.44, 0.62)
+    pose = Pose(
+        scale,
+        (random.uniform(-0.38, 0.38), random.uniform(-0.1, 0.34)),
+        random.uniform(-14, 14),
+        stretch=random.uniform(0.95, 1.06),
+    )
+    canvas = object_canvas(_place(random, light), pose)
+    animal = _animal(random)
+    tabby = label == "cat" and random.random() < 0.55
+    _body(canvas, animal, tabby)
+    if label == "rabbit":
+        _long_ears(canvas, animal, random)
+    elif label == "cat":
+        _pointed_ears(canvas, animal, random)
+    canvas.ellipse((0, 0.08), (animal.width, animal.height), animal.coat, HEAD)
+    _markings(canvas, animal, tabby, random)
+    {"cat": _cat, "dog": _dog, "rabbit": _rabbit}[label](canvas, animal, light, random)
+    return lit(canvas, light, random, texture=0.09, shadow=0.2)
 
 
-def _upright_ears(canvas: Canvas, label: str, width: float, coat: np.ndarray, inner: np.ndarray) -> None:
-    random = canvas.random
-    spread = random.uniform(-8, 8)
+def _place(random: np.random.Generator, light: Light) -> np.ndarray:
+    level = random.uniform(0.25, 0.75)
+    if random.random() < 0.5:
+        return garden(random, light, level)
+    return floor_or_sofa(random, room(random, light), level)
+
+
+def _animal(random: np.random.Generator) -> Animal:
+    coat, dark, light = COATS[int(random.random() * len(COATS))]
+    factor = random.uniform(0.9, 1.06)
+    return Animal(
+        coat=pick(random, [coat]),
+        dark=shade(dark, factor),
+        light=shade(light, factor),
+        pattern=PATTERNS[int(random.random() * len(PATTERNS))],
+        width=random.uniform(0.62, 0.72),
+        height=random.uniform(0.54, 0.62),
+    )
+
+
+def _body(canvas: Canvas, animal: Animal, tabby: bool) -> None:
+    """Draw the chest and the front legs, and a tabby's stripes."""
+    outline = [(-0.4, 0.45), (-0.68, 1.0), (-0.76, 2.6), (0.76, 2.6), (0.68, 1.0), (0.4, 0.45)]
+    canvas.polygon(outline, shade(animal.coat, 0.92), BODY)
+    if animal.pattern in ("white", "patch"):
+        canvas.ellipse((0, 1.0), (0.3, 0.5), animal.light, BODY)
+    if tabby:
+        for side in (-1, 1):
+            for y in (0.85, 1.1, 1.35, 1.6):
+                canvas.line([(side * 0.72, y - 0.06), (side * 0.4, y + 0.05)], 0.06, animal.dark, BODY)
     for side in (-1, 1):
-        if label == "rabbit":
-            centre, lean = (side * width * 0.45, -0.72), side * (10 + spread)
-            canvas.ellipse(centre, (0.15, 0.52), coat, lean)
-            canvas.ellipse(centre, (0.07, 0.4), inner, lean)
-        else:
-            tip = (side * (width * 0.95 + spread / 100), -0.78)
-            canvas.polygon([(side * width * 0.95, 0.0), tip, (side * width * 0.15, -0.45)], coat)
-            canvas.polygon([(side * width * 0.8, -0.15), (tip[0] * 0.95, -0.62), (side * width * 0.35, -0.42)], inner)
+        canvas.line([(side * 0.06, 1.45), (side * 0.06, 2.6)], 0.03, shade(animal.dark, 0.9), BODY - 30)
 
 
-def _floppy_ears(canvas: Canvas, width: float, colour: np.ndarray) -> None:
-    swing = canvas.random.uniform(-10, 10)
+def _markings(canvas: Canvas, animal: Animal, tabby: bool, random: np.random.Generator) -> None:
+    """Draw what the coat has on the head: a blaze, a patch over one eye, stripes."""
+    if animal.pattern == "white":
+        width = random.uniform(0.06, 0.12)
+        canvas.polygon([(-width * 0.6, -0.4), (width * 0.6, -0.4), (width * 2, 0.25), (-width * 2, 0.25)], animal.light, HEAD)
+    elif animal.pattern == "patch":
+        side = 1 if random.random() < 0.5 else -1
+        canvas.ellipse((side * 0.3, -0.06), (0.24, 0.26), animal.dark, HEAD, degrees=side * 20)
+    elif animal.pattern == "points":
+        canvas.ellipse((0, 0.2), (0.4, 0.36), mix(animal.dark, animal.coat, 0.35), HEAD)
+    if tabby:
+        for x in (-0.17, 0.0, 0.17):
+            canvas.line([(x * 1.25, -0.46), (x, -0.22)], 0.055, animal.dark, HEAD)
+        for side in (-1, 1):
+            for y in (0.1, 0.24):
+                edge = side * (animal.width - 0.03)
+                canvas.line([(edge, y - 0.04), (edge - side * 0.2, y + 0.02)], 0.05, animal.dark, HEAD)
+
+
+def _pointed_ears(canvas: Canvas, animal: Animal, random: np.random.Generator) -> None:
+    lean = random.uniform(-0.08, 0.08)
+    inner = mix(animal.coat, colours.PINK, 0.7)
     for side in (-1, 1):
-        canvas.ellipse((side * width * 0.98, 0.12), (0.19, 0.5), colour, side * (-12 + swing))
+        w = side * animal.width
+        tip = (w * 0.92 + lean, -0.82)
+        canvas.polygon([(w * 0.99, 0.0), (w * 0.98 + lean * 0.8, -0.6), tip, (w * 0.6 + lean * 0.5, -0.66), (w * 0.12, -0.42)], animal.ears, EAR)
+        canvas.polygon([(w * 0.86, -0.15), (tip[0] * 0.97, -0.66), (w * 0.38, -0.4)], inner, EAR - 35)
 
 
-def _face(canvas: Canvas, label: str, coat: np.ndarray, patch: np.ndarray) -> None:
-    random = canvas.random
-    gaze, muzzle = random.uniform(-0.03, 0.03), shade(coat, random.choice((0.7, 1.3)))
-    nose = contrasting_colour(random, muzzle)
-    white = (235, 225, 170) if random.random() < 0.5 else (240, 240, 240)
-    if label == "dog":  # a long muzzle with a big nose
-        canvas.ellipse((0, 0.34), (0.3, 0.34), muzzle)
-        canvas.ellipse((0, 0.2), (0.14, 0.1), nose)
-    else:
-        canvas.ellipse((0, 0.36), (0.22, 0.14), muzzle)
-        canvas.polygon([(-0.07, 0.24), (0.07, 0.24), (0, 0.32)], nose)
+def _long_ears(canvas: Canvas, animal: Animal, random: np.random.Generator) -> None:
+    inner = mix(animal.coat, colours.PINK, 0.7)
+    lean = random.uniform(-8, 8)
     for side in (-1, 1):
-        x = side * (0.26 if label != "rabbit" else 0.36)
-        canvas.ellipse((x, -0.04), (0.11, 0.11), white)
-        pupil = (0.035, 0.1) if label == "cat" else (0.07, 0.08)
-        canvas.ellipse((x + gaze, -0.04), pupil, (20, 20, 20))
-        canvas.line(ellipse_points((side * 0.09, 0.42), (0.09, 0.08), arc=(0, 180)), 0.025, patch)
-        if label != "dog":
-            for tilt in (-0.06, 0.02, 0.1):
-                canvas.line([(side * 0.18, 0.36), (side * 0.62, 0.36 + tilt)], 0.012, (235, 235, 235))
+        degrees = side * random.uniform(6, 14) + lean
+        centre = (side * 0.27 + lean / 60, -0.84)
+        canvas.ellipse(centre, (0.165, 0.54), animal.ears, EAR, degrees=degrees)
+        canvas.ellipse((centre[0], centre[1] + 0.03), (0.085, 0.42), inner, EAR - 35, degrees=degrees)
+
+
+def _floppy_ears(canvas: Canvas, animal: Animal, random: np.random.Generator) -> None:
+    ear = animal.dark if animal.pattern != "plain" else shade(animal.coat, 0.8)
+    for side in (-1, 1):
+        w, swing = side * animal.width, random.uniform(-0.06, 0.06)
+        outline = [(w * 0.45, -0.42), (w * 0.85, -0.4), (w * 1.18, -0.1), (w * 1.25 + swing, 0.4), (w * 1.05 + swing, 0.58)]
+        canvas.polygon([*outline, (w * 0.86 + swing, 0.42), (w * 0.8, 0.0)], ear, HEAD + 20)
+
+
+def _eyes(
+    canvas: Canvas, at: tuple[float, float], size: float, iris: Colour, pupil: tuple[float, float], light: Light
+) -> None:
+    """Draw a pair of eyes; `pupil` is its half width and half height in sizes of the eye."""
+    x, y = at
+    for side in (-1, 1):
+        canvas.ellipse((side * x, y), (size * 1.2, size * 1.12), (34, 28, 28), HEAD)
+        canvas.ellipse((side * x, y), (size, size * 0.95), iris, HEAD)
+        canvas.ellipse((side * x, y), (size * pupil[0], size * pupil[1]), (18, 16, 18), HEAD)
+        canvas.ellipse((side * x + light.x * size * 0.35, y - size * 0.4), (size * 0.26, size * 0.26), (250, 250, 250), HEAD)
+
+
+def _whiskers(canvas: Canvas, at: tuple[float, float], animal: Animal) -> None:
+    colour = (236, 234, 230) if sum(animal.coat) < 560 else (150, 142, 136)
+    for side in (-1, 1):
+        for tilt in (-0.08, 0.01, 0.1):
+            canvas.line([(side * at[0], at[1] + tilt * 0.3), (side * (at[0] + 0.5), at[1] + tilt)], 0.012, colour, HEAD)
+
+
+def _mouth(canvas: Canvas, y: float, size: float, colour: Colour) -> None:
+    canvas.line([(0, y - size * 0.8), (0, y)], 0.028, colour, MUZZLE)
+    for side in (-1, 1):
+        canvas.line(ellipse_points((side * size, y), (size, size * 0.75), arc=(0, 180), count=9), 0.028, colour, MUZZLE)
+
+
+def _cat(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generator) -> None:
+    iris = pick(random, [(150, 172, 84), (206, 166, 70), (118, 160, 118)])
+    _eyes(canvas, (0.29, -0.04), 0.125, iris, (random.uniform(0.25, 0.5), 0.85), light)
+    for side in (-1, 1):
+        canvas.ellipse((side * 0.115, 0.36), (0.15, 0.115), animal.muzzle, MUZZLE)
+    canvas.ellipse((0, 0.47), (0.11, 0.08), animal.muzzle, MUZZLE)
+    canvas.polygon([(-0.075, 0.22), (0.075, 0.22), (0.02, 0.31), (-0.02, 0.31)], animal.nose, MUZZLE + 15)
+    _mouth(canvas, 0.38, 0.085, shade(animal.dark, 0.6))
+    _whiskers(canvas, (0.2, 0.36), animal)
+
+
+def _dog(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generator) -> None:
+    _eyes(canvas, (0.25, -0.08), 0.1, pick(random, [(96, 62, 40)]), (0.6, 0.65), light)
+    _floppy_ears(canvas, animal, random)
+    if random.random() < 0.45:
+        canvas.polygon([(-0.09, 0.55), (0.09, 0.55), (0.1, 0.76), (0.0, 0.84), (-0.1, 0.76)], TONGUE, HEAD)
+    canvas.ellipse((0, 0.36), (0.33, 0.3), animal.muzzle, MUZZLE + 10)
+    canvas.polygon(ellipse_points((0, 0.22), (0.145, 0.1)), (38, 32, 34), MUZZLE + 35)
+    canvas.ellipse((light.x * 0.04, 0.18), (0.05, 0.022), (120, 116, 120), MUZZLE + 35)
+    _mouth(canvas, 0.46, 0.12, shade(animal.dark, 0.5))
+    if random.random() < 0.5:
+        collar = pick(random, [(184, 52, 50), (60, 92, 156), (70, 116, 80)])
+        canvas.line(ellipse_points((0, 0.72), (0.5, 0.22), arc=(20, 160), count=9), 0.1, collar, BODY + 25)
+        canvas.ellipse((0, 0.99), (0.075, 0.075), (222, 186, 88), BODY + 40)
+
+
+def _rabbit(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generator) -> None:
+    _eyes(canvas, (0.37, -0.06), 0.11, (72, 46, 40), (0.75, 0.8), light)
+    for side in (-1, 1):
+        canvas.ellipse((side * 0.3, 0.34), (0.2, 0.15), mix(animal.coat, animal.light, 0.3), HEAD + 12)
+        canvas.ellipse((side * 0.09, 0.36), (0.12, 0.1), animal.muzzle, MUZZLE)
+    for side in (-1, 1):
+        canvas.polygon([(0, 0.44), (side * 0.055, 0.44), (side * 0.05, 0.55), (0, 0.55)], (246, 244, 238), MUZZLE)
+    canvas.polygon([(-0.06, 0.24), (0.06, 0.24), (0, 0.31)], mix(animal.nose, colours.PINK, 0.6), MUZZLE + 10)
+    _mouth(canvas, 0.38, 0.06, shade(animal.dark, 0.6))
+    _whiskers(canvas, (0.16, 0.36), animal)

@@ -26,7 +26,7 @@ class Rendered:
     Raises `UserError` for an unknown name.
     """
 
-    version = "2"
+    version = "3"
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in IMAGES_PER_CLASS:
