@@ -8,7 +8,7 @@ smoothed into a relief, and each pixel is as bright as the relief is turned towa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -21,7 +21,8 @@ FINE = 2  # objects are drawn at twice the size, then averaged down
 SOLID = 50.0  # height from which a pixel belongs to the object, not to the background
 SHADING = 0.034  # brightness per height that the relief rises over a pixel
 SHADES = (-0.42, 0.26)  # limits of the shading
-GRAIN = 0.012  # standard deviation of the camera's noise, relative to the brightness
+GRAIN = 0.02  # of the camera's noise, relative to the brightness
+FALLOFF = 0.12  # what is nearer to the light is brighter by this share at the image's edge
 GRAIN_SEED = 3
 Point = tuple[float, float]  # x to the right, y down; an object spans about [-1, 1]
 Points = Sequence[Point] | np.ndarray  # (n, 2)
@@ -56,22 +57,27 @@ class Pose:
     stretch: float = 1.0  # wider by this factor, lower by its inverse
 
     def matrix(self, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return ((2, 2) matrix, (2,) offset) to sixteenths of a pixel of an image of `side` pixels."""
+        """Return ((2, 2) matrix, (2,) offset) from row vectors to sixteenths of a pixel of an image of `side` pixels."""
         angle = np.deg2rad(self.degrees)
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
         x, y = (-self.stretch if self.mirrored else self.stretch), 1 / self.stretch
         half = side * 8.0
-        turn = np.array([[cos * x, -sin * y], [sin * x, cos * y]]) * (self.scale * half)
+        turn = np.array([[cos * x, sin * x], [-sin * y, cos * y]]) * (self.scale * half)
         return turn, (np.asarray(self.centre) + 1) * half
 
     @property
     def upright(self) -> Pose:
+        """The same scale and place without tilt: for a body under a tilted head."""
+        return replace(self, degrees=0.0)
+
+    @property
+    def plain(self) -> Pose:
         """The same scale, place and tilt, neither mirrored nor stretched: for what stands behind an object."""
-        return Pose(self.scale, self.centre, self.degrees)
+        return replace(self, mirrored=False, stretch=1.0)
 
 
 class Canvas:
-    """Pixels (H, W, 4) uint8 to draw on, RGB and height, or (H, W, 3) without heights."""
+    """Pixels (H, W, 4) uint8 to draw on: RGB, and the height above the background."""
 
     def __init__(self, pixels: np.ndarray, pose: Pose) -> None:
         self.pixels = pixels
@@ -82,7 +88,7 @@ class Canvas:
         """Draw a filled polygon."""
         cv2.fillPoly(self.pixels, [self._place(points)], (*colour, height), cv2.LINE_AA, shift=4)
 
-    def polygons(self, shapes: Sequence[Points], colour: Colour, height: float = 0.0) -> None:
+    def polygons(self, shapes: Sequence[Points] | np.ndarray, colour: Colour, height: float = 0.0) -> None:
         """Draw several polygons of one colour, which do not overlap."""
         cv2.fillPoly(self.pixels, [self._place(points) for points in shapes], (*colour, height), cv2.LINE_AA, shift=4)
 
@@ -98,14 +104,17 @@ class Canvas:
         cv2.polylines(self.pixels, [self._place(points)], False, (*colour, height), thickness, cv2.LINE_AA, shift=4)
 
     def _place(self, points: Points) -> np.ndarray:
-        return np.rint(np.asarray(points, float) @ self.matrix.T + self.offset).astype(np.int32)
+        return (np.asarray(points, float) @ self.matrix + self.offset).astype(np.int32)
 
 
 def object_canvas(scene: np.ndarray, pose: Pose) -> Canvas:
-    """Return a canvas to draw an object on, in front of `scene` (SIDE, SIDE, 3) uint8."""
-    pixels = np.zeros((SIDE * FINE, SIDE * FINE, 4), np.uint8)
-    pixels[..., :3] = cv2.resize(scene, (SIDE * FINE, SIDE * FINE), interpolation=cv2.INTER_LINEAR)
-    return Canvas(pixels, pose)
+    """Return a canvas to draw an object on, in front of `scene` (SIDE, SIDE, 4) uint8."""
+    return Canvas(cv2.resize(scene, (SIDE * FINE, SIDE * FINE), interpolation=cv2.INTER_LINEAR), pose)
+
+
+def brightened(pixels: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the pixels (H, W, C) uint8 times one factor (H, W) float32 for each channel."""
+    return cv2.multiply(pixels, cv2.merge(factors), dtype=cv2.CV_8U)
 
 
 def lit(
@@ -115,16 +124,16 @@ def lit(
 
     `texture` is the relative strength of the fine pattern on the object, `shadow` that of its shadow on the wall.
     """
-    small = cv2.resize(canvas.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    rgb, height = small[..., :3], np.ascontiguousarray(small[..., 3])
+    small = cv2.resize(canvas.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    height = cv2.extractChannel(small, 3).astype(np.float32)
     solid = np.minimum(height / SOLID, 1.0)
-    bright = 1.0 + _relief(height, light) * solid
+    bright = _relief(height, light) * solid + 1.0
     if shadow:
         bright -= _wall_shadow(solid, light, shadow * light.strength)
-    bright += _falloff()[0] * (0.12 * light.x) + _falloff()[1] * (0.12 * light.y)
-    grain = _grain(random)
-    bright += grain * (GRAIN / 0.5 + solid * texture)
-    return cv2.convertScaleAbs(rgb * (bright[..., None] * np.asarray(light.tint, np.float32)))
+    across, down = _falloff()
+    bright += across * (FALLOFF * light.x) + down * (FALLOFF * light.y)
+    bright += _grain(random) * (GRAIN + solid * texture)
+    return brightened(cv2.cvtColor(small, cv2.COLOR_RGBA2RGB), [bright * factor for factor in light.tint])
 
 
 def _relief(height: np.ndarray, light: Light) -> np.ndarray:

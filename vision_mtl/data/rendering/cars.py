@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -203,17 +204,12 @@ def _wheel(canvas: Canvas, centre: Point, radius: float, paint: Colour) -> None:
     canvas.polygon(ellipse_points(centre, (radius * 1.2, radius * 1.2), arc=(180, 360)), shade(paint, 0.3), FRONT - 40)
     canvas.ellipse(centre, (radius, radius), TYRE, WHEEL)
     canvas.ellipse(centre, (radius * 0.62, radius * 0.62), RIM, WHEEL)
-    spokes = []
-    for degrees in range(0, 360, 72):
-        a, b = np.deg2rad(degrees), np.deg2rad(degrees + 40)
-        far, x, y = radius * 0.52, *centre
-        near = radius * 0.2
-        middle = (a + b) / 2
-        spokes.append(
-            [
-                (x + near * np.cos(middle), y + near * np.sin(middle)),
-                (x + far * np.cos(a), y + far * np.sin(a)),
-                (x + far * np.cos(b), y + far * np.sin(b)),
-            ]
-        )
-    canvas.polygons(spokes, (86, 88, 94), WHEEL)
+    canvas.polygons(_spokes() * radius + centre, (86, 88, 94), WHEEL)
+
+
+@cache
+def _spokes() -> np.ndarray:
+    """Return (5, 3, 2): the gaps between the spokes of a wheel of radius 1."""
+    start = np.deg2rad(np.arange(0, 360, 72))
+    angles = np.stack((start + np.deg2rad(20), start, start + np.deg2rad(40)), 1)  # (5, 3)
+    return np.stack((np.cos(angles), np.sin(angles)), 2) * np.array([0.2, 0.52, 0.52])[:, None]

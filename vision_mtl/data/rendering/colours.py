@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Colour = tuple[float, float, float]  # RGB in [0, 255]
+HUES = 4.0  # of 255: how far a channel of a picked colour varies on its own
 
 LEAVES: tuple[Colour, ...] = ((58, 98, 48), (74, 118, 52), (88, 128, 62), (48, 84, 50))
 GRASS: tuple[Colour, ...] = ((98, 142, 66), (112, 150, 74), (84, 128, 60))
@@ -78,9 +79,13 @@ PINK: Colour = (232, 162, 156)
 
 def pick(random: np.random.Generator, palette: Sequence[Colour], spread: float = 0.08) -> Colour:
     """Return one of the colours, a little lighter or darker and a little off in hue."""
-    chosen = np.asarray(palette[int(random.random() * len(palette))])
-    varied = chosen * (1 + spread * random.uniform(-1, 1)) + random.uniform(-4, 4, 3)
-    return _limited(varied)
+    place, bright, *hues = random.random(5).tolist()
+    factor = 1 + spread * (2 * bright - 1)
+    red, green, blue = (
+        min(max(value * factor + HUES * (2 * hue - 1), 0.0), 255.0)
+        for value, hue in zip(palette[int(place * len(palette))], hues, strict=True)
+    )
+    return red, green, blue
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -104,7 +109,3 @@ def along(ramp: Sequence[Colour], position: float) -> Colour:
     start = min(int(place), len(ramp) - 2)
     return mix(ramp[start], ramp[start + 1], place - start)
 
-
-def _limited(colour: np.ndarray) -> Colour:
-    red, green, blue = np.clip(colour, 0, 255).tolist()
-    return red, green, blue

@@ -85,14 +85,15 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """Return (96, 96, 3) uint8: a picture of the person `label`."""
     who = person(label)
     light = random_light(random, random.uniform(0.7, 1.0), _lamp(random))
-    scene = room(random, light) if random.random() < 0.65 else garden(random, light, random.uniform(0.4, 0.9))
-    scale = random.uniform(0.54, 0.72)
-    pose = Pose(scale, (random.uniform(-0.3, 0.3), random.uniform(-0.02, 0.24)), random.uniform(-10, 10))
+    indoors = random.random() < 0.65
+    scene = room(random, light) if indoors else garden(random, light, random.uniform(0.4, 0.9))
+    place = random.uniform(-0.45, 0.45), random.uniform(-0.15, 0.3)
+    pose = Pose(random.uniform(0.46, 0.72), place, random.uniform(-14, 14))
     canvas = object_canvas(scene, pose)
     own = _colours(random)
     turn = random.uniform(-0.09, 0.09)  # looking left or right
     hair_behind(canvas, who.hair, who.width, own.hair)
-    _shoulders(canvas, random, own.skin)
+    _shoulders(Canvas(canvas.pixels, pose.upright), random, own.skin)  # only the head is tilted
     for side in (-1, 1):
         canvas.ellipse((side * (who.width - 0.01) - turn * 0.4, 0.04), (0.1, 0.17), shade(own.skin, 0.93), HEAD - 30)
     outline = _head(who)
@@ -104,7 +105,7 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
     hat(canvas, who.hair, who.width, turn, pick(random, colours.CLOTHES))
     if who.glasses:
         _glasses(canvas, who, turn)
-    return lit(canvas, light, random, shadow=0.3)
+    return lit(canvas, light, random, shadow=0.3 if indoors else 0.05)
 
 
 def _lamp(random: np.random.Generator) -> tuple[float, float, float]:

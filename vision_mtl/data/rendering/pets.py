@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from vision_mtl.data.rendering import colours
-from vision_mtl.data.rendering.canvas import Canvas, Light, Pose, ellipse_points, lit, object_canvas, random_light
+from vision_mtl.data.rendering.canvas import Canvas, Light, Pose, ellipse_points, lit, object_canvas, random_light, rounded
 from vision_mtl.data.rendering.colours import Colour, mix, pick, shade
 from vision_mtl.data.rendering.scenery import floor_or_sofa, garden, room
 
+SEAT = 1.7  # y of the floor that an animal sits on
 CLASSES = ("cat", "dog", "rabbit")
 BODY, HEAD, EAR, MUZZLE = 70.0, 140.0, 120.0, 175.0  # heights
 COATS: tuple[tuple[Colour, Colour, Colour], ...] = (  # coat, its dark and its light parts
@@ -23,6 +24,7 @@ COATS: tuple[tuple[Colour, Colour, Colour], ...] = (  # coat, its dark and its l
     ((98, 70, 52), (60, 42, 34), (216, 192, 160)),
 )
 PATTERNS = ("plain", "plain", "white", "white", "points", "patch")
+COLLARS: tuple[Colour, ...] = ((184, 52, 50), (60, 92, 156), (70, 116, 80))
 TONGUE: Colour = (224, 118, 124)
 
 
@@ -57,17 +59,23 @@ class Animal(NamedTuple):
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """Return (96, 96, 3) uint8: an animal's head and chest."""
     light = random_light(random, random.uniform(0.7, 1.0))
-    scale = random.uniform(0.44, 0.62)
+    scale = random.uniform(0.36, 0.64)
     pose = Pose(
         scale,
-        (random.uniform(-0.38, 0.38), random.uniform(-0.1, 0.34)),
-        random.uniform(-14, 14),
+        (random.uniform(-0.55, 0.55), random.uniform(-0.3, 0.45)),
+        random.uniform(-20, 20),
         stretch=random.uniform(0.95, 1.06),
     )
-    canvas = object_canvas(_place(random, light), pose)
+    seat = pose.centre[1] + scale * SEAT  # where the animal sits, in the image's coordinates
+    level, indoors = min(random.uniform(0.2, 0.75), seat - 0.08), random.random() < 0.5
+    scene = floor_or_sofa(random, room(random, light), level) if indoors else garden(random, light, level)
+    canvas = object_canvas(scene, pose)
     animal = _animal(random)
     tabby = label == "cat" and random.random() < 0.55
-    _body(canvas, animal, tabby)
+    upright = Canvas(canvas.pixels, pose.upright)  # only the head is tilted
+    _body(upright, animal, tabby, light)
+    if random.random() < 0.3:
+        _collar(upright, random)
     if label == "rabbit":
         _long_ears(canvas, animal, random)
     elif label == "cat":
@@ -75,14 +83,7 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
     canvas.ellipse((0, 0.08), (animal.width, animal.height), animal.coat, HEAD)
     _markings(canvas, animal, tabby, random)
     {"cat": _cat, "dog": _dog, "rabbit": _rabbit}[label](canvas, animal, light, random)
-    return lit(canvas, light, random, texture=0.09, shadow=0.2)
-
-
-def _place(random: np.random.Generator, light: Light) -> np.ndarray:
-    level = random.uniform(0.25, 0.75)
-    if random.random() < 0.5:
-        return garden(random, light, level)
-    return floor_or_sofa(random, room(random, light), level)
+    return lit(canvas, light, random, texture=0.09, shadow=0.25 if indoors else 0.05)
 
 
 def _animal(random: np.random.Generator) -> Animal:
@@ -98,18 +99,23 @@ def _animal(random: np.random.Generator) -> Animal:
     )
 
 
-def _body(canvas: Canvas, animal: Animal, tabby: bool) -> None:
-    """Draw the chest and the front legs, and a tabby's stripes."""
-    outline = [(-0.4, 0.45), (-0.68, 1.0), (-0.76, 2.6), (0.76, 2.6), (0.68, 1.0), (0.4, 0.45)]
-    canvas.polygon(outline, shade(animal.coat, 0.92), BODY)
-    if animal.pattern in ("white", "patch"):
-        canvas.ellipse((0, 1.0), (0.3, 0.5), animal.light, BODY)
+def _body(canvas: Canvas, animal: Animal, tabby: bool, light: Light) -> None:
+    """Draw the chest, the legs and the paws of a sitting animal, its shadow on the floor, and a tabby's stripes."""
+    for reach in (1.0, 0.8):
+        canvas.ellipse((-0.25 * light.x, SEAT), (0.92 * reach, 0.16 * reach), (58, 54, 50))
+    outline = [(-0.4, 0.4), (-0.6, 0.95), (-0.78, 1.45), (-0.62, SEAT), (0.62, SEAT), (0.78, 1.45), (0.6, 0.95)]
+    canvas.polygon(rounded([*outline, (0.4, 0.4)]), shade(animal.coat, 0.92), BODY)
     if tabby:
         for side in (-1, 1):
-            for y in (0.85, 1.1, 1.35, 1.6):
-                canvas.line([(side * 0.72, y - 0.06), (side * 0.4, y + 0.05)], 0.06, animal.dark, BODY)
+            for y, edge in ((0.85, 0.52), (1.1, 0.6), (1.35, 0.68)):
+                canvas.line([(side * edge, y - 0.05), (side * (edge - 0.26), y + 0.05)], 0.06, animal.dark, BODY)
+    leg = shade(animal.coat, 0.98)
     for side in (-1, 1):
-        canvas.line([(side * 0.06, 1.45), (side * 0.06, 2.6)], 0.03, shade(animal.dark, 0.9), BODY - 30)
+        canvas.polygon([(side * 0.08, 1.1), (side * 0.34, 1.1), (side * 0.32, SEAT), (side * 0.08, SEAT)], leg, BODY + 20)
+        paw = animal.light if animal.pattern == "white" else animal.dark if animal.pattern == "points" else leg
+        canvas.ellipse((side * 0.21, SEAT), (0.18, 0.11), paw, BODY + 30)
+    if animal.pattern in ("white", "patch"):
+        canvas.ellipse((0, 0.9), (0.32, 0.42), animal.light, BODY + 12)
 
 
 def _markings(canvas: Canvas, animal: Animal, tabby: bool, random: np.random.Generator) -> None:
@@ -184,6 +190,12 @@ def _mouth(canvas: Canvas, y: float, size: float, colour: Colour) -> None:
         canvas.line(ellipse_points((side * size, y), (size, size * 0.75), arc=(0, 180), count=9), 0.028, colour, MUZZLE)
 
 
+def _collar(canvas: Canvas, random: np.random.Generator) -> None:
+    """Draw a collar with a tag."""
+    canvas.line(ellipse_points((0, 0.68), (0.46, 0.2), arc=(15, 165), count=9), 0.1, pick(random, COLLARS), BODY + 25)
+    canvas.ellipse((0, 0.95), (0.075, 0.075), (222, 186, 88), BODY + 40)
+
+
 def _cat(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generator) -> None:
     iris = pick(random, [(150, 172, 84), (206, 166, 70), (118, 160, 118)])
     _eyes(canvas, (0.29, -0.04), 0.125, iris, (random.uniform(0.25, 0.5), 0.85), light)
@@ -204,10 +216,7 @@ def _dog(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generat
     canvas.polygon(ellipse_points((0, 0.22), (0.145, 0.1)), (38, 32, 34), MUZZLE + 35)
     canvas.ellipse((light.x * 0.04, 0.18), (0.05, 0.022), (120, 116, 120), MUZZLE + 35)
     _mouth(canvas, 0.46, 0.12, shade(animal.dark, 0.5))
-    if random.random() < 0.5:
-        collar = pick(random, [(184, 52, 50), (60, 92, 156), (70, 116, 80)])
-        canvas.line(ellipse_points((0, 0.72), (0.5, 0.22), arc=(20, 160), count=9), 0.1, collar, BODY + 25)
-        canvas.ellipse((0, 0.99), (0.075, 0.075), (222, 186, 88), BODY + 40)
+
 
 
 def _rabbit(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generator) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from vision_mtl.data.rendering import colours
-from vision_mtl.data.rendering.canvas import SIDE, Canvas, Light, Pose, ellipse_points, random_light
+from vision_mtl.data.rendering.canvas import SIDE, Canvas, Light, Pose, brightened, ellipse_points, random_light
 from vision_mtl.data.rendering.colours import Colour, mix, pick, shade
 
 REACH = 3.2  # half the width of a street in the object's coordinates: wider than any image
@@ -32,13 +32,13 @@ WEATHERS = (
 
 
 def street(random: np.random.Generator, pose: Pose, ground: float, far: float) -> tuple[np.ndarray, Light]:
-    """Return a street (SIDE, SIDE, 3) uint8 in the pose of a vehicle, and its light.
+    """Return a street (SIDE, SIDE, 4) uint8 in the pose of a vehicle, and its light.
 
     The vehicle stands at y = `ground`; the road's far edge is at y = `far`.
     """
     weather = WEATHERS[int(random.random() * len(WEATHERS))]
     light = random_light(random, weather.strength, weather.tint)
-    canvas = Canvas(_sky(weather), pose.upright)
+    canvas = Canvas(_sky(weather), pose.plain)
     if weather.strength > 0.8:
         _clouds(canvas, random, weather)
     horizon = far - random.uniform(0.12, 0.26)
@@ -55,7 +55,7 @@ def street(random: np.random.Generator, pose: Pose, ground: float, far: float) -
 
 
 def room(random: np.random.Generator, light: Light) -> np.ndarray:
-    """Return a wall (SIDE, SIDE, 3) uint8, out of focus; a window is on the side that the light comes from."""
+    """Return a wall (SIDE, SIDE, 4) uint8, out of focus; a window is on the side that the light comes from."""
     wall = pick(random, colours.WALLS)
     canvas = Canvas(_gradient(shade(wall, 1.06), shade(wall, 0.88)), Pose())
     side = 1 if light.x > 0 else -1
@@ -91,7 +91,7 @@ def floor_or_sofa(random: np.random.Generator, scene: np.ndarray, level: float) 
 
 
 def garden(random: np.random.Generator, light: Light, level: float) -> np.ndarray:
-    """Return a garden (SIDE, SIDE, 3) uint8, out of focus: sky, bushes, and grass from y = `level` downwards."""
+    """Return a garden (SIDE, SIDE, 4) uint8, out of focus: sky, bushes, and grass from y = `level` downwards."""
     weather = WEATHERS[int(random.random() * 2)]
     canvas = Canvas(_sky(weather), Pose())
     top = level - random.uniform(0.5, 1.1)
@@ -111,17 +111,17 @@ def _sky(weather: Weather) -> np.ndarray:
 
 
 def _gradient(top: Colour, bottom: Colour) -> np.ndarray:
-    """Return (SIDE, SIDE, 3) uint8, from one colour to the other at three quarters of the height."""
+    """Return (SIDE, SIDE, 4) uint8, from one colour to the other at three quarters of the height."""
     ramp = np.minimum(np.linspace(0, 4 / 3, SIDE, dtype=np.float32), 1)[:, None]
-    rows = np.asarray(top, np.float32) * (1 - ramp) + np.asarray(bottom, np.float32) * ramp
-    return np.repeat(np.minimum(rows, 255).astype(np.uint8)[:, None], SIDE, 1)
+    rows = np.asarray((*top, 0), np.float32) * (1 - ramp) + np.asarray((*bottom, 0), np.float32) * ramp
+    return cv2.resize(rows[:, None].astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
 
 
 def _textured(pixels: np.ndarray, random: np.random.Generator, strength: float) -> np.ndarray:
     """Return the image with soft patches of light and shade."""
     cells = random.random((12, 12), np.float32) * (2 * strength) + (1 - strength)
     field = cv2.resize(cells, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-    return cv2.convertScaleAbs(pixels * field[..., None])
+    return brightened(pixels, [field] * 4)
 
 
 def _blurred(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:

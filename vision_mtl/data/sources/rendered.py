@@ -15,7 +15,7 @@ import numpy as np
 from vision_mtl.core.errors import unknown
 from vision_mtl.data.source import SOURCES, Item
 
-IMAGES_PER_CLASS = {"cars": 600, "faces": 500, "pets": 600}  # networks memorised 200 cars and 100 faces
+IMAGES_PER_CLASS = {"cars": 400, "faces": 300, "pets": 600}
 DRAWING_SEED = 1
 
 
