@@ -25,11 +25,29 @@ class Body(NamedTuple):
 
 BODIES: dict[str, Body] = {
     "convertible": Body(
-        ((-0.95, 0.0), (-0.9, -0.09), (-0.5, -0.12), (-0.3, -0.07), (0.2, -0.07), (0.5, -0.08), (0.9, -0.02), (0.96, 0.08)),
+        (
+            (-0.95, 0.0),
+            (-0.9, -0.09),
+            (-0.5, -0.12),
+            (-0.3, -0.07),
+            (0.2, -0.07),
+            (0.5, -0.08),
+            (0.9, -0.02),
+            (0.96, 0.08),
+        ),
         (0, 0),
     ),
     "coupe": Body(
-        ((-0.95, 0.0), (-0.88, -0.11), (-0.64, -0.13), (-0.2, -0.38), (0.08, -0.38), (0.42, -0.08), (0.88, -0.01), (0.96, 0.1)),
+        (
+            (-0.95, 0.0),
+            (-0.88, -0.11),
+            (-0.64, -0.13),
+            (-0.2, -0.38),
+            (0.08, -0.38),
+            (0.42, -0.08),
+            (0.88, -0.01),
+            (0.96, 0.1),
+        ),
         (3, 4),
         pillars=0,
     ),
@@ -44,7 +62,16 @@ BODIES: dict[str, Body] = {
         wheel=1.2,
     ),
     "sedan": Body(
-        ((-0.95, -0.02), (-0.92, -0.12), (-0.54, -0.13), (-0.3, -0.44), (0.1, -0.44), (0.38, -0.1), (0.88, -0.03), (0.96, 0.08)),
+        (
+            (-0.95, -0.02),
+            (-0.92, -0.12),
+            (-0.54, -0.13),
+            (-0.3, -0.44),
+            (0.1, -0.44),
+            (0.38, -0.1),
+            (0.88, -0.03),
+            (0.96, 0.08),
+        ),
         (3, 4),
     ),
     "suv": Body(
@@ -172,13 +199,13 @@ def _open_top(canvas: Canvas) -> None:
     canvas.line([(0.29, -0.05), (0.11, -0.34)], 0.02, (60, 62, 66), FRONT)
 
 
-def _trim(
-    canvas: Canvas, random: np.random.Generator, label: str, kind: str, top: list[Point], paint: Colour
-) -> None:
+def _trim(canvas: Canvas, random: np.random.Generator, label: str, kind: str, top: list[Point], paint: Colour) -> None:
     """Draw lamps, bumpers, handle, and what only some vehicles have."""
     rear, front = top[0][0], top[-1][0]
     nose = top[-1][1]
-    canvas.polygon([(rear - 0.01, 0.13), (rear + 0.08, 0.13), (rear + 0.08, 0.2), (rear - 0.01, 0.2)], (58, 59, 62), PLATE)
+    canvas.polygon(
+        [(rear - 0.01, 0.13), (rear + 0.08, 0.13), (rear + 0.08, 0.2), (rear - 0.01, 0.2)], (58, 59, 62), PLATE
+    )
     canvas.polygon(
         [(front - 0.08, 0.15), (front + 0.015, 0.15), (front + 0.015, 0.22), (front - 0.08, 0.22)], (58, 59, 62), PLATE
     )
@@ -186,12 +213,19 @@ def _trim(
     canvas.ellipse((rear + 0.035, max(top[0][1], -0.05) + 0.06), (0.035, 0.06), REAR_LAMP, PLATE)
     canvas.line([(-0.06, 0.0), (0.02, 0.0)], 0.022, shade(paint, 0.5), PLATE)  # the door's handle
     if label == "pickup":
-        canvas.polygon([(rear + 0.05, -0.19), (-0.09, -0.19), (-0.09, -0.13), (rear + 0.05, -0.13)], shade(paint, 0.5), 90)
+        canvas.polygon(
+            [(rear + 0.05, -0.19), (-0.09, -0.19), (-0.09, -0.13), (rear + 0.05, -0.13)], shade(paint, 0.5), 90
+        )
     if kind == "taxi":
         roof = min(y for _, y in top)
         x = np.mean([x for x, y in top if y < roof + 0.05])
-        canvas.polygon([(x - 0.1, roof), (x - 0.08, roof - 0.09), (x + 0.08, roof - 0.09), (x + 0.1, roof)], (250, 246, 225), PLATE)
-        squares = [[(c, 0.04), (c + 0.04, 0.04), (c + 0.04, 0.08), (c, 0.08)] for c in np.arange(rear + 0.1, front - 0.15, 0.08)]
+        canvas.polygon(
+            [(x - 0.1, roof), (x - 0.08, roof - 0.09), (x + 0.08, roof - 0.09), (x + 0.1, roof)], (250, 246, 225), PLATE
+        )
+        squares = [
+            [(c, 0.04), (c + 0.04, 0.04), (c + 0.04, 0.08), (c, 0.08)]
+            for c in np.arange(rear + 0.1, front - 0.15, 0.08)
+        ]
         canvas.polygons(squares, (36, 36, 38), FRONT)
     if kind == "minibus":
         canvas.line([(rear + 0.02, -0.1), (front - 0.12, -0.1)], 0.05, shade(paint, 0.45), FRONT)

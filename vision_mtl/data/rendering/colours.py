@@ -30,17 +30,16 @@ WALLS: tuple[Colour, ...] = (  # of rooms, light to dark
 )
 WOOD: tuple[Colour, ...] = ((150, 108, 72), (122, 84, 56), (178, 138, 96))
 FABRIC: tuple[Colour, ...] = ((88, 102, 130), (128, 98, 82), (150, 148, 146), (92, 112, 96), (190, 176, 156))
-CLOTHES: tuple[Colour, ...] = (
+CLOTHES: tuple[Colour, ...] = (  # light to dark, so that the brightness hints at the hue
     (238, 236, 232),
     (206, 198, 184),
-    (222, 176, 76),
-    (150, 174, 200),
-    (142, 144, 148),
-    (186, 64, 58),
-    (84, 112, 160),
-    (72, 104, 80),
-    (112, 50, 62),
-    (44, 56, 92),
+    (226, 178, 78),
+    (132, 156, 186),
+    (188, 68, 60),
+    (66, 94, 146),
+    (54, 86, 64),
+    (104, 46, 58),
+    (40, 52, 88),
     (40, 40, 46),
 )
 PAINTS: tuple[Colour, ...] = (  # the usual paints of cars; white, silver, grey and black are the most frequent
@@ -51,13 +50,13 @@ PAINTS: tuple[Colour, ...] = (  # the usual paints of cars; white, silver, grey 
     (118, 122, 126),
     (40, 42, 46),
     (40, 42, 46),
-    (178, 44, 40),
-    (178, 44, 40),
-    (48, 84, 148),
-    (48, 84, 148),
+    (188, 48, 42),
+    (188, 48, 42),
+    (38, 68, 126),
+    (38, 68, 126),
     (206, 192, 160),
-    (52, 92, 72),
-    (132, 172, 200),
+    (44, 80, 60),
+    (128, 160, 188),
 )
 TAXI: Colour = (242, 190, 40)
 VANS: tuple[Colour, ...] = ((240, 240, 238), (240, 240, 238), (196, 40, 40), (246, 196, 50), (40, 88, 152))
@@ -108,4 +107,3 @@ def along(ramp: Sequence[Colour], position: float) -> Colour:
     place = position * (len(ramp) - 1)
     start = min(int(place), len(ramp) - 2)
     return mix(ramp[start], ramp[start + 1], place - start)
-

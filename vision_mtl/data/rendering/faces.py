@@ -167,7 +167,9 @@ def _features(
         x, reach, tilt = side * who.eyes + turn, who.eye_size * 1.6, np.deg2rad(who.brow) * side
         y, rise = EYE_LINE - 0.21, reach * float(np.sin(tilt))
         brow = shade(own.hair, 0.8) if sum(own.hair) < sum(own.skin) else shade(own.skin, 0.6)
-        canvas.line([(x - reach, y - rise + 0.03), (x, y - 0.02), (x + reach, y + rise + 0.03)], who.brow_width, brow, PARTS)
+        canvas.line(
+            [(x - reach, y - rise + 0.03), (x, y - 0.02), (x + reach, y + rise + 0.03)], who.brow_width, brow, PARTS
+        )
     _nose(canvas, who, turn, own.skin)
     _mouth(canvas, who, turn, smile, own.skin)
 
@@ -210,4 +212,6 @@ def _glasses(canvas: Canvas, who: Person, turn: float) -> None:
         canvas.line(ellipse_points((x, EYE_LINE + 0.01), (0.225, 0.2)), 0.045, frame, HEAD)
         canvas.line([(x + side * 0.22, EYE_LINE - 0.03), (side * who.width, EYE_LINE - 0.06)], 0.045, frame, HEAD)
     reach = who.eyes - 0.21
-    canvas.line([(turn - reach, EYE_LINE - 0.02), (turn, EYE_LINE - 0.05), (turn + reach, EYE_LINE - 0.02)], 0.045, frame, HEAD)
+    canvas.line(
+        [(turn - reach, EYE_LINE - 0.02), (turn, EYE_LINE - 0.05), (turn + reach, EYE_LINE - 0.02)], 0.045, frame, HEAD
+    )

@@ -69,8 +69,14 @@ def hat(canvas: Canvas, style: str, width: float, turn: float, cloth: Colour) ->
         peak = ellipse_points((turn * 2, -0.36), (width * 0.98, 0.2), arc=(0, 180))
         canvas.polygon([*peak, *ellipse_points((turn, -0.36), (width, 0.08), arc=(180, 360))], shade(cloth, 0.78), HAT)
     elif style == "hat":
-        canvas.polygon([(-width * 0.98, -0.42), (-width * 0.8, -1.12), (0, -1.06), (width * 0.8, -1.12), (width * 0.98, -0.42)], cloth, HAT)
-        canvas.polygon([(-width, -0.44), (-width * 0.95, -0.62), (width * 0.95, -0.62), (width, -0.44)], shade(cloth, 0.55), HAT)
+        canvas.polygon(
+            [(-width * 0.98, -0.42), (-width * 0.8, -1.12), (0, -1.06), (width * 0.8, -1.12), (width * 0.98, -0.42)],
+            cloth,
+            HAT,
+        )
+        canvas.polygon(
+            [(-width, -0.44), (-width * 0.95, -0.62), (width * 0.95, -0.62), (width, -0.44)], shade(cloth, 0.55), HAT
+        )
         canvas.ellipse((0, -0.42), (width * 1.55, 0.13), shade(cloth, 0.92), HAT)
 
 

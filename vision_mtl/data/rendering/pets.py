@@ -7,7 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from vision_mtl.data.rendering import colours
-from vision_mtl.data.rendering.canvas import Canvas, Light, Pose, ellipse_points, lit, object_canvas, random_light, rounded
+from vision_mtl.data.rendering.canvas import (
+    Canvas,
+    Light,
+    Pose,
+    ellipse_points,
+    lit,
+    object_canvas,
+    random_light,
+    rounded,
+)
 from vision_mtl.data.rendering.colours import Colour, mix, pick, shade
 from vision_mtl.data.rendering.scenery import floor_or_sofa, garden, room
 
@@ -111,7 +120,9 @@ def _body(canvas: Canvas, animal: Animal, tabby: bool, light: Light) -> None:
                 canvas.line([(side * edge, y - 0.05), (side * (edge - 0.26), y + 0.05)], 0.06, animal.dark, BODY)
     leg = shade(animal.coat, 0.98)
     for side in (-1, 1):
-        canvas.polygon([(side * 0.08, 1.1), (side * 0.34, 1.1), (side * 0.32, SEAT), (side * 0.08, SEAT)], leg, BODY + 20)
+        canvas.polygon(
+            [(side * 0.08, 1.1), (side * 0.34, 1.1), (side * 0.32, SEAT), (side * 0.08, SEAT)], leg, BODY + 20
+        )
         paw = animal.light if animal.pattern == "white" else animal.dark if animal.pattern == "points" else leg
         canvas.ellipse((side * 0.21, SEAT), (0.18, 0.11), paw, BODY + 30)
     if animal.pattern in ("white", "patch"):
@@ -122,7 +133,9 @@ def _markings(canvas: Canvas, animal: Animal, tabby: bool, random: np.random.Gen
     """Draw what the coat has on the head: a blaze, a patch over one eye, stripes."""
     if animal.pattern == "white":
         width = random.uniform(0.06, 0.12)
-        canvas.polygon([(-width * 0.6, -0.4), (width * 0.6, -0.4), (width * 2, 0.25), (-width * 2, 0.25)], animal.light, HEAD)
+        canvas.polygon(
+            [(-width * 0.6, -0.4), (width * 0.6, -0.4), (width * 2, 0.25), (-width * 2, 0.25)], animal.light, HEAD
+        )
     elif animal.pattern == "patch":
         side = 1 if random.random() < 0.5 else -1
         canvas.ellipse((side * 0.3, -0.06), (0.24, 0.26), animal.dark, HEAD, degrees=side * 20)
@@ -143,7 +156,11 @@ def _pointed_ears(canvas: Canvas, animal: Animal, random: np.random.Generator) -
     for side in (-1, 1):
         w = side * animal.width
         tip = (w * 0.92 + lean, -0.82)
-        canvas.polygon([(w * 0.99, 0.0), (w * 0.98 + lean * 0.8, -0.6), tip, (w * 0.6 + lean * 0.5, -0.66), (w * 0.12, -0.42)], animal.ears, EAR)
+        canvas.polygon(
+            [(w * 0.99, 0.0), (w * 0.98 + lean * 0.8, -0.6), tip, (w * 0.6 + lean * 0.5, -0.66), (w * 0.12, -0.42)],
+            animal.ears,
+            EAR,
+        )
         canvas.polygon([(w * 0.86, -0.15), (tip[0] * 0.97, -0.66), (w * 0.38, -0.4)], inner, EAR - 35)
 
 
@@ -161,7 +178,13 @@ def _floppy_ears(canvas: Canvas, animal: Animal, random: np.random.Generator) ->
     ear = animal.dark if animal.pattern != "plain" else shade(animal.coat, 0.8)
     for side in (-1, 1):
         w, swing = side * animal.width, random.uniform(-0.06, 0.06)
-        outline = [(w * 0.45, -0.42), (w * 0.85, -0.4), (w * 1.18, -0.1), (w * 1.25 + swing, 0.4), (w * 1.05 + swing, 0.58)]
+        outline = [
+            (w * 0.45, -0.42),
+            (w * 0.85, -0.4),
+            (w * 1.18, -0.1),
+            (w * 1.25 + swing, 0.4),
+            (w * 1.05 + swing, 0.58),
+        ]
         canvas.polygon([*outline, (w * 0.86 + swing, 0.42), (w * 0.8, 0.0)], ear, HEAD + 20)
 
 
@@ -174,7 +197,9 @@ def _eyes(
         canvas.ellipse((side * x, y), (size * 1.2, size * 1.12), (34, 28, 28), HEAD)
         canvas.ellipse((side * x, y), (size, size * 0.95), iris, HEAD)
         canvas.ellipse((side * x, y), (size * pupil[0], size * pupil[1]), (18, 16, 18), HEAD)
-        canvas.ellipse((side * x + light.x * size * 0.35, y - size * 0.4), (size * 0.26, size * 0.26), (250, 250, 250), HEAD)
+        canvas.ellipse(
+            (side * x + light.x * size * 0.35, y - size * 0.4), (size * 0.26, size * 0.26), (250, 250, 250), HEAD
+        )
 
 
 def _whiskers(canvas: Canvas, at: tuple[float, float], animal: Animal) -> None:
@@ -216,7 +241,6 @@ def _dog(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generat
     canvas.polygon(ellipse_points((0, 0.22), (0.145, 0.1)), (38, 32, 34), MUZZLE + 35)
     canvas.ellipse((light.x * 0.04, 0.18), (0.05, 0.022), (120, 116, 120), MUZZLE + 35)
     _mouth(canvas, 0.46, 0.12, shade(animal.dark, 0.5))
-
 
 
 def _rabbit(canvas: Canvas, animal: Animal, light: Light, random: np.random.Generator) -> None:

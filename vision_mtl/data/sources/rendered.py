@@ -1,7 +1,8 @@
 """`rendered/cars|faces|pets`: procedural images, drawn with OpenCV from a seed. They are not photographs.
 
-Eight body types of cars, twelve people, three animals. Everything that a linear model on pixels could use is random and
-independent of the class, so that only the shape shows the class (`benchmarks/rendered.py` measures this).
+Eight body types of vehicles, twelve people, three animals. Colours, parts, light and place belong together as in the
+world, so that there is something to learn without labels. They do not tell the class: only shapes and parts do
+(`benchmarks/rendered.py` measures both).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from vision_mtl.core.errors import unknown
 from vision_mtl.data.source import SOURCES, Item
 
 IMAGES_PER_CLASS = {"cars": 400, "faces": 300, "pets": 600}
+IMAGES_PER_CLASS_VERSION_2 = {"cars": 600, "faces": 500, "pets": 600}
 DRAWING_SEED = 1
 
 
@@ -27,14 +29,20 @@ class Rendered:
     """
 
     version = "3"
+    images_per_class = IMAGES_PER_CLASS
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in IMAGES_PER_CLASS:
             raise unknown("rendered set", rest, IMAGES_PER_CLASS)
         self.rest = rest
 
+    def use_version(self, number: int) -> None:
+        """Draw as version 2 or 3 did (`data.rendered_version`)."""
+        self.version = str(number)
+        self.images_per_class = IMAGES_PER_CLASS if number == 3 else IMAGES_PER_CLASS_VERSION_2
+
     def items(self) -> list[Item]:
-        count = IMAGES_PER_CLASS[self.rest]
+        count = self.images_per_class[self.rest]
         return [
             Item(f"{label}/{i:04d}", labels={"label": label}) for label in self._drawing.CLASSES for i in range(count)
         ]
@@ -46,4 +54,5 @@ class Rendered:
 
     @property
     def _drawing(self) -> ModuleType:
-        return importlib.import_module(f"vision_mtl.data.rendering.{self.rest}")
+        folder = "" if self.version == "3" else f"version_{self.version}."
+        return importlib.import_module(f"vision_mtl.data.rendering.{folder}{self.rest}")
