@@ -57,7 +57,7 @@ class Pose:
     stretch: float = 1.0  # wider by this factor, lower by its inverse
 
     def matrix(self, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return ((2, 2) matrix, (2,) offset) from row vectors to sixteenths of a pixel of an image of `side` pixels."""
+        """Return ((2, 2) matrix, (2,) offset) from points in rows to sixteenths of a pixel, `side` pixels an image."""
         angle = np.deg2rad(self.degrees)
         cos, sin = float(np.cos(angle)), float(np.sin(angle))
         x, y = (-self.stretch if self.mirrored else self.stretch), 1 / self.stretch
