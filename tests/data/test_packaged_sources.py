@@ -17,7 +17,6 @@ from vision_mtl.data.split_assignment import split_numbers
 from vision_mtl.data.split_files import write_splits
 
 BY_REGION = (5904, "02c3d4c26877dbda")  # images of version 1, a hash of their splits and regions
-VERSION_2 = {"cars": 93.0, "faces": 148.2, "pets": 134.1}  # mean of an image's upper half
 COUNTS = {
     "bundled/digits": (5000, 10),
     "bundled/faces": (200, 2),
@@ -120,18 +119,6 @@ def test_rendered_images_differ_and_use_the_range(name: str) -> None:
     pictures = [source.read(item) for item in source.items()[::97]]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
     assert all(picture.std() > 10 for picture in pictures)
-
-
-def test_earlier_runs_keep_the_drawings_of_version_2(tmp_path: Path) -> None:
-    means = {"cars": 0.0, "faces": 0.0, "pets": 0.0}
-    for name, count in (("cars", 4800), ("faces", 6000), ("pets", 1800)):
-        data = Data(unlabelled=[f"rendered/{name}"], root=str(tmp_path), rendered_version=2)
-        listed = list_source(f"rendered/{name}", data, {}, Findings())
-        assert len(listed.items) == count and listed.source.version == "2"
-        means[name] = float(listed.source.read(listed.items[7])[:48].mean())
-    assert means == pytest.approx(VERSION_2, abs=0.5)
-    now = list_source("rendered/cars", Data(unlabelled=["rendered/cars"], root=str(tmp_path)), {}, Findings())
-    assert len(now.items) == 3200 and now.source.version == "3"
 
 
 def test_no_two_people_look_alike() -> None:

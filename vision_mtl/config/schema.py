@@ -29,7 +29,6 @@ ADDED: dict[str, Any] = {
     "data.other_folders": "leave_out",
     "data.split_rule": "independent",
     "data.split_file": None,
-    "data.rendered_version": 2,
     "data.validation_labels": "all",
     "data.value_range": None,
     "data.rgb_bands": None,

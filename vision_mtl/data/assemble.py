@@ -82,8 +82,6 @@ def list_source(
     """
     own = {task_name: task for task_name, task in tasks.items() if task.source == name}
     source = open_source(name, Path(data.root).expanduser(), _image_column(name, data, own))
-    if hasattr(source, "use_version"):
-        source.use_version(data.rendered_version)
     earlier = data.split_rule == "independent" and getattr(source, "independent_items", None)
     listed_items = earlier() if earlier else source.items()
     items = [with_valid_text(item) for item in _without_masks(listed_items, tasks)]

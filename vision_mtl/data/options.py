@@ -39,9 +39,6 @@ class Data:
     split_rule: Literal["proportional", "independent"] = "proportional"
     """How splits are drawn. proportional: each class in the ratios, to within one image; independent: each image by
     itself, so that shares vary by chance. Runs made before this option existed keep the independent rule."""
-    rendered_version: Literal[2, 3] = 3
-    """Version of the drawn sets `rendered/*`. 3: colours, parts and light belong together; 2: colours and background
-    are random. Runs made before this option existed keep version 2."""
     validation_labels: Literal["fraction", "all"] = "fraction"
     """Validation labels that a label fraction leaves to choose by. fraction: the same share as of the training labels,
     stratified by class; all: all of them. Runs made before this option existed used all."""

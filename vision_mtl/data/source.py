@@ -60,8 +60,7 @@ class Source(Protocol):
     `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; an error
     `unclear`, or None, which concerns only tasks that take labels or splits from its folders; and a mapping `unusable`,
     from columns that are no label columns to what they hold; and a method `independent_items`, used instead of `items`
-    for runs with `data.split_rule` independent, where their official splits were others. A source that draws its images
-    may have a method `use_version`, called with `data.rendered_version` before the others.
+    for runs with `data.split_rule` independent, where their official splits were others.
     """
 
     def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...

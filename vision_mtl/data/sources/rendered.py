@@ -17,7 +17,6 @@ from vision_mtl.core.errors import unknown
 from vision_mtl.data.source import SOURCES, Item
 
 IMAGES_PER_CLASS = {"cars": 400, "faces": 300, "pets": 600}
-IMAGES_PER_CLASS_VERSION_2 = {"cars": 600, "faces": 500, "pets": 600}
 DRAWING_SEED = 1
 
 
@@ -29,20 +28,14 @@ class Rendered:
     """
 
     version = "3"
-    images_per_class = IMAGES_PER_CLASS
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in IMAGES_PER_CLASS:
             raise unknown("rendered set", rest, IMAGES_PER_CLASS)
         self.rest = rest
 
-    def use_version(self, number: int) -> None:
-        """Draw as version 2 or 3 did (`data.rendered_version`)."""
-        self.version = str(number)
-        self.images_per_class = IMAGES_PER_CLASS if number == 3 else IMAGES_PER_CLASS_VERSION_2
-
     def items(self) -> list[Item]:
-        count = self.images_per_class[self.rest]
+        count = IMAGES_PER_CLASS[self.rest]
         return [
             Item(f"{label}/{i:04d}", labels={"label": label}) for label in self._drawing.CLASSES for i in range(count)
         ]
@@ -54,5 +47,4 @@ class Rendered:
 
     @property
     def _drawing(self) -> ModuleType:
-        folder = "" if self.version == "3" else f"version_{self.version}."
-        return importlib.import_module(f"vision_mtl.data.rendering.{folder}{self.rest}")
+        return importlib.import_module(f"vision_mtl.data.rendering.{self.rest}")
