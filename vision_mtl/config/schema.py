@@ -34,6 +34,7 @@ ADDED: dict[str, Any] = {
     "data.rgb_bands": None,
     "score.images": 500,
     "score.validation_images": 0,
+    "score.probe_images": 0,
     "study.earlier_pretexts": True,
     "study.rope": 0.0,
     "joint.consistency_weight": 0.0,

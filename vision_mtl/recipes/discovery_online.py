@@ -26,6 +26,7 @@ from vision_mtl.discovery.measure import ScoredNetwork
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.recipes import build
 from vision_mtl.recipes.discovery_outputs import describe_selection
+from vision_mtl.recipes.feature_scores import score_features
 from vision_mtl.recipes.fit import fit, write_result
 from vision_mtl.recipes.initial_weights import before_training
 from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
@@ -89,7 +90,8 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
     mixture, autocast = trainer.objective.mixture, trainer.accelerator.autocast
     skills = score_repairs(config, run, trainer.scored_model, pool, mixture, autocast, start)
-    metrics = {**skills, "online": probes[-1] if probes else {}, **curriculum.metrics()}
+    features = score_features(config, run, trainer.scored_model, start, pool, autocast)
+    metrics = {**skills, "features": features, "online": probes[-1] if probes else {}, **curriculum.metrics()}
     curriculum.write(describe_selection(config, pool, trainer.objective.mixture.pretexts))
     with phase(run.speaker, "drawing figures"):
         write_figures(run, trainer, pool, metrics, config.tasks)

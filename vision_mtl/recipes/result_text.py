@@ -12,6 +12,7 @@ from rich.table import Table
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
+from vision_mtl.recipes.learned_text import feature_sentence, feature_table, repair_sentence
 from vision_mtl.study.independence import MARK, marked
 from vision_mtl.study.number_format import Unit, format_count
 
@@ -34,11 +35,12 @@ WIDTH = 120  # characters of a table, whatever the terminal: tables go to files 
 def result_text(result: dict[str, Any]) -> str:
     """Return the scores of `result.json` as lines of text."""
     metrics = result.get("metrics", {})
-    lines = [*_tasks_text(metrics), *_consistency_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
+    lines = [*_features_text(metrics), *_tasks_text(metrics), *_consistency_text(metrics)]
+    lines += [*_skill_text(metrics), *_kinds_text(metrics)]
     lines += _few_clusters_text(metrics)
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
-    if online := metrics.get("online"):
+    if (online := metrics.get("online")) and not metrics.get("features"):
         lines.append("kNN on frozen features of validation images (chance in brackets):")
         lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
     if "answers" in metrics:  # of predict
@@ -51,6 +53,17 @@ def result_text(result: dict[str, Any]) -> str:
             f"{result['images_per_second']:.0f} a second"
         )
     return "\n".join(lines)
+
+
+def _features_text(metrics: dict[str, Any]) -> list[str]:
+    """Return what training added to the features and the repairs: sentences, and a row for each task."""
+    features, learned = metrics.get("features") or {}, metrics.get("skill_learned_by_source") or {}
+    lines = [line for line in (feature_sentence(features), "kinds" not in metrics and repair_sentence(learned)) if line]
+    if features:
+        count = max(own["num_train"] for own in features.values())
+        head = f"linear probe of frozen features, on validation images, fitted to at most {count:,} training images"
+        lines += [f"{head} (95 % interval):", as_text(feature_table(features))]
+    return lines
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:

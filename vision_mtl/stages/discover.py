@@ -90,6 +90,7 @@ class Discover(Stage):
         )
         from vision_mtl.recipes.discovery_online import OnlineOptions, check_mode, discover_online
         from vision_mtl.recipes.discovery_outputs import describe_selection, write_figures, write_files
+        from vision_mtl.recipes.feature_scores import score_features
         from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.repair import build_network, build_trainer
         from vision_mtl.recipes.teacher import bind_teachers
@@ -138,4 +139,6 @@ class Discover(Stage):
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
         with phase(run.speaker, "drawing figures"):
             write_figures(run, networks, errors, tables, curve)
-        write_discovery(run, fold_runs, pool, trainers, {**tables.metrics(), "skill_over_time": curve})
+        features = score_features(config, run, networks[0].model, starts[0], pool, accelerator.autocast)  # of fold A
+        metrics = {**tables.metrics(), "skill_over_time": curve, "features": features}
+        write_discovery(run, fold_runs, pool, trainers, metrics)

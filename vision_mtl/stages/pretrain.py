@@ -36,6 +36,7 @@ class Pretrain(Stage):
 
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.recipes import build
+        from vision_mtl.recipes.feature_scores import score_features
         from vision_mtl.recipes.fit import fit, write_result
         from vision_mtl.recipes.initial_weights import before_training
         from vision_mtl.recipes.pretrain_outputs import pretrain_actions, write_figures
@@ -62,7 +63,8 @@ class Pretrain(Stage):
         probes = [record["tasks"] for record in run.records() if record.get("kind") == "probe"]
         mixture = trainer.objective.mixture
         skills = score_repairs(config, run, trainer.scored_model, pool, mixture, accelerator.autocast, start)
-        metrics = {**skills, "online": probes[-1] if probes else {}}
+        features = score_features(config, run, trainer.scored_model, start, pool, accelerator.autocast)
+        metrics = {**skills, "features": features, "online": probes[-1] if probes else {}}
         with phase(run.speaker, "drawing figures"):
             write_figures(run, trainer, pool, metrics, config.tasks)
         write_result(run, trainer, metrics, pool.summary())

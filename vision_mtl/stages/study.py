@@ -31,6 +31,7 @@ class Study(Stage):
         "track.num_pictures": 0,
         "track.keep_checkpoints": 1,
         "track.tensorboard": False,
+        "score.probe_images": 0,
     }
     changeable: ClassVar = (*Stage.changeable, "study.num_jobs", "study.backend", "study.address")
     results: ClassVar = (("report.html", "the report, with figures"), ("report.md", "the same as text"))
