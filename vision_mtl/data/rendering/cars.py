@@ -218,7 +218,7 @@ def _trim(canvas: Canvas, random: np.random.Generator, label: str, kind: str, to
         )
     if kind == "taxi":
         roof = min(y for _, y in top)
-        x = np.mean([x for x, y in top if y < roof + 0.05])
+        x = float(np.mean([x for x, y in top if y < roof + 0.05]))
         canvas.polygon(
             [(x - 0.1, roof), (x - 0.08, roof - 0.09), (x + 0.08, roof - 0.09), (x + 0.1, roof)], (250, 246, 225), PLATE
         )
