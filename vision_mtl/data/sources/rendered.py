@@ -27,7 +27,7 @@ class Rendered:
     Raises `UserError` for an unknown name.
     """
 
-    version = "3"
+    version = "4"
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in IMAGES_PER_CLASS:
