@@ -205,10 +205,11 @@ def peers_judge(data: Record) -> Rows:
 
 def rendered(data: Record) -> Rows:
     """Return how well a linear model and a supervised network tell the classes of the drawn sets."""
-    found = [["set", "chance", "linear model on pixels", "resnet18, supervised"]]
+    found = [["set", "images", "chance", "linear model on pixels", "resnet18, supervised", "steps of 64"]]
     for name, row in data.items():
         cells = [interval(row[model]) for model in ("pixels", "resnet18")]
-        found.append([f"`rendered/{name}`", share(row["pixels"]["chance"]), *cells])
+        chance = share(row["pixels"]["chance"])
+        found.append([f"`rendered/{name}`", f"{row['images']:,}", chance, *cells, str(row["steps"])])
     return found
 
 
