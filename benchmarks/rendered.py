@@ -1,4 +1,4 @@
-"""Are the drawn sets what they claim: out of a linear model's reach, within a supervised network's?
+"""Are the rendered sets what they claim: out of a linear model's reach, within a supervised network's?
 
     python benchmarks/rendered.py [--steps 600] [--sets cars pets] [--folder FOLDER]
     python benchmarks/rendered.py --sheet docs/images/rendered.jpg

@@ -76,12 +76,16 @@ def test_the_page_and_the_result_tell_the_same_facts(
         assert sheet.width == 1000
 
 
-def test_the_sheet_shows_some_of_many_classes_and_masks(image_folder: Path, label_table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_sheet_shows_some_of_many_classes_and_masks(
+    channels: int, image_folder: Path, label_table: Path, tmp_path: Path
+) -> None:
     tasks = {
         "digit": Task(source=f"folder/{image_folder}", label_from=r"(\d)\.png$"),
         "mask": Task(source=f"images/{label_table}", kind="dense", masks=str(label_table / "masks")),
     }
-    pool = build_pool(Data(root=str(tmp_path)), tasks, image_size=(16, 16))
+    pool = build_pool(Data(root=str(tmp_path)), tasks, image_size=(16, 16), channels=channels)
+    assert pool.blocks[0].shape[3] == channels
     (axes,) = contact_sheet(pool, {name: task.source for name, task in tasks.items()}, 4).axes
     texts = [text.get_text() for text in axes.texts if text.get_text()]
     assert texts == ["digit, 4 of 10 classes", "0", "3", "6", "9", "mask, images and masks"]

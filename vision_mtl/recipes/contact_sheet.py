@@ -45,7 +45,7 @@ def _of_task(pool: Pool, task: str, num_pictures: int) -> Section:
         return Section(f"{task}, from the smallest to the largest", blocks)
     if label_kind(target.kind).is_dense:
         shown = spread_evenly(train, num_pictures // 2)
-        blocks = [Block(np.concatenate([_pictures(pool, one), _mask(target, one)])) for one in shown.split(1)]
+        blocks = [Block(np.concatenate([_in_colour(_pictures(pool, i)), _mask(target, i)])) for i in shown.split(1)]
         return Section(f"{task}, images and masks", blocks)
     names = target.class_names
     classes = spread_evenly(torch.arange(len(names)), num_pictures).tolist()
@@ -67,6 +67,11 @@ def _of_classes(pool: Pool, task: str, classes: list[int], count: int) -> Iterat
 def _pictures(pool: Pool, indices: Tensor) -> np.ndarray:
     """Return (n, H, W, C) in [0, 1]."""
     return shown_bands(pool.gather(indices).permute(0, 2, 3, 1).numpy(), pool.rgb_bands)
+
+
+def _in_colour(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures (n, H, W, 1 or 3) with three channels."""
+    return np.broadcast_to(pictures, (*pictures.shape[:3], 3))
 
 
 def _mask(target: Target, image: Tensor) -> np.ndarray:

@@ -31,7 +31,7 @@ class PrepareData(Stage):
     channels: int = 3
     """Channels of the stored images, any number. 1: grey; 3: colour; otherwise the bands of the files."""
     num_pictures: int = 40
-    """Pictures of each task, and of each source without one, on the contact sheet."""
+    """Pictures of each task, and of each source without one, on the contact sheet. 0: no sheet."""
     to_shards: str | None = None
     """New folder for WebDataset shards of the one given source; read them back with wds/FOLDER/*.tar. null: none."""
     shard_mb: float = 256.0
@@ -69,7 +69,7 @@ class PrepareData(Stage):
             raise ValueError("a pool that cannot be built has an error")
         if self.to_shards and run.is_main:
             facts |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
-        if run.is_main:
+        if run.is_main and self.num_pictures > 0:
             sheet = contact_sheet(pool, task_sources(config), self.num_pictures)
             sheet.savefig(run.figures / "contact_sheet.png")
         run.write_result("completed", data=facts)

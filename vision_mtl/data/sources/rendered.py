@@ -22,7 +22,7 @@ DRAWING_SEED = 1
 
 @SOURCES.register("rendered")
 class Rendered:
-    """One of the drawn sets; an image depends only on its class and number.
+    """One of the rendered sets; an image depends only on its class and number.
 
     Raises `UserError` for an unknown name.
     """
