@@ -3,7 +3,7 @@
     python benchmarks/balancing.py [--steps 20]
 
 Every aggregator that needs no further argument trains the embedded four tasks for some steps: finite losses and scores.
-Peak memory is that of a whole process with 2 and with 8 tasks (drawn sets under several names, so that only their
+Peak memory is that of a whole process with 2 and with 8 tasks (rendered sets under several names, so that only their
 number differs), same batch, UPGrad. Writes `benchmarks/results/balancing.json`. About 10 minutes on 2 cores.
 """
 

@@ -1,12 +1,15 @@
-"""Are the drawn sets what they claim: out of a linear model's reach, within a supervised network's?
+"""Are the rendered sets what they claim: out of a linear model's reach, within a supervised network's?
 
-    python benchmarks/rendered.py [--steps 800]
+    python benchmarks/rendered.py [--steps 600] [--sets cars pets] [--folder FOLDER]
+    python benchmarks/rendered.py --sheet docs/images/rendered.jpg
 
 For each of `rendered/cars|faces|pets`: test accuracy of logistic regression on the 64-pixel pixels (strength chosen on
 validation images) beside chance, and of a resnet18 from random weights, trained on that set alone by `--stage finetune`
-for 800 steps of 64 images. Counted in steps, so that a busy machine changes nothing. Also the seconds in which a set is
-drawn and stored the first time. Prints a table and writes `benchmarks/results/rendered.json`. About 12 minutes of one
-core.
+for 600 steps of 64 images. Counted in steps, so that a busy machine changes nothing. Also the seconds, of the clock and
+of all processor cores, in which a set is drawn and stored the first time. Prints a table and writes
+`benchmarks/results/rendered.json`. About 9 minutes of one core; with `--folder` an interrupted benchmark continues.
+
+`--sheet` draws 64 images instead, the first ones of each class.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
+
 import numpy as np
+from PIL import Image
 
 from benchmarks.record import splits_of, write
 from vision_mtl.cli.command import main as command
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
+from vision_mtl.data.source import open_source
 from vision_mtl.evaluation.linear_probe import fit_linear_probe
 from vision_mtl.evaluation.scores import accuracy_score
 
@@ -38,20 +44,46 @@ SIDE = 64  # pixels
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--folder", help="keep images and runs there; by default they are deleted")
+    parser.add_argument("--sheet", metavar="FILE")
     given = parser.parse_args()
+    if given.sheet:
+        Image.fromarray(sheet()).save(given.sheet, quality=85)
+        return
     rows = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in SETS:
-            data, tasks = Data(root=folder), {name: Task(source=f"rendered/{name}")}
-            start = time.perf_counter()
-            pool = build_pool(data, tasks, image_size=(SIDE, SIDE))
-            seconds = round(time.perf_counter() - start, 1)
-            found = {"steps": given.steps, "images": len(pool), "build_seconds": seconds}
-            rows[name] = found | {"pixels": linear(name, pool), "resnet18": supervised(name, folder, given.steps)}
-            write("rendered", rows[name], part=name, splits=splits_of(pool, data, tasks))
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in given.sets:
+            rows[name] = measured(name, given.folder or temporary, given.steps)
             print(name, json.dumps(rows[name]), flush=True)
     print(table(rows))
+
+
+def measured(name: str, folder: str, steps: int) -> dict[str, Any]:
+    """Return and write the scores of one set."""
+    tasks = {name: Task(source=f"rendered/{name}")}
+    with tempfile.TemporaryDirectory() as empty:
+        data = Data(root=empty)
+        start, start_cpu = time.perf_counter(), time.process_time()
+        pool = build_pool(data, tasks, image_size=(SIDE, SIDE))
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    row = {"steps": steps, "images": len(pool)}
+    row |= {"build_seconds": round(seconds, 1), "build_cpu_seconds": round(cpu_seconds, 1)}
+    row |= {"pixels": linear(name, pool), "resnet18": supervised(name, folder, steps)}
+    write("rendered", row, part=name, splits=splits_of(pool, data, tasks))
+    return row
+
+
+def sheet() -> np.ndarray:
+    """Return 64 images (8 * 96, 8 * 96, 3): three rows of cars, three of faces, two of pets."""
+    images = []
+    for name, count in (("cars", 24), ("faces", 24), ("pets", 16)):
+        source = open_source(f"rendered/{name}", Path())
+        items = source.items()
+        firsts = sorted(items, key=lambda item: item.identity.rpartition("/")[2])  # the first of each class, and so on
+        images += [source.read(item) for item in firsts[:count]]
+    return np.concatenate([np.concatenate(images[i : i + 8], 1) for i in range(0, 64, 8)])
 
 
 def linear(name: str, pool: Pool) -> dict[str, Any]:

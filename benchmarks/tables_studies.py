@@ -1,4 +1,4 @@
-"""The tables of scores on held-out images: studies, repairs, comparisons with peers, drawn sets, decoders."""
+"""The tables of scores on held-out images: studies, repairs, comparisons with peers, rendered sets, decoders."""
 
 from __future__ import annotations
 
@@ -204,11 +204,12 @@ def peers_judge(data: Record) -> Rows:
 
 
 def rendered(data: Record) -> Rows:
-    """Return how well a linear model and a supervised network tell the classes of the drawn sets."""
-    found = [["set", "chance", "linear model on pixels", "resnet18, supervised"]]
+    """Return how well a linear model and a supervised network tell the classes of the rendered sets."""
+    found = [["set", "images", "chance", "linear model on pixels", "resnet18, supervised", "steps of 64"]]
     for name, row in data.items():
         cells = [interval(row[model]) for model in ("pixels", "resnet18")]
-        found.append([f"`rendered/{name}`", share(row["pixels"]["chance"]), *cells])
+        chance = share(row["pixels"]["chance"])
+        found.append([f"`rendered/{name}`", f"{row['images']:,}", chance, *cells, str(row["steps"])])
     return found
 
 

@@ -44,7 +44,7 @@ def test_a_machine_reads_objects(look_at: Any, tmp_path: Path, capsys: Capture) 
     assert result["run_dir"] == str(tmp_path / "run") and result["data"]["num_images"] == 80
     assert result["look"] == [
         [str(tmp_path / "run/findings.json"), "what is wrong or noteworthy"],
-        [str(tmp_path / "run/figures"), "a contact sheet of each source"],
+        [str(tmp_path / "run/figures/contact_sheet.png"), "a few training images of each class and source"],
     ]
     events = [json.loads(line) for line in printed.err.splitlines()]
     assert {event["event"] for event in events} <= {"message", "warning", "progress"} and events

@@ -1,4 +1,4 @@
-"""The drawn world: one light for all shapes, colours that belong to things, labels that colours do not tell."""
+"""The rendered sets: one light for all shapes, colours that belong to things, labels that colours do not tell."""
 
 from pathlib import Path
 

@@ -8,7 +8,6 @@ import pytest
 
 from vision_mtl.viz.curves import curves_figure, skill_figure
 from vision_mtl.viz.reconstruction import GAP, Panel, error_map, picture_strip, reconstruction_figure
-from vision_mtl.viz.sheets import sheet_figure
 from vision_mtl.viz.style import save_chart
 
 
@@ -105,10 +104,3 @@ def test_the_skill_figure_names_tasks_and_shortens_paths(tmp_path: Path) -> None
     save_chart(figure, tmp_path, "skill")
     save_chart(None, tmp_path, "none")
     assert {file.name for file in tmp_path.iterdir()} == {"skill.png", "skill.pdf"}
-
-
-def test_sheets_pad_their_last_row() -> None:
-    figure = sheet_figure(np.zeros((13, 8, 8, 1)), "a title")
-    assert figure.axes[0].get_title(loc="left") == "a title"
-    with pytest.raises(ValueError, match="no picture"):
-        sheet_figure(np.zeros((0, 8, 8, 1)), "none")

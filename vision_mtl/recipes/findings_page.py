@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vision_mtl.data.findings import SEVERITIES, Finding
 
-WIDTH = 110  # characters of a line
+WIDTH = 100  # characters of a line
 SHOWN = 12  # findings of one severity on the page; findings.json holds all
 TITLES = {
     "error": "ERRORS: no training starts until they are mended",

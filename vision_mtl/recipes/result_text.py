@@ -244,10 +244,10 @@ def label_counts(row: dict[str, Any]) -> str:
     return " + ".join(f"{count:,}" for count in known if count is not None)
 
 
-def as_text(table: Table) -> str:
-    """Return a rich table as lines of at most `WIDTH` characters, without colours."""
+def as_text(table: Table, width: int = WIDTH) -> str:
+    """Return a rich table as lines of at most `width` characters, without colours."""
     text = io.StringIO()
-    Console(file=text, width=WIDTH, markup=False, emoji=False).print(table)  # names are not markup
+    Console(file=text, width=width, markup=False, emoji=False).print(table)  # names are not markup
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 

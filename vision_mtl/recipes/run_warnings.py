@@ -97,18 +97,23 @@ def _num_groups(pool: Pool, task: str) -> int:
     return len(target.class_names) if label_kind(target.kind).one_class else 1
 
 
+def too_few_to_choose(pool: Pool, task: str) -> str:
+    """Return in words that a task has too few validation images to choose weights by, and how many are enough."""
+    count, groups = len(pool.indices("val", task=task)), _num_groups(pool, task)
+    what = f"{count} validation images" + (f" for {groups} classes" if groups > 1 else "")
+    return f"{what}: too few to choose weights by ({FEW_VALIDATION * groups} or more are enough)"
+
+
 def warn_about_small_tasks(run: Run, pool: Pool, feed: TaskFeed, tasks: Sequence[str], choosing: Sequence[str]) -> None:
     """Warn, before training, about tasks with too few images per step, or too few validation images to choose by.
 
     `choosing` are the tasks with enough of the latter.
     """
     for task in tasks:
-        count, groups = len(pool.indices("val", task=task)), _num_groups(pool, task)
         if task not in choosing:
-            what = f"{count} validation images" + (f" for {groups} classes" if groups > 1 else "")
             run.warn(
-                f"task {task}: {what}: too few to choose weights by ({FEW_VALIDATION * groups} or more are enough), so "
-                "the last weights are kept. Raise --data.val_ratio or the label fraction for a choice."
+                f"task {task}: {too_few_to_choose(pool, task)}, so the last weights are kept. Raise --data.val_ratio "
+                "or the label fraction for a choice."
             )
         share = feed.images_per_step * feed.share(task)
         if share < 1:

@@ -10,7 +10,6 @@ from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
-from vision_mtl.core.text import file_stem
 
 
 @STAGES.register("data")
@@ -18,20 +17,21 @@ from vision_mtl.core.text import file_stem
 class PrepareData(Stage):
     """Check all images and labels and print one page about them: errors, warnings, notes, and what to do about each.
 
-    The page also counts the images of each source and task. The decoded images stay in the store for later runs. A
-    contact sheet of each source is drawn. With `data.clean`, the stores are deleted instead.
+    The page also counts the images of each source, task and class, and tells their original sizes, the copies among
+    them, and what is held out. A contact sheet shows a few of each class. The decoded images stay in the store for
+    later runs. With `data.clean`, the stores are deleted instead.
     """
 
     sections: ClassVar = ("data", "tasks")
     results: ClassVar = (
         ("findings.json", "what is wrong or noteworthy"),
-        ("figures", "a contact sheet of each source"),
+        ("figures/contact_sheet.png", "a few training images of each class and source"),
     )
 
     channels: int = 3
     """Channels of the stored images, any number. 1: grey; 3: colour; otherwise the bands of the files."""
     num_pictures: int = 40
-    """Pictures of each source on its contact sheet."""
+    """Pictures of each task, and of each source without one, on the contact sheet. 0: no sheet."""
     to_shards: str | None = None
     """New folder for WebDataset shards of the one given source; read them back with wds/FOLDER/*.tar. null: none."""
     shard_mb: float = 256.0
@@ -40,11 +40,10 @@ class PrepareData(Stage):
     def run(self, config: RunConfig, run: Run) -> None:
         from vision_mtl.data.findings import Findings
         from vision_mtl.data.store import clean
-        from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
+        from vision_mtl.recipes.contact_sheet import contact_sheet
+        from vision_mtl.recipes.data_facts import data_facts, task_sources, tell_few_validation_images
         from vision_mtl.recipes.data_summary import export_shards, print_summary, show_findings
-        from vision_mtl.viz.bands import shown_bands
-        from vision_mtl.viz.sheets import sheet_figure
 
         if not self.shard_mb > 0:
             raise UserError(f"data.shard_mb must be above 0; found {self.shard_mb}.")
@@ -59,18 +58,18 @@ class PrepareData(Stage):
         findings, pool = Findings(keep_going=True), None
         with findings.catching():
             pool = build.decode_pool(config, run, self.channels, findings)
-        show_findings(findings, run)
         if pool is not None:
-            print_summary(pool, run)
+            tell_few_validation_images(pool, findings)
+        show_findings(findings, run)
+        facts = None if pool is None else data_facts(config, run, pool)
+        if facts is not None:
+            print_summary(facts, run)
         findings.raise_errors(even_if_kept=True)
-        if pool is None:
+        if pool is None or facts is None:
             raise ValueError("a pool that cannot be built has an error")
-        data = pool.summary()
         if self.to_shards and run.is_main:
-            data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
-        for number, source in enumerate(pool.sources):
-            indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
-            pictures = shown_bands(pool.gather(indices).permute(0, 2, 3, 1).numpy(), pool.rgb_bands)
-            figure = sheet_figure(pictures, f"{source}, training images")
-            figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
-        run.write_result("completed", data=data)
+            facts |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
+        if run.is_main and self.num_pictures > 0:
+            sheet = contact_sheet(pool, task_sources(config), self.num_pictures)
+            sheet.savefig(run.figures / "contact_sheet.png")
+        run.write_result("completed", data=facts)

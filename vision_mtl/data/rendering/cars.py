@@ -108,7 +108,7 @@ TAXIS, MINIBUSES = 0.1, 0.35  # shares: of the cars with a roof, of the vans
 def draw(label: str, random: np.random.Generator) -> np.ndarray:
     """Return (96, 96, 3) uint8: a vehicle of body type `label`."""
     body, wheel = BODIES[label], float(random.uniform(0.15, 0.17)) * BODIES[label].wheel
-    scale = random.uniform(0.62, 0.95)
+    scale = random.uniform(0.78, 1.0)
     slack = (1.0 - 0.9 * scale) + 0.06
     pose = Pose(
         scale,
@@ -216,9 +216,21 @@ def _trim(canvas: Canvas, random: np.random.Generator, label: str, kind: str, to
         canvas.polygon(
             [(rear + 0.05, -0.19), (-0.09, -0.19), (-0.09, -0.13), (rear + 0.05, -0.13)], shade(paint, 0.5), 90
         )
+    elif label == "suv":  # the spare wheel
+        canvas.polygon(rounded([(rear - 0.1, -0.34), (rear, -0.34), (rear, 0.02), (rear - 0.1, 0.02)]), TYRE, WHEEL)
+    elif label == "coupe":  # the spoiler
+        y = top[1][1]
+        canvas.polygon(
+            [(rear, y - 0.12), (rear + 0.24, y - 0.1), (rear + 0.22, y - 0.05), (rear + 0.02, y - 0.06)],
+            shade(paint, 0.6),
+            PLATE,
+        )
+        canvas.line([(rear + 0.16, y - 0.07), (rear + 0.18, y + 0.02)], 0.03, shade(paint, 0.6), PLATE)
+    elif label == "wagon" and kind == "car":
+        _roof_rails(canvas, top[2], top[3])
     if kind == "taxi":
         roof = min(y for _, y in top)
-        x = np.mean([x for x, y in top if y < roof + 0.05])
+        x = float(np.mean([x for x, y in top if y < roof + 0.05]))
         canvas.polygon(
             [(x - 0.1, roof), (x - 0.08, roof - 0.09), (x + 0.08, roof - 0.09), (x + 0.1, roof)], (250, 246, 225), PLATE
         )
@@ -232,6 +244,13 @@ def _trim(canvas: Canvas, random: np.random.Generator, label: str, kind: str, to
     if kind == "delivery" and random.random() < 0.7:
         stripe = (214, 60, 48) if sum(paint) > 660 else (244, 242, 238)
         canvas.polygon([(rear + 0.04, -0.42), (-0.05, -0.42), (-0.12, -0.26), (rear + 0.04, -0.26)], stripe, FRONT)
+
+
+def _roof_rails(canvas: Canvas, rear: Point, front: Point) -> None:
+    y = min(rear[1], front[1])
+    canvas.line([(rear[0] + 0.04, y - 0.07), (front[0] - 0.06, y - 0.07)], 0.035, (70, 72, 76), PLATE)
+    for x in (rear[0] + 0.1, front[0] - 0.12):
+        canvas.line([(x, y - 0.07), (x, y + 0.02)], 0.035, (70, 72, 76), PLATE)
 
 
 def _wheel(canvas: Canvas, centre: Point, radius: float, paint: Colour) -> None:

@@ -87,8 +87,8 @@ def draw(label: str, random: np.random.Generator) -> np.ndarray:
     light = random_light(random, random.uniform(0.7, 1.0), _lamp(random))
     indoors = random.random() < 0.65
     scene = room(random, light) if indoors else garden(random, light, random.uniform(0.4, 0.9))
-    place = random.uniform(-0.45, 0.45), random.uniform(-0.15, 0.3)
-    pose = Pose(random.uniform(0.46, 0.72), place, random.uniform(-14, 14))
+    place = random.uniform(-0.4, 0.4), random.uniform(-0.1, 0.3)
+    pose = Pose(random.uniform(0.54, 0.78), place, random.uniform(-14, 14))
     canvas = object_canvas(scene, pose)
     own = _colours(random)
     turn = random.uniform(-0.09, 0.09)  # looking left or right

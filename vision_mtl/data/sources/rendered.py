@@ -22,12 +22,12 @@ DRAWING_SEED = 1
 
 @SOURCES.register("rendered")
 class Rendered:
-    """One of the drawn sets; an image depends only on its class and number.
+    """One of the rendered sets; an image depends only on its class and number.
 
     Raises `UserError` for an unknown name.
     """
 
-    version = "3"
+    version = "4"
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in IMAGES_PER_CLASS:
