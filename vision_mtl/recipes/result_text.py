@@ -25,6 +25,11 @@ PROBE_COLUMNS = {  # method -> column title
     "chance": "chance",
     "majority": "majority",
 }
+BASELINES = ("majority", "chance")
+BASELINE_NOTE = (
+    "majority: always the class that most training labels have (numbers: their median); "
+    "chance: the same predictions, shuffled"
+)
 LABELS = "labels of training + validation images"
 MAX_CLASSES = 8  # classes counted on a task's line
 KINDS = ("learnable", "trivial", "hopeless")
@@ -172,7 +177,7 @@ def _tasks_text(metrics: dict[str, Any]) -> list[str]:
         return []
     if "fractions" in metrics:  # of a probe
         return [f"frozen features, on test images, linear probe with 95 % interval; {LABELS}:", _probe_table(metrics)]
-    lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics)]
+    lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics), *_majority_text(metrics)]
     if changed := metrics.get("change"):
         lines.append("change of the old tasks, after minus before:")
         lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
@@ -192,19 +197,34 @@ def _consistency_text(metrics: dict[str, Any]) -> list[str]:
 
 
 def _task_table(metrics: dict[str, Any]) -> str:
-    """Return a row per task: its headline metric, and that of its single-task network."""
+    """Return a row per task: its headline metric, the baselines, and its single-task network; old tasks come last."""
+    rows = {**metrics["tasks"], **metrics.get("old_tasks", {})}
+    baselines = [name for name in BASELINES if any(name in row for row in rows.values())]
     table = Table("task", "metric", box=SIMPLE_HEAD, pad_edge=False)
-    heads = ["labels", "score"] + (["single-task", "shared minus single-task"] if "transfer" in metrics else [])
+    heads = ["labels", "score", *baselines] + (["single-task", "shared - single"] if "transfer" in metrics else [])
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    for task, row in metrics["tasks"].items():
+    for task, row in rows.items():
         metric = label_kind(row["kind"]).headline
         cells = [label_counts(row), _cell(row.get(metric), with_interval=True)]
+        cells += [_cell(row.get(name, {}).get(metric), with_interval=False) for name in baselines]
         if "transfer" in metrics:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
             cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
         table.add_row(task, metric, *cells)
     return as_text(table)
+
+
+def _majority_text(metrics: dict[str, Any]) -> list[str]:
+    """Return which tasks are predicted better than by the majority, and what the baselines are; older runs: nothing."""
+    rows = {**metrics["tasks"], **metrics.get("old_tasks", {})}
+    gains = {task: row["minus_majority"] for task, row in rows.items() if "minus_majority" in row}
+    if not gains:
+        return []
+    better = [task for task, gain in gains.items() if gain["low"] is not None and gain["low"] > 0]
+    others = [task for task in gains if task not in better]
+    parts = [f"better than the majority: {', '.join(better) or 'no task'}"]
+    return ["; ".join(parts + ([f"not shown: {', '.join(others)}"] if others else [])), BASELINE_NOTE]
 
 
 def _probe_table(metrics: dict[str, Any]) -> str:
@@ -226,8 +246,8 @@ def _probe_table(metrics: dict[str, Any]) -> str:
 
 
 def label_counts(row: dict[str, Any]) -> str:
-    """Return the numbers of training and validation labels; old results lack the second."""
-    known = [row["num_labelled"], row.get("num_validation")]
+    """Return the numbers of training and validation labels, as far as the result has them."""
+    known = [row.get("num_labelled"), row.get("num_validation")]
     return " + ".join(f"{count:,}" for count in known if count is not None)
 
 
