@@ -44,8 +44,9 @@ def result_text(result: dict[str, Any]) -> str:
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
     if online := metrics.get("online"):
-        lines.append("kNN on frozen features of validation images (chance in brackets):")
-        lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
+        lines.append("kNN on frozen features of validation images (the majority's accuracy in brackets):")
+        majority = {task: found.get("majority", found["chance"]) for task, found in online.items()}  # older runs: chance
+        lines += [f"  {task:<18}{found['knn']:.3f}  ({majority[task]:.3f})" for task, found in online.items()]
     if "answers" in metrics:  # of predict
         lines += _predictions_text(metrics)
     if "differences" in metrics:  # of export
