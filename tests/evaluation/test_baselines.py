@@ -9,7 +9,6 @@ import torch
 from vision_mtl.data.targets import Target
 from vision_mtl.evaluation.baselines import baseline_metrics
 from vision_mtl.evaluation.predictions import TaskPredictions
-from vision_mtl.evaluation.statistics import expected_agreement
 
 TRAIN, TEST = torch.arange(5), torch.arange(5, 15)
 
@@ -24,7 +23,7 @@ def test_the_majority_is_that_of_the_training_labels() -> None:
     said = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
     found = baselines(target, torch.eye(2)[said])
     assert found["majority"]["accuracy"]["value"] == 0.3 and found["majority"].keys() == {"accuracy"}
-    assert found["chance"]["accuracy"]["value"] == pytest.approx(expected_agreement(said, true)) == 0.6 * 0.7 + 0.4 * 0.3
+    assert found["chance"]["accuracy"]["value"] == pytest.approx(0.6 * 0.7 + 0.4 * 0.3)
     assert found["minus_majority"]["value"] == pytest.approx(0.9 - 0.3) and found["minus_majority"]["low"] > 0
 
 

@@ -127,6 +127,7 @@ def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(
     assert set(splits) == {"train", "val"}
     faces = found["faces"]
     assert 0.5 <= faces["knn"] <= 1 and 0.4 < faces["chance"] < 0.8
-    train, val = (torch.as_tensor(pool.labels["faces"])[pool.indices(split, task="faces")] for split in ("train", "val"))
+    labels = torch.as_tensor(pool.labels["faces"])
+    train, val = (labels[pool.indices(split, task="faces")] for split in ("train", "val"))
     assert faces["majority"] == pytest.approx((val == train.bincount().argmax()).float().mean().item())
     assert all(p.grad is None for p in backbone.parameters())

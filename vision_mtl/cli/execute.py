@@ -161,9 +161,10 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
         return f"extended from {old} to {new} steps."
     old, new = before.get("study.seeds"), now.get("study.seeds")
     if changed == ["study.seeds"] and old and new and old == new[: len(old)]:
+        count = len(new) - len(old)
         return (
-            f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals are valid only if the first results "
-            "did not influence that decision."
+            f"{count} {'seed was' if count == 1 else 'seeds were'} added to {len(old)}: the intervals are valid only "
+            "if the first results did not influence that decision."
         )
     if failed_at_start(folder):
         return None

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from vision_mtl.evaluation.crossed import Spread, spread
-from vision_mtl.evaluation.power import minimum_detectable
+from vision_mtl.evaluation.power import NOTHING_SHOWN, largest_difference, minimum_detectable
 from vision_mtl.evaluation.scores import LEVEL, Score
 from vision_mtl.evaluation.sign_flip import sign_flip
 
@@ -132,8 +132,10 @@ class Comparison:
             small = f", and lies within ±{self.rope:g}" if self.within_rope else ""
             return f"{interval} leaves out 0{small}"
         shown = self.minimum_detectable
-        power = "all seeds and images agree" if shown is None else f"this design shows {shown:.3g} with 80 % power"
-        return f"{interval} holds 0; {power}"
+        if shown is None:
+            return f"{interval} holds 0; all seeds and images agree"
+        possible = shown <= largest_difference(self.arm_score.value, self.baseline_score.value)
+        return f"{interval} holds 0; {f'this design shows {shown:.3g} with 80 % power' if possible else NOTHING_SHOWN}"
 
 
 def compare(

@@ -12,8 +12,10 @@ from rich.table import Table
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
+from vision_mtl.evaluation.power import NOTHING_SHOWN
 from vision_mtl.study.independence import MARK, marked
 from vision_mtl.study.number_format import Unit, format_count
+from vision_mtl.study.verdict_text import is_beyond
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -45,7 +47,7 @@ def result_text(result: dict[str, Any]) -> str:
     lines += _online_text(metrics)
     if online := metrics.get("online"):
         lines.append("kNN on frozen features of validation images (the majority's accuracy in brackets):")
-        majority = {task: found.get("majority", found["chance"]) for task, found in online.items()}  # older runs: chance
+        majority = {task: found.get("majority", found["chance"]) for task, found in online.items()}  # chance: older
         lines += [f"  {task:<18}{found['knn']:.3f}  ({majority[task]:.3f})" for task, found in online.items()]
     if "answers" in metrics:  # of predict
         lines += _predictions_text(metrics)
@@ -139,13 +141,15 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in metrics["comparisons"]:
         smallest = row["minimum_detectable"]
-        detectable = "" if smallest is None else f"{smallest:.3f}"
+        detectable = "" if smallest is None else "none" if is_beyond(row) else f"{smallest:.3f}"
         cells = [_cell(row["difference"], with_interval=True, sign="+"), detectable]
         name = f"{row['arm']} - {row['baseline']}"
         table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, marked(row["verdict"], row))
     shown = as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
     lines = [head, shown]
+    if any(is_beyond(row) for row in metrics["comparisons"]):
+        lines.append(f"none: {NOTHING_SHOWN}")
     if any(not row.get("independent", True) for row in metrics["comparisons"]):
         lines.append(f"{MARK} not independent: an arm's weights or teacher may know the task; corrected apart.")
     for row in metrics.get("improvements", []):

@@ -51,7 +51,7 @@ def task_metrics(
     validation: Validation,
     trainer: TaskTrainer,
 ) -> dict[str, dict[str, Any]]:
-    """Return each task's test scores and those of the baselines, its number of labels, the scores of its best weights."""
+    """Return each task's test scores, the baselines, its number of labels, and the scores of its own best weights."""
     epochs = validation.epochs()
     scores = score_predictions(model, labelled.pool, found)
     own = best_epochs(model, labelled, validation, trainer)
