@@ -13,6 +13,7 @@ from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
 from vision_mtl.evaluation.power import NOTHING_SHOWN
+from vision_mtl.inference.prediction_summary import summary_text
 from vision_mtl.study.independence import MARK, marked
 from vision_mtl.study.number_format import Unit, format_count
 from vision_mtl.study.verdict_text import is_beyond
@@ -33,7 +34,6 @@ BASELINE_NOTE = (
     "chance: the same predictions, shuffled"
 )
 LABELS = "labels of training + validation images"
-MAX_CLASSES = 8  # classes counted on a task's line
 KINDS = ("learnable", "trivial", "hopeless")
 WIDTH = 120  # characters of a table, whatever the terminal: tables go to files too
 
@@ -264,12 +264,12 @@ def as_text(table: Table) -> str:
 
 
 def _predictions_text(metrics: dict[str, Any]) -> list[str]:
-    """Return the files of predictions, and the number of images that each head put into each class."""
-    lines = [f"{metrics['num_images']:,} images predicted: {', '.join(metrics['files'])}"]
-    for task, counts in metrics["answers"].items():
-        shown = [f"{name} {count:,}" for name, count in list(counts.items())[:MAX_CLASSES]]
-        more = len(counts) - MAX_CLASSES
-        lines.append(f"  {task:<18}{', '.join(shown)}" + (f", and {more} other classes" if more > 0 else ""))
+    """Return the files of predictions, and a line for each head: its classes with their shares, or its numbers."""
+    lines = [f"{format_count(metrics['num_images'], 'image')} predicted: {', '.join(metrics['files'])}"]
+    if "summaries" in metrics:
+        return lines + [f"  {task:<18}{summary_text(summary)}" for task, summary in metrics["summaries"].items()]
+    for task, counts in metrics["answers"].items():  # of an older run
+        lines.append(f"  {task:<18}{', '.join(f'{name} {count:,}' for name, count in counts.items())}")
     return lines
 
 
