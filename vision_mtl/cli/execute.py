@@ -74,7 +74,8 @@ def show_end(run: Run) -> None:
     result = run.result()
     if result is None or not run.is_main:
         return
-    if text := result_text(result):
+    tasks = (read_config(run.folder / CONFIG) if (run.folder / CONFIG).is_file() else {}).get("tasks") or {}
+    if text := result_text(result, {name: task.get("source", "") for name, task in tasks.items()}):
         run.show(text)
     run.show(steps_text(run.stage, run.folder, result["data"]))
     steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder, result["data"])}

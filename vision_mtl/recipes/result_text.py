@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from vision_mtl.core.text import short_source
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
@@ -38,9 +40,13 @@ KINDS = ("learnable", "trivial", "hopeless")
 WIDTH = 120  # characters of a table, whatever the terminal: tables go to files too
 
 
-def result_text(result: dict[str, Any]) -> str:
-    """Return the scores of `result.json` as lines of text."""
-    metrics = result.get("metrics", {})
+def result_text(result: dict[str, Any], task_sources: Mapping[str, str] | None = None) -> str:
+    """Return the scores of `result.json` as lines of text.
+
+    `task_sources` maps tasks to their sources: a source with one task is shown by its name, others without the folders
+    in the middle of their paths.
+    """
+    metrics = _with_short_sources(result.get("metrics", {}), task_sources or {})
     lines = [*_tasks_text(metrics), *_consistency_text(metrics), *_skill_text(metrics), *_kinds_text(metrics)]
     lines += _few_clusters_text(metrics)
     lines += _comparisons_text(metrics)
@@ -59,6 +65,22 @@ def result_text(result: dict[str, Any]) -> str:
             f"{result['images_per_second']:.0f} a second"
         )
     return "\n".join(lines)
+
+
+def _with_short_sources(metrics: dict[str, Any], task_sources: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metrics with short names of the sources, as long as these differ."""
+    found = dict(metrics)
+    for key in ("skill_by_source", "skill_learned_by_source"):
+        if key in metrics:
+            names = {source: _source_name(source, task_sources) for source in metrics[key]}
+            is_clear = len(set(names.values())) == len(names)
+            found[key] = {names[source] if is_clear else source: scores for source, scores in metrics[key].items()}
+    return found
+
+
+def _source_name(source: str, task_sources: Mapping[str, str]) -> str:
+    tasks = [task for task, own in task_sources.items() if own == source]
+    return tasks[0] if len(tasks) == 1 else short_source(source)
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
@@ -80,7 +102,10 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
                 cells.append(_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
             table.add_row(source, name, *cells, f"{score['num_clusters']:,}")
     head = "what training added on held-out images (0: the best rule without it, 1: perfect; 95 % interval):"
-    note = "classic: skill against the classic repair alone, which an untrained network may beat too"
+    note = (
+        "classic: skill against the classic repair alone (where nothing is repaired, the chance loss), which an "
+        "untrained network may beat too"
+    )
     return [head, as_text(table), *([note] if classic else [])]
 
 
