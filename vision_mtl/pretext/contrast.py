@@ -82,7 +82,9 @@ class Contrast(Pretext):
         if not self.temperature > 0:
             raise UserError(f"pretexts.contrast.temperature must be above 0; found {self.temperature}.")
         if self.views < 2:
-            raise UserError(f"pretexts.contrast.views must be 2 or more: a view needs another; found {self.views}.")
+            raise UserError(
+                f"pretexts.contrast.views must be 2 or more: one has no other to agree with; found {self.views}."
+            )
         if self.view_size < 0:
             raise UserError(f"pretexts.contrast.view_size must be 0 (the image's own) or more; found {self.view_size}.")
         if not 0 < self.smallest_crop <= 1:

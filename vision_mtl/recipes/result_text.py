@@ -73,7 +73,7 @@ def _with_short_sources(metrics: dict[str, Any], task_sources: Mapping[str, str]
     for key in ("skill_by_source", "skill_learned_by_source"):
         if key in metrics:
             names = {source: _source_name(source, task_sources) for source in metrics[key]}
-            is_clear = len(set(names.values())) == len(names)
+            is_clear = len({*names.values(), "all"}) == len(names) + 1  # "all" is the row of all sources
             found[key] = {names[source] if is_clear else source: scores for source, scores in metrics[key].items()}
     return found
 
