@@ -80,7 +80,7 @@ def _with_short_sources(metrics: dict[str, Any], task_sources: Mapping[str, str]
 
 def _source_name(source: str, task_sources: Mapping[str, str]) -> str:
     tasks = [task for task, own in task_sources.items() if own == source]
-    return tasks[0] if len(tasks) == 1 else short_source(source)
+    return tasks[0] if len(tasks) == 1 else short_source(source).rpartition("…/")[2]
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
