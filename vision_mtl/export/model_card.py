@@ -62,6 +62,7 @@ On images held out from training, with 95 % intervals:
 {% endfor %}
 Majority: always the class that most training labels have (numbers: their median). Chance: the same predictions,
 shuffled over the images.
+{{ "" }}
 {%- else -%}
 None are known: the model was exported from a checkpoint without a run, or from a run without a result.
 {% endif %}
@@ -184,8 +185,8 @@ def card_text(
         by_transform="" if transform is None else _by_transform(transform, about["input_size"] != about["image_size"]),
         sources=_sources(origin, state),
         recipe=_recipe(origin, state),
-        trained_on=_sources(origin, state) or ["unknown images"],
-        earlier=_earlier(origin),
+        trained_on=_trained_on(state),
+        earlier=_earlier(origin) or (["random weights"] if origin.config and not state.get("weights") else []),
         scores=[*_task_scores(origin.result, list(about["tasks"])), *_skill_scores(origin.result)],
         forms={name: label_kind(name).form for name in {task["kind"] for task in about["tasks"].values()}},
         has_onnx="model.onnx" in files,
@@ -261,6 +262,12 @@ def _recipe(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
         found["images seen"] = f"{result['images_seen']:,} in {result['seconds']:.0f} s of training"
     found["seed"] = origin.config.get("seed")
     return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def _trained_on(state: Mapping[str, Any]) -> list[str]:
+    """Return the tasks with their sources, and the unlabelled sources, of the run that trained last."""
+    tasks = [f"{name} ({public_source(task['source'])})" for name, task in state["tasks"].items()]
+    return [*tasks, *map(public_source, state["data"]["unlabelled"] or [])] or ["unknown sources"]
 
 
 def _earlier(origin: Origin) -> list[str]:

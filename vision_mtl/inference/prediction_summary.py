@@ -60,14 +60,14 @@ class PredictionSummary:
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
-    """Return a summary in words: `tabby 31 (62 %), pug 19 (38 %); 4 with a probability below 50 %`."""
+    """Return a summary in words: `tabby: 31 (62 %), pug: 19 (38 %); 4 with a probability below 50 %`."""
     if not summary:
         return "no image"
     if "median" in summary:
         return f"median {summary['median']:g}, from {summary['min']:g} to {summary['max']:g}"
     counts = summary.get("counts")
     shown = [
-        f"{name} {counts[name]:,} ({_per_cent(share)})" if counts else f"{name} {_per_cent(share)}"
+        f"{name}: {counts[name]:,} ({_per_cent(share)})" if counts else f"{name}: {_per_cent(share)}"
         for name, share in list(summary["shares"].items())[:MAX_CLASSES]
     ]
     more = len(summary["shares"]) - MAX_CLASSES
