@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 
 from vision_mtl.evaluation.comparisons import compare
 from vision_mtl.evaluation.crossed import spread
-from vision_mtl.evaluation.power import minimum_detectable
+from vision_mtl.evaluation.power import largest_difference, minimum_detectable
 
 SCORES = arrays(np.float64, (2, 4, 6), elements=st.integers(0, 5).map(float))
 
@@ -68,6 +68,15 @@ def test_an_undecided_comparison_states_its_minimum_detectable_difference() -> N
     a, b = np.random.default_rng(2).random((2, 5, 50)) < 0.7
     found = compare(a, b, np.arange(50))
     assert found.verdict == "undecided" and f"{found.minimum_detectable:.3g}" in found.reason
+
+
+def test_a_detectable_difference_that_is_impossible_is_not_quoted() -> None:
+    """From .5 a share can move by .5."""
+    a, b = np.array([[1.0, 1, 1, 0], [0, 0, 0, 1]]), np.array([[0.0, 1, 0, 0], [1, 0, 1, 1]])
+    found = compare(a, b, np.arange(4))
+    assert found.verdict == "undecided" and found.minimum_detectable > 1 and found.baseline_score.value == 0.5
+    assert found.reason.endswith("no difference can be shown with this design: it needs more seeds or test images")
+    assert largest_difference(0.5, 0.8) == 0.8 and largest_difference(-2.0, -1.0) == np.inf
 
 
 def test_invalid_values_are_refused() -> None:
@@ -150,3 +159,12 @@ def test_without_an_interval_nothing_is_equivalent() -> None:
     ones = np.ones((1, 1000))
     assert compare(ones, ones, np.arange(1000), rope=0.5).verdict == "undecided"
     assert compare(np.ones((5, 9)), np.ones((5, 9)), np.zeros(9), rope=0.5).verdict == "undecided"
+
+
+def test_a_rare_class_of_balanced_accuracy_needs_enough_images_too() -> None:
+    """Of three classes, a difference of 1 point is one on 3 % of a class; 40 of its images miss it too often."""
+    a, b = shifted(0.0)
+    parts = [(1 / 3, 480), (1 / 3, 480), (1 / 3, 40)]
+    assert compare(a, b, np.arange(1000), rope=0.01, parts=parts).verdict == "undecided"
+    enough = [(1 / 3, 400), (1 / 3, 400), (1 / 3, 200)]
+    assert compare(a, b, np.arange(1000), rope=0.01, parts=enough).verdict == "equivalent"

@@ -125,5 +125,9 @@ def test_the_online_probe_reads_no_test_image_and_leaves_no_gradient(
     backbone = Backbone("test_resnet", image_size=(32, 32))
     found = online_probe(with_clean_statistics(backbone, pool, pool.indices("train")), pool)
     assert set(splits) == {"train", "val"}
-    assert 0.5 <= found["faces"]["knn"] <= 1 and 0.4 < found["faces"]["chance"] < 0.8
+    faces = found["faces"]
+    assert 0.5 <= faces["knn"] <= 1 and 0.4 < faces["chance"] < 0.8
+    labels = torch.as_tensor(pool.labels["faces"])
+    train, val = (labels[pool.indices(split, task="faces")] for split in ("train", "val"))
+    assert faces["majority"] == pytest.approx((val == train.bincount().argmax()).float().mean().item())
     assert all(p.grad is None for p in backbone.parameters())

@@ -90,6 +90,20 @@ def test_errors_are_those_of_a_discovery(explorable: Path, page: Server, start: 
     coarse = repair(page, image, factor=4)["scores"]
     assert coarse["repaired"] == pytest.approx(model_errors(judged, "downsample", index)[0, 0], rel=1e-4)
     assert coarse["untrained"] < coarse["classic"]  # the back-projected and the bicubic image
+    assert coarse["start"] is None  # a joint run's start is not rebuilt
+    assert coarse["best"] <= coarse["untrained"] and coarse["best_rule"] not in ("classic", "start")
+    assert coarse["skill_learned"] == pytest.approx(1 - coarse["repaired"] / coarse["best"])
+
+
+def test_what_the_start_can_do_is_not_learned(
+    explorable: Path, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vision_mtl.explorer.site.start_network", lambda where, run: restore_model(where)[0])
+    server = open_page(explorable)
+    for damage in ({"grid": [4, 4], "cells": [5]}, {"factor": 4}, {"grid": [2, 2], "cells": [1], "grey": True}):
+        scores = repair(server, uploaded(colourful()), **damage)["scores"]
+        assert scores["start"] == pytest.approx(scores["repaired"], rel=1e-5)
+        assert scores["best"] <= scores["start"] and scores["skill_learned"] <= 1e-5
 
 
 def test_pictures_match_their_names(page: Server) -> None:

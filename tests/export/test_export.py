@@ -19,7 +19,7 @@ from vision_mtl.cli.command import main
 from vision_mtl.core.torchvision_ops import SCHEMAS, operators_load
 from vision_mtl.export import files as export_files
 from vision_mtl.export import graph as export_graph
-from vision_mtl.export.model_card import Origin, _recipe, escape, public_source
+from vision_mtl.export.model_card import Origin, _earlier, _recipe, _task_scores, escape, public_source
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.inference_model import InferenceModel
 
@@ -253,8 +253,10 @@ def test_a_trained_runs_card_has_its_scores_and_counts(train, tmp_path: Path, re
     assert train(tmp_path / "run", *words) == 0
     assert export(tmp_path / "run", tmp_path / "e", "--export.onnx", "false") == 0
     card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
-    score = result(tmp_path / "run")["metrics"]["tasks"]["shape"]["accuracy"]
+    found = result(tmp_path / "run")["metrics"]["tasks"]["shape"]
+    score, others = found["accuracy"], [found[name]["accuracy"]["value"] for name in ("majority", "chance")]
     row = f"| shape | accuracy | {score['value']:.3f} | {score['low']:.3f} to {score['high']:.3f} | {score['n']} |"
+    row += "".join(f" {value:.3f} |" for value in others)
     assert row in card and "| shape | single_label |" in card and "| round, square |" in card
     (counts,) = result(tmp_path / "run")["data"]["sources"].values()
     assert f"{counts['train']} train, {counts['val']} val, {counts['test']} test" in card
@@ -285,6 +287,34 @@ def test_names_cannot_break_the_card() -> None:
 def test_a_start_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--stage", "export", "--run_dir", str(tmp_path / "e")]) == 2
     assert "export needs trained weights: give --init_from RUN" in capsys.readouterr().err
+
+
+def test_every_task_of_the_model_has_a_row() -> None:
+    """Also the old tasks of add_task, and a task that the result does not know."""
+    score = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 1200}
+    new = {"kind": "single_label", "accuracy": score, "majority": {"accuracy": score}, "num_labelled": 5}
+    metrics = {"tasks": {"new": new}, "old_tasks": {"old": {"kind": "regression", "mae": score | {"low": None}}}}
+    assert _task_scores({"metrics": metrics}, ["old", "new", "lost"]) == [
+        ("old", "mae", "0.500", "", "1,200", "", ""),
+        ("new", "accuracy", "0.500", "0.400 to 0.600", "1,200", "0.500", ""),
+        ("lost", "", "not scored", "", "", "", ""),
+    ]
+    assert _task_scores({}, ["old"]) == []
+
+
+def test_the_card_names_what_the_weights_started_from(tmp_path: Path) -> None:
+    for name, start in (("first", None), ("second", "first")):
+        (tmp_path / name).mkdir()
+        init = f"init_from: {tmp_path / start}" if start else ""
+        (tmp_path / name / "config.yaml").write_text(f"stage: pretrain\n{init}\n")
+    (tmp_path / "first" / "result.json").write_text('{"data": {"sources": {"images//home/me/photos": {"train": 3}}}}')
+    told = _earlier(Origin("run", {"init_from": str(tmp_path / "second")}, {}))
+    assert told == [
+        "run second (pretrain), trained on images that are not known here",
+        "run first (pretrain), trained on images/photos",
+    ]
+    itself = Origin("first", {"init_from": str(tmp_path / "first")}, {})
+    assert _earlier(itself) == [] == _earlier(Origin("run", {}, {}))
 
 
 def test_the_card_says_what_the_teacher_was_trained_on() -> None:

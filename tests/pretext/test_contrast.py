@@ -225,7 +225,7 @@ def test_a_damage_that_views_cannot_have_is_refused(damage: dict, message: str) 
 
 
 def test_a_damage_must_fit_the_views() -> None:
-    with pytest.raises(UserError, match=r"contrast\.damage\.grid_mask: .*grid"):
+    with pytest.raises(UserError, match=r"^pretexts\.contrast\.damage\.grid_mask\.grid 20x20 does not fit"):
         Contrast(view_size=16, damage={"grid_mask": {"grid": 20}}).check(SHAPE)
     with pytest.raises(UserError, match=r"contrast\.damage\.decolorise: "):
         Contrast(damage={"decolorise": None}).check((1, 32, 32))

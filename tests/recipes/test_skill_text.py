@@ -35,3 +35,39 @@ def test_an_older_run_does_not_claim_learning() -> None:
     older = {"skill": {"grid_mask": score(0.2, 0.1)}, "skill_by_source": {"photos": {"grid_mask": score(0.2, 0.1)}}}
     text = result_text({"metrics": older})
     assert "does not show learning" in text and "+0.200" in text
+
+
+def test_sources_have_their_tasks_names_or_short_paths() -> None:
+    one = {"grid_mask": score(0.2, 0.1, learned=True, reference="linear")}
+    paths = [f"images//home/me/long/{name}/photos" for name in ("a", "b")]
+    by_source = {"folder//home/me/pets": one, **dict.fromkeys(paths, one)}
+    metrics = {"skill_learned": one, "skill_learned_by_source": by_source, "skill": one, "skill_by_source": by_source}
+    text = result_text({"metrics": metrics}, {"cats": "folder//home/me/pets"})
+    named = [line.split()[0] for line in text.splitlines() if "grid_mask" in line]
+    assert named == ["cats", "a/photos", "b/photos", "all"]
+    assert "/home/me" not in text
+    same = {"images//x/a/p": one, "images//y/a/p": one}
+    shown = result_text({"metrics": metrics | {"skill_learned_by_source": same, "skill_by_source": same}})
+    assert all(source in shown for source in same)  # short names would be equal
+
+
+def test_the_majority_stands_beside_each_tasks_score() -> None:
+    row = {"kind": "single_label", "accuracy": score(0.6, 0.5), "majority": {"accuracy": score(0.4, 0.3)}}
+    row |= {"chance": {"accuracy": score(0.3, 0.2)}, "num_labelled": 10, "num_validation": 4}
+    tasks = {"pets": row | {"minus_majority": score(0.2, 0.1)}, "cars": row | {"minus_majority": score(0.1, -0.1)}}
+    lines = result_text(
+        {"metrics": {"tasks": tasks, "old_tasks": {"digits": row | {"num_labelled": None}}}}
+    ).splitlines()
+    assert lines[1].split() == ["task", "metric", "labels", "score", "majority", "chance"]
+    assert lines[3].split()[-2:] == ["0.400", "0.300"] and lines[5].split()[0] == "digits"
+    assert "better than the majority: pets; not shown: cars" in lines
+    older = {"tasks": {"pets": {"kind": "single_label", "accuracy": score(0.6, 0.5), "num_labelled": 10}}}
+    assert "majority" not in result_text({"metrics": older})
+
+
+def test_an_impossible_detectable_difference_is_not_printed() -> None:
+    names = {"task": "pets", "fraction": 0.1, "arm": "a", "baseline": "b", "verdict": "undecided"}
+    row = names | {"difference": score(0.1, -0.9), "arm_score": score(0.6, 0.1), "baseline_score": score(0.5, 0.1)}
+    text = result_text({"metrics": {"comparisons": [row | {"minimum_detectable": 1.34}]}})
+    assert "1.34" not in text and "none: no difference can be shown with this design" in text
+    assert "0.400" in result_text({"metrics": {"comparisons": [row | {"minimum_detectable": 0.4}]}})

@@ -134,7 +134,7 @@ def test_the_result_is_printed_as_a_table(finished: Path, result) -> None:
     for task, metric in HEADLINES.items():
         (line,) = [line for line in text.splitlines() if line.split()[:2] == [task, metric]]
         assert f"{result(finished)['metrics']['transfer'][task]['value']:+.3f}" in line
-    assert "shared minus single-task" in text and "72 images" in text
+    assert "shared - single" in text and "72 images" in text
 
 
 def test_conflicts_are_recorded(finished: Path) -> None:

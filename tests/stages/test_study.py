@@ -174,7 +174,7 @@ def test_the_same_command_shows_the_result_and_more_seeds_extend_it(study: Study
     assert study(folder, arms=arms) == 0 and "is completed" in capsys.readouterr().err
     assert study(folder, arms=arms, num_jobs=2) == 0 and "is completed" in capsys.readouterr().err
     assert study(folder, arms=arms, seeds=[0, 1, 2]) == 0
-    assert "1 seeds were added to 2" in capsys.readouterr().err
+    assert "1 seed was added to 2" in capsys.readouterr().err
     after = {run: (run / "result.json").stat().st_mtime_ns for run in runs_of(folder, "finetune")}
     assert len(after) == 6 and before.items() <= after.items()  # finished runs were left alone
     assert study(folder, arms=arms, seeds=[0, 1, 2], fractions=[1.0]) == 2

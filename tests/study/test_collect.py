@@ -36,6 +36,7 @@ def test_balanced_accuracy_weighs_by_class(written) -> None:
     runs = written({"plain": ["finetune"]}, [1.0], [0])
     runs.write("plain", 1.0, 0, list("abcd"), [pets([1, 1, 0, 1])])  # 2 of 3 cats, 1 of 1 dog
     collection = Collection(runs.plan, runs.finals, runs.folder, [0], "balanced_accuracy")
+    assert collection.parts(collection.values("plain", 1.0, "pets")) == [(0.5, 3), (0.5, 1)]
     (row,) = score_rows(collection, ["plain"], [1.0], guard_skew=False)
     assert row["score"]["value"] == pytest.approx((2 / 3 + 1) / 2)
     assert row["chance"]["value"] == 0.5 and row["score"]["low"] is None  # one seed has no interval

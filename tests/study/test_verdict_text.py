@@ -52,6 +52,14 @@ def test_a_verdict_contains_its_numbers(comparison: dict, told: str) -> None:
     assert (sentence.text, sentence.fraction, sentence.verdict) == (told, "10 % labels", comparison["verdict"])
 
 
+def test_an_impossible_detectable_difference_is_not_quoted() -> None:
+    told = verdict_sentence({**OPEN, "minimum_detectable": 0.6}, POINTS, 1).text  # from 50 % at most 50 points
+    assert told.endswith("; no difference can be shown with this design: it needs more seeds or test images")
+    minus_error = {**OPEN["arm_score"], "value": -3.0}
+    age = {**OPEN, "minimum_detectable": 1.5, "arm_score": minus_error, "baseline_score": minus_error}
+    assert "smallest detectable difference 1.5" in verdict_sentence(age, unit_of(False, [OPEN["difference"]]), 1).text
+
+
 def test_equivalent_and_too_small_to_matter_state_the_rope() -> None:
     told = verdict_sentence(SAME, POINTS, 4)
     assert told.text == "pretrained against labels: equivalent, +0.1 points [−0.4, 0.6], within ±1.0 points"  # noqa: RUF001

@@ -74,7 +74,8 @@ def show_end(run: Run) -> None:
     result = run.result()
     if result is None or not run.is_main:
         return
-    if text := result_text(result):
+    tasks = (read_config(run.folder / CONFIG) if (run.folder / CONFIG).is_file() else {}).get("tasks") or {}
+    if text := result_text(result, {name: task.get("source", "") for name, task in tasks.items()}):
         run.show(text)
     run.show(steps_text(run.stage, run.folder, result["data"]))
     steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder, result["data"])}
@@ -161,9 +162,10 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
         return f"extended from {old} to {new} steps."
     old, new = before.get("study.seeds"), now.get("study.seeds")
     if changed == ["study.seeds"] and old and new and old == new[: len(old)]:
+        count = len(new) - len(old)
         return (
-            f"{len(new) - len(old)} seeds were added to {len(old)}: the intervals are valid only if the first results "
-            "did not influence that decision."
+            f"{count} {'seed was' if count == 1 else 'seeds were'} added to {len(old)}: the intervals are valid only "
+            "if the first results did not influence that decision."
         )
     if failed_at_start(folder):
         return None

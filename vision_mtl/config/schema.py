@@ -93,6 +93,14 @@ def belongs_elsewhere(stage: str, key: str) -> bool:
     return key in found
 
 
+CHANNELS = {  # is it the stage data, option -> what to give instead
+    (False, "data.channels"): "data.channels is an option of --stage data alone. A network for images of N channels is "
+    "--backbone.in_chans N; a run that starts from another has its channels.",
+    (True, "backbone.in_chans"): "backbone.in_chans is an option of the stages with a network: --stage data has "
+    "--data.channels N.",
+}
+
+
 def unknown_option(stage: str, key: str, schema: Mapping[str, Option], value: object = None) -> UserError:
     """Return the error for an option that this stage does not have, with what was probably meant by `key` = `value`.
 
@@ -107,6 +115,8 @@ def unknown_option(stage: str, key: str, schema: Mapping[str, Option], value: ob
     if section == "tasks" and "." not in name:
         source = value if isinstance(value, str) and value else "folder/PATH"
         return UserError(f"{key} names a task, not an option: give its source as --{key}.source {source}.")
+    if (stage == "data", key) in CHANNELS:
+        return UserError(CHANNELS[stage == "data", key])
     option, _, entry = key.rpartition(".")[0].rpartition(".")
     if option in schema and is_mapping(schema[option]):
         return UserError(

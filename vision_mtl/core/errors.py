@@ -9,13 +9,15 @@ class UserError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the entry of `valid` that is most similar to `name`, or None if none is similar.
+    """Return the entry of `valid` that is most similar to `name` in any case of letters, or None if none is similar.
 
     >>> nearest("pretrian", ["pretrain", "probe"])
     'pretrain'
     """
-    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return found[0] if found else None
+    entries = list(valid)
+    folded = {entry.casefold(): entry for entry in reversed(entries)}  # of equal ones the first
+    found = difflib.get_close_matches(name.casefold(), [entry.casefold() for entry in entries], n=1, cutoff=0.5)
+    return folded[found[0]] if found else None
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:

@@ -58,6 +58,16 @@ def one_line(text: str) -> str:
     return line if line.strip() else f"'{line}'"
 
 
+def short_source(name: str) -> str:
+    """Return a source's name without the folders in the middle of its path.
+
+    >>> short_source("folder//home/me/data/pets/images"), short_source("bundled/digits")
+    ('folder/…/pets/images', 'bundled/digits')
+    """
+    kind, *rest = [part for part in name.split("/") if part] or [name]
+    return "/".join([kind, *(["…"] if len(rest) > 2 else []), *rest[-2:]])
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """Return the text with what `encoding` cannot hold as escapes, or as simpler drawing characters."""
     try:

@@ -115,6 +115,21 @@ def missing_path(path: Path) -> UserError:
     return UserError(f"there is no {str(path)!r}.{hint}")
 
 
+def other_case(folder: Path, name: str) -> str | None:
+    """Return the existing path below `folder` that differs from `name` only in upper and lower case, or None."""
+    found = folder
+    for part in Path(name).parts:
+        try:
+            entries = sorted(os.listdir(found))
+        except (OSError, ValueError):  # no folder, or a name that no file can have
+            return None
+        same = next((entry for entry in entries if entry.casefold() == part.casefold()), None)
+        if same is None:
+            return None
+        found = found / same
+    return found.relative_to(folder).as_posix()
+
+
 def listed_path(path: Path) -> Path:
     """Return the absolute path as it was given, links unresolved; `..` is removed if that leads to the same file."""
     absolute = path.absolute()

@@ -8,6 +8,7 @@ other seeds only and assumes no distribution. The interval decides, because 5 se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from vision_mtl.evaluation.crossed import Spread, spread
-from vision_mtl.evaluation.power import minimum_detectable
+from vision_mtl.evaluation.power import NOTHING_SHOWN, largest_difference, minimum_detectable
 from vision_mtl.evaluation.scores import LEVEL, Score
 from vision_mtl.evaluation.sign_flip import sign_flip
 
@@ -31,7 +32,8 @@ class Comparison:
     `minimum_detectable`: 95 % for a single comparison. `rope`, the region of practical equivalence, is the largest
     difference that does not matter, in the unit of the values; None: no difference is called equivalent. Lying within
     it is judged at `rope_level`, or at `level` if that is wider. `is_share`: values are shares of an image, such as
-    hits, so a difference on few images may have been missed.
+    hits, so a difference on few images may have been missed. `parts` are groups of images, each with its share of the
+    score and its number of clusters: classes of balanced accuracy, of which a rare one weighs as much as the others.
     """
 
     task: str
@@ -47,6 +49,7 @@ class Comparison:
     guard_skew: bool
     is_share: bool
     rope: float | None = None
+    parts: tuple[tuple[float, int], ...] = ()
     level: float = LEVEL
     rope_level: float = LEVEL
 
@@ -92,12 +95,13 @@ class Comparison:
 
         Arms that never differ show no spread over other seeds and images, so it is 1 for them too.
         For shares it is at least 2 (1 - rope)^G: with that probability / 2, none of G test images shows a difference
-        that a share `rope` of all images has.
+        that a share `rope` of all images has. Of a part with a share s of the score it is a share rope / s of its own.
         """
         if not self.rope or self.std == self.image_error == 0:
             return 1.0
-        unseen = 2 * (1 - min(self.rope, 1.0)) ** (self.spread.image_degrees + 1) if self.is_share else 0.0
-        return max(unseen, self.spread.p_value_within(self.rope, guard_skew=self.guard_skew))
+        parts = self.parts or ((1.0, self.spread.image_degrees + 1),)
+        unseen = max(2 * (1 - min(self.rope / share, 1.0)) ** count for share, count in parts)
+        return max(unseen if self.is_share else 0.0, self.spread.p_value_within(self.rope, guard_skew=self.guard_skew))
 
     @property
     def within_rope(self) -> bool:
@@ -132,8 +136,10 @@ class Comparison:
             small = f", and lies within ±{self.rope:g}" if self.within_rope else ""
             return f"{interval} leaves out 0{small}"
         shown = self.minimum_detectable
-        power = "all seeds and images agree" if shown is None else f"this design shows {shown:.3g} with 80 % power"
-        return f"{interval} holds 0; {power}"
+        if shown is None:
+            return f"{interval} holds 0; all seeds and images agree"
+        possible = shown <= largest_difference(self.arm_score.value, self.baseline_score.value)
+        return f"{interval} holds 0; {f'this design shows {shown:.3g} with 80 % power' if possible else NOTHING_SHOWN}"
 
 
 def compare(
@@ -147,13 +153,14 @@ def compare(
     baseline: str = "b",
     guard_skew: bool = False,
     rope: float | None = None,
+    parts: Sequence[tuple[float, int]] = (),
 ) -> Comparison:
     """Compare two arms by values (S, n): row s of both has the same seed, column i the same test instance.
 
     Instances of one cluster (n,), such as the crops of one photograph, count as one draw. `guard_skew` widens the
     interval where the seeds' differences are skewed. Differences up to `rope`, in the unit of the values, do not
-    matter; without it no arms are called equivalent. Raises `ValueError` for shapes that differ or are not (S, n), no
-    seed or instance, a non-finite value, or a negative rope.
+    matter; without it no arms are called equivalent. `parts` are those of `Comparison`. Raises `ValueError` for shapes
+    that differ or are not (S, n), no seed or instance, a non-finite value, or a negative rope.
     """
     if rope is not None and not rope >= 0:
         raise ValueError(f"rope must be 0 or more; found {rope}")
@@ -175,6 +182,7 @@ def compare(
         guard_skew=guard_skew,
         is_share=bool(min(a.min(), b.min()) >= 0),
         rope=rope,
+        parts=tuple(parts),
     )
 
 

@@ -13,7 +13,8 @@ import torch
 
 from vision_mtl.data.pool import Pool
 from vision_mtl.evaluation.features import Autocast, extract_features, spread_evenly
-from vision_mtl.evaluation.knn import knn_accuracy
+from vision_mtl.evaluation.knn import knn_predict
+from vision_mtl.evaluation.statistics import expected_agreement
 from vision_mtl.models.backbone import Backbone
 
 TRAIN_IMAGES, VAL_IMAGES = 500, 200  # per task: a point's standard error is .035 or less, enough to see a curve rise
@@ -21,8 +22,9 @@ NEIGHBOURS = 10  # fixed, so that the points of a curve are comparable
 
 
 def online_probe(clean: Backbone, pool: Pool, autocast: Autocast = nullcontext) -> dict[str, dict[str, float]]:
-    """Return task -> {"knn": accuracy on validation images, "chance": share of their largest class}.
+    """Return task -> {"knn", "chance", "majority"}, accuracies on validation images.
 
+    `majority` is that of the training images' largest class, `chance` that of the kNN predictions, shuffled.
     `clean` is a backbone with statistics of clean images, as `with_clean_statistics` returns it.
     """
     found = {}
@@ -34,6 +36,10 @@ def online_probe(clean: Backbone, pool: Pool, autocast: Autocast = nullcontext) 
         train_y, val_y = (torch.as_tensor(labels)[i] for i in (train, val))
         features = (extract_features(clean, pool, i, autocast=autocast) for i in (train, val))
         train_x, val_x = features
-        accuracy = knn_accuracy(train_x, train_y, val_x, val_y, k=min(NEIGHBOURS, len(train)))
-        found[task] = {"knn": float(accuracy), "chance": float(val_y.bincount().max() / len(val_y))}
+        said = knn_predict(train_x, train_y, val_x, k=min(NEIGHBOURS, len(train)))
+        found[task] = {
+            "knn": float((said == val_y).float().mean()),
+            "chance": expected_agreement(said.numpy(), val_y.numpy()),
+            "majority": float((val_y == train_y.bincount().argmax()).float().mean()),
+        }
     return found

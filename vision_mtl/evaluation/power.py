@@ -17,6 +17,7 @@ ALPHA = 0.05
 POWER = 0.8
 NODES = 200  # of the quadrature, which agrees with the noncentral t to 1e-4
 MOST_SEEDS = 1_000_000
+NOTHING_SHOWN = "no difference can be shown with this design: it needs more seeds or test images"
 
 
 def power_of(
@@ -76,6 +77,11 @@ def minimum_detectable(
         upper *= 2
     # the power at 0 is at most alpha, as the combined interval is slightly conservative: the bracket starts at 0
     return float(brentq(lacking, 0.0, upper)) if lacking(0.0) < 0 else 0.0
+
+
+def largest_difference(arm_score: float, baseline_score: float) -> float:
+    """The largest true difference that is possible: a share stays in [0, 1]; infinite for minus an error."""
+    return np.inf if min(arm_score, baseline_score) < 0 else max(baseline_score, 1 - baseline_score)
 
 
 def required_seeds(

@@ -21,6 +21,7 @@ from vision_mtl.data.decode import UnreadableImage, decode_raw
 from vision_mtl.data.depth import Raw, bytes_of
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import image_tensor
+from vision_mtl.discovery.measure import START
 from vision_mtl.discovery.skill import squared_error
 from vision_mtl.explorer.damage import BY_HAND, CHAIN, COARSE, MASK, NOT_SHOWN, make_part, read_damage
 from vision_mtl.explorer.gallery import Gallery
@@ -34,7 +35,6 @@ from vision_mtl.pretext.downsample import Downsample
 from vision_mtl.pretext.grid import parse_grids
 from vision_mtl.pretext.grid_mask import GridMask
 from vision_mtl.pretext.mixture import Part
-from vision_mtl.training.repair import zero_prediction
 from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.predictions import overlay
 
@@ -146,17 +146,20 @@ class Explorer:
         if pretext.output == "logits":
             return self._classified(part, damaged), views
         prediction, how = self.repairer.repair(part, damaged)
-        untrained = pretext.repair(zero_prediction(pretext, images), damaged, draw)
-        found = measure_repairs(part, untrained if prediction is None else prediction)
+        rules = self.repairer.unlearned(part, damaged)
+        found = measure_repairs(part, rules["untrained"] if prediction is None else prediction)
         pictures = repair_pictures(found, self.frame.rgb_bands)
-        errors = {"classic": found.classic_error, "untrained": squared_error(untrained, images, found.scored)}
+        errors = {name: float(squared_error(repair, images, found.scored)) for name, repair in rules.items()}
+        scores = {"classic": errors["classic"], "untrained": errors["untrained"], "start": errors.get(START)}
+        best = min(errors, key=errors.__getitem__)
         if prediction is None:
             pictures = {key: pictures[key] for key in ("original", "damaged", "classic", "classic_error")}
+            repaired = None
         else:
-            errors["repaired"] = found.error
+            repaired = scores["repaired"] = float(found.error)
             views["repaired"] = found.repaired
-        means = {key: float(error) for key, error in errors.items()}
-        scores = means | {"skill": _skill(means), "scored": float(found.scored.float().mean())}
+        scores |= {"skill": _skill(repaired, errors["classic"]), "skill_learned": _skill(repaired, errors[best])}
+        scores |= {"best_rule": best, "best": errors[best], "scored": float(found.scored.float().mean())}
         shown = {key: _text(png(np.round(picture[0] * 255).astype(np.uint8))) for key, picture in pictures.items()}
         return {"pictures": shown, "scores": scores, "how": how}, views
 
@@ -212,9 +215,9 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _skill(errors: Mapping[str, float]) -> float | None:
-    """Return 1 - error / error of the classic repair; None without a repair, or if the classic one is perfect."""
-    return 1 - errors["repaired"] / errors["classic"] if "repaired" in errors and errors["classic"] > 0 else None
+def _skill(repaired: float | None, rule: float) -> float | None:
+    """Return 1 - error / error of a rule; None without a repair, or if the rule is perfect."""
+    return 1 - repaired / rule if repaired is not None and rule > 0 else None
 
 
 def _unit(images: Tensor) -> np.ndarray:

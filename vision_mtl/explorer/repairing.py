@@ -12,21 +12,36 @@ from torch import Tensor
 
 from vision_mtl.config.resolve import with_added_to_pretexts
 from vision_mtl.config.run_config import read_section
+from vision_mtl.discovery.measure import START
 from vision_mtl.discovery.skill import predict_part
 from vision_mtl.explorer.damage import BY_HAND, CHAIN, WORDS, own_draw, part_of
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.chain import DEFAULT_STEPS, Chain
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Part
+from vision_mtl.training.repair import zero_prediction
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
 class Repairer:
-    """A model in evaluation mode, and the pretexts that it has heads for, with the options of its run."""
+    """A model in evaluation mode, and the pretexts that it has heads for, with the options of its run.
 
-    def __init__(self, model: SharedModel, state: Mapping[str, Any], autocast: Autocast = nullcontext) -> None:
+    `start` repairs with the network that the run started from, if it is known.
+    """
+
+    def __init__(
+        self,
+        model: SharedModel,
+        state: Mapping[str, Any],
+        autocast: Autocast = nullcontext,
+        start: SharedModel | None = None,
+    ) -> None:
         self.model, self.autocast = model.eval(), autocast
+        self.start: Repairer | None = None
+        if start is not None:
+            start.backbone.set_statistics(model.backbone.mean.flatten(), model.backbone.std.flatten())
+            self.start = Repairer(start, state, autocast)
         options = with_added_to_pretexts({name: state["pretexts"][name] for name in model.head_specs})
         self.pretexts: dict[str, Pretext] = read_section("pretexts", options)
 
@@ -48,6 +63,22 @@ class Repairer:
             lost = " or ".join(WORDS.get(kind, kind) for kind in missing)
             return None, f"No head of this run repairs {lost}, so only the classic repair is shown."
         return self._in_turn(part, damaged), "The heads repaired one after the other, the last damage first."
+
+    def unlearned(self, part: Part, damaged: Tensor) -> dict[str, Tensor]:
+        """Return the repairs (1, C, H, W) without learning, by rule: those that fit no training image, and the start.
+
+        `untrained` is the repair of an all-zero prediction.
+        """
+        pretext, images, draw = part.pretext, part.images, part.draw
+        fixed = pretext.rules(images, draw)
+        classic = fixed.pop(pretext.classic, None)
+        start = None if self.start is None else self.start.repair(part, damaged)[0]
+        return {
+            **fixed,
+            "classic": pretext.reference(images, draw) if classic is None else classic,
+            "untrained": pretext.repair(zero_prediction(pretext, images), damaged, draw),
+            **({} if start is None else {START: start}),
+        }
 
     def _in_turn(self, part: Part, damaged: Tensor) -> Tensor:
         """Undo the last damage first, so that each head gets an image with only its damage left."""

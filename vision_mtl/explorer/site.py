@@ -20,6 +20,7 @@ from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
+from vision_mtl.recipes.start import start_network
 
 MAX_REQUEST_BYTES = 4 * MAX_FILE_BYTES // 3 + 5_000_000  # a file in base64, and a number for each pixel of a mask
 
@@ -43,9 +44,9 @@ def open_site(
     predictor = Predictor(model, config.runtime, config.device)
     model.to(predictor.device)
     if repair_with is None:
-        repairer = Repairer(model, state, predictor.autocast)
+        repairer = _repairer(model, state, predictor, config.init_from, run)
     else:
-        repairer = _other_repairer(repair_with, model, predictor)
+        repairer = _other_repairer(repair_with, model, predictor, run)
     limits = {"split": split, "num_examples": num_examples, "max_indexed": max_indexed}
     gallery, note = _gallery(config, run, state, model.backbone, predictor.autocast, limits)
     about = {
@@ -77,7 +78,13 @@ def _frame(config: RunConfig, state: dict[str, Any], model: SharedModel) -> Fram
     return replace(frame, rgb_bands=config.data.rgb_bands)
 
 
-def _other_repairer(where: str, model: SharedModel, predictor: Predictor) -> Repairer:
+def _repairer(model: SharedModel, state: dict[str, Any], predictor: Predictor, where: str, run: Run) -> Repairer:
+    """Return the repairer of the run `where` with its start, for what was learned."""
+    start = start_network(where, run) if model.head_specs else None
+    return Repairer(model, state, predictor.autocast, start if start is None else start.to(predictor.device))
+
+
+def _other_repairer(where: str, model: SharedModel, predictor: Predictor, run: Run) -> Repairer:
     """Return the repairer of another run; raises `UserError` if it has no head or takes images of another size."""
     other, state = restore_model(where)
     sizes = [(m.backbone.in_chans, *m.backbone.image_size) for m in (other, model)]
@@ -87,7 +94,7 @@ def _other_repairer(where: str, model: SharedModel, predictor: Predictor) -> Rep
         )
     if not other.head_specs:
         raise UserError(f"explore.repair_with {where!r} has no head that repairs; give a run of pretrain or joint.")
-    return Repairer(other.to(predictor.device), state, predictor.autocast)
+    return _repairer(other.to(predictor.device), state, predictor, where, run)
 
 
 def _size(channels: int, height: int, width: int) -> str:

@@ -21,6 +21,7 @@ from vision_mtl.export.from_files import FileCheck
 from vision_mtl.export.loading import loading_code
 from vision_mtl.models.weights import weights_text
 
+Row = tuple[str, str, str, str, str, str, str]  # what, metric, score, interval, n, majority, chance
 PATH_SOURCES = ("folder", "csv", "images", "wds")  # followed by a path of the machine that trained
 
 TEMPLATE = """\
@@ -40,6 +41,10 @@ they were resized by `{{ fit }}`.
 The licences of these images, and of published weights if training started from some, are not known to the program
 that wrote this card: check them before you share the model. Sources called *rendered* are drawings.
 
+These weights were trained on the training images of: {{ trained_on | map("name") | join(", ") }}.
+{% for line in earlier -%}
+They started from {{ line | name }}.
+{% endfor %}
 ## Recipe
 
 {% for key, value in recipe.items() -%}
@@ -50,11 +55,14 @@ that wrote this card: check them before you share the model. Sources called *ren
 {% if scores -%}
 On images held out from training, with 95 % intervals:
 
-| what | metric | score | interval | n |
-|---|---|---|---|---|
+| what | metric | score | interval | n | majority | chance |
+|---|---|---|---|---|---|---|
 {% for row in scores -%}
-| {{ row[0] | name }} | {{ row[1] | name }} | {{ row[2] }} | {{ row[3] }} | {{ row[4] }} |
+| {{ row[0] | name }} | {{ row[1] | name }} | {{ row[2] }} | {{ row[3] }} | {{ row[4] }} | {{ row[5] }} | {{ row[6] }} |
 {% endfor %}
+Majority: always the class that most training labels have (numbers: their median). Chance: the same predictions,
+shuffled over the images.
+{{ "" }}
 {%- else -%}
 None are known: the model was exported from a checkpoint without a run, or from a run without a result.
 {% endif %}
@@ -177,7 +185,9 @@ def card_text(
         by_transform="" if transform is None else _by_transform(transform, about["input_size"] != about["image_size"]),
         sources=_sources(origin, state),
         recipe=_recipe(origin, state),
-        scores=[*_task_scores(origin.result), *_skill_scores(origin.result)],
+        trained_on=_trained_on(state),
+        earlier=_earlier(origin) or (["random weights"] if origin.config and not state.get("weights") else []),
+        scores=[*_task_scores(origin.result, list(about["tasks"])), *_skill_scores(origin.result)],
         forms={name: label_kind(name).form for name in {task["kind"] for task in about["tasks"].values()}},
         has_onnx="model.onnx" in files,
         has_program="model.pt2" in files,
@@ -254,17 +264,46 @@ def _recipe(origin: Origin, state: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in found.items() if value is not None}
 
 
-def _task_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, int]]:
-    tasks = result.get("metrics", {}).get("tasks", {})
-    return [
-        _row(task, metric, scores[metric])
-        for task, found in tasks.items()
-        for scores in [{"kind": found.get("kind"), **found.get("head", found)}]  # a probe keeps one head
-        if "kind" in scores and (metric := label_kind(scores["kind"]).headline) in scores
-    ]
+def _trained_on(state: Mapping[str, Any]) -> list[str]:
+    """Return the tasks with their sources, and the unlabelled sources, of the run that trained last."""
+    tasks = [f"{name} ({public_source(task['source'])})" for name, task in state["tasks"].items()]
+    return [*tasks, *map(public_source, state["data"]["unlabelled"] or [])] or ["unknown sources"]
 
 
-def _skill_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, int]]:
+def _earlier(origin: Origin) -> list[str]:
+    """Return what the run started from, and what that run started from, each with its images as far as it is here."""
+    found: list[str] = []
+    known = {origin.name}
+    while start := origin.config.get("init_from"):
+        origin = read_origin(Path(start).expanduser())
+        if origin.name in known:
+            break
+        known.add(origin.name)
+        sources = origin.result.get("data", {}).get("sources", {})
+        images = ", ".join(map(public_source, sources)) or "images that are not known here"
+        found.append(f"run {origin.name} ({origin.config.get('stage', 'stage unknown')}), trained on {images}")
+    return found
+
+
+def _task_scores(result: Mapping[str, Any], tasks: Sequence[str]) -> list[Row]:
+    """Return a row for each of the model's tasks: its score on test images, or that it is not known."""
+    metrics = result.get("metrics", {})
+    known = {**metrics.get("tasks", {}), **metrics.get("old_tasks", {})}
+    return [_task_row(task, known.get(task, {})) for task in tasks] if known else []
+
+
+def _task_row(task: str, found: Mapping[str, Any]) -> Row:
+    scores = found.get("head", found)  # a probe keeps one head
+    metric = label_kind(found["kind"]).headline if "kind" in found else ""
+    if metric not in scores:
+        return (task, metric, "not scored", "", "", "", "")
+    baselines = [found.get(name, {}).get(metric) for name in ("majority", "chance")]
+    shown = ["" if score is None else _value(score["value"]) for score in baselines]
+    name, metric, value, interval, n, *_ = _row(task, metric, scores[metric])
+    return name, metric, value, interval, n, shown[0], shown[1]
+
+
+def _skill_scores(result: Mapping[str, Any]) -> list[Row]:
     """Return rows of what training added to repairs: 0 is the best rule without learning, 1 is perfect.
 
     A run from before `skill_learned` has the skill against the classic repair.
@@ -277,7 +316,10 @@ def _skill_scores(result: Mapping[str, Any]) -> list[tuple[str, str, str, str, i
     return [_row(name, f"skill_learned ({learned_text(score)})", score) for name, score in scores]
 
 
-def _row(name: str, metric: str, score: Mapping[str, Any]) -> tuple[str, str, str, str, int]:
+def _row(name: str, metric: str, score: Mapping[str, Any]) -> Row:
     interval = "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
-    value = "none" if score["value"] is None else f"{score['value']:.3f}"  # for example an average over no class
-    return name, metric, value, interval, score["n"]
+    return name, metric, _value(score["value"]), interval, f"{score['n']:,}", "", ""
+
+
+def _value(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"  # for example an average over no class

@@ -51,6 +51,11 @@ class TaskOutput:
         return label_kind(self.kind).has_classes
 
     @property
+    def one_class(self) -> bool:
+        """True if each image gets exactly one class."""
+        return label_kind(self.kind).one_class
+
+    @property
     def is_dense(self) -> bool:
         """True if a prediction is a mask."""
         return label_kind(self.kind).is_dense

@@ -64,7 +64,9 @@ class Backbone(nn.Module):
         self.load_warnings = loaded.warnings if loaded else []
         self.weights_lost = False  # on resume: these weights are random, because the initial ones are gone
         own = getattr(self.model, "pretrained_cfg", {})
-        mean, std, published = _pixel_statistics({**own, **(loaded.published if loaded else {})}, in_chans)
+        published_cfg = {**own, **(loaded.published if loaded else {})}
+        self.weights_size = min((published_cfg.get("input_size") or (0, 0, 0))[1:])  # of images of published weights
+        mean, std, published = _pixel_statistics(published_cfg, in_chans)
         self.has_statistics = published or in_chans == 1  # of grey the published average is used
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])

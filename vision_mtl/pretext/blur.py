@@ -36,7 +36,7 @@ class Blur(Pretext):
 
     def __post_init__(self) -> None:
         if not self._sigmas or min(self._sigmas) <= 0:
-            raise UserError(f"blur.sigma must be above 0, or a list of such numbers; found {self.sigma!r}.")
+            raise UserError(f"pretexts.blur.sigma must be above 0, or a list of such numbers; found {self.sigma!r}.")
 
     @property
     def _sigmas(self) -> list[float]:
@@ -49,7 +49,7 @@ class Blur(Pretext):
     def check(self, shape: Shape) -> None:
         if self._kernel_size // 2 >= min(shape[1:]):
             raise UserError(
-                f"blur.sigma {max(self._sigmas)} is too large for an image of {shape[1]} x {shape[2]} pixels."
+                f"pretexts.blur.sigma {max(self._sigmas)} is too large for an image of {shape[1]} x {shape[2]} pixels."
             )
 
     def num_outputs(self, channels: int) -> int:

@@ -24,6 +24,7 @@ from vision_mtl.pretext.inpainting import inpaint
 from vision_mtl.pretext.nested import build_repairs, check_nested, own_draw
 from vision_mtl.pretext.smooth import fill_smoothly
 
+OPTION = "pretexts.chain.steps"
 DEFAULT_STEPS = ("grid_mask", "decolorise", "downsample")
 # a hidden cell is interpolated before the reduction, so the small image is not known exactly
 STEP_DEFAULTS = {"downsample": {"enlarged": "bicubic"}}
@@ -42,17 +43,18 @@ class Chain(Pretext):
 
     def __post_init__(self) -> None:
         if "chain" in self.steps:
-            raise UserError("chain.steps must not name chain itself.")
+            raise UserError("pretexts.chain.steps must not name chain itself.")
         for name, pretext in self._steps.items():
             if getattr(pretext, "fill", "mean") != "mean" or getattr(pretext, "instances_per_image", 1) != 1:
                 raise UserError(
-                    f"chain.steps.{name}: fill and instances_per_image have no effect in a chain; leave them out."
+                    f"pretexts.chain.steps.{name}: fill and instances_per_image have no effect in a chain: leave "
+                    "them out."
                 )
 
     @cached_property
     def _steps(self) -> dict[str, Pretext]:
         """The steps, those that hide pixels first."""
-        built = build_repairs("chain.steps", self.steps or dict.fromkeys(DEFAULT_STEPS), STEP_DEFAULTS)
+        built = build_repairs(OPTION, self.steps or dict.fromkeys(DEFAULT_STEPS), STEP_DEFAULTS)
         return dict(sorted(built.items(), key=lambda step: not _hides(step[1])))
 
     @property
@@ -64,7 +66,7 @@ class Chain(Pretext):
         return self._steps[name]
 
     def check(self, shape: Shape) -> None:
-        check_nested("chain.steps", self._steps, shape)
+        check_nested(OPTION, self._steps, shape)
 
     def num_outputs(self, channels: int) -> int:
         return channels

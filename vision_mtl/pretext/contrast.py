@@ -80,33 +80,36 @@ class Contrast(Pretext):
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise UserError(f"contrast.temperature must be above 0; found {self.temperature}.")
+            raise UserError(f"pretexts.contrast.temperature must be above 0; found {self.temperature}.")
         if self.views < 2:
-            raise UserError(f"contrast.views must be 2 or more: one has no other to agree with; found {self.views}.")
+            raise UserError(
+                f"pretexts.contrast.views must be 2 or more: one has no other to agree with; found {self.views}."
+            )
         if self.view_size < 0:
-            raise UserError(f"contrast.view_size must be 0 (the image's own) or more; found {self.view_size}.")
+            raise UserError(f"pretexts.contrast.view_size must be 0 (the image's own) or more; found {self.view_size}.")
         if not 0 < self.smallest_crop <= 1:
-            raise UserError(f"contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
+            raise UserError(f"pretexts.contrast.smallest_crop must lie in (0, 1]; found {self.smallest_crop}.")
         if not self.stretch >= 1:
-            raise UserError(f"contrast.stretch must be 1 or more; found {self.stretch}.")
+            raise UserError(f"pretexts.contrast.stretch must be 1 or more; found {self.stretch}.")
         for name in ("colour", "grey"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
+                raise UserError(f"pretexts.contrast.{name} must lie in [0, 1]; found {getattr(self, name)}.")
         if self.width < 2:
-            raise UserError(f"contrast.width must be 2 or more; found {self.width}.")
+            raise UserError(f"pretexts.contrast.width must be 2 or more; found {self.width}.")
         self._damage  # noqa: B018  # checks the options of the damages
 
     def check(self, shape: Shape) -> None:
         if self.view_size > min(shape[1:]):
             height, width = shape[1:]
             raise UserError(
-                f"contrast.view_size must be at most the image's {height} x {width} pixels; found {self.view_size}."
+                f"pretexts.contrast.view_size must be at most the image's {height} x {width} pixels; found "
+                f"{self.view_size}."
             )
         self._damage.check((shape[0], *self.input_size(shape)))
 
     @cached_property
     def _damage(self) -> Damages:
-        return Damages(self.damage, "contrast.damage")
+        return Damages(self.damage, "pretexts.contrast.damage")
 
     def input_size(self, shape: Shape) -> tuple[int, int]:
         return (self.view_size, self.view_size) if self.view_size else shape[1:]

@@ -52,7 +52,7 @@ class Decolorise(Pretext):
 
     def __post_init__(self) -> None:
         if self.delta <= 0:
-            raise UserError(f"decolorise.delta must be above 0; found {self.delta}.")
+            raise UserError(f"pretexts.decolorise.delta must be above 0; found {self.delta}.")
 
     def check(self, shape: Shape) -> None:
         if shape[0] != 3:

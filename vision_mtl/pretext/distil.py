@@ -58,14 +58,14 @@ class Distil(Pretext):
     def __post_init__(self) -> None:
         for name, smallest in (("teacher_size", 1), ("width", 2)):
             if getattr(self, name) < smallest:
-                raise UserError(f"distil.{name} must be {smallest} or more; found {getattr(self, name)}.")
+                raise UserError(f"pretexts.distil.{name} must be {smallest} or more; found {getattr(self, name)}.")
         if not self.teacher:
-            raise UserError("distil.teacher must name a network or a run; found an empty text.")
+            raise UserError("pretexts.distil.teacher must name a network or a run; found an empty text.")
         self._damages  # noqa: B018  # checks the options of the damages
 
     @cached_property
     def _damages(self) -> Damages:
-        return Damages(self.damage, "distil.damage")
+        return Damages(self.damage, "pretexts.distil.damage")
 
     def taught_by(self, module: nn.Module, name: str = "") -> Self:
         """Return a copy whose teacher is a module: images (B, C, H, W) in [0, 1] of side `teacher_size` -> features.

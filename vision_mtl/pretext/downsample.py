@@ -48,7 +48,9 @@ class Downsample(Pretext):
 
     def __post_init__(self) -> None:
         if not self._factors or min(self._factors) < 2:
-            raise UserError(f"downsample.factor must be 2 or more, or a list of such numbers; found {self.factor!r}.")
+            raise UserError(
+                f"pretexts.downsample.factor must be 2 or more, or a list of such numbers; found {self.factor!r}."
+            )
 
     @property
     def _factors(self) -> list[int]:
@@ -56,7 +58,9 @@ class Downsample(Pretext):
 
     def check(self, shape: Shape) -> None:
         if max(self._factors) > min(shape[1:]):
-            raise UserError(f"downsample.factor {max(self._factors)} exceeds the image's {min(shape[1:])} pixels.")
+            raise UserError(
+                f"pretexts.downsample.factor {max(self._factors)} exceeds the image's {min(shape[1:])} pixels."
+            )
 
     def num_outputs(self, channels: int) -> int:
         return channels

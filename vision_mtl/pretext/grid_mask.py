@@ -63,19 +63,21 @@ class GridMask(Pretext):
     def __post_init__(self) -> None:
         sizes = self._sizes
         if not 0 < self.ratio < 1:
-            raise UserError(f"grid_mask.ratio must lie in (0, 1); found {self.ratio}.")
+            raise UserError(f"pretexts.grid_mask.ratio must lie in (0, 1); found {self.ratio}.")
         if self.hidden in ("centre", "all_but_centre") and min(map(min, sizes)) < 3:
-            raise UserError(f"grid_mask.hidden={self.hidden} needs a grid of at least 3 x 3; found {self.grid!r}.")
+            raise UserError(
+                f"pretexts.grid_mask.hidden={self.hidden} needs a grid of at least 3 x 3; found {self.grid!r}."
+            )
         if any(rows * columns < 2 for rows, columns in sizes):
-            raise UserError(f"grid_mask.grid must have at least two cells; found {self.grid!r}.")
+            raise UserError(f"pretexts.grid_mask.grid must have at least two cells; found {self.grid!r}.")
         fewest = min(rows * columns for rows, columns in sizes)
         if self.instances_per_image != "all" and not 1 <= self.instances_per_image <= fewest:
             raise UserError(
-                f"grid_mask.instances_per_image must be 1 to {fewest} (the grid's cells) or all; "
+                f"pretexts.grid_mask.instances_per_image must be 1 to {fewest} (the grid's cells) or all; "
                 f"found {self.instances_per_image}."
             )
         if self.instances_per_image != 1 and self.hidden != "one":
-            raise UserError(f"grid_mask.instances_per_image needs hidden=one; found hidden={self.hidden}.")
+            raise UserError(f"pretexts.grid_mask.instances_per_image needs hidden=one; found hidden={self.hidden}.")
 
     @property
     def lists_damages(self) -> bool:
@@ -90,7 +92,9 @@ class GridMask(Pretext):
         height, width = shape[1:]
         for rows, columns in self._sizes:
             if rows > height or columns > width:
-                raise UserError(f"grid_mask.grid {rows}x{columns} does not fit an image of {height} x {width} pixels.")
+                raise UserError(
+                    f"pretexts.grid_mask.grid {rows}x{columns} does not fit an image of {height} x {width} pixels."
+                )
 
     def num_outputs(self, channels: int) -> int:
         return channels

@@ -58,23 +58,25 @@ class Neighbour(Pretext):
 
     def __post_init__(self) -> None:
         if self.grid < 3:
-            raise UserError(f"neighbour.grid must be 3 or more, so that other places remain; found {self.grid}.")
+            raise UserError(
+                f"pretexts.neighbour.grid must be 3 or more, so that other places remain; found {self.grid}."
+            )
         if not (self.gap_ratio >= 0 and self.jitter_ratio >= 0 and self.gap_ratio + self.jitter_ratio < 0.8):
             raise UserError(
-                "neighbour.gap_ratio and jitter_ratio must be 0 or more and leave a fifth of the place: their sum must "
-                f"be below 0.8; found {self.gap_ratio} and {self.jitter_ratio}."
+                "pretexts.neighbour.gap_ratio and jitter_ratio must be 0 or more and leave a fifth of the place: their "
+                f"sum must be below 0.8; found {self.gap_ratio} and {self.jitter_ratio}."
             )
 
     def check(self, shape: Shape) -> None:
         smallest = min(self._patch(shape))
         if smallest < SMALLEST_PATCH:
             raise UserError(
-                f"neighbour.grid {self.grid} leaves patches of {smallest} pixels in an image of {shape[1]} x "
+                f"pretexts.neighbour.grid {self.grid} leaves patches of {smallest} pixels in an image of {shape[1]} x "
                 f"{shape[2]}; {SMALLEST_PATCH} are needed."
             )
         if self.colours == "project" and shape[0] != 3:
             raise UserError(
-                f"neighbour.colours project needs RGB images; these have {shape[0]} channels: "
+                f"pretexts.neighbour.colours project needs RGB images; these have {shape[0]} channels: "
                 "give --pretexts.neighbour.colours drop."
             )
 

@@ -27,7 +27,7 @@ def build_repairs(
         try:
             built[name] = kind(**{**(defaults or {}).get(name, {}), **own})
         except (TypeError, UserError) as error:
-            raise UserError(f"{option}.{name}: {error}") from error
+            raise UserError(_nested_text(option, name, error)) from error
         if not built[name].repairs:
             raise UserError(f"{option} must name pretexts that repair pixels; {name} repairs none.")
     return built
@@ -46,7 +46,13 @@ def check_nested(option: str, pretexts: Mapping[str, Pretext], shape: Shape) -> 
         try:
             pretext.check(shape)
         except UserError as error:
-            raise UserError(f"{option}.{name}: {error}") from error
+            raise UserError(_nested_text(option, name, error)) from error
+
+
+def _nested_text(option: str, name: str, error: Exception) -> str:
+    """Return the error of a pretext, whose options have other names here."""
+    text, own = str(error), f"pretexts.{name}."
+    return f"{option}.{name}.{text.removeprefix(own)}" if text.startswith(own) else f"{option}.{name}: {text}"
 
 
 def own_draw(draw: Draw, name: str) -> Draw:

@@ -35,7 +35,7 @@ class Rotation(Pretext):
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"rotation.label_smoothing must lie in [0, 1); found {self.label_smoothing}.")
+            raise UserError(f"pretexts.rotation.label_smoothing must lie in [0, 1); found {self.label_smoothing}.")
 
     def check(self, shape: Shape) -> None:
         if shape[1] != shape[2]:

@@ -7,11 +7,13 @@ from typing import Any
 
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.baselines import baseline_metrics
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values
 from vision_mtl.evaluation.statistics import paired_difference
 from vision_mtl.models.depth import freeze
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes import build
+from vision_mtl.recipes.supervised import score_predictions
 
 
 def check_old_tasks(pool: Pool, state: Mapping[str, Any], old: list[str]) -> None:
@@ -43,4 +45,17 @@ def score_changes(
             instance_values(after[name]), instance_values(found), pool.cluster[found.indices.numpy()]
         ).to_json()
         for name, found in before.items()
+    }
+
+
+def score_old_tasks(model: SharedModel, pool: Pool, after: Mapping[str, TaskPredictions]) -> dict[str, dict[str, Any]]:
+    """Return each old task's kind and test scores after training, and those of the baselines, from all its labels."""
+    scores = score_predictions(model, pool, after)
+    return {
+        name: {
+            "kind": found.target.kind,
+            **scores[name],
+            **baseline_metrics(found, pool.indices("train", task=name), pool.cluster[found.indices.numpy()]),
+        }
+        for name, found in after.items()
     }

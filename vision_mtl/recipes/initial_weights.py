@@ -18,6 +18,8 @@ from vision_mtl.models.weights import weights_text
 from vision_mtl.training.checkpoint import checkpoints, read_state
 from vision_mtl.training.progress import phase
 
+MAX_RATIO = 2  # of sides: published networks are trained on crops that change the size of objects by as much
+
 
 def initial_backbone(config: RunConfig, run: Run | None = None) -> Backbone:
     """Return the backbone with the weights of `backbone.pretrained`, or random ones if `--init_from` brings others.
@@ -74,6 +76,25 @@ def report_weights(run: Run, backbone: Backbone, is_new: bool = True) -> None:
         run.say(f"the backbone starts from {weights_text(backbone.weights)}")
         for text in backbone.load_warnings:
             run.warn(text)
+        if text := scale_note(backbone):
+            run.say(text)
+
+
+def scale_note(backbone: Backbone) -> str:
+    """Return a note if the network sees images of a size much unlike that of its published weights, else "".
+
+    Nothing is known of the images of a file of weights.
+    """
+    theirs, ours = backbone.weights_size, min(backbone.input_size)
+    if not theirs or (backbone.weights or {}).get("source") == "file":
+        return ""
+    if max(theirs, ours) <= MAX_RATIO * min(theirs, ours):
+        return ""
+    enlarge = " or with enlarged images (--backbone.input_size)" if ours < theirs else ""
+    return (
+        f"note: these weights were trained on images of {theirs} pixels, and the network sees {ours}: shapes have "
+        f"another size. They may be worth more with another --image_size{enlarge}."
+    )
 
 
 def before_training(model: SharedModel) -> SharedModel | None:

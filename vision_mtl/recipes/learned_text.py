@@ -8,8 +8,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from vision_mtl.viz.style import short_source
-
 VERDICTS = ("better", "worse", "undecided")
 PARTS = ("untrained", "trained", "difference", "majority")
 
@@ -54,7 +52,7 @@ def repair_sentence(learned: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> s
     parts = []
     for pretext in pretexts:
         scored = [source for source, scores in learned.items() if pretext in scores]
-        names = [short_source(source) for source in scored if learned[source][pretext].get("learned")]
+        names = [source for source in scored if learned[source][pretext].get("learned")]
         everywhere = len(names) == len(scored) > 1
         parts.append(f"{pretext} of {'all images' if everywhere else listed(names)}" if names else f"{pretext}: none")
     parts.sort(key=lambda part: part.endswith(": none"))

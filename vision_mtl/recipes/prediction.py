@@ -26,6 +26,7 @@ from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.captions import caption, make_cell
 from vision_mtl.inference.image_files import Decoded, Frame, ImageFile, unreadable_text
 from vision_mtl.inference.prediction_files import CSV, JSON, MASKS, PredictionFiles, TaskOutput
+from vision_mtl.inference.prediction_summary import PredictionSummary
 from vision_mtl.inference.predictor import Predictor, require_heads
 from vision_mtl.inference.restore import restore_model
 from vision_mtl.models.shared import SharedModel
@@ -66,6 +67,7 @@ class PredictionReport:
         self.counts: dict[str, Counter[str]] = {
             task: Counter() for task, output in self.outputs.items() if label_kind(output.kind).classifies_images
         }
+        self.summaries = {task: PredictionSummary(output) for task, output in self.outputs.items()}
         self.rows: list[dict[str, Any]] = []
         self.cells: list[Cell] = []
         self.started = time.perf_counter()
@@ -95,6 +97,8 @@ class PredictionReport:
         self.line.update(done / len(self.files), f"{done:,} of {len(self.files):,} images")
 
     def _keep(self, file: ImageFile, found: Decoded, record: dict[str, Any], numbers: Mapping[str, np.ndarray]) -> None:
+        for task, summary in self.summaries.items():
+            summary.add(record["tasks"][task])
         for task, counter in self.counts.items():
             prediction = record["tasks"][task]
             counter.update([prediction["class"]] if "class" in prediction else prediction["classes"])
@@ -129,6 +133,7 @@ class PredictionReport:
             "num_images": num_images,
             "num_unreadable": len(self.unreadable),
             "files": files,
+            "summaries": {task: summary.to_json() for task, summary in self.summaries.items()},
             "answers": {task: dict(counter.most_common()) for task, counter in self.counts.items()},
         }
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)

@@ -33,7 +33,7 @@ def score_repairs(
     if not run.is_main:
         return {}
     cache = Path(config.data.root).expanduser() / "store"
-    with phase(run.speaker, "scoring repairs") as show:
+    with phase(run.speaker, "scoring what was learned") as show:
         return score_pretexts(
             model, pool, mixture, autocast, split, start, num_images=config.score.images, cache=cache, show=show
         )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from vision_mtl.core.text import short_source
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
+from vision_mtl.evaluation.power import NOTHING_SHOWN
+from vision_mtl.inference.prediction_summary import summary_text
 from vision_mtl.recipes.learned_text import feature_sentence, feature_table, repair_sentence
 from vision_mtl.study.independence import MARK, marked
 from vision_mtl.study.number_format import Unit, format_count
+from vision_mtl.study.verdict_text import is_beyond
 
 PROBE_COLUMNS = {  # method -> column title
     "linear": "linear probe",
@@ -26,23 +31,32 @@ PROBE_COLUMNS = {  # method -> column title
     "chance": "chance",
     "majority": "majority",
 }
+BASELINES = ("majority", "chance")
+BASELINE_NOTE = (
+    "majority: always the class that most training labels have (numbers: their median); "
+    "chance: the same predictions, shuffled"
+)
 LABELS = "labels of training + validation images"
-MAX_CLASSES = 8  # classes counted on a task's line
 KINDS = ("learnable", "trivial", "hopeless")
 WIDTH = 120  # characters of a table, whatever the terminal: tables go to files too
 
 
-def result_text(result: dict[str, Any]) -> str:
-    """Return the scores of `result.json` as lines of text."""
-    metrics = result.get("metrics", {})
+def result_text(result: dict[str, Any], task_sources: Mapping[str, str] | None = None) -> str:
+    """Return the scores of `result.json` as lines of text.
+
+    `task_sources` maps tasks to their sources: a source with one task is shown by its name, others without the folders
+    in the middle of their paths.
+    """
+    metrics = _with_short_sources(result.get("metrics", {}), task_sources or {})
     lines = [*_features_text(metrics), *_tasks_text(metrics), *_consistency_text(metrics)]
     lines += [*_skill_text(metrics), *_kinds_text(metrics)]
     lines += _few_clusters_text(metrics)
     lines += _comparisons_text(metrics)
     lines += _online_text(metrics)
     if (online := metrics.get("online")) and not metrics.get("features"):
-        lines.append("kNN on frozen features of validation images (chance in brackets):")
-        lines += [f"  {task:<18}{found['knn']:.3f}  ({found['chance']:.3f})" for task, found in online.items()]
+        lines.append("kNN on frozen features of validation images (the majority's accuracy in brackets):")
+        majority = {task: found.get("majority", found["chance"]) for task, found in online.items()}  # chance: older
+        lines += [f"  {task:<18}{found['knn']:.3f}  ({majority[task]:.3f})" for task, found in online.items()]
     if "answers" in metrics:  # of predict
         lines += _predictions_text(metrics)
     if "differences" in metrics:  # of export
@@ -66,6 +80,22 @@ def _features_text(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _with_short_sources(metrics: dict[str, Any], task_sources: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metrics with short names of the sources, as long as these differ."""
+    found = dict(metrics)
+    for key in ("skill_by_source", "skill_learned_by_source"):
+        if key in metrics:
+            names = {source: _source_name(source, task_sources) for source in metrics[key]}
+            is_clear = len({*names.values(), "all"}) == len(names) + 1  # "all" is the row of all sources
+            found[key] = {names[source] if is_clear else source: scores for source, scores in metrics[key].items()}
+    return found
+
+
+def _source_name(source: str, task_sources: Mapping[str, str]) -> str:
+    tasks = [task for task, own in task_sources.items() if own == source]
+    return tasks[0] if len(tasks) == 1 else short_source(source).rpartition("…/")[2]
+
+
 def _skill_text(metrics: dict[str, Any]) -> list[str]:
     """Return a table of what training added, with a row per source and pretext."""
     if not (learned := metrics.get("skill_learned_by_source")):
@@ -85,7 +115,10 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
                 cells.append(_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
             table.add_row(source, name, *cells, f"{score['num_clusters']:,}")
     head = "what training added on held-out images (0: the best rule without it, 1: perfect; 95 % interval):"
-    note = "classic: skill against the classic repair alone, which an untrained network may beat too"
+    note = (
+        "classic: skill against the classic repair alone (where nothing is repaired, the chance loss), which an "
+        "untrained network may beat too"
+    )
     return [head, as_text(table), *([note] if classic else [])]
 
 
@@ -146,13 +179,15 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
         table.add_column(head, justify="right", no_wrap=True)
     for row in metrics["comparisons"]:
         smallest = row["minimum_detectable"]
-        detectable = "" if smallest is None else f"{smallest:.3f}"
+        detectable = "" if smallest is None else "none" if is_beyond(row) else f"{smallest:.3f}"
         cells = [_cell(row["difference"], with_interval=True, sign="+"), detectable]
         name = f"{row['arm']} - {row['baseline']}"
         table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, marked(row["verdict"], row))
     shown = as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
     head = "paired differences on test images with 95 % intervals, verdicts after Holm's correction:"
     lines = [head, shown]
+    if any(is_beyond(row) for row in metrics["comparisons"]):
+        lines.append(f"none: {NOTHING_SHOWN}")
     if any(not row.get("independent", True) for row in metrics["comparisons"]):
         lines.append(f"{MARK} not independent: an arm's weights or teacher may know the task; corrected apart.")
     for row in metrics.get("improvements", []):
@@ -185,7 +220,7 @@ def _tasks_text(metrics: dict[str, Any]) -> list[str]:
         return []
     if "fractions" in metrics:  # of a probe
         return [f"frozen features, on test images, linear probe with 95 % interval; {LABELS}:", _probe_table(metrics)]
-    lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics)]
+    lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics), *_majority_text(metrics)]
     if changed := metrics.get("change"):
         lines.append("change of the old tasks, after minus before:")
         lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
@@ -205,19 +240,34 @@ def _consistency_text(metrics: dict[str, Any]) -> list[str]:
 
 
 def _task_table(metrics: dict[str, Any]) -> str:
-    """Return a row per task: its headline metric, and that of its single-task network."""
+    """Return a row per task: its headline metric, the baselines, and its single-task network; old tasks come last."""
+    rows = {**metrics["tasks"], **metrics.get("old_tasks", {})}
+    baselines = [name for name in BASELINES if any(name in row for row in rows.values())]
     table = Table("task", "metric", box=SIMPLE_HEAD, pad_edge=False)
-    heads = ["labels", "score"] + (["single-task", "shared minus single-task"] if "transfer" in metrics else [])
+    heads = ["labels", "score", *baselines] + (["single-task", "shared - single"] if "transfer" in metrics else [])
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
-    for task, row in metrics["tasks"].items():
+    for task, row in rows.items():
         metric = label_kind(row["kind"]).headline
         cells = [label_counts(row), _cell(row.get(metric), with_interval=True)]
+        cells += [_cell(row.get(name, {}).get(metric), with_interval=False) for name in baselines]
         if "transfer" in metrics:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
             cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
         table.add_row(task, metric, *cells)
     return as_text(table)
+
+
+def _majority_text(metrics: dict[str, Any]) -> list[str]:
+    """Return which tasks are predicted better than by the majority, and what the baselines are; older runs: nothing."""
+    rows = {**metrics["tasks"], **metrics.get("old_tasks", {})}
+    gains = {task: row["minus_majority"] for task, row in rows.items() if "minus_majority" in row}
+    if not gains:
+        return []
+    better = [task for task, gain in gains.items() if gain["low"] is not None and gain["low"] > 0]
+    others = [task for task in gains if task not in better]
+    parts = [f"better than the majority: {', '.join(better) or 'no task'}"]
+    return ["; ".join(parts + ([f"not shown: {', '.join(others)}"] if others else [])), BASELINE_NOTE]
 
 
 def _probe_table(metrics: dict[str, Any]) -> str:
@@ -239,8 +289,8 @@ def _probe_table(metrics: dict[str, Any]) -> str:
 
 
 def label_counts(row: dict[str, Any]) -> str:
-    """Return the numbers of training and validation labels; old results lack the second."""
-    known = [row["num_labelled"], row.get("num_validation")]
+    """Return the numbers of training and validation labels, as far as the result has them."""
+    known = [row.get("num_labelled"), row.get("num_validation")]
     return " + ".join(f"{count:,}" for count in known if count is not None)
 
 
@@ -252,12 +302,12 @@ def as_text(table: Table, width: int = WIDTH) -> str:
 
 
 def _predictions_text(metrics: dict[str, Any]) -> list[str]:
-    """Return the files of predictions, and the number of images that each head put into each class."""
-    lines = [f"{metrics['num_images']:,} images predicted: {', '.join(metrics['files'])}"]
-    for task, counts in metrics["answers"].items():
-        shown = [f"{name} {count:,}" for name, count in list(counts.items())[:MAX_CLASSES]]
-        more = len(counts) - MAX_CLASSES
-        lines.append(f"  {task:<18}{', '.join(shown)}" + (f", and {more} other classes" if more > 0 else ""))
+    """Return the files of predictions, and a line for each head: its classes with their shares, or its numbers."""
+    lines = [f"{format_count(metrics['num_images'], 'image')} predicted: {', '.join(metrics['files'])}"]
+    if "summaries" in metrics:
+        return lines + [f"  {task:<18}{summary_text(summary)}" for task, summary in metrics["summaries"].items()]
+    for task, counts in metrics["answers"].items():  # of an older run
+        lines.append(f"  {task:<18}{', '.join(f'{name} {count:,}' for name, count in counts.items())}")
     return lines
 
 

@@ -21,8 +21,10 @@ from vision_mtl.core.interruptions import INTERRUPTED
 from vision_mtl.core.run import Run
 from vision_mtl.core.run_lock import LOCK
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.evaluation.power import NOTHING_SHOWN
 from vision_mtl.study.arms import Arm
 from vision_mtl.study.grid_search import Chosen
+from vision_mtl.study.number_format import format_count
 from vision_mtl.study.plan import Plan
 from vision_mtl.study.roles import ArmRole
 from vision_mtl.study.runner import Job
@@ -145,14 +147,18 @@ def report_plan(
     """Log the number of runs, the differences that the design can detect, and warn of comparisons of limited scope."""
     saved = plan.num_requested - len(plan.nodes)
     run.say(f"{len(plan.nodes)} runs planned" + (f"; sharing saves {saved}" if saved else ""))
-    smallest = [row["minimum_detectable"] for row in before["rows"] if row["minimum_detectable"] is not None]
+    known = [row["minimum_detectable"] for row in before["rows"] if row["minimum_detectable"] is not None]
+    smallest = [value for value in known if value <= 1]  # a plan knows shares only, which differ by 1 at most
     if smallest:
         ends = dict.fromkeys(f"{end:.3f}" for end in (min(smallest), max(smallest)))
         run.say(
-            f"{num_seeds} seeds and {len(before['rows'])} comparisons detect differences of {' to '.join(ends)} "
-            f"(80 % power), at a standard deviation over seeds of {before['expected_std']:g} on many test images"
+            f"{format_count(num_seeds, 'seed')} and {format_count(len(before['rows']), 'comparison')} detect "
+            f"differences of {' to '.join(ends)} (80 % power), at a standard deviation over seeds of "
+            f"{before['expected_std']:g} on many test images"
         )
-    elif before["rows"] and num_seeds < 2:
+    if len(smallest) < len(known):
+        run.warn(f"in {len(known) - len(smallest)} of {len(before['rows'])} comparisons, {NOTHING_SHOWN}.")
+    if not known and before["rows"] and num_seeds < 2:
         run.warn("one seed shows no variation over seeds: there will be no interval and no verdict.")
     for scope, names in scopes.items():
         run.warn(

@@ -12,6 +12,7 @@ from vision_mtl.core.run import Run
 from vision_mtl.core.text import file_stem
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
+from vision_mtl.evaluation.baselines import baseline_metrics
 from vision_mtl.evaluation.classes import class_rows, confusion_matrix, csv_text
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.evaluation.predictions import TaskPredictions, instance_values, predict_split
@@ -50,7 +51,7 @@ def task_metrics(
     validation: Validation,
     trainer: TaskTrainer,
 ) -> dict[str, dict[str, Any]]:
-    """Return each task's test scores, its number of labels, and the test scores of its own best weights."""
+    """Return each task's test scores, the baselines, its number of labels, and the scores of its own best weights."""
     epochs = validation.epochs()
     scores = score_predictions(model, labelled.pool, found)
     own = best_epochs(model, labelled, validation, trainer)
@@ -58,6 +59,7 @@ def task_metrics(
         task: {
             "kind": found[task].target.kind,
             **scores[task],
+            **baseline_metrics(found[task], labelled.train[task], labelled.pool.cluster[found[task].indices.numpy()]),
             **labelled.records[task],
             "epochs": round(epochs[task], 3),
             **({"best_epoch": own[task]} if task in own else {}),

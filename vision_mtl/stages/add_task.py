@@ -44,7 +44,7 @@ class AddTask(Stage):
         from vision_mtl.evaluation.predictions import predict_split
         from vision_mtl.inference.restore import restore_model
         from vision_mtl.recipes import build
-        from vision_mtl.recipes.added_task import check_old_tasks, freeze_shared, score_changes
+        from vision_mtl.recipes.added_task import check_old_tasks, freeze_shared, score_changes, score_old_tasks
         from vision_mtl.recipes.fit import make_trainer, write_result
         from vision_mtl.recipes.labels import open_labels
         from vision_mtl.recipes.run_warnings import remember_images
@@ -100,7 +100,8 @@ class AddTask(Stage):
             predictions = predict_split(model, pool, "test", trained, accelerator.autocast)
             after = predict_split(model, pool, "test", old, accelerator.autocast)
             metrics = run_metrics(model, labelled, predictions, validation, trainer)
-            metrics["change"] = score_changes(pool, before, after)
+            kept = {name: found for name, found in after.items() if name not in predictions}  # not rehearsed
+            metrics |= {"change": score_changes(pool, before, after), "old_tasks": score_old_tasks(model, pool, kept)}
         write_test_instances(run, model, labelled, predictions)
         with phase(run.speaker, "drawing figures"):
             write_figures(run, model, pool, predictions, metrics)

@@ -101,6 +101,15 @@ class Collection:
         _, inverse, counts = np.unique(true.astype(str), return_inverse=True, return_counts=True)
         return values * (len(values) / (len(counts) * counts[inverse]))
 
+    def parts(self, values: ArmValues) -> list[tuple[float, int]]:
+        """Return each class's share of a balanced accuracy and its number of clusters; empty for other metrics."""
+        true = values.tables[0].columns["true"]
+        if self.metric == "accuracy" or true[0] is None:
+            return []
+        names = true.astype(str)
+        classes = np.unique(names)
+        return [(1 / len(classes), len(np.unique(values.clusters[names == name]))) for name in classes]
+
     def chance_score(self, values: ArmValues) -> float | None:
         """Return the score of permuted predictions, averaged over seeds; None for a task without classes."""
         found = values.tables
@@ -148,6 +157,7 @@ def compare_arms(
                         baseline=baseline,
                         guard_skew=guard_skew,
                         rope=(ropes or {}).get(task),
+                        parts=collection.parts(a),
                     )
                 )
     return found

@@ -19,9 +19,10 @@ from vision_mtl.study.number_format import (
     format_p_value,
     unit_of,
 )
-from vision_mtl.study.verdict_text import verdict_reason
+from vision_mtl.study.verdict_text import is_beyond, verdict_reason
 
 Record = Mapping[str, Any]
+NOTHING = "none"  # instead of a detectable difference that is larger than any possible one
 PERCENT = Unit(100, 0, "%")
 OPTIONAL = {"rope": "rope", "improves, %": "probability_of_improvement"}  # columns -> keys that older studies lack
 COSTS = {"images": "images_seen", "steps": "steps", "rows through the backbone": "forward_rows"}
@@ -197,10 +198,12 @@ def design_table(record: Record) -> Table:
         unit, one = formats[row["task"]], found.get(_key(row))
         after = [NONE] * 4
         if one is not None:
-            after = [unit.value(one["minimum_detectable"]), unit.value(one["std"])]
+            after = [_detectable(one, unit), unit.value(one["std"])]
             after += [unit.score(one["difference"], signed=True), marked(one["verdict"], one)]
         before = [row["task"], format_fraction(row["fraction"]), f"{row['arm']} against {row['baseline']}"]
-        rows.append([*before, unit.value(row["minimum_detectable"]), *after[:3], unit.name, after[3]])
+        planned = row["minimum_detectable"]
+        shown = NOTHING if planned is not None and planned > 1 else unit.value(planned)  # a plan has shares only
+        rows.append([*before, shown, *after[:3], unit.name, after[3]])
     numbers = ["detectable, before", "detectable, after", "std over seeds, after", "difference found [95 %]"]
     return Table(["task", "labels", "comparison", *numbers, "unit", "verdict"], rows, numbers)
 
@@ -298,9 +301,13 @@ def _comparison_row(one: Record, unit: Unit, chance: Any) -> list[str]:
         unit.value(one.get("rope")),
         PERCENT.score(one.get("probability_of_improvement")),
         *(format_p_value(one[key]) for key in ("p_value", "p_value_holm", "p_value_floor")),
-        *(unit.value(one[key]) for key in ("minimum_detectable", "std")),
+        *(_detectable(one, unit), unit.value(one["std"])),
         *(str(one["num_seeds"]), _count(one.get("pretrainings")), _count(one["n"]), verdict_reason(one, unit)),
     ]
+
+
+def _detectable(one: Record, unit: Unit) -> str:
+    return NOTHING if is_beyond(one) else unit.value(one["minimum_detectable"])
 
 
 def _run_scores(scores: Record, tasks: Record) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vision_mtl.data.label_kinds import label_kind
+from vision_mtl.evaluation.power import NOTHING_SHOWN, largest_difference
 from vision_mtl.evaluation.sign_flip import sign_flip_floor
 from vision_mtl.study.independence import MARK, independent_only
 from vision_mtl.study.number_format import Score, Unit, format_count, format_fraction, format_level, format_p_value
@@ -40,11 +41,18 @@ def identical(one: Comparison) -> bool:
     return one["num_seeds"] > 1 and one["std"] == 0 and one["difference"]["value"] == 0 and not one["image_error"]
 
 
+def is_beyond(one: Comparison) -> bool:
+    """Return whether the detectable difference is larger than any that is possible: the design can show nothing."""
+    possible = largest_difference(one["arm_score"]["value"], one["baseline_score"]["value"])
+    return one["minimum_detectable"] is not None and one["minimum_detectable"] > possible
+
+
 def verdict_sentence(one: Comparison, unit: Unit, m: int, chance: Score | None = None) -> Sentence:
     """Return the comparison as a sentence, without its task: "a is +3.1 points [1.2, 5.0] above b: helps".
 
-    An undecided one states the smallest detectable difference. With `chance`, the sentence also states if neither arm's
-    interval excludes it: arms that learnt nothing cannot differ. A limited scope, such as one pretraining, comes last.
+    An undecided one states the smallest detectable difference, if a difference can be as large. With `chance`, the
+    sentence also states if neither arm's interval excludes it: arms that learnt nothing cannot differ. A limited scope,
+    such as one pretraining, comes last.
     """
     found, verdict = unit.difference(one["difference"]), plain_verdict(one["verdict"])
     pair = f"{one['arm']} against {one['baseline']}"
@@ -224,6 +232,8 @@ def _undecided(one: Comparison, unit: Unit, m: int) -> str:
         return f"{text}; {one['reason']}"
     if not found["low"] <= 0 <= found["high"]:
         text += f", but the interval corrected for {m} comparisons, {unit.interval(deciding)}, contains 0"
+    if is_beyond(one):
+        return f"{text}; {NOTHING_SHOWN}"
     if one["minimum_detectable"] is not None:
         text += f"; smallest detectable difference {unit.amount(one['minimum_detectable'])}"
     return text

@@ -99,9 +99,9 @@ def _losses(axes: Axes, train: Sequence[Record], of_tasks: bool) -> None:
 
 
 def _scores(axes: Axes, kind: str, found: Sequence[Record], images_per_step: float) -> None:
-    """Draw the online probe's accuracies with chance level, or the tasks' validation scores.
+    """Draw the online probe's accuracies with the majority's, or the tasks' validation scores.
 
-    Records of older runs have no `images_seen`.
+    Records of older runs have no `images_seen`, and the majority's accuracy under `chance`.
     """
     tasks = sorted({task for r in found for task in r["tasks"]})
     for number, task in enumerate(tasks):
@@ -111,8 +111,9 @@ def _scores(axes: Axes, kind: str, found: Sequence[Record], images_per_step: flo
         values = [r["tasks"][task]["knn"] if kind == "probe" else r["tasks"][task] for r in own]
         axes.plot(places, values, "o-", color=colour, markersize=3, label=short(task))
         if kind == "probe":
-            axes.axhline(own[-1]["tasks"][task]["chance"], color=colour, linewidth=0.8, linestyle=":")
-    label = "kNN accuracy, validation images\n(dotted: chance)" if kind == "probe" else "score, validation images"
+            majority = own[-1]["tasks"][task].get("majority", own[-1]["tasks"][task]["chance"])
+            axes.axhline(majority, color=colour, linewidth=0.8, linestyle=":")
+    label = "kNN accuracy, validation images\n(dotted: majority)" if kind == "probe" else "score, validation images"
     axes.set_ylabel(label, fontsize=8)
     axes.set_xlim(left=0)
     axes.set_ylim(top=1)

@@ -15,7 +15,7 @@ import numpy as np
 from vision_mtl.core.errors import UserError, unknown
 from vision_mtl.core.text import native_name
 from vision_mtl.data.decode import SUFFIXES, decode_bytes, file_bytes
-from vision_mtl.data.files import find_file, listed_path, missing_path
+from vision_mtl.data.files import find_file, listed_path, missing_path, other_case
 from vision_mtl.data.labels import IMAGE_COLUMNS
 from vision_mtl.data.source import SOURCES, Item
 from vision_mtl.data.tables import read_table
@@ -103,8 +103,10 @@ class Csv:
         missing = [identity for identity, path in paths.items() if path is None]
         if missing:
             first = missing[0]
+            exists = other_case(self.file.parent, first)
+            hint = f", but {exists!r}: upper and lower case differ" if exists else ""
             others = f"; {len(missing)} of {len(paths)} images are missing" if len(missing) > 1 else ""
             raise UserError(
-                f"{self.file}, line {lines[first]}: there is no image file {first!r}{others} "
+                f"{self.file}, line {lines[first]}: there is no image file {first!r}{hint}{others} "
                 "(paths are relative to the CSV)."
             )

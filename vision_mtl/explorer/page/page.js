@@ -3,6 +3,10 @@
 import { classification, draw, element, head, neighbours, pictures } from "/drawing.js";
 
 const $ = (id) => document.getElementById(id);
+const RULES = {
+  classic: "the classic repair", start: "the network before training", untrained: "a network's zero output",
+  visible_mean: "the mean of the visible pixels", back_projection: "back-projection",
+};
 const USUAL_GRIDS = [2, 3, 4, 6, 8];
 const state = { image: null, mode: "cells", rows: 4, columns: 4, cells: new Set(), mask: null, grey: false, factor: 1, other: null };
 let run = null; // the reply of /api/start
@@ -73,21 +77,23 @@ async function show(found) {
 }
 
 function showSkill(scores) {
-  const skill = scores?.skill ?? null;
-  $("skill").dataset.sign = skill === null ? "" : skill > 0.005 ? "better" : skill < -0.005 ? "worse" : "level";
+  const skill = scores?.skill_learned ?? null;
+  $("skill").dataset.sign = skill === null || scores.start === null ? "" : skill > 0.005 ? "better" : skill < -0.005 ? "worse" : "level";
   $("skill-value").hidden = skill === null;
   $("skill-value").textContent = skill === null ? "" : `${skill < 0 ? "−" : "+"}${Math.abs(skill).toFixed(2)}`;
   if (!scores) {
-    $("skill-words").textContent = "Skill: 1 is a perfect repair, 0 the classic one.";
+    $("skill-words").textContent = "Learned: 1 is a perfect repair, 0 the best one without learning.";
     $("skill-numbers").textContent = "";
     return;
   }
   const share = skill === null ? 0 : Math.round(100 * Math.abs(skill));
   $("skill-words").textContent =
-    skill === null ? "No skill: nothing was repaired, or the classic repair is perfect."
-    : share === 0 ? "As much error as the classic repair."
-    : `Skill: ${share} % ${skill > 0 ? "less" : "more"} error than the classic repair.`;
-  const errors = [["the repair", scores.repaired], ["the classic", scores.classic], ["before learning", scores.untrained]];
+    skill === null ? "Nothing was repaired, or a rule without learning is perfect."
+    : (share === 0 ? "As much error as without learning" : `${share} % ${skill > 0 ? "less" : "more"} error than without learning`)
+      + ` (the best here: ${RULES[scores.best_rule] ?? scores.best_rule}).`
+      + (scores.start === null ? " The network's start is not known, so this may not be learned." : "");
+  const errors = [["the repair", scores.repaired], ["the classic repair", scores.classic], ["the network before training", scores.start ?? undefined]];
+  if (!["classic", "start"].includes(scores.best_rule)) errors.push([RULES[scores.best_rule] ?? scores.best_rule, scores.best]);
   const texts = errors.filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${value.toPrecision(2)}`);
   const where = scores.scored < 0.9999 ? `the hidden ${(100 * scores.scored).toPrecision(2)} % of the pixels` : "all pixels";
   $("skill-numbers").textContent = `Mean squared error on ${where}: ${texts.join(", ")}. For scores of many images with intervals, see the run's result.`;
