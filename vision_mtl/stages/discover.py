@@ -137,5 +137,5 @@ class Discover(Stage):
         write_files(run, tables, instances, {"selection": selection, **controls(selection)})
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
         with phase(run.speaker, "drawing figures"):
-            write_figures(run, networks, errors, tables, curve)
+            write_figures(run, networks, errors, tables, curve, config.tasks)
         write_discovery(run, fold_runs, pool, trainers, {**tables.metrics(), "skill_over_time": curve})

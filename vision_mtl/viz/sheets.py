@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vision_mtl.viz.reconstruction import picture_strip
-from vision_mtl.viz.style import new_figure
+from vision_mtl.viz.style import TITLE, new_figure, short
 
 COLUMNS = 10
 
@@ -26,6 +26,6 @@ def sheet_figure(images: np.ndarray, title: str) -> Figure:
     figure = new_figure(0.9 * columns, 0.9 * rows * images.shape[1] / images.shape[2] + 0.4)
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="none")
-    axes.set_title(title, loc="left", fontsize=9)
+    axes.set_title(short(title, 80), loc="left", fontsize=TITLE)
     axes.axis("off")
     return figure
