@@ -158,10 +158,10 @@ def _head(name: str, score: Mapping[str, Any] | None, images: str, repairs: bool
     if score is None:
         return title, ""
     value = score["value"]
-    interval = "" if score["low"] is None else f" (95 % interval {score['low']:+.2f} to {score['high']:+.2f})"
-    loss = "squared error" if repairs else "loss"
-    words = f"{abs(value):.0%} {'less' if value >= 0 else 'more'} {loss} than the best rule without training"
-    note = f"skill_learned {value:+.2f}{interval}: {words}, on {score['n']:,} {images}"
+    interval = "" if score["low"] is None else f", 95 % interval {score['low']:+.2f} to {score['high']:+.2f}"
+    more, loss = "less" if value >= 0 else "more", "squared error" if repairs else "loss"
+    words = f"{100 * abs(value):.0f} % {more} {loss} than the best rule without training"
+    note = f"{words} (skill_learned {value:+.2f}{interval}, on {score['n']:,} {images})"
     return f"{title}: {learned_text(score)}", note
 
 

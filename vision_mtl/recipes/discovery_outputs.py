@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = re.compile(r"(\d+)x(\d+)/r(\d+)c(\d+)")  # a damage that is one cell of a grid
-NUM_PICTURES = 6  # single images with a map each
+NUM_PICTURES = 5  # single images with a map each
 SHOWN_ERROR = 1e-3  # mean squared error (8 grey levels) below which a single cell has no meaningful skill
 
 

@@ -19,6 +19,7 @@ from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.fractions import LabelBudget
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.evaluation.probing import ProbePrediction, ProbeTask
+from vision_mtl.recipes.result_text import PROBE_COLUMNS
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
 from vision_mtl.viz.style import save_chart
 
@@ -110,7 +111,7 @@ def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
         kind = label_kind(own["kind"])
         metric = kind.headline
         figure = f"scores_{metric}" if kind.has_classes else f"scores_{name}"
-        rows = {m: own[m][metric] for m in METHODS if metric in own.get(m, {})}
+        rows = {PROBE_COLUMNS[m]: own[m][metric] for m in METHODS if metric in own.get(m, {})}
         groups.setdefault(figure, (metric, {}))[1][name] = rows
     return {figure: scores_figure(rows, metric) for figure, (metric, rows) in groups.items()}
 

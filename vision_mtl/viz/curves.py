@@ -44,14 +44,16 @@ def curves_figure(records: Sequence[Record]) -> Figure | None:
     losses = sorted({key.removeprefix("loss.") for r in train for key in r if key.startswith("loss.")})
     tasks = sorted({task for found in panels.values() for r in found for task in r["tasks"]})
     names = list(dict.fromkeys([*losses, *tasks]))
-    figure = _stacked([losses, *([tasks] * len(panels))])
+    new = [task for task in tasks if task not in losses]  # the others are in the first panel's legend
+    figure = _stacked([losses, *([new] * len(panels))])
     first, *rest = figure.axes
     _losses(quiet(first), train, names, of_tasks="validation" in panels)
     images_per_step = train[-1]["images_seen"] / train[-1]["step"]
     for place, (kind, found) in zip(rest, panels.items(), strict=True):
         _scores(quiet(place), kind, found, names, images_per_step)
-    for place in figure.axes:
-        legend_above(place, COLUMN - AXIS)
+    legend_above(first, COLUMN - AXIS)
+    for place in rest:
+        legend_above(place, COLUMN - AXIS, without=[short(name, NAME) for name in losses])
     figure.axes[-1].set_xlabel("images seen", fontsize=TEXT)
     return figure
 
@@ -126,4 +128,6 @@ def _scores(axes: Axes, kind: str, found: Sequence[Record], names: Sequence[str]
     label = "kNN accuracy, validation\n(dotted: chance)" if kind == "probe" else "score, validation images"
     axes.set_ylabel(label, fontsize=TEXT)
     axes.set_xlim(left=0)
-    axes.set_ylim(top=1)
+    lowest, highest = axes.dataLim.intervaly
+    if lowest >= 0 and highest <= 1:  # regression has other scores
+        axes.set_ylim(0, 1)

@@ -43,7 +43,7 @@ def scales_figure(by_pretext: Mapping[str, Scores]) -> Figure | None:
     for place, (pretext, scores) in zip(panels, by_pretext.items(), strict=True):
         _scales(quiet(place), pretext, scores, names)
         place.set_ylabel("skill_learned", fontsize=TEXT)
-    figure.supxlabel("0: best rule without training, 1: perfect; 95 % interval", fontsize=TEXT)
+    panels[-1].set_xlabel("0: best rule without training, 1: perfect; 95 % interval", fontsize=TEXT)
     if len(names) > 1:
         handles = [Line2D([], [], marker="o", markersize=3.5, **line_style(k)) for k in range(len(names))]
         legend_below(figure, handles, shown)

@@ -29,8 +29,8 @@ MARKERS = ("o", "s", "^")  # with seven colours, 21 distinct classes
 LEGEND_CLASSES = 20  # largest number of classes with a legend
 NUMBERED_CLASSES = 10  # largest confusion matrix with counts in its cells
 NAMED_CLASSES = 40  # largest confusion matrix with class names
-NAME = 16  # letters of a class's name
-MAP_MARGIN = 0.4  # inches
+NAME, WIDE_NAME = 16, 20  # letters of a class's name in a column, and on a page
+BAR = 0.65  # inches of a colour bar with its label
 Score = Mapping[str, Any]
 
 
@@ -63,8 +63,8 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
     size = len(class_names)
     wide = NUMBERED_CLASSES < size <= NAMED_CLASSES
     width = PAGE if wide else COLUMN
-    names = [short(name, NAME) for name in class_names]
-    figure = new_figure(width, width - (0.6 if wide else 0.0))
+    names = [short(name, WIDE_NAME if wide else NAME) for name in class_names]
+    figure = new_figure(width, width - 0.35)
     axes = figure.subplots()
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -74,7 +74,8 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
             count = str(confusion[row, column])
             axes.text(column, row, count, ha="center", va="center", fontsize=TEXT, color=colour)
     if size <= NAMED_CLASSES:
-        axes.set_xticks(range(size), names, fontsize=TEXT, rotation=90)
+        upright = 90 if max(map(len, names)) > 2 else 0
+        axes.set_xticks(range(size), names, fontsize=TEXT, rotation=upright)
         axes.set_yticks(range(size), names, fontsize=TEXT)
     axes.tick_params(length=0, labelsize=TEXT)
     axes.set_ylabel("true", fontsize=TEXT)
@@ -89,11 +90,10 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], title: s
 def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draw a map of images at `points` (n, 2) coloured by class (n,) int64, with a legend for up to 20 classes."""
     names = [short(name, NAME) for name in class_names]
-    named = len(names) <= LEGEND_CLASSES
-    figure = new_figure(COLUMN, _map_height(points) + (legend_height(names, COLUMN) if named else 0.0))
     distinct = len(COLOURS) * len(MARKERS)
-    repeated = f"\n{len(names)} classes; those {distinct} apart look alike" if len(names) > distinct else ""
-    axes = _bare(figure.subplots(), title + repeated)
+    repeated = f"; of {len(names)} classes, those {distinct} apart look alike" if len(names) > distinct else ""
+    named = len(names) <= LEGEND_CLASSES
+    figure, axes = _map(points, title + repeated, COLUMN, legend_height(names, COLUMN) + 0.1 if named else 0.0)
     for k in np.unique(classes):
         style = _class_style(int(k))
         axes.plot(*points[classes == k].T, markersize=3, linestyle="none", alpha=0.8, markeredgewidth=0, **style)
@@ -105,8 +105,7 @@ def embedding_figure(points: np.ndarray, classes: np.ndarray, class_names: Seque
 
 def values_figure(points: np.ndarray, values: np.ndarray, title: str, label: str) -> Figure:
     """Draw a map of images at `points` (n, 2) coloured by their number (n,), which the colour bar calls `label`."""
-    figure = new_figure(COLUMN, _map_height(points))
-    axes = _bare(figure.subplots(), title)
+    figure, axes = _map(points, title, COLUMN - BAR, 0.0)
     cloud = axes.scatter(points[:, 0], points[:, 1], c=values, s=7, cmap="cividis", linewidths=0)
     bar = figure.colorbar(cloud, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label(short(label, 40), fontsize=TEXT)
@@ -121,17 +120,19 @@ def _class_style(number: int) -> dict[str, Any]:
     }
 
 
-def _map_height(points: np.ndarray) -> float:
-    """Return the height in inches at which the map has no white bars above and below."""
-    width, height = np.ptp(points, axis=0)
-    return MAP_MARGIN + COLUMN * float(np.clip(height / max(width, 1e-9), 0.4, 1.4))
+def _map(points: np.ndarray, title: str, width: float, below: float) -> tuple[Figure, Axes]:
+    """Return a figure with axes for a map of `width` inches without ticks: its positions have no unit.
 
-
-def _bare(axes: Axes, title: str) -> Axes:
-    """Return axes without ticks: positions on the map have no unit."""
+    The figure is as high as the map, its title, and `below` inches for a legend.
+    """
+    across, down = np.ptp(points, axis=0)
+    height = width * float(np.clip(down / max(across, 1e-9), 0.4, 1.4))
+    lines = wrapped(title, COLUMN, TITLE)
+    figure = new_figure(COLUMN, 0.15 + 0.15 * (lines.count("\n") + 1) + height + below)
+    figure.suptitle(lines, fontsize=TITLE, x=0.01, ha="left")
+    axes = figure.subplots()
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="box")
     axes.spines[:].set_color("0.8")
-    axes.set_title("\n".join(wrapped(line, COLUMN, TITLE) for line in title.split("\n")), fontsize=TITLE, loc="left")
-    return axes
+    return figure, axes

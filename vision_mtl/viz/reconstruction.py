@@ -63,8 +63,8 @@ def reconstruction_figure(panels: Sequence[Panel]) -> Figure:
     top = height
     for panel, head, panel_height in zip(panels, heads, heights, strict=True):
         title, note = head
-        figure.text(MARGIN / width, (top - 0.05) / height, title, fontsize=NAME, weight="bold", va="top")
-        below = top - 0.05 - TITLE_LINE * (title.count("\n") + 1)
+        figure.text(MARGIN / width, (top - 0.12) / height, title, fontsize=NAME, weight="bold", va="top")
+        below = top - 0.12 - TITLE_LINE * (title.count("\n") + 1)
         figure.text(MARGIN / width, below / height, note, fontsize=NOTE, va="top")
         drawn = PICTURE * len(panel.rows[0][1]), _picture_height(panel) * len(panel.rows)
         bottom = top - _head_height(head) - drawn[1]
@@ -83,7 +83,7 @@ def _head(panel: Panel, width: float) -> tuple[str, str]:
 def _head_height(head: tuple[str, str]) -> float:
     title, note = head
     notes = NOTE_LINE * (note.count("\n") + 1) if note else 0.0
-    return 0.1 + TITLE_LINE * (title.count("\n") + 1) + notes
+    return 0.2 + TITLE_LINE * (title.count("\n") + 1) + notes
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -103,7 +103,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _error_scale(axes: Axes, columns: int, bottom: float, rows: int) -> None:
     """Draw the colours of error maps at the left of `axes`, `bottom` as a share of their height."""
-    scale = axes.inset_axes((-0.92 / columns, bottom, 0.86 / columns, 0.07 / rows))
+    scale = axes.inset_axes((-1.12 / columns, bottom, 0.9 / columns, 0.07 / rows))
     scale.imshow(np.linspace(0, 1, 64)[None], cmap=MAP, aspect="auto", extent=(0, 1, 0, 1))
     scale.set_xticks([0.0, 1.0], ["0", f"{100 * BRIGHTEST_ERROR:g}+"], fontsize=SMALL)
     scale.set_yticks([])

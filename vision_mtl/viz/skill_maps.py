@@ -19,7 +19,7 @@ from vision_mtl.viz.style import TEXT, TITLE, legend_below, new_figure, wrapped
 
 PALETTE = "RdBu"  # red: worse than the best rule; blue: better
 OPACITY = 0.6  # of the colours over the picture
-PICTURE, LABELS, BAR = 1.6, 0.9, 0.8  # inches: widths of a picture, of the names at the left, of the colour bar
+PICTURE, LABELS, BAR = 1.5, 1.0, 0.8  # inches: widths of a picture, of the names at the left, of the colour bar
 NUMBERED = 16  # largest number of cells of a grid with numbers; larger grids have only colours
 DARK = 0.35  # distance from the palette's middle beyond which numbers are white
 LIMITS = 0.1, 0.6  # smallest and largest skill at the palette's ends
@@ -51,7 +51,7 @@ def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
     for row, one in zip(axes, maps, strict=True):
         for place, skill, kind in zip(row, one.skills, one.kinds, strict=True):
             _draw_map(place, one.picture, skill, kind, colours)
-        row[0].set_yticks([(one.picture.shape[0] - 1) / 2], [wrapped(one.label, LABELS - 0.1)], fontsize=TEXT)
+        row[0].set_yticks([(one.picture.shape[0] - 1) / 2], [wrapped(one.label, LABELS - 0.25)], fontsize=TEXT)
     for place, grid in zip(axes[0], grids, strict=True):
         place.set_title(grid, fontsize=TEXT)
     bar = figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.02, extend="both")

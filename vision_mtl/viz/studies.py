@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from vision_mtl.viz.style import COLOURS, COLUMN, LINES, TEXT, legend_below, legend_height, new_figure, quiet, short
 
@@ -188,14 +190,14 @@ def _style(arm: str, arms: Sequence[str]) -> dict[str, Any]:
 
 
 def _verdict_legend(figure: Figure, has_rope: bool) -> None:
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=c, marker=m, linestyle="none", markerfacecolor="white" if v == "undecided" else c)
         for v, (c, m) in VERDICTS.items()
     ]
     handles += [Line2D([], [], color=GREY, linewidth=width) for width in (2.6, 1)]
     names = [*VERDICTS, "95 % interval", "corrected"]
     if has_rope:
-        handles.append(Line2D([], [], color=BAND, linewidth=8))
+        handles.append(Patch(color=BAND))
         names.append("does not matter")
     legend_below(figure, handles, names)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib import rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -25,9 +26,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", ":", "-.")  # after the last colour, colours repeat in the next line style
 COLUMN, PAGE = 3.3, 6.9  # inches: the widths of a paper's column and page
 TEXT, TITLE = 7, 8  # points
-LETTER = 0.055  # inches of an average letter at TEXT points
+LETTER = 0.054  # inches of an average letter at TEXT points
 LINE = 0.15  # inches between lines at TEXT points
-ENTRY = 0.42  # inches of a legend's entry beside its name
+ENTRY = 0.32  # inches of a legend's entry beside its name
 CHART_DPI, PICTURE_DPI = 300, 150
 
 
@@ -92,8 +93,11 @@ def wrapped(text: str, width: float, points: float = TEXT) -> str:
 
 def legend_columns(names: Sequence[str], width: float) -> int:
     """Return the largest number of a legend's columns that fit into `width` inches."""
-    longest = max(map(len, names), default=0)
-    return max(1, min(len(names), math.floor(width / (ENTRY + LETTER * longest))))
+    for columns in range(len(names), 1, -1):
+        longest = [max(map(len, column)) for column in np.array_split(names, columns)]  # as matplotlib fills them
+        if sum(ENTRY + LETTER * letters for letters in longest) <= width:
+            return columns
+    return 1
 
 
 def legend_height(names: Sequence[str], width: float) -> float:
@@ -101,9 +105,11 @@ def legend_height(names: Sequence[str], width: float) -> float:
     return LINE * math.ceil(len(names) / legend_columns(names, width))
 
 
-def legend_above(axes: Axes, width: float, title: str | None = None) -> None:
+def legend_above(axes: Axes, width: float, title: str | None = None, without: Sequence[str] = ()) -> None:
     """Put the legend above the axes, where it hides no line, in as many columns as fit into `width` inches."""
-    handles, names = axes.get_legend_handles_labels()
+    found = {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    names = [name for name in found if name not in without]
+    handles = [found[name] for name in names]
     if handles:
         axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=legend_columns(names, width),
                     borderaxespad=0.2, title=title, title_fontsize=TITLE, alignment="left", **_COMPACT)  # fmt: skip
@@ -122,4 +128,10 @@ def quiet(axes: Axes) -> Axes:
     return axes
 
 
-_COMPACT: dict[str, Any] = {"fontsize": TEXT, "frameon": False, "handlelength": 1.6, "columnspacing": 1.0}
+_COMPACT: dict[str, Any] = {
+    "fontsize": TEXT,
+    "frameon": False,
+    "handlelength": 1.6,
+    "handletextpad": 0.5,
+    "columnspacing": 0.8,
+}
