@@ -81,7 +81,7 @@ def _scales(axes: Axes, pretext: str, scores: Scores, names: Sequence[str]) -> N
         axes.plot(places, [s["value"] for s in found.values()], marker="o", markersize=3.5, linewidth=1.2, **style)
         for place, score in zip(places, found.values(), strict=True):
             if score["low"] is not None:
-                axes.plot([place, place], [score["low"], score["high"]], color=style["color"], linewidth=1.5)
+                axes.plot([place, place], [score["low"], score["high"]], linewidth=1.5, **style)
     axes.set_xticks(range(len(scales)), scales, fontsize=TEXT)
     axes.set_xlim(-0.5, len(scales) - 0.5)
     axes.axhline(0, color="0.4", linewidth=1, linestyle="--")

@@ -15,11 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from vision_mtl.viz.style import TEXT, TITLE, legend_below, new_figure, wrapped
+from vision_mtl.viz.style import PAGE, TEXT, TITLE, legend_below, new_figure, wrapped
 
 PALETTE = "RdBu"  # red: worse than the best rule; blue: better
 OPACITY = 0.6  # of the colours over the picture
-PICTURE, LABELS, BAR = 1.5, 1.0, 0.8  # inches: widths of a picture, of the names at the left, of the colour bar
+PICTURE, LABELS, BAR = (
+    1.5,
+    1.0,
+    0.8,
+)  # inches: largest width of a picture, widths of the names at the left, of the colour bar
 NUMBERED = 16  # largest number of cells of a grid with numbers; larger grids have only colours
 DARK = 0.35  # distance from the palette's middle beyond which numbers are white
 LIMITS = 0.1, 0.6  # smallest and largest skill at the palette's ends
@@ -42,8 +46,9 @@ def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
         return None
     grids = [f"{len(skill)} x {skill.shape[1]}" for skill in maps[0].skills]
     height, width = maps[0].picture.shape[:2]
-    page = LABELS + PICTURE * len(grids) + BAR, 0.9 + PICTURE * height / width * len(maps)
-    figure = new_figure(*page)
+    picture = min(PICTURE, (PAGE - LABELS - BAR) / len(grids))
+    page = LABELS + picture * len(grids) + BAR, 0.9 + picture * height / width * len(maps)
+    figure = new_figure(*page, layout="compressed")
     axes = figure.subplots(len(maps), len(grids), squeeze=False)
     found = np.concatenate([skill.ravel() for one in maps for skill in one.skills])
     limit = float(np.clip(np.nanquantile(np.abs(found), 0.95) if np.isfinite(found).any() else 0, *LIMITS))

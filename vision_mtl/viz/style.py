@@ -32,8 +32,13 @@ ENTRY = 0.32  # inches of a legend's entry beside its name
 CHART_DPI, PICTURE_DPI = 300, 150
 
 
-def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
-    """Return an empty figure of `width` x `height` inches that needs no display; `constrained` arranges its axes."""
+def new_figure(
+    width: float, height: float, layout: Literal["constrained", "compressed", "none"] = "constrained"
+) -> Figure:
+    """Return an empty figure of `width` x `height` inches that needs no display.
+
+    `constrained` arranges its axes, `compressed` those of pictures, without white space between them.
+    """
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine(layout)
     FigureCanvasAgg(figure)
