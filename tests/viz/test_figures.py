@@ -37,7 +37,7 @@ def test_panels_are_aligned_with_their_titles_and_captions() -> None:
     images = np.random.default_rng(0).random((4, 8, 8, 3))
     panels = [
         Panel("first", [("a", images), ("b", images)]),
-        Panel("second", [("c", images)], ["w", "x", "y", "z"], "a note"),
+        Panel("second", [("c", images)], ["w\n+0.1", "x", "y", "z"], "a note"),
     ]
     figure = reconstruction_figure(panels)
     assert [text.get_text() for text in figure.texts if text.get_text()] == ["first", "second", "a note"]
@@ -45,7 +45,7 @@ def test_panels_are_aligned_with_their_titles_and_captions() -> None:
     assert len({round(box.x0, 6) for box in boxes}) == len({round(box.x1, 6) for box in boxes}) == 1
     assert boxes[0].y0 > boxes[1].y1
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
-    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["w", "x", "y", "z"]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["w\n+0.1", "x", "y", "z"]
     figure.canvas.draw()
     inside = figure.bbox
     for axes in figure.axes:

@@ -142,7 +142,9 @@ def _image_maps(
         picture = pool.gather(torch.tensor([errors.index[row]]))[0].permute(1, 2, 0).numpy()
         grids = _as_grids(skill, cells)
         maps.append(SkillMap(names[pool.sources[source[row]]], picture, grids, [None] * len(grids)))
-    return skill_maps_figure(maps, f"{errors.pretext}: skill of each hidden cell of single images")
+    return skill_maps_figure(
+        maps, f"{errors.pretext}: skill of each hidden cell of single images; no colour: nothing to repair"
+    )
 
 
 def _as_grids(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.ndarray]:

@@ -93,7 +93,8 @@ def save_pictures(figure: Figure | None, folder: Path, name: str) -> None:
 
 def wrapped(text: str, width: float, points: float = TEXT) -> str:
     """Return the text in lines that fit into `width` inches."""
-    return textwrap.fill(short(text, 200), math.floor(width / (LETTER * points / TEXT)))
+    letters = math.floor(width / (LETTER * points / TEXT))
+    return "\n".join(textwrap.fill(short(line, 200), letters) for line in text.split("\n"))
 
 
 def legend_columns(names: Sequence[str], width: float) -> int:
