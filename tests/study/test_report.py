@@ -113,7 +113,8 @@ def test_the_same_record_gives_the_same_bytes(tmp_path: Path, picture: Path) -> 
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
     assert {str(file) for file in files} == {
         *("report.html", "report.md", "tables/comparisons.csv", "tables/scores.csv", "tables/runs.csv"),
-        *("figures/scores-1-pets.png", "figures/differences-1-pets.png", "figures/picture-1-t.jpg"),
+        *(f"figures/{name}-1-pets.{kind}" for name in ("scores", "differences") for kind in ("png", "svg")),
+        "figures/picture-1-t.jpg",
     }
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file

@@ -19,7 +19,7 @@ def test_a_map_has_a_picture_for_each_grid_and_marks_for_kinds() -> None:
     ]
     figure = skill_maps_figure([SkillMap("a", np.random.default_rng(0).random((16, 24, 3)), skills, kinds)], "title")
     first, second, _ = figure.axes  # and the colour bar
-    assert [text.get_text() for text in first.texts] == ["+0.50", "-0.50", "+0.10"] and not second.texts
+    assert [text.get_text() for text in first.texts] == ["+.50", "-.50", "+.10"] and not second.texts
     assert sorted(line.get_marker() for line in first.lines) == ["o", "x"] and len(second.lines) == 36
     assert first.get_title() == "2 x 2" and len(first.patches) == 4
     assert skill_maps_figure([], "title") is None

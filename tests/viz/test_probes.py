@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
+from vision_mtl.viz.probes import MARKERS, confusion_figure, embedding_figure, scores_figure, values_figure
 
 
 def score(value: float, low: float | None, high: float | None) -> dict:
@@ -16,12 +16,13 @@ def test_a_dot_per_method_with_the_same_colour_in_all_rows() -> None:
         "pets": {"linear": score(0.8, 0.7, 0.9)},
     }
     figure = scores_figure(found, "accuracy")
-    dots = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    dots = [line for line in figure.axes[0].lines if line.get_marker() in MARKERS]
     assert [line.get_xdata()[0] for line in dots] == [0.6, 0.4, 0.8]
     assert dots[0].get_color() == dots[2].get_color() != dots[1].get_color()
     assert dots[1].get_ydata()[0] > dots[0].get_ydata()[0]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["linear", "linear random init"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["cars", "pets"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["linear", "linear random init", "linear"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["cars", "pets"]
     assert scores_figure({}, "accuracy") is None
 
 
@@ -34,7 +35,7 @@ def test_small_confusion_matrices_show_counts_and_names(size: int, numbers: int,
     np.testing.assert_allclose(shares.sum(1), 1)
     assert len(axes.texts) == numbers
     assert sum(label.get_text().startswith("class") for label in axes.get_yticklabels()) == names
-    assert figure.axes[0].get_title(loc="left") == "title"
+    assert figure.get_suptitle() == "title"
 
 
 def test_an_empty_row_is_blank() -> None:
@@ -50,5 +51,5 @@ def test_maps_distinguish_up_to_twenty_classes() -> None:
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
     assert len(figure.legends[0].get_texts()) == 20
     assert not embedding_figure(points, np.arange(40) % 30, [f"c{k}" for k in range(30)], "t").legends
-    cloud = values_figure(points, points[:, 0], "t").axes[0].collections[0]
+    cloud = values_figure(points, points[:, 0], "t", "age").axes[0].collections[0]
     np.testing.assert_array_equal(cloud.get_array(), points[:, 0])

@@ -90,6 +90,6 @@ def test_a_band_shows_the_differences_that_do_not_matter() -> None:
 def test_names_are_drawn_literally() -> None:
     figure = label_curves_figure([row("_$x_1$", f, 0.5) for f in (0.1, 1)], ["_$x_1$"], factor=1, label="$y$")
     figure.canvas.draw()
-    assert texts(figure)[0] == r"_\$x_1\$" and figure.axes[0].get_ylabel() == r"\$y\$"
+    assert texts(figure)[0] == "_$x_1$" and figure.axes[0].get_ylabel() == "$y$"
     long = differences_figure([comparison("helps", 1.0)], ["n" * 300], factor=1, label="")
-    assert len(long.axes[0].texts[0].get_text()) == 80
+    assert len(long.axes[0].texts[0].get_text().split("\n")) <= 2

@@ -1,9 +1,10 @@
-"""Pictures of repairs: the damaged image, the model's repair, the classic repair, and the error of each."""
+"""Pictures of repairs: the original, the damaged image, the model's repair, the classic repair, and the error."""
 # n images, H W pixels, C channels
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,18 +14,29 @@ from torch import Tensor
 from vision_mtl.core.rng import Keys
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.kinds import learned_text
-from vision_mtl.discovery.skill import SCORE_SEED, predict
+from vision_mtl.discovery.skill import SCORE_SEED, predict, squared_error
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.inference.repairs import Repairs, measure_repairs
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture, Part
 from vision_mtl.viz.bands import shown_bands
-from vision_mtl.viz.reconstruction import Panel, error_map, reconstruction_figure
+from vision_mtl.viz.reconstruction import ERROR, Panel, error_map, reconstruction_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_IMAGES = 8
+CANDIDATES = 24  # images of each source that the columns are chosen from
+TELLING = 0.75  # place of a chosen image among the candidates, from the easiest to the hardest
+NOUNS = {"train": "training images", "val": "validation images", "test": "test images"}  # by split
+NAMES = {"grid_mask": "hidden cells", "decolorise": "colour", "downsample": "resolution"}  # of pretexts, in titles
+ROWS = {  # kind of picture -> label
+    "original": "original",
+    "damaged": "damaged",
+    "repaired": "repaired",
+    "classic": "classic repair",
+    "error": ERROR,
+}
 Bands = Sequence[int] | None  # shown as red, green and blue, counted from 0; None: the default
 
 
@@ -37,21 +49,21 @@ def repair_figure(
     *,
     num_images: int = NUM_IMAGES,
 ) -> Figure | None:
-    """Return a figure with a panel for each pretext, on images of `split` that suit it; None if no image does.
+    """Return a figure with a panel for each pretext, on telling images of `split`; None if no image suits any.
 
     `scores` are those of `skill_learned` by pretext, for the titles.
     """
     panels = []
-    for name in mixture.pretexts:
-        indices = _chosen(pool, mixture, name, split, num_images)
+    for name, pretext in mixture.pretexts.items():
+        indices = telling_images(pool, mixture, name, split, num_images)
         if len(indices):
-            panels.append(repair_panel(model, pool, mixture, name, indices, (scores or {}).get(name)))
+            panel = repair_panel(model, pool, mixture, name, indices)
+            title, note = _head(name, (scores or {}).get(name), NOUNS[split], pretext.repairs)
+            panels.append(replace(panel, title=title, note=note))
     return reconstruction_figure(panels) if panels else None
 
 
-def repair_panel(
-    model: SharedModel, pool: Pool, mixture: Mixture, name: str, indices: Tensor, score: Mapping[str, Any] | None = None
-) -> Panel:
+def repair_panel(model: SharedModel, pool: Pool, mixture: Mixture, name: str, indices: Tensor) -> Panel:
     """Return one pretext's panel for the pool's images `indices` (n,), one damaged instance of each."""
     device = next(model.parameters()).device
     images = pool.gather(indices).to(device)
@@ -60,8 +72,9 @@ def repair_panel(
     with torch.no_grad():
         part, damaged, prediction = predict(model, mixture, name, images, Keys(SCORE_SEED, 0, indices.to(device)))
         if part.pretext.output != "embedding":  # embeddings compare the instances of an image
-            part, damaged, prediction = _first_instances(part, damaged, prediction)
-        panel = part_panel(_title(name, score), part, damaged, prediction, pool.rgb_bands)
+            rows = _first_instances(part)
+            part, damaged, prediction = part.select(rows), damaged[rows], prediction[rows]
+        panel = part_panel(name, part, damaged, prediction, pool.rgb_bands)
     model.train(training)
     return panel
 
@@ -77,23 +90,16 @@ def part_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor, band
     return panels[part.pretext.output](title, part, damaged, prediction, bands)
 
 
-def _first_instances(part: Part, damaged: Tensor, prediction: Tensor) -> tuple[Part, Tensor, Tensor]:
-    """Return the first damaged instance of each image."""
+def _first_instances(part: Part) -> Tensor:
+    """Return the row (B,) of the first damaged instance of each image."""
     _, first = np.unique(part.source_rows.cpu().numpy(), return_index=True)
-    rows = torch.from_numpy(first).to(damaged.device)
-    return part.select(rows), damaged[rows], prediction[rows]
+    return torch.from_numpy(first).to(part.source_rows.device)
 
 
 def repair_rows(part: Part, damaged: Tensor, prediction: Tensor, bands: Bands = None) -> list[tuple[str, np.ndarray]]:
-    """Return labelled pictures (b, H, W, C) of a part, from the original to the errors."""
+    """Return five labelled pictures (b, H, W, C) of a part, from the original to the repair's error."""
     pictures = repair_pictures(measure_repairs(part, part.pretext.repair(prediction, damaged, part.draw)), bands)
-    labels = {
-        "prediction": "prediction alone",
-        "repaired": "repaired, visible\npixels put back" if "prediction" in pictures else "repaired",
-        "classic": "classic repair",
-        "classic_error": "error of the\nclassic repair",
-    }
-    return [(labels.get(key, key), picture) for key, picture in pictures.items()]
+    return [(label, pictures[key]) for key, label in ROWS.items()]
 
 
 def repair_pictures(found: Repairs, bands: Bands = None) -> dict[str, np.ndarray]:
@@ -146,31 +152,72 @@ def _features_panel(title: str, part: Part, damaged: Tensor, prediction: Tensor,
     return Panel(title, [(label, shown_bands(_pixels(i), bands)) for label, i in shown.items()], captions)
 
 
-def _title(name: str, score: Mapping[str, Any] | None) -> str:
+def _head(name: str, score: Mapping[str, Any] | None, images: str, repairs: bool) -> tuple[str, str]:
+    """Return a panel's title, with the verdict, and a note that explains the score."""
+    title = f"{NAMES[name].capitalize()} ({name})" if name in NAMES else name
     if score is None:
-        return name
-    interval = "" if score["low"] is None else f" ({score['low']:+.2f} to {score['high']:+.2f})"
-    value = f"skill_learned {score['value']:+.2f}{interval}"
-    return f"{name}: {learned_text(score)}, {value} on {score['n']:,} held-out images"
+        return title, ""
+    value = score["value"]
+    interval = "" if score["low"] is None else f", 95 % interval {score['low']:+.2f} to {score['high']:+.2f}"
+    more, loss = "less" if value >= 0 else "more", "squared error" if repairs else "loss"
+    words = f"{100 * abs(value):.0f} % {more} {loss} than the best rule without training"
+    note = f"{words} (skill_learned {value:+.2f}{interval}, on {score['n']:,} {images})"
+    return f"{title}: {learned_text(score)}", note
 
 
 def _pixels(images: Tensor) -> np.ndarray:
     return images.float().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _chosen(pool: Pool, mixture: Mixture, name: str, split: str, count: int) -> Tensor:
-    """Return images that suit the pretext: half from the first source, the rest from the others in turn."""
-    found: list[list[int]] = []
-    for source in pool.sources:
-        indices = spread_evenly(pool.indices(split, source=source), 8 * count)
-        if len(indices):
-            usable = mixture.pretexts[name].usable(pool.gather(indices))
-            found.append(spread_evenly(indices[usable], count).tolist())
-    found = [indices for indices in found if indices]
-    if not found:
-        return torch.zeros(0, dtype=torch.int64)
-    share = count if len(found) == 1 else count - min(count // 2, len(found) - 1)
-    chosen = spread_evenly(torch.tensor(found[0]), share).tolist()
-    rest = [i for group in zip(*[f + [-1] * (count - len(f)) for f in found[1:]], strict=True) for i in group if i >= 0]
-    chosen += [i for i in rest if i not in chosen][: count - len(chosen)]
-    return torch.tensor(chosen)
+def telling_images(pool: Pool, mixture: Mixture, name: str, split: str, count: int) -> Tensor:
+    """Return at most `count` images (n,) of `split` that show what the pretext asks for.
+
+    Sources without labels (photographs) are first, then the others with an image each; sources without labels fill the
+    columns that are left, or, if there is none, all in turn. The choice is deterministic and made without the network:
+    by the classic repair's error under the damage that the picture shows, so blank cells and grey photographs are left
+    out.
+    """
+    labelled = np.zeros(len(pool), bool)
+    for target in pool.targets.values():
+        labelled |= target.labelled
+    has_labels = [bool(labelled[member].any()) for member in pool.member.T]
+    order = [source for _, source in sorted(zip(has_labels, pool.sources, strict=True), key=lambda pair: pair[0])]
+    ranked = {source: _ranked(pool, mixture, name, pool.indices(split, source=source)) for source in order}
+    favoured = order[: has_labels.count(False)] or order
+    chosen: dict[str, list[int]] = {source: [] for source in order}
+    for source in [*order, *favoured * count, *order * count]:
+        known = [image for images in chosen.values() for image in images]
+        left = [image for image in ranked[source] if image not in known]
+        if left and len(known) < count:
+            chosen[source].append(left[0])
+    return torch.tensor([image for images in chosen.values() for image in images], dtype=torch.int64)
+
+
+def _ranked(pool: Pool, mixture: Mixture, name: str, indices: Tensor) -> list[int]:
+    """Return some of the images `indices`, the most telling first: one of each photograph or person before the next."""
+    candidates = spread_evenly(indices, CANDIDATES)
+    if len(candidates) == 0:
+        return []
+    images = pool.gather(candidates)
+    usable = mixture.pretexts[name].usable(images)
+    candidates, images = candidates[usable], images[usable]
+    if len(candidates) == 0:
+        return []
+    difficulty = _difficulty(mixture, name, images, candidates)
+    found = candidates[difficulty.argsort(stable=True)].tolist()
+    found = found[int((difficulty == 0).sum()) :] or found  # without those that have nothing to repair
+    middle = TELLING * (len(found) - 1)
+    found = [found[place] for place in sorted(range(len(found)), key=lambda place: abs(place - middle))]
+    clusters = pool.cluster[found].tolist()
+    turn = [clusters[:place].count(cluster) for place, cluster in enumerate(clusters)]
+    return [image for _, image in sorted(zip(turn, found, strict=True), key=lambda pair: pair[0])]
+
+
+def _difficulty(mixture: Mixture, name: str, images: Tensor, indices: Tensor) -> Tensor:
+    """Return the classic repair's error (n,) of each image's shown damage; of other pretexts the contrast of pixels."""
+    if not mixture.pretexts[name].repairs:
+        return images.flatten(1).std(1)
+    part, _ = mixture.prepare_all(name, images, Keys(SCORE_SEED, 0, indices))
+    part = part.select(_first_instances(part))
+    reference, scored = (of(part.images, part.draw) for of in (part.pretext.reference, part.pretext.scored))
+    return squared_error(reference, part.images, scored)

@@ -10,13 +10,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vision_mtl.core.text import short_source
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import IGNORED, Target
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.viz.bands import shown_bands
 from vision_mtl.viz.sheets import COLUMNS, Block, Section, sheet_figure
-from vision_mtl.viz.style import COLOURS, short_source
+from vision_mtl.viz.style import COLOURS
 
 MAX_TASKS = 12  # shown; a table of attributes may have hundreds
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
-from vision_mtl.core.text import one_line
+from vision_mtl.core.text import one_line, short_source
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.shards import write_shards
@@ -24,7 +24,6 @@ from vision_mtl.recipes.findings_page import WIDTH as LINE
 from vision_mtl.recipes.findings_page import findings_page
 from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import DataProgress
-from vision_mtl.viz.style import short_source
 
 FINDINGS = "findings.json"
 CLASSES = 12  # classes named on the page; result.json has all

@@ -14,6 +14,7 @@ from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
 from vision_mtl.core.sums import divide
+from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import first_source
 from vision_mtl.discovery.kinds import Verdict, best_rules
@@ -24,15 +25,16 @@ from vision_mtl.evaluation.classes import csv_text
 from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.pretext.contract import Pretext
 from vision_mtl.recipes.extremes import extremes_figure
+from vision_mtl.recipes.repair_scores import names_of_sources
 from vision_mtl.viz.discovery import learning_curves_figure, scales_figure
 from vision_mtl.viz.skill_maps import SkillMap, skill_maps_figure
-from vision_mtl.viz.style import save_chart, short_source
+from vision_mtl.viz.style import save_chart, save_pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = re.compile(r"(\d+)x(\d+)/r(\d+)c(\d+)")  # a damage that is one cell of a grid
-NUM_PICTURES = 6  # single images with a map each
+NUM_PICTURES = 5  # single images with a map each
 SHOWN_ERROR = 1e-3  # mean squared error (8 grey levels) below which a single cell has no meaningful skill
 
 
@@ -67,32 +69,33 @@ def write_figures(
     errors: Sequence[DamageErrors],
     tables: SkillTables,
     curve: Sequence[Mapping[str, Any]],
+    tasks: Mapping[str, Task],
 ) -> None:
     """Draw skill maps over mean and single images, skill by scale and over training, best and worst repairs."""
     if not run.is_main:
         return
     pool = networks[0].pool
-    figures: dict[str, Figure | None] = {
-        "repairs": extremes_figure(networks, errors),
+    names = {"all": "all images", **names_of_sources(pool.sources, tasks)}
+    figures = {
+        "scales": scales_figure(_by_pretext(tables, names)),
+        "training": learning_curves_figure(curve),
     }
     for own in errors:
         cells = [cell for name in own.damages if (cell := CELL.fullmatch(name))]
         if len(cells) == len(own.damages):
-            figures[f"maps-{own.pretext}"] = _mean_maps(pool, own, tables, cells)
-            figures[f"maps-{own.pretext}-images"] = _image_maps(pool, own, cells)
-    save_chart(scales_figure(_by_pretext(tables)), run.figures, "scales")
-    save_chart(learning_curves_figure(curve), run.figures, "training")
+            figures[f"maps-{own.pretext}"] = _mean_maps(pool, own, tables, cells, names)
+            figures[f"maps-{own.pretext}-images"] = _image_maps(pool, own, cells, names)
     for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(run.figures / f"{name}.png", dpi=150)
+        save_chart(figure, run.figures, name)
+    save_pictures(extremes_figure(networks, errors), run.figures, "repairs")
 
 
-def _by_pretext(tables: SkillTables) -> dict[str, dict[str, dict[str, Any]]]:
+def _by_pretext(tables: SkillTables, names: Mapping[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return pretext -> source -> scale -> score; with several sources, for all images together too."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for group in _groups(tables):
         for verdict in tables.scales.get(group, []):
-            own = found.setdefault(verdict.pretext, {}).setdefault(short_source(_label(group)), {})
+            own = found.setdefault(verdict.pretext, {}).setdefault(names[group[1]], {})
             own[verdict.damage] = verdict.skill.to_json()
     return found
 
@@ -102,11 +105,9 @@ def _groups(tables: SkillTables) -> list[Group]:
     return sources if len(sources) == 1 else [("all", "all"), *sources]
 
 
-def _label(group: Group) -> str:
-    return "all images" if group[0] == "all" else group[1]
-
-
-def _mean_maps(pool: Pool, errors: DamageErrors, tables: SkillTables, cells: Sequence[re.Match[str]]) -> Figure | None:
+def _mean_maps(
+    pool: Pool, errors: DamageErrors, tables: SkillTables, cells: Sequence[re.Match[str]], names: Mapping[str, str]
+) -> Figure | None:
     """Draw skill and kind of every cell over the mean image, of all sources and of each."""
     maps = []
     for group in _groups(tables):
@@ -117,9 +118,7 @@ def _mean_maps(pool: Pool, errors: DamageErrors, tables: SkillTables, cells: Seq
         if verdicts:
             picture = pool.gather(torch.from_numpy(rows)).mean(0).permute(1, 2, 0).numpy()
             skills = np.array([np.nan if v.trivial else v.skill.value for v in verdicts])
-            maps.append(
-                SkillMap(_wrapped_name(_label(group)), picture, _as_grids(skills, cells), _kinds(verdicts, cells))
-            )
+            maps.append(SkillMap(names[group[1]], picture, _as_grids(skills, cells), _kinds(verdicts, cells)))
     return skill_maps_figure(maps, f"{errors.pretext}: skill of each hidden cell, over the mean image")
 
 
@@ -127,7 +126,9 @@ def _kinds(verdicts: Sequence[Verdict], cells: Sequence[re.Match[str]]) -> list[
     return _as_grids(np.array([verdict.kind for verdict in verdicts], object), cells)
 
 
-def _image_maps(pool: Pool, errors: DamageErrors, cells: Sequence[re.Match[str]]) -> Figure | None:
+def _image_maps(
+    pool: Pool, errors: DamageErrors, cells: Sequence[re.Match[str]], names: Mapping[str, str]
+) -> Figure | None:
     """Draw the skill of every cell of a few single images, compared with the best rules for the image's source."""
     source, references = first_source(pool, errors.index), best_rules(errors)[1]
     chosen = []
@@ -140,8 +141,10 @@ def _image_maps(pool: Pool, errors: DamageErrors, cells: Sequence[re.Match[str]]
         skill = 1 - divide(errors.model[row], reference)
         picture = pool.gather(torch.tensor([errors.index[row]]))[0].permute(1, 2, 0).numpy()
         grids = _as_grids(skill, cells)
-        maps.append(SkillMap(_wrapped_name(pool.sources[source[row]]), picture, grids, [None] * len(grids)))
-    return skill_maps_figure(maps, f"{errors.pretext}: skill of each hidden cell of single images")
+        maps.append(SkillMap(names[pool.sources[source[row]]], picture, grids, [None] * len(grids)))
+    return skill_maps_figure(
+        maps, f"{errors.pretext}: skill of each hidden cell of single images; no colour: nothing to repair"
+    )
 
 
 def _as_grids(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.ndarray]:
@@ -151,8 +154,3 @@ def _as_grids(values: np.ndarray, cells: Sequence[re.Match[str]]) -> list[np.nda
         rows, columns, r, c = map(int, cell.groups())
         found.setdefault((rows, columns), np.empty((rows, columns), values.dtype))[r, c] = value
     return list(found.values())
-
-
-def _wrapped_name(name: str) -> str:
-    """Return a source's name on several lines, broken at its slashes."""
-    return short_source(name).replace("/", "/\n").replace("/\n…", "/…")

@@ -18,7 +18,7 @@ from vision_mtl.viz.reconstruction import Panel, reconstruction_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUM_SHOWN = 5  # of the best, and of the worst
+NUM_SHOWN = 4  # of the best, and of the worst
 
 
 def extremes_figure(networks: Sequence[ScoredNetwork], errors: Sequence[DamageErrors]) -> Figure | None:

@@ -33,6 +33,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes.result_text import as_text
 from vision_mtl.training.progress import ProgressLine
 from vision_mtl.viz.predictions import Cell, predictions_figure
+from vision_mtl.viz.style import save_pictures
 
 SHEET = "figures/predictions.png"
 MAX_ROWS = 20  # images in the printed table
@@ -112,7 +113,7 @@ class PredictionReport:
         if self.rows:
             self.run.show(as_text(prediction_table(self.outputs, self.rows)))
         if self.cells:
-            predictions_figure(self.cells).savefig(self.run.figures / Path(SHEET).name, dpi=150)
+            save_pictures(predictions_figure(self.cells), self.run.figures, Path(SHEET).stem)
 
     def write_result(self, skip_unreadable: bool, num_images: int) -> None:
         """Write the result; raise `UserError` that lists the unreadable images, unless they are to be skipped."""

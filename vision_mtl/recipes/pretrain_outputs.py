@@ -20,7 +20,7 @@ from vision_mtl.training.options import Track
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.tracking import Tracker
 from vision_mtl.viz.curves import curves_figure
-from vision_mtl.viz.style import save_chart
+from vision_mtl.viz.style import save_chart, save_pictures
 
 PROJECTED_IMAGES = 200  # validation images per task in TensorBoard's projector
 
@@ -69,7 +69,6 @@ def write_figures(
         return
     model, mixture = trainer.scored_model, trainer.objective.mixture
     repairs = repair_figure(model, pool, mixture, "test", metrics.get("skill_learned", {}))
-    if repairs is not None:
-        repairs.savefig(run.figures / "repairs.png", dpi=150)
+    save_pictures(repairs, run.figures, "repairs")
     save_chart(curves_figure(run.records()), run.figures, "curves")
     write_skill_figure(run, metrics, tasks)

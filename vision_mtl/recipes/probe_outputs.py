@@ -19,7 +19,9 @@ from vision_mtl.evaluation.features import spread_evenly
 from vision_mtl.evaluation.fractions import LabelBudget
 from vision_mtl.evaluation.instance_scores import InstanceScores, write_instances
 from vision_mtl.evaluation.probing import ProbePrediction, ProbeTask
+from vision_mtl.recipes.result_text import PROBE_COLUMNS
 from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_figure, values_figure
+from vision_mtl.viz.style import save_chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,12 +97,11 @@ def write_figures(
         if label_kind(task.kind).one_class:
             counts = confusion(task, predictions[name]["linear"])
             accuracy = metrics["tasks"][name]["linear"]["accuracy"]["value"]
-            title = f"{name}: linear probe\naccuracy {accuracy:.3f} on {len(task.test):,} test images"
+            title = f"{name}: linear probe, accuracy {accuracy:.3f} on {len(task.test):,} test images"
             figures[f"confusion_{name}"] = confusion_figure(counts, pool.class_names[name], title)
         figures[f"embedding_{name}"] = feature_map(name, task, pool.class_names[name], features[name], embedding_images)
     for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(run.figures / f"{file_stem(name)}.png", dpi=150)
+        save_chart(figure, run.figures, file_stem(name))
 
 
 def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
@@ -110,7 +111,7 @@ def score_figures(found: Mapping[str, Any]) -> dict[str, Figure | None]:
         kind = label_kind(own["kind"])
         metric = kind.headline
         figure = f"scores_{metric}" if kind.has_classes else f"scores_{name}"
-        rows = {m: own[m][metric] for m in METHODS if metric in own.get(m, {})}
+        rows = {PROBE_COLUMNS[m]: own[m][metric] for m in METHODS if metric in own.get(m, {})}
         groups.setdefault(figure, (metric, {}))[1][name] = rows
     return {figure: scores_figure(rows, metric) for figure, (metric, rows) in groups.items()}
 
@@ -126,7 +127,7 @@ def feature_map(name: str, task: ProbeTask, class_names: list[str], features: np
         return None
     title = f"{name}: {len(rows):,} test images by their features (t-SNE)"
     if not kind.has_classes:
-        return values_figure(points, task.values[rows], title)
+        return values_figure(points, task.values[rows], title, name)
     return embedding_figure(points, task.values[rows], class_names, title)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.measure import Autocast
 from vision_mtl.discovery.score import score_pretexts
+from vision_mtl.inference.pictures import NOUNS
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.progress import phase
 from vision_mtl.viz.curves import skill_figure
-from vision_mtl.viz.style import save_chart
+from vision_mtl.viz.style import save_chart, short_sources
 
 
 def score_repairs(
@@ -39,13 +40,14 @@ def score_repairs(
         )
 
 
-def write_skill_figure(run: Run, metrics: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
-    """Draw what training added by source; a source with one task has the task's name."""
-    of = {source: [name for name, task in tasks.items() if task.source == source] for source in _sources(metrics)}
-    names = {source: found[0] for source, found in of.items() if len(found) == 1}
-    figure = skill_figure(metrics.get("skill_learned_by_source", {}), metrics.get("skill_by_source"), names)
-    save_chart(figure, run.figures, "skill")
+def write_skill_figure(run: Run, metrics: Mapping[str, Any], tasks: Mapping[str, Task], split: str = "test") -> None:
+    """Draw what training added by source."""
+    learned = metrics.get("skill_learned_by_source", {})
+    names, images = names_of_sources(learned, tasks), NOUNS[split]
+    save_chart(skill_figure(learned, metrics.get("skill_by_source"), names, images), run.figures, "skill")
 
 
-def _sources(metrics: Mapping[str, Any]) -> list[str]:
-    return list(metrics.get("skill_learned_by_source", {}))
+def names_of_sources(sources: Iterable[str], tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Return the names that figures show for sources: of a source with one task the task's, else a short path."""
+    of = {source: [name for name, task in tasks.items() if task.source == source] for source in sources}
+    return short_sources(of, {source: found[0] for source, found in of.items() if len(found) == 1})

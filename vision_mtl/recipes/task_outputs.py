@@ -116,6 +116,7 @@ def write_figures(
     records = run.records()
     names = list(metrics["tasks"])
     figures = {
+        "curves": curves_figure(records),
         "conflicts": conflicts_figure(*cosines_over_steps(records, names), names),
         **score_figures(metrics),
     }
@@ -128,10 +129,8 @@ def write_figures(
             title = f"{task}: accuracy {accuracy:.3f} on {len(true):,} test images"
             figures[f"confusion_{task}"] = confusion_figure(counts, classes, title)
             atomic_write_text(run.folder / "tables" / f"{file_stem(task)}.csv", csv_text(class_rows(counts, classes)))
-    save_chart(curves_figure(records), run.figures, "curves")
     for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(run.figures / f"{file_stem(name)}.png", dpi=150)
+        save_chart(figure, run.figures, file_stem(name))
 
 
 def score_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Discover(Stage):
         write_files(run, tables, instances, {"selection": selection, **controls(selection)})
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
         with phase(run.speaker, "drawing figures"):
-            write_figures(run, networks, errors, tables, curve)
+            write_figures(run, networks, errors, tables, curve, config.tasks)
         features = score_features(config, run, networks[0].model, starts[0], pool, accelerator.autocast)  # of fold A
         metrics = {**tables.metrics(), "skill_over_time": curve, "features": features}
         write_discovery(run, fold_runs, pool, trainers, metrics)

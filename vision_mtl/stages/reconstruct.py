@@ -38,6 +38,7 @@ class Reconstruct(Stage):
         from vision_mtl.recipes.start import start_network
         from vision_mtl.recipes.teacher import bind_teachers
         from vision_mtl.training.progress import phase
+        from vision_mtl.viz.style import save_pictures
 
         if not config.start:
             raise UserError("reconstruct needs trained weights: give --init_from RUN, for example runs/pretrain-...")
@@ -62,7 +63,6 @@ class Reconstruct(Stage):
                 figure = repair_figure(model, pool, mixture, self.split, skill, num_images=self.num_images)
             if figure is None:
                 run.warn(f"no picture of {name}: no image of split {self.split!r} suits it.")
-            else:
-                figure.savefig(run.figures / f"{name}.png", dpi=150)
-        write_skill_figure(run, metrics, config.tasks)
+            save_pictures(figure, run.figures, name)
+        write_skill_figure(run, metrics, config.tasks, self.split)
         run.write_result("completed", metrics=metrics, data=pool.summary())

@@ -15,13 +15,17 @@ from PIL import Image
 
 WIDTH, HEIGHT = 900, 2700  # pixels at most
 BYTES = 200_000  # limit per picture: four of them, a third larger in base64, keep the page below 1.5 MB
+SVG = "image/svg+xml"  # media type of plots
 QUALITIES = 85, 75, 65, 50  # of JPEG: the first that fits, else the last
-DPI = 150  # of a plot's PNG
+DPI = 300  # of a plot's PNG
 
 
 @dataclass(frozen=True)
 class Plate:
-    """One picture: `inline`, of media type `kind`, is embedded in the page; `file` is written to `path`."""
+    """One picture: `inline`, of media type `kind`, is embedded in the page; `file` is written to `path`.
+
+    A plot, whose `kind` is SVG, is written beside it as a vector file too.
+    """
 
     title: str
     caption: str
@@ -30,6 +34,12 @@ class Plate:
     inline: bytes
     file: bytes
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path -> content of the files to write."""
+        vector = {str(Path(self.path).with_suffix(".svg")): self.inline} if self.kind == SVG else {}
+        return {self.path: self.file, **vector}
+
 
 def plot_plate(figure: Figure, name: str, title: str, alt: str) -> Plate:
     """Return a plot, as SVG in the page and as PNG in a file; the same figure gives the same bytes."""
@@ -37,7 +47,7 @@ def plot_plate(figure: Figure, name: str, title: str, alt: str) -> Plate:
     with matplotlib.rc_context({"svg.hashsalt": name}):  # ids would be random
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(pixels, format="png", dpi=DPI, metadata={"Software": None})
-    return Plate(title, alt, f"figures/{name}.png", "image/svg+xml", vector.getvalue(), pixels.getvalue())
+    return Plate(title, alt, f"figures/{name}.png", SVG, vector.getvalue(), pixels.getvalue())
 
 
 def read_plates(pictures: Sequence[Mapping[str, Any]], folder: Path) -> tuple[list[Plate], list[str]]:

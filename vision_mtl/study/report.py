@@ -52,7 +52,8 @@ def write_report(record: Record, folder: Path) -> None:
     page = _page(record, plates, missing)
     shown = [*page["curves"], *page["forests"], *plates]
     for plate in shown:
-        atomic_write_bytes(folder / plate.path, plate.file)
+        for path, content in plate.files.items():
+            atomic_write_bytes(folder / path, content)
     for name, text in csv_files(record).items():
         atomic_write_text(folder / "tables" / f"{name}.csv", text)
     atomic_write_text(folder / MARKDOWN, _markdown().get_template("report.md.j2").render(page))

@@ -8,10 +8,24 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from vision_mtl.viz.style import COLOURS, new_figure, quiet
+from vision_mtl.viz.style import (
+    COLUMN,
+    TEXT,
+    TITLE,
+    legend_above,
+    legend_below,
+    legend_height,
+    line_style,
+    new_figure,
+    quiet,
+    short,
+)
 
-LINES = ("-", "--", ":", "-.")
+PANEL = 1.9  # inches
+AXIS = 0.5  # inches of the label and numbers at the left
+NAME = 40  # letters
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # name of the images -> scale -> score
 
 
@@ -22,15 +36,17 @@ def scales_figure(by_pretext: Mapping[str, Scores]) -> Figure | None:
     """
     if not by_pretext:
         return None
-    widths = [1.4 + max(len(found) for found in scores.values()) for scores in by_pretext.values()]
-    figure = new_figure(1.0 + sum(widths) * 0.75, 3.6)
-    axes = figure.subplots(1, len(by_pretext), width_ratios=widths, squeeze=False)[0]
     names = list(dict.fromkeys(name for scores in by_pretext.values() for name in scores))
-    for place, (pretext, scores) in zip(axes, by_pretext.items(), strict=True):
+    shown = [short(name, NAME) for name in names]
+    figure = new_figure(COLUMN, PANEL * len(by_pretext) + legend_height(shown, COLUMN) + 0.2)
+    panels = figure.subplots(len(by_pretext), 1, squeeze=False)[:, 0]
+    for place, (pretext, scores) in zip(panels, by_pretext.items(), strict=True):
         _scales(quiet(place), pretext, scores, names)
-    axes[0].set_ylabel("skill_learned, 95 % interval\n(0: best rule without learning, by source)", fontsize=8)
-    handles, labels = max((place.get_legend_handles_labels() for place in axes), key=lambda pair: len(pair[1]))
-    figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=min(3, len(labels)))
+        place.set_ylabel("skill_learned", fontsize=TEXT)
+    panels[-1].set_xlabel("0: best rule without training, 1: perfect; 95 % interval", fontsize=TEXT)
+    if len(names) > 1:
+        handles = [Line2D([], [], marker="o", markersize=3.5, **line_style(k)) for k in range(len(names))]
+        legend_below(figure, handles, shown)
     return figure
 
 
@@ -39,20 +55,19 @@ def learning_curves_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     pretexts = list(dict.fromkeys(row["pretext"] for row in rows))
     if not pretexts:
         return None
-    figure = new_figure(0.6 + 3.0 * len(pretexts), 3.0)
-    axes = figure.subplots(1, len(pretexts), squeeze=False)[0]
-    for place, pretext in zip(axes, pretexts, strict=True):
+    figure = new_figure(COLUMN, (PANEL + 0.2) * len(pretexts))
+    panels = figure.subplots(len(pretexts), 1, squeeze=False, sharex=True)[:, 0]
+    for place, pretext in zip(panels, pretexts, strict=True):
         own = [row for row in rows if row["pretext"] == pretext and row["skill"] is not None]
         for number, scale in enumerate(dict.fromkeys(row["scale"] for row in own)):
             points = [(row["images_seen"], row["skill"]) for row in own if row["scale"] == scale]
-            colour = COLOURS[number % len(COLOURS)]
-            quiet(place).plot(*zip(*points, strict=True), "o-", color=colour, markersize=3, linewidth=1.2, label=scale)
-        _dress(place, pretext)
+            style = {"marker": "o", "markersize": 2.5, "linewidth": 1.2, **line_style(number)}
+            place.plot(*zip(*points, strict=True), label=scale, **style)
+        quiet(place).axhline(0, color="0.4", linewidth=1, linestyle="--")
         place.set_xlim(left=0)
-        place.set_xlabel("images seen by each fold's network", fontsize=8)
-        if own:
-            place.legend(fontsize=7, frameon=False)
-    axes[0].set_ylabel("skill on a few held-out images", fontsize=8)
+        place.set_ylabel("skill, a few images", fontsize=TEXT)
+        legend_above(place, COLUMN - AXIS, title=pretext)
+    panels[-1].set_xlabel("images seen by each fold's network", fontsize=TEXT)
     return figure
 
 
@@ -62,19 +77,12 @@ def _scales(axes: Axes, pretext: str, scores: Scores, names: Sequence[str]) -> N
         number = names.index(name)
         shift = 0.5 * ((number + 0.5) / len(names) - 0.5)  # horizontal shift, so that intervals do not overlap
         places = [scales.index(scale) + shift for scale in found]
-        colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
-        axes.plot(
-            places, [s["value"] for s in found.values()], "o", linestyle=line, color=colour, markersize=4, label=name
-        )
+        style = line_style(number)
+        axes.plot(places, [s["value"] for s in found.values()], marker="o", markersize=3.5, linewidth=1.2, **style)
         for place, score in zip(places, found.values(), strict=True):
             if score["low"] is not None:
-                axes.plot([place, place], [score["low"], score["high"]], color=colour, linewidth=1.5)
-    axes.set_xticks(range(len(scales)), scales)
+                axes.plot([place, place], [score["low"], score["high"]], linewidth=1.5, **style)
+    axes.set_xticks(range(len(scales)), scales, fontsize=TEXT)
     axes.set_xlim(-0.5, len(scales) - 0.5)
-    _dress(axes, pretext)
-
-
-def _dress(axes: Axes, pretext: str) -> None:
     axes.axhline(0, color="0.4", linewidth=1, linestyle="--")
-    axes.set_title(pretext, fontsize=9, loc="left")
-    axes.tick_params(labelsize=8)
+    axes.set_title(pretext, fontsize=TITLE, loc="left")

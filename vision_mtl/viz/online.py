@@ -10,61 +10,52 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vision_mtl.viz.style import COLOURS, new_figure, quiet
+from vision_mtl.viz.style import COLUMN, TEXT, legend_above, legend_height, line_style, new_figure, quiet
 
-LINES = ("-", "--", ":", "-.")
+PANEL = 1.6  # inches
+AXIS = 0.5  # inches of the label and numbers at the left
 LOWEST = -1.0  # smallest skill shown: an early network may be far below, which would flatten the rest
 HIGHEST = 1.05  # perfect skill and a margin
-COLUMNS, LONG = (5, 3), 4  # legend columns for short names (scales), and for names longer than LONG
 
 
 def online_figure(rows: Sequence[Mapping[str, Any]], base: Mapping[tuple[str, str], float]) -> Figure:
-    """Draw each damage's share of the images in per cent (above) and its skill (below), a column per pretext.
+    """Draw each damage's share of the images in per cent, and its skill below, two panels per pretext.
 
     `base` maps (pretext, damage) to its share in the mixture, drawn dashed.
     """
-    pretexts = list(dict.fromkeys(row["pretext"] for row in rows))
-    figure = new_figure(0.8 + 3.0 * len(pretexts), 5.0)
-    shares, skills = figure.subplots(2, len(pretexts), squeeze=False, sharex=True)
-    for above, below, pretext in zip(shares, skills, pretexts, strict=True):
-        own = [row for row in rows if row["pretext"] == pretext]
-        names = list(dict.fromkeys(row["damage"] for row in own))
-        for number, name in enumerate(names):
-            _curves(quiet(above), quiet(below), [row for row in own if row["damage"] == name], number)
-        for share in {round(100 * base[pretext, name], 6) for name in names}:
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        own = names.setdefault(row["pretext"], [])
+        own += [] if row["damage"] in own else [row["damage"]]
+    legends = sum(legend_height(damages, COLUMN - AXIS) for damages in names.values())
+    figure = new_figure(COLUMN, (2 * PANEL + 0.2) * len(names) + legends)
+    axes = figure.subplots(2 * len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for above, below, (pretext, damages) in zip(axes[::2], axes[1::2], names.items(), strict=True):
+        for number, name in enumerate(damages):
+            own_rows = [row for row in rows if row["pretext"] == pretext and row["damage"] == name]
+            _curves(quiet(above), quiet(below), own_rows, number)
+        for share in {round(100 * base[pretext, name], 6) for name in damages}:
             above.axhline(share, color="0.4", linewidth=1, linestyle="--")
         below.axhline(0, color="0.4", linewidth=1, linestyle="--")
-        _dress(above, below, pretext, COLUMNS[max(map(len, names)) > LONG])
-    shares[0].set_ylabel("share of the images, %\n(dashed: without the bandit)", fontsize=8)
-    skills[0].set_ylabel("skill on validation images\n(0: untrained, 1: perfect)", fontsize=8)
+        _dress(above, below, pretext)
+    axes[-1].set_xlabel("images seen", fontsize=TEXT)
     return figure
 
 
 def _curves(above: Axes, below: Axes, rows: Sequence[Mapping[str, Any]], number: int) -> None:
-    style: dict[str, Any] = {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": LINES[number // len(COLOURS) % len(LINES)],
-        "linewidth": 1.2,
-    }
+    style: dict[str, Any] = {"linewidth": 1.2, **line_style(number)}
     seen = [row["images_seen"] for row in rows]
     # a share is valid until the next update; no image used the last one
     above.plot(seen, [100 * row["share"] for row in rows], drawstyle="steps-post", label=rows[0]["damage"], **style)
     below.plot(seen, [row["skill"] for row in rows], **style)
 
 
-def _dress(above: Axes, below: Axes, pretext: str, columns: int) -> None:
+def _dress(above: Axes, below: Axes, pretext: str) -> None:
     above.set_ylim(bottom=0)
     above.set_xlim(left=0)
     above.xaxis.set_major_locator(MaxNLocator(4))
     lowest, highest = below.get_ylim()
     below.set_ylim(max(LOWEST, lowest), min(HIGHEST, highest))
-    below.set_xlabel("images seen", fontsize=8)
-    spacing: dict[str, Any] = {"columnspacing": 1.0, "handlelength": 1.4, "handletextpad": 0.4, "borderaxespad": 0.2}
-    where: dict[str, Any] = {
-        "loc": "lower left",
-        "bbox_to_anchor": (0, 1),
-        "alignment": "left",
-    }  # above the axes, not over the lines
-    above.legend(title=pretext, title_fontsize=9, fontsize=7, frameon=False, ncols=columns, **where, **spacing)
-    for axes in (above, below):
-        axes.tick_params(labelsize=8)
+    above.set_ylabel("share of the images, %\n(dashed: no bandit)", fontsize=TEXT)
+    below.set_ylabel("skill, validation (0:\nuntrained, 1: perfect)", fontsize=TEXT)
+    legend_above(above, COLUMN - AXIS, title=pretext)

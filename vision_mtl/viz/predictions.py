@@ -15,8 +15,8 @@ from vision_mtl.viz.reconstruction import picture_strip
 from vision_mtl.viz.style import new_figure, short
 
 COLUMNS = 5  # cells per row; fewer if cells have several pictures
-PICTURE, LINE, GAP, MARGIN = 1.3, 0.15, 0.14, 0.12  # inches
-LONGEST = 24  # characters per line below one picture
+PICTURE, LINE, GAP, MARGIN = 1.5, 0.15, 0.14, 0.12  # inches
+LONGEST = 29  # characters per line below one picture
 
 
 @dataclass(frozen=True)

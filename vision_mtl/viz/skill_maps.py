@@ -15,11 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from vision_mtl.viz.style import new_figure
+from vision_mtl.viz.style import PAGE, TEXT, TITLE, legend_below, new_figure, wrapped
 
 PALETTE = "RdBu"  # red: worse than the best rule; blue: better
 OPACITY = 0.6  # of the colours over the picture
-PICTURE, LABELS = 1.45, 1.5  # width in inches of a picture, and of the names at the left
+PICTURE, LABELS, BAR = (
+    1.5,
+    1.0,
+    0.8,
+)  # inches: largest width of a picture, widths of the names at the left, of the colour bar
 NUMBERED = 16  # largest number of cells of a grid with numbers; larger grids have only colours
 DARK = 0.35  # distance from the palette's middle beyond which numbers are white
 LIMITS = 0.1, 0.6  # smallest and largest skill at the palette's ends
@@ -42,7 +46,9 @@ def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
         return None
     grids = [f"{len(skill)} x {skill.shape[1]}" for skill in maps[0].skills]
     height, width = maps[0].picture.shape[:2]
-    figure = new_figure(LABELS + PICTURE * len(grids) + 0.9, 0.7 + PICTURE * height / width * len(maps) + 0.3)
+    picture = min(PICTURE, (PAGE - LABELS - BAR) / len(grids))
+    page = LABELS + picture * len(grids) + BAR, 0.9 + picture * height / width * len(maps)
+    figure = new_figure(*page, layout="compressed")
     axes = figure.subplots(len(maps), len(grids), squeeze=False)
     found = np.concatenate([skill.ravel() for one in maps for skill in one.skills])
     limit = float(np.clip(np.nanquantile(np.abs(found), 0.95) if np.isfinite(found).any() else 0, *LIMITS))
@@ -50,14 +56,14 @@ def skill_maps_figure(maps: Sequence[SkillMap], title: str) -> Figure | None:
     for row, one in zip(axes, maps, strict=True):
         for place, skill, kind in zip(row, one.skills, one.kinds, strict=True):
             _draw_map(place, one.picture, skill, kind, colours)
-        row[0].set_yticks([(one.picture.shape[0] - 1) / 2], [one.label], fontsize=8)
+        row[0].set_yticks([(one.picture.shape[0] - 1) / 2], [wrapped(one.label, LABELS - 0.25)], fontsize=TEXT)
     for place, grid in zip(axes[0], grids, strict=True):
-        place.set_title(grid, fontsize=8)
+        place.set_title(grid, fontsize=TEXT)
     bar = figure.colorbar(colours, ax=axes, fraction=0.02, pad=0.02, extend="both")
     separator = "\n" if len(maps) == 1 else " "  # a single row is not high enough for the label in one line
-    bar.set_label(f"skill (0: best rule{separator}without a network,{separator}1: perfect)", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=9)
+    bar.set_label(f"skill (0: best rule{separator}without a network,{separator}1: perfect)", fontsize=TEXT)
+    bar.ax.tick_params(labelsize=TEXT)
+    figure.suptitle(wrapped(title, page[0], TITLE), fontsize=TITLE, x=0.01, ha="left")
     if any(kind is not None for one in maps for kind in one.kinds):
         _legend(figure)
     return figure
@@ -90,7 +96,7 @@ def _mark(axes: Axes, middle: tuple[float, float], skill: float, kind: str, cell
     x, y = middle
     numbered = cells <= NUMBERED and np.isfinite(skill)
     if numbered:
-        axes.text(x, y, f"{skill:+.2f}", ha="center", va="center", fontsize=6 if cells > 9 else 7, color=ink)
+        axes.text(x, y, _number(skill), ha="center", va="center", fontsize=TEXT, color=ink)
     if kind in MARKS:
         below = 0.3 * height / cells**0.5 if numbered else 0.0
         size = 2.5 if cells > NUMBERED else 3.5
@@ -101,5 +107,9 @@ def _mark(axes: Axes, middle: tuple[float, float], skill: float, kind: str, cell
 def _legend(figure: Figure) -> None:
     handles = [Line2D([], [], marker=mark, linestyle="none", color="black", markersize=4) for mark in MARKS.values()]
     handles.append(Line2D([], [], linestyle="none"))
-    names = [*MARKS, "no mark: hopeless"]
-    figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=3)
+    legend_below(figure, handles, [*MARKS, "no mark: hopeless"])
+
+
+def _number(skill: float) -> str:
+    """Return a skill with two digits and without the zero before the point, which leaves room in a cell."""
+    return f"{skill:+.2f}".replace("0.", ".", 1) if abs(skill) < 1 else f"{skill:+.1f}"

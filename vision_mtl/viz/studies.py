@@ -1,6 +1,6 @@
 """Results of a study for one task: scores against the number of labels, and paired differences between arms.
 
-Figures fit a phone's screen, so names are above their rows.
+Figures are as wide as a paper's column, and pages enlarge them; names are above their rows.
 """
 # records are mappings of plain values, as in a study's `result.json`
 
@@ -11,18 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from vision_mtl.viz.style import COLOURS, new_figure, quiet
+from vision_mtl.viz.style import COLOURS, COLUMN, LINES, TEXT, legend_below, legend_height, new_figure, quiet, short
 
-WIDTH = 4.6  # inches, 440 pixels of a web page
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", ":", "-.")
 LOG_SPAN = 10  # ratio of label fractions above which the axis is logarithmic
 LABEL_COUNTS = ("num_labelled", "num_validation")
-NAME = 34  # letters of a name in a legend
+NAME = 44  # letters of a name in a legend
+TITLE_LETTERS, TITLE_LINES = 56, 2  # of a row's name
+ROW, NAME_LINE = 0.3, 0.13  # inches of a row, and of each line of the names above the rows
 GREY = "0.45"
 BAND = "0.9"  # of differences that do not matter
 VERDICTS = {
@@ -49,20 +51,20 @@ def label_curves_figure(
     drawn = [arm for arm in arms if any(row["arm"] == arm for row in scores)]
     if len(fractions) == 1:
         return _dots(scores, drawn, arms, factor, label)
-    figure = new_figure(WIDTH, 3.5 + 0.17 * len(drawn))
+    figure = new_figure(COLUMN, 2.5 + legend_height([short(arm, NAME) for arm in drawn], COLUMN))
     axes = quiet(figure.subplots())
     for arm in drawn:
         own = sorted((row for row in scores if row["arm"] == arm), key=lambda row: row["fraction"])
         _band(axes, own, _style(arm, arms), factor)
-    handles = [Line2D([], [], markersize=5, **_style(arm, arms)) for arm in drawn]
+    handles = [Line2D([], [], markersize=4, **_style(arm, arms)) for arm in drawn]
     chance = _chance(scores, fractions)
     if chance:
         axes.plot(list(chance), [value * factor for value in chance.values()], color=GREY, linewidth=1, linestyle="--")
         handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle="--"))
     _share_axis(axes, scores, fractions)
-    axes.set_ylabel(_wrapped(label, 44), fontsize=8)
+    axes.set_ylabel(textwrap.fill(label, 40), fontsize=TEXT)
     names = [*drawn, *(["chance"] if chance else [])]
-    _legend(figure, handles, names)
+    legend_below(figure, handles, [short(name, NAME) for name in names])
     return figure
 
 
@@ -82,24 +84,25 @@ def differences_figure(
     """
     if not comparisons:
         return None
-    figure = new_figure(WIDTH, 1.3 + 0.42 * len(comparisons))
+    names = [_wrapped(title) for title in titles]
+    figure = new_figure(COLUMN, 1.1 + _row_height(names) * len(comparisons))
     axes = figure.subplots()
     axes.spines[["top", "right", "left"]].set_visible(False)
     if rope:
         axes.axvspan(-rope * factor, rope * factor, color=BAND, linewidth=0, zorder=0)
     axes.axvline(0, color="0.2", linewidth=1)
-    for row, (one, title) in enumerate(zip(comparisons, titles, strict=True)):
+    for row, (one, name) in enumerate(zip(comparisons, names, strict=True)):
         colour, marker = VERDICTS[one["verdict"]]
         _interval(axes, one["difference_holm"], row, factor, color=colour, linewidth=1)
-        _interval(axes, one["difference"], row, factor, color=colour, linewidth=3.2)
+        _interval(axes, one["difference"], row, factor, color=colour, linewidth=2.6)
         face = "white" if one["verdict"] == "undecided" else colour
-        axes.plot(one["difference"]["value"] * factor, row, marker, color=colour, markerfacecolor=face, markersize=7)
-        _name_row(axes, row, title)
+        axes.plot(one["difference"]["value"] * factor, row, marker, color=colour, markerfacecolor=face, markersize=5)
+        _name_row(axes, row, name)
     axes.set_ylim(len(comparisons) - 0.6, -0.9)
     axes.set_yticks([])
     axes.margins(x=0.08)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel(_wrapped(label, 72), fontsize=8)
+    axes.tick_params(labelsize=TEXT)
+    axes.set_xlabel(textwrap.fill(label, 56), fontsize=TEXT)
     _verdict_legend(figure, bool(rope))
     return figure
 
@@ -107,25 +110,26 @@ def differences_figure(
 def _dots(
     scores: Sequence[Mapping[str, Any]], drawn: Sequence[str], arms: Sequence[str], factor: float, label: str
 ) -> Figure:
-    figure = new_figure(WIDTH, 1.05 + 0.42 * len(drawn))
+    names = [_wrapped(arm) for arm in drawn]
+    figure = new_figure(COLUMN, 0.85 + _row_height(names) * len(drawn))
     axes = figure.subplots()
     axes.spines[["top", "right", "left"]].set_visible(False)
     chance = _chance(scores, [scores[0]["fraction"]])
     for value in chance.values():
         axes.axvline(value * factor, color=GREY, linewidth=1, linestyle="--")
         handle = Line2D([], [], color=GREY, linewidth=1, linestyle="--")
-        figure.legend([handle], ["chance"], fontsize=8, frameon=False, loc="outside lower center")
+        legend_below(figure, [handle], ["chance"])
     for row, arm in enumerate(drawn):
         score = next(one["score"] for one in scores if one["arm"] == arm)
         style = {**_style(arm, arms), "linestyle": "none"}
         _interval(axes, score, row, factor, color=style["color"], linewidth=2)
-        axes.plot(score["value"] * factor, row, markersize=6, **style)
-        _name_row(axes, row, arm)
+        axes.plot(score["value"] * factor, row, markersize=5, **style)
+        _name_row(axes, row, names[row])
     axes.set_ylim(len(drawn) - 0.6, -0.9)
     axes.set_yticks([])
     axes.margins(x=0.08)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel(_wrapped(f"{label}, 95 % interval", 72), fontsize=8)
+    axes.tick_params(labelsize=TEXT)
+    axes.set_xlabel(textwrap.fill(f"{label}, 95 % interval", 56), fontsize=TEXT)
     return figure
 
 
@@ -135,7 +139,7 @@ def _band(axes: Axes, rows: Sequence[Mapping[str, Any]], style: Mapping[str, Any
     axes.fill_between(fractions, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
     for fraction, low, high in zip(fractions, lows, highs, strict=True):  # ends stay visible where bands overlap
         axes.plot([fraction] * 2, [low, high], color=style["color"], linewidth=0.9, alpha=0.7)
-    axes.plot(fractions, [row["score"]["value"] * factor for row in rows], linewidth=1.6, markersize=5, **style)
+    axes.plot(fractions, [row["score"]["value"] * factor for row in rows], linewidth=1.2, markersize=4, **style)
 
 
 def _share_axis(axes: Axes, scores: Sequence[Mapping[str, Any]], fractions: Sequence[float]) -> None:
@@ -145,8 +149,8 @@ def _share_axis(axes: Axes, scores: Sequence[Mapping[str, Any]], fractions: Sequ
     counts = {row["fraction"]: [row.get(key) for key in LABEL_COUNTS] for row in scores}
     texts = {fraction: " + ".join(f"{n:,}" for n in found if n is not None) for fraction, found in counts.items()}
     axes.set_xticks(fractions, [f"{100 * fraction:.3g} %\n{texts[fraction]}" for fraction in fractions])
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel("share of the labels, and their number: training + validation", fontsize=8)
+    axes.tick_params(labelsize=TEXT)
+    axes.set_xlabel("share of the labels, and their number: training + validation", fontsize=TEXT)
 
 
 def _chance(scores: Sequence[Mapping[str, Any]], fractions: Sequence[float]) -> dict[float, float]:
@@ -164,7 +168,16 @@ def _name_row(axes: Axes, row: int, name: str) -> None:
     """Write the name above the row on white, because a vertical line may be behind it."""
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     place = axes.get_yaxis_transform()
-    axes.text(0, row - 0.3, _plain(name, 80), fontsize=7.5, va="bottom", transform=place, zorder=5, bbox=paper)
+    axes.text(0, row - 0.25, name, fontsize=TEXT, va="bottom", transform=place, zorder=5, bbox=paper, linespacing=1.0)
+
+
+def _wrapped(title: str) -> str:
+    lines = textwrap.wrap(" ".join(title.split()), TITLE_LETTERS, max_lines=TITLE_LINES, placeholder=" …")
+    return "\n".join(short(line, TITLE_LETTERS) for line in lines)
+
+
+def _row_height(names: Sequence[str]) -> float:
+    return ROW + NAME_LINE * max(name.count("\n") + 1 for name in names)
 
 
 def _style(arm: str, arms: Sequence[str]) -> dict[str, Any]:
@@ -176,43 +189,17 @@ def _style(arm: str, arms: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _legend(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]) -> None:
-    shown = [_plain(name, NAME) for name in names]
-    columns = 2 if max(map(len, shown)) < 24 else 1
-    figure.legend(handles, shown, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
-
-
 def _verdict_legend(figure: Figure, has_rope: bool) -> None:
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=c, marker=m, linestyle="none", markerfacecolor="white" if v == "undecided" else c)
         for v, (c, m) in VERDICTS.items()
     ]
-    handles += [Line2D([], [], color=GREY, linewidth=width) for width in (3.2, 1)]
+    handles += [Line2D([], [], color=GREY, linewidth=width) for width in (2.6, 1)]
     names = [*VERDICTS, "95 % interval", "corrected"]
     if has_rope:
-        handles.append(Line2D([], [], color=BAND, linewidth=8))
+        handles.append(Patch(color=BAND))
         names.append("does not matter")
-    figure.legend(
-        handles,
-        names,
-        fontsize=7.5,
-        frameon=False,
-        loc="outside lower center",
-        ncols=4,
-        columnspacing=1,
-        handlelength=1.3,
-    )
-
-
-def _plain(text: str, letters: int) -> str:
-    """Return the text on one line, shortened, with dollars escaped, which matplotlib reads as mathematics."""
-    line = " ".join(text.split())
-    cut = line if len(line) <= letters else f"{line[: letters - 1]}…"
-    return cut.replace("$", r"\$")
-
-
-def _wrapped(text: str, letters: int) -> str:
-    return textwrap.fill(text, letters).replace("$", r"\$")
+    legend_below(figure, handles, names)
 
 
 def _known(value: float | None) -> float:
