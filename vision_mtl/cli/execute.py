@@ -39,7 +39,7 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     result = run.result()
     if result is not None and result["status"] == "completed" and not extended:
         run.say(f"{folder} is completed; nothing is left to do (a larger --optim.steps extends it).")
-        show_end(run)
+        show_end(config, run)
         return 0
     run.open(config.to_yaml())
     if extended:
@@ -63,11 +63,11 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
             return INTERRUPTED
     finally:
         run.close()
-    show_end(run)
+    show_end(config, run)
     return 0
 
 
-def show_end(run: Run) -> None:
+def show_end(config: RunConfig, run: Run) -> None:
     """Print the result, its files and the next commands on standard output."""
     from vision_mtl.recipes.result_text import result_text  # late: most runs end long after the start
 
@@ -76,8 +76,8 @@ def show_end(run: Run) -> None:
         return
     if text := result_text(result):
         run.show(text)
-    run.show(steps_text(run.stage, run.folder, result["data"]))
-    steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder, result["data"])}
+    run.show(steps_text(config, run.folder, result))
+    steps = {"look": where_to_look(config, run.folder), "next": what_next(config, run.folder, result)}
     run.console.result({"run_dir": str(run.folder), **result, **steps})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.stage import AFTER_DATA, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.core.text import file_stem
@@ -27,6 +27,7 @@ class PrepareData(Stage):
         ("findings.json", "what is wrong or noteworthy"),
         ("figures", "a contact sheet of each source"),
     )
+    next_commands: ClassVar = AFTER_DATA
 
     channels: int = 3
     """Channels of the stored images, any number. 1: grey; 3: colour; otherwise the bands of the files."""

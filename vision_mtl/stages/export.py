@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.stage import AFTER_USE, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
@@ -34,6 +34,7 @@ class Export(Stage):
         ("model.onnx", "for onnxruntime"),
         ("model.pt2", "for PyTorch alone"),
     )
+    next_commands: ClassVar = AFTER_USE
 
     onnx: bool = True
     """Write model.onnx, the multi-task model for onnxruntime and other ONNX runtimes."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import AFTER_TASKS, STAGES
+from vision_mtl.config.stage import AFTER_PROBE, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.study.roles import ArmRole
@@ -27,7 +27,7 @@ class Probe(Stage):
         ("tables", "each class of each task"),
         ("test_instances.parquet", "every prediction for every test image"),
     )
-    next_commands: ClassVar = AFTER_TASKS
+    next_commands: ClassVar = AFTER_PROBE
     arm: ClassVar = ArmRole(
         judged=True,
         method="linear",

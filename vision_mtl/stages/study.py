@@ -33,7 +33,12 @@ class Study(Stage):
         "track.tensorboard": False,
     }
     changeable: ClassVar = (*Stage.changeable, "study.num_jobs", "study.backend", "study.address")
-    results: ClassVar = (("report.html", "the report, with figures"), ("report.md", "the same as text"))
+    results: ClassVar = (
+        ("report.html", "the report, with figures: open it in a browser"),
+        ("report.md", "the same as text"),
+        ("study.json", "every number of the report"),
+        ("runs", "a folder for each run, which --init_from takes"),
+    )
 
     question: str = "Does self-supervised pretraining help where labels are few?"
     """Question that the study answers, printed below the report's title."""
