@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
@@ -21,6 +22,7 @@ from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.core.run_lock import HOLDER, LOCK
 from vision_mtl.study.arms import flat
+from vision_mtl.training.progress import phase
 
 # files that a folder may hold without a config, if the run was killed right at its start
 OWN_FILES = (LOCK, HOLDER)
@@ -50,6 +52,8 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     run.say(f"{config.stage} in {folder}")
     try:
         with Interruptions(at_once=True):
+            with phase(run.speaker, "loading PyTorch and timm"):
+                import_module("vision_mtl.recipes.build")  # most of what stages import, which takes a while
             config.options.run(config, run)
     except Exception as error:
         with Interruptions():  # a launcher stops all processes when one has died: record the reason before its signal

@@ -44,6 +44,7 @@ class PrepareData(Stage):
         from vision_mtl.evaluation.features import spread_evenly
         from vision_mtl.recipes import build
         from vision_mtl.recipes.data_summary import export_shards, print_summary, show_findings
+        from vision_mtl.training.progress import phase
         from vision_mtl.viz.bands import shown_bands
         from vision_mtl.viz.sheets import sheet_figure
 
@@ -69,9 +70,11 @@ class PrepareData(Stage):
         data = pool.summary()
         if self.to_shards and run.is_main:
             data |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
-        for number, source in enumerate(pool.sources):
-            indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
-            pictures = shown_bands(pool.gather(indices).permute(0, 2, 3, 1).numpy(), pool.rgb_bands)
-            figure = sheet_figure(pictures, f"{source}, training images")
-            figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
+        with phase(run.speaker, "drawing contact sheets") as show:
+            for number, source in enumerate(pool.sources):
+                show(number / len(pool.sources), source)
+                indices = spread_evenly(pool.indices("train", source=source), self.num_pictures)
+                pictures = shown_bands(pool.gather(indices).permute(0, 2, 3, 1).numpy(), pool.rgb_bands)
+                figure = sheet_figure(pictures, f"{source}, training images")
+                figure.savefig(run.figures / f"{number:02d}-{file_stem(source.replace('/', '-')[:60])}.png", dpi=120)
         run.write_result("completed", data=data)
