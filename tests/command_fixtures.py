@@ -140,7 +140,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train(image_folder: Path, root: Path) -> Command:
-    """Return a function that runs `--stage pretrain` for a few steps; its words override the defaults."""
+    """Return a function that runs `--stage pretrain` for a few steps; its words override the defaults.
+
+    It draws no pictures during training and writes no TensorBoard events: both take longer than the steps.
+    """
 
     def run(folder: Path, *words: str, task: bool = True) -> int:
         options = {
@@ -151,6 +154,8 @@ def train(image_folder: Path, root: Path) -> Command:
             "backbone.name": "test_resnet",
             "optim.steps": 4,
             "optim.batch_size": 8,
+            "track.num_pictures": 0,
+            "track.tensorboard": "false",
             "device": "cpu",
         }
         options |= (
@@ -159,6 +164,12 @@ def train(image_folder: Path, root: Path) -> Command:
         return main([word for key, value in options.items() for word in (f"--{key}", str(value))] + list(words))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train_unscored(train: Command) -> Command:
+    """Return the same without scores of repairs, for tests of something else: scoring takes a third of such a run."""
+    return lambda folder, *words, **options: train(folder, "--score.images", "0", *words, **options)
 
 
 @pytest.fixture(scope="session")

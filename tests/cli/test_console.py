@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import signal
 import threading
 import warnings
@@ -14,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from vision_mtl.cli.command import main, split_words
-from vision_mtl.cli.next_steps import steps_text, what_next
+from vision_mtl.cli.command import main
+from vision_mtl.cli.next_steps import steps_text
+from vision_mtl.config.resolve import resolve
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.console import Console
 from vision_mtl.core.run import Run
@@ -182,26 +182,10 @@ def test_a_second_process_prints_nothing(tmp_path: Path, capsys: Capture) -> Non
     assert capsys.readouterr() == ("", "") and run.warnings == ["c"] and run.speaker is None
 
 
-@pytest.mark.parametrize("stage", [name for name in STAGES.names() if STAGES.get(name).next_commands])
-def test_next_commands_are_complete(stage: str, tmp_path: Path) -> None:
-    folder = tmp_path / "a run"
-    data = {"sources": {"images/my photos": {}, "bundled/faces": {}}}
-    for command, _ in what_next(stage, folder, data):
-        words = shlex.split(command)
-        assert words[:2] == ["python", "train.py"] and command in steps_text(stage, folder, data)
-        given = split_words(words[2:])
-        assert given["stage"][0] in STAGES.names()
-        if stage == "discover":
-            assert given["data.unlabelled"] == ["images/my photos", "bundled/faces"]
-        if given["stage"][0] in ("probe", "finetune"):
-            assert ("tasks.NAME.source" in given) and "NAME" not in what_next(stage, folder, {"tasks": {"a": {}}})[0][0]
-        assert any(str(folder) in word for given_words in given.values() for word in given_words)
-
-
 def test_every_stage_lists_its_results(tmp_path: Path) -> None:
     listed = {name for name in STAGES.names() if STAGES.get(name).results or STAGES.get(name).next_commands}
     assert listed == set(STAGES.names()) - {"explore"}
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "curves.png").write_bytes(b"")
-    text = steps_text("finetune", tmp_path, {})
+    text = steps_text(resolve("finetune", {}, {}), tmp_path, {})
     assert "figures/curves.png" in text and "tables" not in text

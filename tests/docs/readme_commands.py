@@ -17,6 +17,15 @@ README = ROOT / "README.md"
 NOT_RUN = ("test command", "installation", "needs a network", "needs a cluster")  # comments before a block of code
 SERVES = ("explore",)  # runs until someone ends it, and has tests of its own
 SMALL = {"steps": 2, "batch_size": 8, "num_evaluations": 1, "seeds": [0], "num_jobs": 1}
+FEW = {"score.images": 8, "track.num_probes": 1, "track.num_pictures": 1}  # by option, in stages that have its section
+OF_STAGE: dict[str, dict[str, Any]] = {
+    "probe": {"probe.embedding_images": 30},
+    "export": {"export.check_images": 10},
+    "study": {"study.num_jobs": 1},
+    "discover": {"pretexts.grid_mask.grid": 2, "pretexts.downsample.factor": 2},
+}
+FOLDS = {"discover.num_images": 8, "discover.select": "top", "discover.num_scorings": 1}  # 2 steps: nothing learnable
+ONLINE = {"discover.online_updates": 2, "discover.online_images": 8}
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,10 @@ def at_smoke_size(command: Command, folder: Path) -> list[str]:
         config |= {"tasks": {"age": {"source": "csv/MY/ages.csv"}, "light": {"source": "folder/MY/MORE"}}}
         rewritten.write_text(yaml.safe_dump(config, sort_keys=False))
         words[words.index("--config") + 1] = str(rewritten)
-    if command.stage == "study":
-        extra["study.num_jobs"] = 1
-    if command.stage == "discover" and "--discover.online" not in given:
-        extra |= {"discover.num_images": 8, "discover.select": "top"}  # two steps make nothing learnable
+    extra |= {option: value for option, value in FEW.items() if option.partition(".")[0] in has}
+    extra |= OF_STAGE.get(command.stage, {})
+    if command.stage == "discover":
+        extra |= ONLINE if "--discover.online" in given else FOLDS
     for option, value in extra.items():
         if f"--{option}" not in given:
             words += [f"--{option}", str(value)]

@@ -33,10 +33,10 @@ def warned(folder: Path, result, text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_test_images_that_pretraining_saw_are_counted(
-    train, supervise, result, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train_unscored, supervise, result, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Pretrain on the whole folder without labels, then test on a part of it."""
-    assert train(tmp_path / "pile", "--data.test_ratio", "0", "--data.val_ratio", "0", task=False) == 0
+    assert train_unscored(tmp_path / "pile", "--data.test_ratio", "0", "--data.val_ratio", "0", task=False) == 0
     assert len(images_seen(str(tmp_path / "pile"))) == 80
     words = ["--init_from", tmp_path / "pile", "--tasks.shape.source", f"folder/{image_folder}"]
     words += ["--data.test_ratio", 0.2, "--optim.steps", 1]
@@ -49,8 +49,10 @@ def test_test_images_that_pretraining_saw_are_counted(
 
 
 @pytest.mark.slow
-def test_unseen_test_images_give_no_warning(train, supervise, result, image_folder: Path, tmp_path: Path) -> None:
-    assert train(tmp_path / "first") == 0
+def test_unseen_test_images_give_no_warning(
+    train_unscored, supervise, result, image_folder: Path, tmp_path: Path
+) -> None:
+    assert train_unscored(tmp_path / "first") == 0
     words = ["--init_from", tmp_path / "first", "--tasks.shape.source", f"folder/{image_folder}", "--optim.steps", 1]
     assert supervise("finetune", tmp_path / "tuned", *words, "--data.val_ratio", 0.1, backbone=False) == 0
     assert not warned(tmp_path / "tuned", result, "not held out")
@@ -128,14 +130,14 @@ def test_seen_once_each_is_enough() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_collapse_is_a_warning(
-    train, supervise, table_tasks, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    train_unscored, supervise, table_tasks, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """The backbone gives every image the same features."""
     from vision_mtl.models.backbone import Backbone
 
     monkeypatch.setattr(Backbone, "embed", lambda self, images: torch.ones(len(images), self.num_features))
     if stage == "pretrain":
-        assert train(tmp_path / "run") == 0
+        assert train_unscored(tmp_path / "run") == 0
     else:
         assert supervise("finetune", tmp_path / "run", *table_tasks("letter")) == 0
     assert warned(tmp_path / "run", result, "the embeddings have collapsed at step")
@@ -143,13 +145,15 @@ def test_a_collapse_is_a_warning(
 
 
 @pytest.mark.slow
-def test_a_healthy_run_is_warned_of_nothing_but_its_size(train, result, tmp_path: Path) -> None:
-    assert train(tmp_path / "run") == 0
+def test_a_healthy_run_is_warned_of_nothing_but_its_size(train_unscored, result, tmp_path: Path) -> None:
+    assert train_unscored(tmp_path / "run") == 0
     assert not [w for w in result(tmp_path / "run")["warnings"] if "collapsed" in w or "blown" in w or "skipped" in w]
 
 
 @pytest.mark.slow
-def test_skipped_steps_are_in_the_result(train, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_steps_are_in_the_result(
+    train_unscored, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vision_mtl.training.repair import PretextObjective
 
     original, calls = PretextObjective.measure, iter(range(1000))
@@ -159,6 +163,6 @@ def test_skipped_steps_are_in_the_result(train, result, tmp_path: Path, monkeypa
         return loss if next(calls) != 1 else type(loss)({n: v * torch.nan for n, v in loss.losses.items()}, loss.shown)
 
     monkeypatch.setattr(PretextObjective, "measure", measure)
-    assert train(tmp_path / "run", "--optim.non_finite", "skip") == 0
+    assert train_unscored(tmp_path / "run", "--optim.non_finite", "skip") == 0
     assert warned(tmp_path / "run", result, "1 of 4 steps were skipped: they became non-finite.")
     assert warned(tmp_path / "run", result, "step 1 was skipped because it became non-finite: loss of: no single one")

@@ -30,7 +30,10 @@ OPTIONS = {
     "finetune": ["--balance.name", "dwa", "--balance.kwargs.window", "2", "--finetune.mixup", "0.2"],
     "joint": ["--balance.name", "uncertainty", "--joint.drop_path_ratio", "0.1"],
     "probe": [],
-    "discover": ["--discover.num_images", "8", "--discover.num_scorings", "1", "--pretexts.grid_mask.grid", "2"],
+    "discover": [
+        *("--discover.num_images", "8", "--discover.num_scorings", "1"),
+        *("--pretexts.grid_mask.grid", "2", "--pretexts.downsample.factor", "2"),
+    ],
 }
 PROGRAM = "import json, sys; from vision_mtl.cli.command import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
 
@@ -46,7 +49,7 @@ def place(table_tasks: Callable[..., list[str]], tmp_path_factory: pytest.TempPa
         given |= {"backbone.name": "test_resnet"}
         if stage != "probe":
             given |= {"optim.steps": 4, "optim.batch_size": 8, "optim.learning_rate": 0.05, "track.num_pictures": 0}
-            given |= {"track.tensorboard": "false", "track.log_every_steps": 1}
+            given |= {"track.tensorboard": "false", "track.log_every_steps": 1, "score.images": 8}
         given |= {"runtime.precision": "fp32", "runtime.num_threads": 1}
         found = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
         return found + table_tasks("letter", "size") + OPTIONS[stage]

@@ -68,12 +68,14 @@ def test_a_run_writes_all_its_outputs(train, result, folder: Path, capsys: pytes
         assert set(score) - set(metrics["skill"][name]) == {"learned", "reference"}
 
 
-def test_no_image_is_scored_by_a_network_trained_on_it_and_test_images_are_not_read(train, folder: Path) -> None:
+def test_no_image_is_scored_by_a_network_trained_on_it_and_test_images_are_not_read(
+    train, train_unscored, folder: Path
+) -> None:
     train(folder, *words())
     table = pq.read_table(folder / "instances.parquet").to_pandas()
     assert table.groupby("identity")["fold"].nunique().max() == 1
     assert set(table["fold"]) == {"A", "B"}
-    assert train(folder.parent / "pre", "--optim.steps", "1") == 0
+    assert train_unscored(folder.parent / "pre", "--optim.steps", "1") == 0
     data = json.loads((folder.parent / "pre" / "result.json").read_text())["data"]["sources"]
     (counts,) = data.values()
     assert table["index"].nunique() == 12 < counts["train"] + counts["val"]
@@ -109,10 +111,12 @@ def test_an_interrupted_run_resumes_with_the_same_result(
     np.testing.assert_array_equal(found[0]["error_model"], found[1]["error_model"])
 
 
-def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: Path, tmp_path: Path) -> None:
+def test_pretraining_takes_the_selection_and_its_damages(
+    train, train_unscored, result, folder: Path, tmp_path: Path
+) -> None:
     train(folder, *words())
     selection = ["--selection", str(folder / "selection.parquet")]
-    assert train(tmp_path / "run", *selection) == 0
+    assert train_unscored(tmp_path / "run", *selection) == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["pretrain"]["selection"].endswith("selection.parquet")
     assert list(config["pretexts"]) == ["grid_mask", "decolorise", "downsample", "rotation", "contrast"]
@@ -125,17 +129,17 @@ def test_pretraining_takes_the_selection_and_its_damages(train, result, folder: 
 
 
 def test_pretraining_on_a_selection_resumes_with_the_same_result(
-    train, folder: Path, tmp_path: Path, interrupt_at
+    train, train_unscored, folder: Path, tmp_path: Path, interrupt_at
 ) -> None:
     from vision_mtl.training.checkpoint import checkpoints, read_tensors
 
     train(folder, *words())
     selection = ["--selection", str(folder / "selection.parquet"), "--runtime.num_threads", "1"]
-    assert train(tmp_path / "whole", *selection) == 0
+    assert train_unscored(tmp_path / "whole", *selection) == 0
     interrupt_at(2)
-    assert train(tmp_path / "run", *selection) == 130
+    assert train_unscored(tmp_path / "run", *selection) == 130
     interrupt_at(None)
-    assert train(tmp_path / "run", *selection) == 0
+    assert train_unscored(tmp_path / "run", *selection) == 0
     states = [read_tensors(checkpoints(tmp_path / name / "checkpoints")[-1], "model") for name in ("whole", "run")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 

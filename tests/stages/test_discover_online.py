@@ -98,13 +98,21 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
     ids=["between updates", "after an update", "while measuring", "while changing the weights"],
 )
 def test_an_interrupted_run_resumes_with_the_same_bits(
-    train, result, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
+    train,
+    train_unscored,
+    result,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    call: int,
 ) -> None:
     train(folder, *words())
     interrupt(monkeypatch, owner, name, call)
-    assert train(tmp_path / "run", *words()) == 130
+    assert train_unscored(tmp_path / "run", *words()) == 130
     monkeypatch.undo()
-    assert train(tmp_path / "run", *words()) == 0
+    assert train_unscored(tmp_path / "run", *words()) == 0
     ends = [checkpoints(where / "checkpoints")[-1] for where in (folder, tmp_path / "run")]
     states = [read_tensors(end, "model") for end in ends]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -115,7 +123,7 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
 
 
 def test_no_test_image_and_no_validation_image_is_trained_on(
-    train, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_unscored, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vision_mtl.training.repair import RepairFeed
 
@@ -127,25 +135,27 @@ def test_no_test_image_and_no_validation_image_is_trained_on(
         return original(self, step, num_micro_batches)
 
     monkeypatch.setattr(RepairFeed, "at", watched)
-    assert train(tmp_path / "run", *words()) == 0
+    assert train_unscored(tmp_path / "run", *words()) == 0
     assert seen and seen <= set(pools[0].indices("train").tolist())
 
 
-def test_pretraining_takes_the_selection(train, result, folder: Path, tmp_path: Path) -> None:
+def test_pretraining_takes_the_selection(train, train_unscored, result, folder: Path, tmp_path: Path) -> None:
     train(folder, *words())
     file = folder / "selection.parquet"
     table = pq.read_table(file).to_pandas()
     assert table["identity"].isna().all() and table["weight"].max() == 1 and len(table) == 7
-    assert train(tmp_path / "run", "--selection", str(file), "--data.val_ratio", "0.2") == 0
+    assert train_unscored(tmp_path / "run", "--selection", str(file), "--data.val_ratio", "0.2") == 0
     assert result(tmp_path / "run")["images_seen"] == 32
 
 
-def test_the_checkpoint_is_a_pretraining_runs(train, result, folder: Path, tmp_path: Path, capsys) -> None:
+def test_the_checkpoint_is_a_pretraining_runs(
+    train, train_unscored, result, folder: Path, tmp_path: Path, capsys
+) -> None:
     train(folder, *words())
     start = ["--init_from", str(folder), "--data.val_ratio", "0.2"]
     assert train(tmp_path / "tuned", "--stage", "finetune", *start) == 0
     assert "shape" in result(tmp_path / "tuned")["metrics"]["tasks"]
-    assert train(tmp_path / "more", *words(), "--init_from", str(folder)) == 0
+    assert train_unscored(tmp_path / "more", *words(), "--init_from", str(folder)) == 0
     assert f"initialised from {folder}/checkpoints" in capsys.readouterr().err
     assert set(images_seen(str(folder))) <= set(images_seen(str(tmp_path / "more"))) and len(images_seen(str(folder)))
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
+from vision_mtl.config.run_config import RunConfig
 from vision_mtl.data.options import Data, Task
 from vision_mtl.data.pool import Pool, build_pool
 from vision_mtl.recipes.labels import budget_indices, draw_budget
@@ -49,11 +50,16 @@ def opened(table: Path) -> Pool:
     return build_pool(Data(root=str(table.parent.parent / "root")), tasks, image_size=(16, 16))
 
 
-def budgets_of(pool: Pool, table: Path) -> list[list[int]]:
-    """The training and validation images of each seed: of the runs, and of a study's search of its grids."""
+def configs_of(table: Path) -> list[RunConfig]:
+    """The config of each seed: of the runs, and of a study's search of its grids."""
+    tasks = {"tone": {"source": f"csv/{table}", **TASK}}
+    return [resolve("finetune", {"seed": seed, "tasks": tasks}, {}) for seed in (0, OFFSET)]
+
+
+def budgets_of(pool: Pool, configs: list[RunConfig]) -> list[list[int]]:
+    """The training and validation images of each config."""
     found = []
-    for seed in (0, OFFSET):
-        config = resolve("finetune", {"seed": seed, "tasks": {"tone": {"source": f"csv/{table}", **TASK}}}, {})
+    for config in configs:
         found += [rows.tolist() for rows in budget_indices(pool, "tone", draw_budget(config, pool, "tone", FRACTION))]
     return found
 
@@ -64,14 +70,15 @@ def swap_labels(table: Path) -> int:
     A swap that would change the draw, which is stratified by class, is left out.
     """
     pool = opened(table)
-    before, labels = budgets_of(pool, table), pool.labels["tone"]
+    configs = configs_of(table)
+    before, labels = budgets_of(pool, configs), pool.labels["tone"]
     outside = sorted({*pool.indices("val").tolist()} - {*before[1], *before[3]})
     original = labels.copy()
     for one in outside:
         for other in outside:
             if labels[one] == original[one] and labels[other] == original[other] and labels[one] != labels[other]:
                 labels[[one, other]] = labels[[other, one]]
-                if budgets_of(pool, table) != before:
+                if budgets_of(pool, configs) != before:
                     labels[[one, other]] = labels[[other, one]]
     names = {pool.identities[row].rpartition("::")[2]: "abc"[labels[row]] for row in range(len(pool))}
     lines = [line.split(",") for line in table.read_text().splitlines()]

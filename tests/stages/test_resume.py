@@ -112,14 +112,14 @@ def test_a_single_task_network_resumes_after_a_stop_or_a_kill(
 
 
 def test_repeated_steps_are_counted_and_resuming_differs_from_restarting(
-    train, fail_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train_unscored, fail_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logged = ["--track.log_every_steps", "1"]  # only logged steps are counted
 
     def fails(step: int, *words: str) -> str:
         fail_at(step)
         with pytest.raises(SystemExit):
-            train(tmp_path / "run", *logged, *words)
+            train_unscored(tmp_path / "run", *logged, *words)
         return capsys.readouterr().err
 
     every_step, never = ["--track.checkpoint_every_seconds", "0"], ["--track.checkpoint_every_seconds", "1e9"]
@@ -130,7 +130,7 @@ def test_repeated_steps_are_counted_and_resuming_differs_from_restarting(
     )
     fails(3, *every_step)
     fail_at(None)
-    assert train(tmp_path / "run", *logged, *every_step) == 0
+    assert train_unscored(tmp_path / "run", *logged, *every_step) == 0
     path = tmp_path / "run" / "checkpoints" / "step-00000003.safetensors"
     assert f"resumed this run from {path}, step 3 (0 steps are repeated)" in capsys.readouterr().err
     found = result(tmp_path / "run")
@@ -138,18 +138,18 @@ def test_repeated_steps_are_counted_and_resuming_differs_from_restarting(
 
 
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_gives_the_same_result(
-    train, interrupt_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train_unscored, interrupt_at, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--optim.ema_decay", "0.5", "--track.checkpoint_every_seconds", "0", "--track.log_every_steps", "1"]
-    assert train(tmp_path / "whole", *words) == 0
+    assert train_unscored(tmp_path / "whole", *words) == 0
     interrupt_at(3)
-    assert train(tmp_path / "run", *words) == 130
+    assert train_unscored(tmp_path / "run", *words) == 130
     newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 4
     newest.write_bytes(data)
     interrupt_at(None)
-    assert train(tmp_path / "run", *words) == 0
+    assert train_unscored(tmp_path / "run", *words) == 0
     assert same(tmp_path / "whole", tmp_path / "run") and lines(tmp_path / "whole") == lines(tmp_path / "run")
     found = result(tmp_path / "run")
     assert any("step-00000003.safetensors is skipped" in warning for warning in found["warnings"])
@@ -157,61 +157,61 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_gives_the_same_resul
 
 
 def test_resumed_and_initialised_are_never_confused(
-    train, interrupt_at, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train_unscored, interrupt_at, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(tmp_path / "first") == 0
+    assert train_unscored(tmp_path / "first") == 0
     start = ["--init_from", str(tmp_path / "first")]
     interrupt_at(2)
     capsys.readouterr()
-    assert train(tmp_path / "run", *start) == 130
+    assert train_unscored(tmp_path / "run", *start) == 130
     text = capsys.readouterr().err
     last = tmp_path / "first" / "checkpoints" / "step-00000004.safetensors"
     assert f"initialised from {last}: a new run, at step 0" in text and "resumed this run" not in text
     interrupt_at(None)
-    assert train(tmp_path / "run", *start) == 0
+    assert train_unscored(tmp_path / "run", *start) == 0
     text = capsys.readouterr().err
     assert "initialised from" not in text
     assert f"step 2 (0 steps are repeated); --init_from {tmp_path / 'first'} was used at step 0 only" in text
 
 
 def test_a_signal_to_save_writes_a_checkpoint_and_training_continues(
-    train, interrupt_at, result, tmp_path: Path
+    train_unscored, interrupt_at, result, tmp_path: Path
 ) -> None:
     interrupt_at(2, signal.SIGUSR1)
-    assert train(tmp_path / "run", "--track.checkpoint_every_seconds", "1e9") == 0
+    assert train_unscored(tmp_path / "run", "--track.checkpoint_every_seconds", "1e9") == 0
     steps = [read_state(path)["step"] for path in checkpoints(tmp_path / "run" / "checkpoints")]
     assert steps == [2, 4] and result(tmp_path / "run")["status"] == "completed"
 
 
-def test_a_signal_to_stop_at_the_last_step_is_not_lost(train, interrupt_at, result, tmp_path: Path) -> None:
+def test_a_signal_to_stop_at_the_last_step_is_not_lost(train_unscored, interrupt_at, result, tmp_path: Path) -> None:
     interrupt_at(4)
-    assert train(tmp_path / "run") == 130
+    assert train_unscored(tmp_path / "run") == 130
     interrupt_at(None)
-    assert train(tmp_path / "run") == 0 and result(tmp_path / "run")["images_seen"] == 32
+    assert train_unscored(tmp_path / "run") == 0 and result(tmp_path / "run")["images_seen"] == 32
 
 
-def test_a_killed_extension_is_not_taken_for_the_shorter_run(train, fail_at, result, tmp_path: Path) -> None:
-    assert train(tmp_path / "run", "--optim.steps", "2") == 0
+def test_a_killed_extension_is_not_taken_for_the_shorter_run(train_unscored, fail_at, result, tmp_path: Path) -> None:
+    assert train_unscored(tmp_path / "run", "--optim.steps", "2") == 0
     fail_at(3)
     with pytest.raises(SystemExit):
-        train(tmp_path / "run", "--optim.steps", "4")
+        train_unscored(tmp_path / "run", "--optim.steps", "4")
     fail_at(None)
-    assert train(tmp_path / "run", "--optim.steps", "4") == 0
+    assert train_unscored(tmp_path / "run", "--optim.steps", "4") == 0
     assert result(tmp_path / "run")["images_seen"] == 32
 
 
 def test_the_training_clock_continues(
-    train, interrupt_at, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_unscored, interrupt_at, result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step takes a second by this clock, so six steps fill the six seconds, wherever the run was interrupted."""
     ticks = iter(range(1000))
     clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
     monkeypatch.setattr("vision_mtl.training.loop.time", clock)
     words = ["--optim.max_seconds", "6", "--optim.steps", "null"]
-    assert train(tmp_path / "whole", *words) == 0
+    assert train_unscored(tmp_path / "whole", *words) == 0
     interrupt_at(4)
-    assert train(tmp_path / "run", *words) == 130
+    assert train_unscored(tmp_path / "run", *words) == 130
     interrupt_at(None)
-    assert train(tmp_path / "run", *words) == 0
+    assert train_unscored(tmp_path / "run", *words) == 0
     assert result(tmp_path / "run")["seconds"] == 6 and result(tmp_path / "run")["images_seen"] == 48
     assert same(tmp_path / "whole", tmp_path / "run") and lines(tmp_path / "whole") == lines(tmp_path / "run")

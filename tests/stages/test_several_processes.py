@@ -78,6 +78,7 @@ sys.exit(main(words))
 def words_of(folder: Path, root: Path, **options: object) -> list[str]:
     given = {"stage": "pretrain", "run_dir": folder, "data.root": root, "image_size": 32, "optim.batch_size": 8}
     given |= {"backbone.name": "test_resnet", "device": "cpu", "track.tensorboard": "false", "optim.steps": 2}
+    given |= {"track.num_pictures": 0}
     given |= {"runtime.precision": "fp32", **options}
     return [str(word) for key, value in given.items() for word in (f"--{key}", value)]
 

@@ -19,16 +19,18 @@ def rows(run: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_resumed_and_a_loaded_run_keep_their_splits(tmp_path: Path, image_folder: Path, train, root: Path) -> None:
+def test_a_resumed_and_a_loaded_run_keep_their_splits(
+    tmp_path: Path, image_folder: Path, train_unscored, root: Path
+) -> None:
     folder = tmp_path / "set"
     shutil.copytree(image_folder, folder)
     task = ["--tasks.shape.source", f"folder/{folder}"]
-    assert train(tmp_path / "run", *task) == 0
+    assert train_unscored(tmp_path / "run", *task) == 0
     before = rows(tmp_path / "run")
     random = np.random.default_rng(5)
     for number in range(50):
         cv2.imwrite(str(folder / "round" / f"new {number}.png"), random.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-    assert train(tmp_path / "run", *task, "--optim.steps", "6") == 0  # extended: it resumes
+    assert train_unscored(tmp_path / "run", *task, "--optim.steps", "6") == 0  # extended: it resumes
     after = rows(tmp_path / "run")
     assert {image: after[image] for image in before} == before
     new = [split for image, split in after.items() if image not in before]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
@@ -21,6 +22,7 @@ from vision_mtl.core.memory import is_out_of_memory, out_of_memory
 from vision_mtl.core.run import CONFIG, Run
 from vision_mtl.core.run_lock import HOLDER, LOCK
 from vision_mtl.study.arms import flat
+from vision_mtl.training.progress import phase
 
 # files that a folder may hold without a config, if the run was killed right at its start
 OWN_FILES = (LOCK, HOLDER)
@@ -39,7 +41,7 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     result = run.result()
     if result is not None and result["status"] == "completed" and not extended:
         run.say(f"{folder} is completed; nothing is left to do (a larger --optim.steps extends it).")
-        show_end(run)
+        show_end(config, run)
         return 0
     run.open(config.to_yaml())
     if extended:
@@ -50,6 +52,8 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
     run.say(f"{config.stage} in {folder}")
     try:
         with Interruptions(at_once=True):
+            with phase(run.speaker, "loading PyTorch and timm"):
+                import_module("vision_mtl.recipes.build")  # most of what stages import, which takes a while
             config.options.run(config, run)
     except Exception as error:
         with Interruptions():  # a launcher stops all processes when one has died: record the reason before its signal
@@ -63,11 +67,11 @@ def execute(config: RunConfig, folder: Path, console: Console = AUTO) -> int:
             return INTERRUPTED
     finally:
         run.close()
-    show_end(run)
+    show_end(config, run)
     return 0
 
 
-def show_end(run: Run) -> None:
+def show_end(config: RunConfig, run: Run) -> None:
     """Print the result, its files and the next commands on standard output."""
     from vision_mtl.recipes.result_text import result_text  # late: most runs end long after the start
 
@@ -77,8 +81,8 @@ def show_end(run: Run) -> None:
     tasks = (read_config(run.folder / CONFIG) if (run.folder / CONFIG).is_file() else {}).get("tasks") or {}
     if text := result_text(result, {name: task.get("source", "") for name, task in tasks.items()}):
         run.show(text)
-    run.show(steps_text(run.stage, run.folder, result["data"]))
-    steps = {"look": where_to_look(run.stage, run.folder), "next": what_next(run.stage, run.folder, result["data"])}
+    run.show(steps_text(config, run.folder, result))
+    steps = {"look": where_to_look(config, run.folder), "next": what_next(config, run.folder, result)}
     run.console.result({"run_dir": str(run.folder), **result, **steps})
 
 

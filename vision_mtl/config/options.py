@@ -96,7 +96,7 @@ def from_words(option: Option, words: Sequence[str]) -> Any:
     (word,) = words
     if word == "null" and NoneType in kinds:
         return None
-    if word[:1] in ("[", "{"):
+    if word[:1] in ("[", "{") and not set(kinds) <= {str, NoneType}:
         return read_yaml(option.name, word)
     return _plain_value(word, kinds)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
+from vision_mtl.config.next_command import NextCommand
 from vision_mtl.config.options import plain
 from vision_mtl.core.run import Run
 from vision_mtl.data.options import Data, Task
@@ -92,8 +93,8 @@ class Stage:
     """The stage's role in an arm of a study; None: it cannot be in one."""
     results: ClassVar[Sequence[Hint]] = ()
     """The most useful files of a finished run; those that exist are listed at its end."""
-    next_commands: ClassVar[Sequence[Hint]] = ()
-    """Arguments of `python train.py` in commands to suggest next; {run}, {sources} and {tasks} are filled in."""
+    next_commands: ClassVar[Sequence[NextCommand]] = ()
+    """Commands to suggest at the end of a run."""
 
     def run(self, config: RunConfig, run: Run) -> None:
         """Run the stage in the run's folder and write its result. Raises `UserError` for what the user can fix."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -22,6 +22,14 @@ PIXEL_SIDE = 16  # of the pixel features: 768 numbers for colour, about as many 
 # a mean measures how much of a pattern there is, a maximum whether it occurs; small objects vanish in a mean
 POOLINGS = ("mean", "max")
 Autocast = Callable[[], AbstractContextManager[object]]
+Report = Callable[[float], None]  # receives the share done, in [0, 1]
+
+
+def reported(batches: Sequence[Tensor], report: Report) -> Iterator[Tensor]:
+    """Yield the batches, and report the share of them that is done after each."""
+    for number, batch in enumerate(batches, start=1):
+        yield batch
+        report(number / len(batches))
 
 
 def inference_batch_size(device: torch.device) -> int:
@@ -86,15 +94,16 @@ def extract_maps(
     batch_size: int | None = None,
     autocast: Autocast = nullcontext,
     crops: int = 1,
+    report: Report = lambda share: None,
 ) -> dict[tuple[int, str], Tensor]:
     """Return the features of every map under every pooling, in one pass over the pool's images `indices` (n,).
 
     (layer, pooling) -> (n, D) float32 on the CPU; layers count from 0, shallow to deep, as in `Backbone.forward`. With
-    `crops` above 1 they are means over so many crops (`crops_of`).
+    `crops` above 1 they are means over so many crops (`crops_of`). `report` receives the share of the images done.
     """
     device = next(backbone.parameters()).device
     found: dict[tuple[int, str], list[Tensor]] = {}
-    for batch in indices.split(batch_size or inference_batch_size(device)):
+    for batch in reported(indices.split(batch_size or inference_batch_size(device)), report):
         sums: dict[tuple[int, str], Tensor] = {}
         for crop in crops_of(pool.gather(batch).to(device), crops):
             with torch.no_grad(), autocast():

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from vision_mtl.data.label_kinds import LabelKind, label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import Target
-from vision_mtl.evaluation.features import spread_evenly
+from vision_mtl.evaluation.features import Report, reported, spread_evenly
 from vision_mtl.evaluation.scores import Score, score_measures
 from vision_mtl.models.request import Request
 from vision_mtl.models.shared import SharedModel
@@ -62,15 +63,24 @@ class TaskPredictions:
 
 
 def predict_task(
-    model: SharedModel, pool: Pool, task: str, indices: Tensor, autocast: Autocast = nullcontext, batch_size: int = 256
+    model: SharedModel,
+    pool: Pool,
+    task: str,
+    indices: Tensor,
+    autocast: Autocast = nullcontext,
+    batch_size: int = 256,
+    report: Report = lambda share: None,
 ) -> TaskPredictions:
-    """Return the head's predictions for the pool's images `indices` (n,), in evaluation mode."""
+    """Return the head's predictions for the pool's images `indices` (n,), in evaluation mode.
+
+    `report` receives the share of the images done.
+    """
     target, device = pool.targets[task], next(model.parameters()).device
     kind = label_kind(target.kind)
     training = model.training
     model.eval()
     found = []
-    for batch in indices.split(batch_size):
+    for batch in reported(indices.split(batch_size), report):
         images = pool.gather(batch).to(device)
         with torch.no_grad(), autocast():
             request = Request(task, torch.arange(len(batch), device=device), is_task=True)
@@ -88,15 +98,29 @@ def predict_split(
     tasks: Sequence[str],
     autocast: Autocast = nullcontext,
     most_images: int = 0,
+    show: Callable[[float, str], None] = lambda share, text: None,
 ) -> dict[str, TaskPredictions]:
     """Return every task's predictions for its labelled images of `split`; tasks without any are absent.
 
-    With `most_images`, they are for at most so many images of each task, evenly spread.
+    With `most_images`, they are for at most so many images of each task, evenly spread. `show` receives the share done
+    and the task's name.
     """
     rows = {task: pool.indices(split, task=task) for task in tasks}
     if most_images:
         rows = {task: spread_evenly(indices, most_images) for task, indices in rows.items()}
-    return {task: predict_task(model, pool, task, indices, autocast) for task, indices in rows.items() if len(indices)}
+    rows = {task: indices for task, indices in rows.items() if len(indices)}
+    total, done, found = sum(map(len, rows.values())), 0, {}
+    for task, indices in rows.items():
+        first, own = done / total, len(indices) / total
+        report = partial(_show_part, show, first, own, task)
+        found[task] = predict_task(model, pool, task, indices, autocast, report=report)
+        done += len(indices)
+    return found
+
+
+def _show_part(show: Callable[[float, str], None], first: float, own: float, task: str, share: float) -> None:
+    """Show a task's share done as a share of all tasks, of which it is `own` and begins at `first`."""
+    show(first + own * share, task)
 
 
 def task_scores(predictions: TaskPredictions, probabilities: Tensor, clusters: np.ndarray) -> dict[str, Score]:

@@ -76,7 +76,8 @@ def discover_online(config: RunConfig, run: Run, online: OnlineOptions) -> None:
     trainer = build_trainer(config, run, pool, indices, model, pretexts, accelerator)
     memory = resume_repair(trainer, run, config, {RECORD: None})
     curriculum = Curriculum(run, trainer, pool, validation_images(pool, online.num_images), online, memory)
-    curriculum.begin()
+    with phase(run.speaker, "measuring every damage"):
+        curriculum.begin()
     actions = [(online.num_updates, curriculum.update), *pretrain_actions(trainer, pool, config.track)]
     fit(
         run,

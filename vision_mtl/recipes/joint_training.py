@@ -41,16 +41,16 @@ def write_joint_result(
 ) -> None:
     """Score tasks and repairs on the test images; write figures and result. `start` is the model before training."""
     model, autocast = trainer.scored_model, trainer.accelerator.autocast
-    with phase(run.speaker, "scoring the test images"):
-        predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast)
+    with phase(run.speaker, "scoring the test images") as show:
+        predictions = predict_split(model, pool, "test", list(labelled.tasks), autocast, show=show)
         metrics = run_metrics(model, labelled, predictions, validation, trainer)
     if repair is not None:
         metrics |= score_repairs(config, run, model, pool, repair.mixture, autocast, start)
     if consistency is not None:
         with phase(run.speaker, "scoring pseudo-labels"):
             metrics["consistency"] = measure_consistency(model, labelled.pool, consistency, autocast)
-    write_test_instances(run, model, labelled, predictions)
     with phase(run.speaker, "drawing figures"):
+        write_test_instances(run, model, labelled, predictions)
         write_figures(run, model, pool, predictions, metrics)
     write_result(run, trainer, metrics, pool.summary())
 

@@ -17,7 +17,7 @@ from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
 from vision_mtl.data.label_kinds import label_kind, probed_kinds
 from vision_mtl.data.pool import Pool
-from vision_mtl.evaluation.features import extract_maps, pixel_features, with_clean_statistics
+from vision_mtl.evaluation.features import Report, extract_maps, pixel_features, with_clean_statistics
 from vision_mtl.evaluation.fractions import LabelBudget
 from vision_mtl.evaluation.hog import hog_features
 from vision_mtl.evaluation.linear_probe import standardise, validation_warning
@@ -41,6 +41,7 @@ from vision_mtl.recipes.labels import FRACTIONS, draw_budget, kept_images
 from vision_mtl.training.options import Runtime
 
 ALL_LABELS = "1"  # name of the fraction with all labels
+ShowShare = Callable[[float, str], None]  # receives the share done, in [0, 1], and what is done
 HOG, HOG_KEY = "hog_knn", (0, "hog")  # the method, and its only features
 
 
@@ -127,6 +128,7 @@ def _warn_about_validation(run: Run, name: str, task: ProbeTask, budgets: Mappin
 def clean_maps(
     backbone: Backbone,
     reestimate: bool,
+    report: Report = lambda share: None,
     *,
     pool: Pool,
     indices: Tensor,
@@ -144,7 +146,8 @@ def clean_maps(
         clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=accelerator.autocast)
     else:
         clean = copy_for_one(backbone).eval()
-    maps = extract_maps(clean, pool, indices, poolings=poolings, autocast=accelerator.autocast, crops=crops)
+    autocast = accelerator.autocast
+    maps = extract_maps(clean, pool, indices, poolings=poolings, autocast=autocast, crops=crops, report=report)
     return maps, clean
 
 
@@ -153,29 +156,37 @@ def feature_sets(
     backbone: Backbone,
     pool: Pool,
     indices: Tensor,
-    maps_of: Callable[[Backbone, bool], tuple[dict[Key, Tensor], Backbone]],
+    maps_of: Callable[[Backbone, bool, Report], tuple[dict[Key, Tensor], Backbone]],
+    show: ShowShare = lambda share, text: None,
 ) -> tuple[dict[str, dict[Key, Tensor]], Backbone]:
     """Return method -> the features (n, D) that its probe may choose from, and the backbone of method `linear`.
 
     A backbone with random weights is its own random baseline, so its features are computed once. `hog_knn` has no
     choice and no probe: its features go to kNN. Published weights keep their BatchNorm statistics: with those of these
-    images, ridge probes of ImageNet weights lost .10 (cars) and .09 (pets) at 64 pixels.
+    images, ridge probes of ImageNet weights lost .10 (cars) and .09 (pets) at 64 pixels. `show` receives the share done
+    and what is extracted.
     """
     train = pool.indices("train")
     if not config.start:
         fit_statistics(backbone, pool, train)
-    own, clean = maps_of(backbone, bool(config.start or not config.backbone.pretrained))
+    has_random = bool(config.init_from or config.backbone.pretrained)
+    passes = 3 if has_random else 2  # over the images: weights, random weights, HOG; pixels take no time
+
+    def part(number: int, text: str) -> Report:
+        return lambda share: show((number + share) / passes, text)
+
+    own, clean = maps_of(backbone, bool(config.start or not config.backbone.pretrained), part(0, "network"))
     found = {"linear": own}
-    if config.init_from or config.backbone.pretrained:
+    if has_random:
         torch.manual_seed(config.seed)
         random = Backbone.of(replace(config.backbone, pretrained=False), config.image_size)
         fit_statistics(random, pool, train)
-        found["linear_random_init"] = maps_of(random, True)[0]
+        found["linear_random_init"] = maps_of(random, True, part(1, "random weights"))[0]
     else:
         found["linear_random_init"] = found["linear"]
     if is_convolutional(backbone):
         found["pixels"] = {(0, "pixels"): pixel_features(pool, indices)}
-    found[HOG] = {HOG_KEY: hog_features(pool, indices)}
+    found[HOG] = {HOG_KEY: hog_features(pool, indices, report=part(passes - 1, "HOG"))}
     return found, clean
 
 

@@ -150,8 +150,8 @@ def finish(run: Run, validation: Validation) -> SharedModel:
         best.load(model)
     else:
         run.warn("no task has a validation image: the last weights are kept, and probabilities are not calibrated.")
-    with phase(run.speaker, "calibrating on the validation images"):
-        calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer)
+    with phase(run.speaker, "calibrating on the validation images") as show:
+        calibrate(model, validation.labelled.pool, list(validation.labelled.tasks), trainer, show)
     step = int(best.scores.get(ALL, {"step": trainer.progress.step})["step"])
     best.replace(model, step)
     if trainer.accelerator.is_main_process:
@@ -160,9 +160,15 @@ def finish(run: Run, validation: Validation) -> SharedModel:
     return model
 
 
-def calibrate(model: SharedModel, pool: Pool, tasks: Sequence[str], trainer: TaskTrainer) -> None:
-    """Fit each classifier's temperature on validation images."""
-    for task, found in predict_split(model, pool, "val", tasks, trainer.accelerator.autocast).items():
+def calibrate(
+    model: SharedModel,
+    pool: Pool,
+    tasks: Sequence[str],
+    trainer: TaskTrainer,
+    show: Callable[[float, str], None] = lambda share, text: None,
+) -> None:
+    """Fit each classifier's temperature on validation images; `show` receives the share done and the task."""
+    for task, found in predict_split(model, pool, "val", tasks, trainer.accelerator.autocast, show=show).items():
         if found.kind.classifies_images:
             temperature = model.task_head(task).temperature
             assert isinstance(temperature, Tensor)

@@ -68,8 +68,8 @@ class AddTask(Stage):
         build.place(model, accelerator.device, config.runtime.layout(model.backbone))
         pool = build.open_pool(config, run)
         check_old_tasks(pool, state, old)
-        with phase(run.speaker, "scoring the old tasks"):
-            before = predict_split(model, pool, "test", old, accelerator.autocast)
+        with phase(run.speaker, "scoring the old tasks") as show:
+            before = predict_split(model, pool, "test", old, accelerator.autocast, show=show)
 
         trained = [*new, *old] if self.rehearsal else new
         trained_config = replace(config, tasks={name: config.tasks[name] for name in trained})
@@ -96,13 +96,13 @@ class AddTask(Stage):
         validation = train_tasks(config, run, trainer, config.track, labelled, self.num_evaluations, False)
         model = finish(run, validation)
 
-        with phase(run.speaker, "scoring the test images"):
-            predictions = predict_split(model, pool, "test", trained, accelerator.autocast)
-            after = predict_split(model, pool, "test", old, accelerator.autocast)
+        with phase(run.speaker, "scoring the test images") as show:
+            predictions = predict_split(model, pool, "test", trained, accelerator.autocast, show=show)
+            after = predict_split(model, pool, "test", old, accelerator.autocast, show=show)
             metrics = run_metrics(model, labelled, predictions, validation, trainer)
             kept = {name: found for name, found in after.items() if name not in predictions}  # not rehearsed
             metrics |= {"change": score_changes(pool, before, after), "old_tasks": score_old_tasks(model, pool, kept)}
-        write_test_instances(run, model, labelled, predictions)
         with phase(run.speaker, "drawing figures"):
+            write_test_instances(run, model, labelled, predictions)
             write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.stage import AFTER_DATA, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 
@@ -27,6 +27,7 @@ class PrepareData(Stage):
         ("findings.json", "what is wrong or noteworthy"),
         ("figures/contact_sheet.png", "a few training images of each class and source"),
     )
+    next_commands: ClassVar = AFTER_DATA
 
     channels: int = 3
     """Channels of the stored images, any number. 1: grey; 3: colour; otherwise the bands of the files."""
@@ -44,6 +45,7 @@ class PrepareData(Stage):
         from vision_mtl.recipes.contact_sheet import contact_sheet
         from vision_mtl.recipes.data_facts import data_facts, task_sources, tell_few_validation_images
         from vision_mtl.recipes.data_summary import export_shards, print_summary, show_findings
+        from vision_mtl.training.progress import phase
 
         if not self.shard_mb > 0:
             raise UserError(f"data.shard_mb must be above 0; found {self.shard_mb}.")
@@ -70,6 +72,7 @@ class PrepareData(Stage):
         if self.to_shards and run.is_main:
             facts |= export_shards(config, run, pool, self.to_shards, self.channels, self.shard_mb)
         if run.is_main and self.num_pictures > 0:
-            sheet = contact_sheet(pool, task_sources(config), self.num_pictures)
-            sheet.savefig(run.figures / "contact_sheet.png")
+            with phase(run.speaker, "drawing the contact sheet"):
+                sheet = contact_sheet(pool, task_sources(config), self.num_pictures)
+                sheet.savefig(run.figures / "contact_sheet.png")
         run.write_result("completed", data=facts)

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from vision_mtl.config.next_command import NextCommand, has_selected_damage, has_selected_no_damage
 from vision_mtl.config.run_config import RunConfig, Stage
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.run import Run
@@ -37,10 +38,10 @@ class Discover(Stage):
         ("selection.parquet", "the damage worth learning"),
     )
     next_commands: ClassVar = (
-        (
-            "--stage pretrain --selection {run}/selection.parquet --data.unlabelled {sources}",
-            "pretrain on the selection",
+        NextCommand(
+            "pretrain", "pretrain on the selection", {"selection": "{run}/selection.parquet"}, has_selected_damage
         ),
+        NextCommand("pretrain", "nothing is selected: pretrain on the whole mixture", when=has_selected_no_damage),
     )
     arm: ClassVar = ArmRole(
         noun="discovery",
@@ -139,6 +140,7 @@ class Discover(Stage):
         networks = [ScoredNetwork(trainer.scored_model, pool, trainer.objective.mixture) for trainer in trainers]
         with phase(run.speaker, "drawing figures"):
             write_figures(run, networks, errors, tables, curve, config.tasks)
+        selected = {"selected_ratio": float((selection.columns["weight"] > 0).mean())}
         features = score_features(config, run, networks[0].model, starts[0], pool, accelerator.autocast)  # of fold A
-        metrics = {**tables.metrics(), "skill_over_time": curve, "features": features}
+        metrics = {**tables.metrics(), **selected, "skill_over_time": curve, "features": features}
         write_discovery(run, fold_runs, pool, trainers, metrics)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.stage import AFTER_USE, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.files import atomic_write_text
 from vision_mtl.core.run import Run
@@ -34,6 +34,7 @@ class Export(Stage):
         ("model.onnx", "for onnxruntime"),
         ("model.pt2", "for PyTorch alone"),
     )
+    next_commands: ClassVar = AFTER_USE
 
     onnx: bool = True
     """Write model.onnx, the multi-task model for onnxruntime and other ONNX runtimes."""
@@ -61,7 +62,8 @@ class Export(Stage):
         if self.check_images < 0:
             raise UserError(f"export.check_images must be 0 or more; found {self.check_images}.")
         started = time.perf_counter()
-        model, state = restore_model(config.init_from)
+        with phase(run.speaker, f"opening {config.init_from}"):
+            model, state = restore_model(config.init_from)
         report_weights(run, model.backbone, is_new=False)
         if not run.is_main:
             return  # one process writes
@@ -70,12 +72,14 @@ class Export(Stage):
 
         about = describe_export(model, state)
         frame = frame_of(state, str(config.init_from), model.backbone.image_size, model.backbone.in_chans)
-        samples, missing = run_samples(state, self.check_images)
-        filter_name = nearest_filter(header_sizes(samples), model.backbone.image_size)
-        written = write_backbone(model.backbone, run.folder / "backbone", about["fit"], filter_name)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.rand(TRACED, about["channels"], *about["image_size"], generator=generator)
-        differences = {"timm": backbone_difference(model.backbone, run.folder / "backbone", images)}
+        with phase(run.speaker, "listing images of the run"):
+            samples, missing = run_samples(state, self.check_images)
+            filter_name = nearest_filter(header_sizes(samples), model.backbone.image_size)
+        with phase(run.speaker, "exporting the backbone"):
+            written = write_backbone(model.backbone, run.folder / "backbone", about["fit"], filter_name)
+            generator = torch.Generator().manual_seed(0)
+            images = torch.rand(TRACED, about["channels"], *about["image_size"], generator=generator)
+            differences = {"timm": backbone_difference(model.backbone, run.folder / "backbone", images)}
         with phase(run.speaker, "exporting the graphs"):
             files, graph_differences, graphs = write_graphs(
                 InferenceModel(model).eval(), about, run.folder, self.onnx, self.torch_export
@@ -87,7 +91,8 @@ class Export(Stage):
             check = check_from_files(model, frame, samples, run_loader(loader), graphs, missing)
         for text in check.warnings():
             run.warn(text)
-        transform = transform_difference(model.backbone, run.folder / "backbone", frame, samples)
+        with phase(run.speaker, "comparing timm's preprocessing"):
+            transform = transform_difference(model.backbone, run.folder / "backbone", frame, samples)
         card = run.folder / "MODEL_CARD.md"
         origin = read_origin(Path(config.init_from).expanduser())
         atomic_write_text(card, card_text(origin, state, about, [path.name for path in written], check, transform))

@@ -112,14 +112,14 @@ class Finetune(Stage):
         )
         model = finish(run, validation)
 
-        with phase(run.speaker, "scoring the test images"):
-            predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast)
+        with phase(run.speaker, "scoring the test images") as show:
+            predictions = predict_split(model, pool, "test", list(labelled.tasks), accelerator.autocast, show=show)
             metrics = run_metrics(model, labelled, predictions, validation, trainer)
         if self.single_task != "none":
             metrics |= measure_transfer(
                 run, labelled, predictions, trainer, build_trainer, train_alone, self.single_task
             )
-        write_test_instances(run, model, labelled, predictions)
         with phase(run.speaker, "drawing figures"):
+            write_test_instances(run, model, labelled, predictions)
             write_figures(run, model, pool, predictions, metrics)
         write_result(run, trainer, metrics, pool.summary())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.stage import AFTER_USE, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 
@@ -22,6 +22,7 @@ class Predict(Stage):
         ("predictions.json", "the same with all probabilities"),
         ("figures/predictions.png", "a contact sheet"),
     )
+    next_commands: ClassVar = AFTER_USE
 
     images: list[str] | None = None
     """Image files, folders or globs; - reads one encoded image from standard input."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import AFTER_TASKS, STAGES
+from vision_mtl.config.stage import AFTER_PROBE, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 from vision_mtl.study.roles import ArmRole
@@ -27,7 +27,7 @@ class Probe(Stage):
         ("tables", "each class of each task"),
         ("test_instances.parquet", "every prediction for every test image"),
     )
-    next_commands: ClassVar = AFTER_TASKS
+    next_commands: ClassVar = AFTER_PROBE
     arm: ClassVar = ArmRole(
         judged=True,
         method="linear",
@@ -87,8 +87,8 @@ class Probe(Stage):
             runtime=config.runtime,
             accelerator=accelerator,
         )
-        with phase(run.speaker, f"extracting features of {len(indices):,} images"):
-            features, clean_backbone = feature_sets(config, backbone, pool, indices, maps_of)
+        with phase(run.speaker, f"extracting features of {len(indices):,} images") as show:
+            features, clean_backbone = feature_sets(config, backbone, pool, indices, maps_of, show)
         each = "" if self.crops == 1 else f", the mean over {self.crops} crops of each,"
         run.say(f"features of {len(indices):,} images{each} extracted in {time.perf_counter() - start:.0f} s")
 
@@ -108,10 +108,11 @@ class Probe(Stage):
             for name, prediction in heads.items():
                 predictions[name][ALL_LABELS]["head"] = prediction
 
-        metrics = score_tasks(pool, indices, tasks, budgets, predictions)
-        with_all_labels = {name: found[ALL_LABELS] for name, found in predictions.items()}
-        write_test_instances(run, pool, indices, tasks, budgets, predictions)
-        write_tables(run, pool, tasks, with_all_labels)
+        with phase(run.speaker, "scoring the test images"):
+            metrics = score_tasks(pool, indices, tasks, budgets, predictions)
+            with_all_labels = {name: found[ALL_LABELS] for name, found in predictions.items()}
+            write_test_instances(run, pool, indices, tasks, budgets, predictions)
+            write_tables(run, pool, tasks, with_all_labels)
         with phase(run.speaker, "drawing figures"):
             write_figures(run, pool, tasks, with_all_labels, chosen_features, metrics, self.embedding_images)
         run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)

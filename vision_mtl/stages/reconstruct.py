@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from vision_mtl.config.run_config import RunConfig, Stage
-from vision_mtl.config.stage import STAGES
+from vision_mtl.config.stage import AFTER_USE, STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.core.run import Run
 
@@ -21,6 +21,7 @@ class Reconstruct(Stage):
     sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "runtime", "score")
     inherits_images: ClassVar = True
     results: ClassVar = (("figures", "a picture of each pretext"),)
+    next_commands: ClassVar = AFTER_USE
 
     split: str = "test"
     """Split that the images are from: train, val or test."""

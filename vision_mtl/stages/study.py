@@ -34,7 +34,12 @@ class Study(Stage):
         "score.probe_images": 0,
     }
     changeable: ClassVar = (*Stage.changeable, "study.num_jobs", "study.backend", "study.address")
-    results: ClassVar = (("report.html", "the report, with figures"), ("report.md", "the same as text"))
+    results: ClassVar = (
+        ("report.html", "the report, with figures: open it in a browser"),
+        ("report.md", "the same as text"),
+        ("study.json", "every number of the report"),
+        ("runs", "a folder for each run, which --init_from takes"),
+    )
 
     question: str = "Does self-supervised pretraining help where labels are few?"
     """Question that the study answers, printed below the report's title."""
@@ -109,6 +114,7 @@ class Study(Stage):
         from vision_mtl.study.runner import Runner
         from vision_mtl.study.split_check import check_splits
         from vision_mtl.study.starts import check_seeds, planned_scopes, with_starts
+        from vision_mtl.training.progress import phase
 
         # what to run
         start, roles = time.perf_counter(), arm_roles()
@@ -147,11 +153,12 @@ class Study(Stage):
 
         # compare the arms, and report
         check_splits(plan, runner.folder, pool.summary())
-        collection = Collection(plan, finals, runner.folder, seeds, self.metric)
-        judged = judged_apart(compare_arms(collection, pairs, self.fractions, self.guard_skew, ropes), arms)
-        comparisons = with_improvements(with_starts(judged, plan, finals, seeds), collection)
-        improvements = overall_improvements(comparisons, collection)
-        scores = with_independence(score_rows(collection, list(arms), self.fractions, self.guard_skew), arms)
+        with phase(run.speaker, "comparing the arms"):
+            collection = Collection(plan, finals, runner.folder, seeds, self.metric)
+            judged = judged_apart(compare_arms(collection, pairs, self.fractions, self.guard_skew, ropes), arms)
+            comparisons = with_improvements(with_starts(judged, plan, finals, seeds), collection)
+            improvements = overall_improvements(comparisons, collection)
+            scores = with_independence(score_rows(collection, list(arms), self.fractions, self.guard_skew), arms)
         asked = {
             "name": run.folder.name,
             "question": self.question,
@@ -177,7 +184,8 @@ class Study(Stage):
         record["warnings"] = [*run.warnings, *commit_warning(record["runs"]), *from_runs]
         record["config"] = config.to_yaml()
         atomic_write_json(run.folder / "study.json", record)
-        write_report(record, run.folder)
+        with phase(run.speaker, "writing the report"):
+            write_report(record, run.folder)
         metrics = {key: record[key] for key in ("improvements", "cost", "arm_costs")}
         metrics |= {"comparisons": comparisons, "scores": scores}
         run.write_result("completed", metrics=metrics, data=pool.summary(), seconds=time.perf_counter() - start)
