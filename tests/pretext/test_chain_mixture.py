@@ -55,7 +55,7 @@ def test_steps_have_the_same_draws_as_outside_a_chain(images: Tensor) -> None:
         ({"chain": {}}, "must not name chain itself"),
         ({"rotation": {}}, "must name pretexts that repair pixels; rotation repairs none"),
         ({"grid_mask": {"fill": "noise"}}, r"chain\.steps\.grid_mask: fill"),
-        ({"grid_mask": {"gird": 3}}, r"option of chain\.steps\.grid_mask 'gird'\. Did you mean 'grid'"),
+        ({"grid_mask": {"gird": 3}}, r"option of pretexts\.chain\.steps\.grid_mask 'gird'\. Did you mean 'grid'"),
         ({"gridmask": {}}, r"unknown pretext 'gridmask'\. Did you mean 'grid_mask'"),
     ],
 )

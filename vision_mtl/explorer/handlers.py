@@ -150,7 +150,11 @@ class Explorer:
         found = measure_repairs(part, rules["untrained"] if prediction is None else prediction)
         pictures = repair_pictures(found, self.frame.rgb_bands)
         errors = {name: float(squared_error(repair, images, found.scored)) for name, repair in rules.items()}
-        scores = {"classic": errors["classic"], "untrained": errors["untrained"], "start": errors.get(START)}
+        scores: dict[str, Any] = {
+            "classic": errors["classic"],
+            "untrained": errors["untrained"],
+            "start": errors.get(START),
+        }
         best = min(errors, key=errors.__getitem__)
         if prediction is None:
             pictures = {key: pictures[key] for key in ("original", "damaged", "classic", "classic_error")}
