@@ -205,7 +205,7 @@ def peers_judge(data: Record) -> Rows:
 
 def rendered(data: Record) -> Rows:
     """Return how well a linear model and a supervised network tell the classes of the rendered sets."""
-    found = [["set", "images", "chance", "linear model on pixels", "resnet18, supervised", "steps of 64"]]
+    found = [["set", "images", "majority", "linear model on pixels", "resnet18, supervised", "steps of 64"]]
     for name, row in data.items():
         cells = [interval(row[model]) for model in ("pixels", "resnet18")]
         chance = share(row["pixels"]["chance"])

@@ -1,4 +1,4 @@
-"""README.md is executed: each command at smoke size, in the order in which it stands, on a stranger's images."""
+"""README.md and docs/clusters.md are executed: each command at smoke size, in order, on a stranger's images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vision_mtl.config.stage import STAGES
 
 pytestmark = pytest.mark.slow  # the documents' commands in processes of their own
 
-TEXT = README.read_text("utf-8")
+TEXT = README.read_text("utf-8") + (ROOT / "docs" / "clusters.md").read_text("utf-8")
 MADE_OF_A_FOLDER = ("pretrain", "probe", "predict", "export")  # a stranger's four commands
 
 
@@ -49,7 +49,7 @@ def test_every_command_of_the_readme_runs(
     for command in commands(TEXT):
         code = main(at_smoke_size(command, tmp_path))
         said = capsys.readouterr()
-        assert code == 0, f"README.md, line {command.line}: {' '.join(command.words)}\n{said.err}"
+        assert code == 0, f"{' '.join(command.words)}\n{said.err}"
         assert "results: " in said.out
     answers = json.loads((tmp_path / "runs/pets-answers/predictions.json").read_text("utf-8"))
     assert len(answers) == 9
