@@ -28,7 +28,7 @@ if Path(sys.path[0]).name == "benchmarks":
     sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
-from benchmarks import tables_recipes, tables_speed, tables_statistics, tables_studies
+from benchmarks import tables_first_run, tables_recipes, tables_speed, tables_statistics, tables_studies
 
 ROOT = Path(__file__).parent.parent
 RESULTS, STUDIES = "benchmarks/results", "docs/studies"
@@ -51,7 +51,7 @@ class Table:
     """
 
     path: str
-    render: Callable[[Record], Rows]
+    render: Callable[[Record], Rows | str]
     command: str
     part: str | None = None
 
@@ -63,7 +63,7 @@ class Table:
         return found if self.part is None else found.get(self.part)
 
 
-def of_script(name: str, render: Callable[[Record], Rows], words: str = "", part: str | None = None) -> Table:
+def of_script(name: str, render: Callable[[Record], Rows | str], words: str = "", part: str | None = None) -> Table:
     """Return the table of `benchmarks/NAME.py`."""
     return Table(f"{RESULTS}/{name}.json", render, f"python benchmarks/{name}.py {words}".rstrip(), part)
 
@@ -74,6 +74,10 @@ TABLES: dict[str, Table] = {
     "repairs": of_script("repairs", tables_studies.repairs, "RUN ..."),
     "decoders": of_script("decoders", tables_studies.decoders),
     "rendered": of_script("rendered", tables_studies.rendered),
+    "first run features": of_script("first_run", tables_first_run.features),
+    "first run repairs": of_script("first_run", tables_first_run.repairs),
+    "first run output": of_script("first_run", tables_first_run.output),
+    "first run phases": of_script("first_run", tables_first_run.phases),
     "weights": of_script("weights", tables_recipes.weights, "configs/study/what_should_i_do.yaml --related objects20"),
     "peers speed": of_script("peers", tables_speed.peers_speed, "speed", "speed"),
     "peers search": of_script("peers", tables_studies.peers_search, "search", "search"),
@@ -119,7 +123,9 @@ def content(name: str, document: str) -> str:
     data = table.data()
     if data is None:
         return f"*Not measured yet: `{table.command}`.*"
-    return f"{markdown(table.render(data))}\n\n{provenance(table, data, document)}"
+    shown = table.render(data)
+    text = shown if isinstance(shown, str) else markdown(shown)
+    return f"{text}\n\n{provenance(table, data, document)}"
 
 
 def markdown(rows: Rows) -> str:
