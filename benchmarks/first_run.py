@@ -28,7 +28,10 @@ from PIL import Image
 sys.path.pop(0)  # this folder, whose statistics.py would hide Python's
 sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, without installation
 
-from benchmarks.record import write
+import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
+
+from benchmarks.record import changed_options, write
+from vision_mtl.config.resolve import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,7 +60,10 @@ def main() -> None:
     with Image.open(first / "figures" / "repairs.png") as drawn:
         size = PICTURE_WIDTH, round(drawn.height * PICTURE_WIDTH / drawn.width)
         drawn.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(ROOT / "docs/images/repairs.jpg", quality=88)
-    write("first_run", {"seeds": found})
+    config = resolve("pretrain", {}, {})
+    split_hash = json.loads((first / "result.json").read_text("utf-8"))["data"]["split_hash"]
+    splits = {"split_hash": split_hash, "split_options": changed_options(config.data, config.tasks)}
+    write("first_run", {"seeds": found}, splits=splits)
 
 
 def run(seed: int, folder: Path) -> dict[str, Any]:
