@@ -4,10 +4,11 @@
 
 The list gives `images`, `seeds`, `options` of every setting, and `settings`: name -> options of `--stage pretrain`.
 `images: 0` leaves a network as it starts. A setting with `finetune` (options of `--stage finetune`) is fine-tuned on
-`label_fraction` of the labels instead of probed. The images are those of five tasks and 1,500 unlabelled photographs,
-with 30 % for validation, so that fewer differences are chance. Ridge probes of each map are fitted on at most 1,000
-training images of a task, and on a tenth of those (drawn five times); their strength is chosen by leave-one-out.
-Scores are of at most 500 validation images of a task. Writes `benchmarks/results/recipes.json`, one entry for each
+`label_fraction` of the labels instead of probed; one with `score_repairs` is scored on what it learned to repair, too.
+The images are those of five tasks and 1,500 unlabelled photographs, with 30 % for validation, so that fewer differences are chance;
+with `images_of: packaged` in the list, those of the default run. Ridge probes of each map are fitted on at most 1,000
+training images of a task, and on a tenth of those (drawn five times); their strength is chosen by leave-one-out. Scores
+are of at most 500 validation images of a task. Writes `benchmarks/results/recipes.json`, one entry for each
 setting and seed. An entry that is on file with equal options is not measured again. Prints the table in Markdown.
 """
 
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a clone, with
 import vision_mtl  # isort: skip  # noqa: F401  first: see vision_mtl/core/torchvision_ops.py
 from joblib import Parallel, delayed
 
-from benchmarks.recipe_runs import measure, open_splits
+from benchmarks.recipe_runs import PHOTOGRAPHS, measure, open_splits
 from benchmarks.record import metadata, path_of, write
 from benchmarks.tables import markdown
 from benchmarks.tables_recipes import JUDGED, mean_score, setting_names, trials
@@ -60,19 +61,21 @@ def read_list(path: Path) -> Rows:
             options = merge(found.get("options", {}), own or {})
             images = options.pop("images", found["images"])
             row = {"setting": name, "images": images, "seed": seed, "options": options}
-            rows[f"{path.stem}/{name}/{seed}"] = row | {"plugins": found.get("plugins", [])}
+            row |= {"plugins": found.get("plugins", []), "images_of": found.get("images_of", PHOTOGRAPHS)}
+            rows[f"{path.stem}/{name}/{seed}"] = row
     return rows
 
 
 def run(asked: Rows, only: list[str], jobs: int) -> None:
     """Measure what is not on file, and write each entry when it is there."""
     known = on_file()
-    due = {key: row for key, row in asked.items() if any(known.get(key, {}).get(k) != v for k, v in row.items())}
+    older = {"images_of": PHOTOGRAPHS}  # of entries that do not name it
+    due = {k: row for k, row in asked.items() if any((older | known.get(k, {})).get(n) != v for n, v in row.items())}
     due = {key: row for key, row in due.items() if not only or any(text in row["setting"] for text in only)}
-    splits = open_splits() if due else {}
+    splits = {kind: open_splits(kind) for kind in {row["images_of"] for row in due.values()}}
     work = (delayed(measure)(key, row) for key, row in due.items())
     for key, found in Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs)(work):
-        write("recipes", found, part=key, splits=splits)
+        write("recipes", found, part=key, splits=splits[found["images_of"]])
         print(f"{key}: {', '.join(f'{n} {mean_score(found, n):.3f}' for n in JUDGED if n in found)}", flush=True)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from vision_mtl.config.yaml_files import read_config
 from vision_mtl.evaluation.crossed import spread
 
-TASKS = ("digits", "cars", "faces", "pets", "objects20")
 DRAWS = 5  # subsets of a tenth of the labels that a probe is averaged over
 JUDGED = {"probe_1": "probe, all labels", "probe_0.1": "probe, 10 %", "finetune": "fine-tuned, 10 %"}
 Record = Mapping[str, Any]
@@ -33,13 +32,15 @@ def trials(data: Record, name: str, names: Sequence[str]) -> Rows:
     for key, row in data.items():
         if key.startswith(f"{name}/") and row["setting"] in names:
             settings.setdefault(row["setting"], []).append(row)
-    header = ["setting", "judged by", "seeds", *TASKS, "mean", "difference in points", "CPU s"]
+    judgements = (row[judged] for own in settings.values() for row in own for judged in JUDGED if judged in row)
+    tasks = list(next(judgements, {}))
+    header = ["setting", "judged by", "seeds", *tasks, "mean", "difference in points", "CPU s"]
     rows: Rows = [header]
     for judged, shown in JUDGED.items():
         judged_so = {setting: own for setting, own in settings.items() if judged in own[0]}
         for setting in sorted(judged_so, key=lambda setting: -_mean(judged_so[setting], judged)):
             own = judged_so[setting]
-            scores = [float(np.mean([row[judged][task]["accuracy"] for row in own])) for task in TASKS]
+            scores = [float(np.mean([row[judged][task]["accuracy"] for row in own])) for task in tasks]
             cells = [f"{score:.3f}" for score in (*scores, float(np.mean(scores)))]
             apart = "reference" if setting == names[0] else difference(own, judged_so.get(names[0], []), judged)
             rows.append([setting, shown, str(len(own)), *cells, apart, f"{np.mean([cpu_seconds(r) for r in own]):.0f}"])
@@ -48,7 +49,7 @@ def trials(data: Record, name: str, names: Sequence[str]) -> Rows:
 
 def mean_score(row: Record, judged: str) -> float:
     """The mean over tasks of the accuracy."""
-    return float(np.mean([row[judged][task]["accuracy"] for task in TASKS]))
+    return float(np.mean([score["accuracy"] for score in row[judged].values()]))
 
 
 def cpu_seconds(row: Record) -> float:
@@ -73,10 +74,10 @@ def difference(own: Sequence[Record], reference: Sequence[Record], judged: str) 
 
 def hits(row: Record, judged: str) -> np.ndarray:
     """(n,) hits of all tasks' validation images, weighted so that their mean is the mean over tasks."""
-    found = [np.array([int(digit) for digit in row[judged][task]["hits"]]) for task in TASKS]
+    found = [np.array([int(digit) for digit in score["hits"]]) for score in row[judged].values()]
     found = [own / (DRAWS if judged == "probe_0.1" else 1) for own in found]
     total = sum(map(len, found))
-    return np.concatenate([own * total / (len(TASKS) * len(own)) for own in found])
+    return np.concatenate([own * total / (len(found) * len(own)) for own in found])
 
 
 def weights(data: Record) -> Rows:

@@ -12,9 +12,10 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))  # for `benchmarks`, which is no installed package
 
 from benchmarks import recipes
-from benchmarks.recipe_runs import ROOT, settings
-from benchmarks.tables_recipes import TASKS, difference, hits, mean_score, trials
+from benchmarks.recipe_runs import OF_JUDGING, PHOTOGRAPHS, ROOT, settings
+from benchmarks.tables_recipes import difference, hits, mean_score, trials
 
+TASKS = ("digits", "cars", "faces", "pets", "objects20")
 LISTS = sorted((ROOT / "benchmarks" / "recipes").glob("*.yaml"))
 
 
@@ -28,9 +29,9 @@ def entry(hits: dict[str, str], seed: int = 0) -> dict[str, Any]:
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_every_setting_of_a_list_has_known_options(path: Path) -> None:
     for row in recipes.read_list(path).values():
-        own = {key: value for key, value in row["options"].items() if key not in ("finetune", "label_fraction")}
-        settings("pretrain", own, row["seed"])
-        settings("finetune", row["options"].get("finetune", {}), row["seed"])
+        own = {key: value for key, value in row["options"].items() if key not in OF_JUDGING}
+        settings("pretrain", own, row["seed"], row["images_of"])
+        settings("finetune", row["options"].get("finetune", {}), row["seed"], row["images_of"])
 
 
 def test_a_list_merges_its_options_and_takes_one_seed_after_the_other(tmp_path: Path) -> None:
@@ -47,11 +48,13 @@ def test_a_list_merges_its_options_and_takes_one_seed_after_the_other(tmp_path: 
 
 def test_what_is_on_file_is_measured_again_only_if_its_options_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    asked = {name: {"setting": name, "options": {"seed": 1}} for name in ("kept", "changed", "new")}
+    asked = {
+        name: {"setting": name, "options": {"seed": 1}, "images_of": PHOTOGRAPHS} for name in ("kept", "changed", "new")
+    }
     known = {"kept": {**asked["kept"], "commit": "c"}, "changed": {**asked["changed"], "options": {"seed": 2}}}
     monkeypatch.setattr(recipes, "on_file", lambda: known)
-    monkeypatch.setattr(recipes, "open_splits", dict)
-    monkeypatch.setattr(recipes, "measure", lambda key, row: (key, entry({})))
+    monkeypatch.setattr(recipes, "open_splits", lambda kind: {})
+    monkeypatch.setattr(recipes, "measure", lambda key, row: (key, row | entry({})))
     monkeypatch.setattr(recipes, "write", lambda name, found, part, splits: written.append(part))
     recipes.run(asked, [], jobs=1)
     assert written == ["changed", "new"]
