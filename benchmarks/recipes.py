@@ -5,11 +5,12 @@
 The list gives `images`, `seeds`, `options` of every setting, and `settings`: name -> options of `--stage pretrain`.
 `images: 0` leaves a network as it starts. A setting with `finetune` (options of `--stage finetune`) is fine-tuned on
 `label_fraction` of the labels instead of probed; one with `score_repairs` is scored on what it learned to repair, too.
-The images are those of five tasks and 1,500 unlabelled photographs, with 30 % for validation, so that fewer differences are chance;
-with `images_of: packaged` in the list, those of the default run. Ridge probes of each map are fitted on at most 1,000
-training images of a task, and on a tenth of those (drawn five times); their strength is chosen by leave-one-out. Scores
-are of at most 500 validation images of a task. Writes `benchmarks/results/recipes.json`, one entry for each
-setting and seed. An entry that is on file with equal options is not measured again. Prints the table in Markdown.
+The images are those of five tasks and 1,500 unlabelled photographs, with 30 % for validation, so that fewer differences
+are chance; with `images_of: packaged` in the list, those of the default run. Ridge probes of each map are fitted on at
+most 1,000 training images of a task, and on a tenth of those (drawn five times); their strength is chosen by
+leave-one-out. Scores are of at most 500 validation images of a task. Writes `benchmarks/results/recipes.json`, one
+entry for each setting and seed. An entry that is on file with equal options is not measured again. Prints the table in
+Markdown.
 """
 
 from __future__ import annotations
