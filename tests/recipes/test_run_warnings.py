@@ -20,11 +20,14 @@ from vision_mtl.recipes.run_warnings import (
     choosing_tasks,
     images_seen,
     remember_images,
+    tell_time_limit,
     warn_about_seen_test_images,
     warn_about_small_tasks,
     warn_about_starved_tasks,
 )
 from vision_mtl.training.best import ALL
+from vision_mtl.training.options import Optim
+from vision_mtl.training.step_record import Progress
 
 
 def warned(folder: Path, result, text: str) -> list[str]:
@@ -166,3 +169,13 @@ def test_skipped_steps_are_in_the_result(
     assert train_unscored(tmp_path / "run", "--optim.non_finite", "skip") == 0
     assert warned(tmp_path / "run", result, "1 of 4 steps were skipped: they became non-finite.")
     assert warned(tmp_path / "run", result, "step 1 was skipped because it became non-finite: loss of: no single one")
+
+
+def test_a_time_limit_that_ended_training_is_told(tmp_path: Path) -> None:
+    run = Run(tmp_path, "pretrain", 0)
+    optim = Optim(steps=10, max_seconds=5.0, batch_size=8)
+    tell_time_limit(run, optim, Progress(step=10, images_seen=80, seconds=4.0))
+    tell_time_limit(run, Optim(steps=None, max_seconds=5.0), Progress(step=7, images_seen=56, seconds=5.1))
+    assert run.warnings == []
+    tell_time_limit(run, optim, Progress(step=7, images_seen=56, seconds=5.1))
+    assert "ended training after 5 s, at 56 of 80 images" in run.warnings[0]

@@ -21,6 +21,7 @@ from vision_mtl.core.memory import hand_back_freed_memory, is_out_of_memory, out
 from vision_mtl.core.run import Run
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.recipes.initial_weights import report_weights
+from vision_mtl.recipes.run_warnings import tell_time_limit
 from vision_mtl.training.balancing.contract import Balancing
 from vision_mtl.training.checkpoint import (
     load_optimiser,
@@ -166,6 +167,7 @@ def fit(
         run.warn(f"{trainer.progress.skipped} of {trainer.progress.step} steps were skipped: they became non-finite.")
     if interruptions.stop:
         raise KeyboardInterrupt
+    tell_time_limit(run, trainer.optim, trainer.progress)
 
 
 @dataclass

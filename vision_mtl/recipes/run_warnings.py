@@ -22,6 +22,7 @@ from vision_mtl.evaluation.rank import COLLAPSED, effective_rank
 from vision_mtl.models.backbone import Backbone
 from vision_mtl.training.best import ALL
 from vision_mtl.training.loop import Trainer
+from vision_mtl.training.options import Optim
 from vision_mtl.training.step_record import Progress
 from vision_mtl.training.supervised import TaskFeed
 from vision_mtl.training.tracking import Tracker
@@ -161,3 +162,13 @@ def measure_rank(
             "Lower --optim.learning_rate, or look at the images: are they all alike?"
         )
     return rank
+
+
+def tell_time_limit(run: Run, optim: Optim, progress: Progress) -> None:
+    """Warn if `optim.max_seconds` ended training before `optim.steps`: the result then depends on the machine."""
+    if optim.steps and optim.max_seconds and progress.step < optim.steps:
+        whole = optim.steps * optim.batch_size
+        run.warn(
+            f"optim.max_seconds ended training after {progress.seconds:.0f} s, at {progress.images_seen:,} of "
+            f"{whole:,} images; for all of them give --optim.steps alone."
+        )
