@@ -78,8 +78,7 @@ def show_end(config: RunConfig, run: Run) -> None:
     result = run.result()
     if result is None or not run.is_main:
         return
-    tasks = (read_config(run.folder / CONFIG) if (run.folder / CONFIG).is_file() else {}).get("tasks") or {}
-    if text := result_text(result, {name: task.get("source", "") for name, task in tasks.items()}):
+    if text := result_text(result, {name: task.source for name, task in config.tasks.items()}):
         run.show(text)
     run.show(steps_text(config, run.folder, result))
     steps = {"look": where_to_look(config, run.folder), "next": what_next(config, run.folder, result)}

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 VERDICTS = ("better", "worse", "undecided")
-PARTS = ("untrained", "trained", "difference", "majority")
+TITLES = {"untrained": "before", "trained": "after", "difference": "after minus before", "majority": "majority"}
 
 
 def feature_sentence(features: Mapping[str, Mapping[str, Any]]) -> str:
@@ -32,13 +32,13 @@ def feature_sentence(features: Mapping[str, Mapping[str, Any]]) -> str:
 def feature_table(features: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return a row for each task: the probe's score before and after training, and the paired difference."""
     table = Table("task", box=SIMPLE_HEAD, pad_edge=False)
-    compared = [part for part in PARTS if any(part in own for own in features.values())]
-    titles = {"untrained": "before", "trained": "after", "difference": "after minus before", "majority": "majority"}
+    compared = [part for part in TITLES if any(part in own for own in features.values())]
     for part in compared:
-        table.add_column(titles[part], justify="right", no_wrap=True)
+        table.add_column(TITLES[part], justify="right", no_wrap=True)
     for task, own in features.items():
         name = task if own["metric"] == "accuracy" else f"{task} ({own['metric']})"
-        table.add_row(name, *(_cell(own.get(part), part == "difference") for part in compared))
+        cells = [score_cell(own.get(part), *((True, "+") if part == "difference" else (False,))) for part in compared]
+        table.add_row(name, *cells)
     return table
 
 
@@ -68,10 +68,10 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _cell(score: Mapping[str, Any] | None, is_difference: bool) -> str:
+def score_cell(score: Mapping[str, Any] | None, with_interval: bool, sign: str = "") -> str:
+    """Return a score as a table shows it, with its interval if it has one; "" for None."""
     if score is None:
         return ""
-    if not is_difference:
-        return f"{score['value']:.3f}"
-    interval = "" if score["low"] is None else f" ({score['low']:+.3f} to {score['high']:+.3f})"
-    return f"{score['value']:+.3f}{interval}"
+    shown = f"{score['value']:{sign}.3f}"
+    interval = with_interval and score["low"] is not None
+    return shown + (f" ({score['low']:{sign}.3f} to {score['high']:{sign}.3f})" if interval else "")

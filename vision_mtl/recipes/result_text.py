@@ -16,7 +16,7 @@ from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
 from vision_mtl.evaluation.power import NOTHING_SHOWN
 from vision_mtl.inference.prediction_summary import summary_text
-from vision_mtl.recipes.learned_text import feature_sentence, feature_table, repair_sentence
+from vision_mtl.recipes.learned_text import feature_sentence, feature_table, repair_sentence, score_cell
 from vision_mtl.study.independence import MARK, marked
 from vision_mtl.study.number_format import Unit, format_count
 from vision_mtl.study.verdict_text import is_beyond
@@ -110,9 +110,9 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
     for source, scores in {**learned, **whole}.items():
         for name, score in scores.items():
             rule = score["reference"] if isinstance(score["reference"], str) else "by source"
-            cells = [_cell(score, with_interval=True, sign="+"), learned_text(score), rule]
+            cells = [score_cell(score, with_interval=True, sign="+"), learned_text(score), rule]
             if classic:
-                cells.append(_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
+                cells.append(score_cell(classic.get(source, {}).get(name), with_interval=False, sign="+"))
             table.add_row(source, name, *cells, f"{score['num_clusters']:,}")
     head = "what training added on held-out images (0: the best rule without it, 1: perfect; 95 % interval):"
     note = (
@@ -132,7 +132,7 @@ def _older_skill_text(metrics: dict[str, Any]) -> list[str]:
     for source, scores in {**skill, **({"all": metrics["skill"]} if len(skill) > 1 else {})}.items():
         for name, score in scores.items():
             counts = [f"{score[key]:,}" for key in ("n", "num_clusters")]
-            table.add_row(source, name, _cell(score, with_interval=True, sign="+"), *counts)
+            table.add_row(source, name, score_cell(score, with_interval=True, sign="+"), *counts)
     zero = "one rule for all sources" if "kinds" in metrics else "the classic repair"
     head = f"an older run: skill on held-out images (0: {zero}, 1: perfect; 95 % interval) does not show learning:"
     return [head, as_text(table)]
@@ -165,7 +165,7 @@ def _kinds_text(metrics: dict[str, Any]) -> list[str]:
         for scale, score in scales.items():
             kinds = [v["kind"] for name, v in metrics["kinds"][pretext].items() if name.partition("/")[0] == scale]
             counts = [str(kinds.count(kind)) for kind in KINDS]
-            table.add_row(pretext, scale, _cell(score, with_interval=True, sign="+"), *counts)
+            table.add_row(pretext, scale, score_cell(score, with_interval=True, sign="+"), *counts)
     return ["number of damages of each kind, over all images:", as_text(table)]
 
 
@@ -180,7 +180,7 @@ def _comparisons_text(metrics: dict[str, Any]) -> list[str]:
     for row in metrics["comparisons"]:
         smallest = row["minimum_detectable"]
         detectable = "" if smallest is None else "none" if is_beyond(row) else f"{smallest:.3f}"
-        cells = [_cell(row["difference"], with_interval=True, sign="+"), detectable]
+        cells = [score_cell(row["difference"], with_interval=True, sign="+"), detectable]
         name = f"{row['arm']} - {row['baseline']}"
         table.add_row(row["task"], f"{row['fraction']:.4g}", name, *cells, marked(row["verdict"], row))
     shown = as_text(table) if metrics["comparisons"] else "one arm: nothing to compare"
@@ -223,7 +223,7 @@ def _tasks_text(metrics: dict[str, Any]) -> list[str]:
     lines = [f"on test images, with 95 % intervals; {LABELS}:", _task_table(metrics), *_majority_text(metrics)]
     if changed := metrics.get("change"):
         lines.append("change of the old tasks, after minus before:")
-        lines += [f"  {task:<18}{_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
+        lines += [f"  {task:<18}{score_cell(score, with_interval=True, sign='+')}" for task, score in changed.items()]
     return lines
 
 
@@ -249,11 +249,11 @@ def _task_table(metrics: dict[str, Any]) -> str:
         table.add_column(head, justify="right", no_wrap=True)
     for task, row in rows.items():
         metric = label_kind(row["kind"]).headline
-        cells = [label_counts(row), _cell(row.get(metric), with_interval=True)]
-        cells += [_cell(row.get(name, {}).get(metric), with_interval=False) for name in baselines]
+        cells = [label_counts(row), score_cell(row.get(metric), with_interval=True)]
+        cells += [score_cell(row.get(name, {}).get(metric), with_interval=False) for name in baselines]
         if "transfer" in metrics:
             alone, gain = metrics["single"][task].get(metric), metrics["transfer"][task]
-            cells += [_cell(alone, with_interval=False), _cell(gain, with_interval=True, sign="+")]
+            cells += [score_cell(alone, with_interval=False), score_cell(gain, with_interval=True, sign="+")]
         table.add_row(task, metric, *cells)
     return as_text(table)
 
@@ -283,7 +283,7 @@ def _probe_table(metrics: dict[str, Any]) -> str:
             headline = label_kind(row["kind"]).headline
             metric = headline if headline in row["linear"] else "accuracy"
             name = task if metric == "accuracy" else f"{task} ({metric})"
-            cells = [_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
+            cells = [score_cell(row.get(m, {}).get(metric), with_interval=m == "linear") for m in methods]
             table.add_row(name, label_counts(row), *cells)
     return as_text(table)
 
@@ -323,11 +323,3 @@ def _exports_text(metrics: dict[str, Any]) -> list[str]:
         largest = f"largest difference {check['largest_difference']:.1e}"
         lines.append(f"from the bytes of {check['images']} image files: {labels}{largest}")
     return ["exported:", *lines]
-
-
-def _cell(score: dict[str, Any] | None, with_interval: bool, sign: str = "") -> str:
-    if score is None:
-        return ""
-    shown = f"{score['value']:{sign}.3f}"
-    interval = with_interval and score["low"] is not None
-    return shown + (f" ({score['low']:{sign}.3f} to {score['high']:{sign}.3f})" if interval else "")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vision_mtl.viz.style import (
+    AXIS,
     COLUMN,
     TEXT,
     legend_above,
@@ -23,7 +24,6 @@ from vision_mtl.viz.style import (
 
 NAME, PAIR_NAME = 18, 20  # letters of a task in the heat map, and in a pair's name
 CURVES, CELL = 2.0, 0.32  # inches: the height of the curves, a cell of the heat map
-AXIS = 0.5  # inches of the label and numbers at the left
 
 
 def conflicts_figure(steps: np.ndarray, cosines: np.ndarray, names: Sequence[str]) -> Figure | None:

@@ -10,8 +10,11 @@ from matplotlib.figure import Figure
 
 from vision_mtl.viz.dots import Dot, dots_figure
 from vision_mtl.viz.style import (
+    AXIS,
     COLOURS,
     COLUMN,
+    NAME,
+    PANEL,
     TEXT,
     legend_above,
     legend_height,
@@ -22,9 +25,6 @@ from vision_mtl.viz.style import (
     short_sources,
 )
 
-PANEL = 1.9  # inches
-AXIS = 0.5  # inches of the label and numbers at the left
-NAME = 40  # letters
 LOWEST = -1.0  # smallest skill shown: an early network may be far below, which would flatten the rest
 Record = Mapping[str, Any]
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> score

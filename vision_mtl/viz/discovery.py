@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vision_mtl.viz.style import (
+    AXIS,
     COLUMN,
+    NAME,
+    PANEL,
     TEXT,
     TITLE,
     legend_above,
@@ -23,9 +26,6 @@ from vision_mtl.viz.style import (
     short,
 )
 
-PANEL = 1.9  # inches
-AXIS = 0.5  # inches of the label and numbers at the left
-NAME = 40  # letters
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # name of the images -> scale -> score
 
 

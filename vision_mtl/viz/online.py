@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vision_mtl.viz.style import COLUMN, TEXT, legend_above, legend_height, line_style, new_figure, quiet
+from vision_mtl.viz.style import AXIS, COLUMN, TEXT, legend_above, legend_height, line_style, new_figure, quiet
 
 PANEL = 1.6  # inches
-AXIS = 0.5  # inches of the label and numbers at the left
 LOWEST = -1.0  # smallest skill shown: an early network may be far below, which would flatten the rest
 HIGHEST = 1.05  # perfect skill and a margin
 
