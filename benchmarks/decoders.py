@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.record import splits_of, write
 from vision_mtl.cli.command import split_words
 from vision_mtl.config.resolve import resolve
-from vision_mtl.config.run_config import RunConfig
+from vision_mtl.config.run_config import REPAIRS, RunConfig
 from vision_mtl.core.run import Run
 from vision_mtl.data.batches import Batches
 from vision_mtl.data.pool import Pool
@@ -100,8 +100,9 @@ def time_arms(arms: list[str], options: list[str]) -> dict[str, float]:
 
 
 def config_of(arm: str, seed: int, steps: int, options: list[str]) -> RunConfig:
-    file = {"seed": seed, "decoder": ARMS[arm], "optim": {"steps": steps}, "runtime": {"num_threads": 1}}
-    return resolve("pretrain", file, split_words(options))
+    optim = {"steps": steps, "batch_size": 64, "learning_rate": 4e-3}
+    file = {"seed": seed, "backbone": {"name": "resnet18"}, "pretexts": REPAIRS, "decoder": ARMS[arm], "optim": optim}
+    return resolve("pretrain", file | {"runtime": {"num_threads": 1}}, split_words(options))
 
 
 def splits_from(options: list[str]) -> dict[str, Any]:

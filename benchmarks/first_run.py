@@ -6,9 +6,9 @@ Runs `train.py --stage pretrain` for each seed, in a process of its own. The fir
 a new machine; the others find the decoded images. Times every phase that the console names: a phase lasts until the
 next one is named, `starting` until the first, and what follows the last line on the console is `ending`. Writes
 `benchmarks/results/first_run.json`: of each seed the phases' seconds, the features before and after training, and what
-was learned to repair; of the first seed also what it printed, which the README quotes. Also draws
-`docs/images/repairs.jpg` from the first seed's `figures/repairs.png`. On an otherwise idle machine; three minutes a
-seed on 2 cores.
+was learned to repair; of the first seed also what it printed, which the README quotes. With `--picture_steps N` the
+first seed is trained for N steps as well, and `docs/images/repairs.jpg` is drawn from its `figures/repairs.png`. On an
+otherwise idle machine; three minutes a seed on 2 cores.
 """
 
 from __future__ import annotations
@@ -51,19 +51,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folder", type=Path, default=Path("runs/first"))
+    parser.add_argument("--picture_steps", type=int, default=0)
     given = parser.parse_args()
     found = {}
     for seed in given.seeds:
         found[str(seed)] = run(seed, given.folder)
         print(json.dumps({key: found[str(seed)][key] for key in ("seconds", "phases")}, indent=1), flush=True)
     first = given.folder / f"seed-{given.seeds[0]}"
-    with Image.open(first / "figures" / "repairs.png") as drawn:
-        size = PICTURE_WIDTH, round(drawn.height * PICTURE_WIDTH / drawn.width)
-        drawn.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(ROOT / "docs/images/repairs.jpg", quality=88)
+    if given.picture_steps:
+        draw_picture(given.seeds[0], given.folder, given.picture_steps)
     config = resolve("pretrain", {}, {})
     split_hash = json.loads((first / "result.json").read_text("utf-8"))["data"]["split_hash"]
     splits = {"split_hash": split_hash, "split_options": changed_options(config.data, config.tasks)}
     write("first_run", {"seeds": found}, splits=splits)
+
+
+def draw_picture(seed: int, folder: Path, steps: int) -> None:
+    """Train for `steps` steps and write the picture of repairs that the README shows."""
+    where = folder / f"picture-{seed}"
+    words = ["--stage", "pretrain", "--seed", str(seed), "--data.root", str(folder / "data"), "--run_dir", str(where)]
+    subprocess.run([sys.executable, "train.py", *words, "--optim.steps", str(steps)], cwd=ROOT, check=True)
+    with Image.open(where / "figures" / "repairs.png") as drawn:
+        size = PICTURE_WIDTH, round(drawn.height * PICTURE_WIDTH / drawn.width)
+        drawn.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(ROOT / "docs/images/repairs.jpg", quality=88)
 
 
 def run(seed: int, folder: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from vision_mtl.recipes.labels import open_labels
 from vision_mtl.recipes.repair import build_network, build_trainer, training_images
 from vision_mtl.recipes.supervised import build_balancing, build_feed, build_objective
 from vision_mtl.recipes.teacher import bind_teachers
+from vision_mtl.study.arms import merge
 
 ROOT = Path(__file__).parent.parent
 PHOTOGRAPHS, PACKAGED = "photographs", "packaged"  # the five tasks of the studies; the four of the default run
@@ -49,6 +50,8 @@ VAL_RATIO = 0.3  # three times the default: on as many images a difference has h
 OBJECTS = {"source": "folder/../shared/data/tiny_imagenet_objects20", "augment": "mirror"}
 MOST = {"train": 1000, "val": 500}  # images of a task that a probe is fitted on, and judged on
 FRACTION = 0.1  # of the labels
+# what the lists on photographs start from
+BASE = {"backbone": {"name": "resnet18"}, "optim": {"batch_size": 64, "learning_rate": 4e-3}}
 SCORED = 60  # validation images of each source that repairs are scored on
 OF_JUDGING = ("finetune", "label_fraction", "score_repairs")  # options of a list that are none of pretraining
 STRENGTHS = np.logspace(-1, 5, 13)  # of the ridge on standardised features
@@ -58,10 +61,11 @@ def settings(stage: str, options: Mapping[str, Any], seed: int, images_of: str =
     """Return the config of `stage` with a setting's own options, on photographs or on the images of the default run."""
     file: dict[str, Any] = {"image_size": SIDE, "seed": seed, "runtime": {"num_threads": 1}}
     if images_of == PHOTOGRAPHS:
+        file |= BASE
         photos = read_config(ROOT / "configs" / "study" / "does_ssl_help.yaml")
         data = {**photos["data"], "split_seed": SPLIT_SEED, "val_ratio": VAL_RATIO}
         file |= {"data": data, "tasks": {**photos["tasks"], "objects20": OBJECTS}}
-    return resolve(stage, {**file, **options}, {})
+    return resolve(stage, merge(file, options), {})
 
 
 @lru_cache(1)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import vision_mtl as vm
 from vision_mtl.cli.command import main
-from vision_mtl.training.options import Track
+from vision_mtl.training.options import Optim, Track
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +165,7 @@ def test_the_loop_is_the_command_lines_own(image_folder: Path, root: Path, tmp_p
     words = ["--stage", "pretrain", "--data.unlabelled", f"images/{image_folder}", "--data.root", str(root)]
     words += ["--image_size", "32", "--backbone.name", "test_resnet", "--optim.steps", "3", "--optim.batch_size", "8"]
     words += ["--device", "cpu", "--run_dir", str(tmp_path / "run"), "--console", "quiet"]
+    words += ["--pretexts.contrast.weight", "0", "--optim.learning_rate", str(Optim.learning_rate)]
     assert main(words) == 0
     model = vm.build_model("test_resnet", size=32)
     vm.Trainer(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from vision_mtl.cli.command import main
 from vision_mtl.config.resolve import resolve
-from vision_mtl.config.schema import DEFAULT_PRETEXTS, build_schema
+from vision_mtl.config.run_config import REPAIRS
+from vision_mtl.config.schema import build_schema
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.data.options import Data, Task
@@ -28,7 +29,7 @@ DRAWN = "FUZZ_EXAMPLES" in os.environ  # drawn by that seed; else the same examp
 FUZZ = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not DRAWN, database=None
 )
-NAMES = sorted({name for stage in STAGES.names() for name in build_schema(stage, ["a"], DEFAULT_PRETEXTS, "stages")})
+NAMES = sorted({name for stage in STAGES.names() for name in build_schema(stage, ["a"], REPAIRS, "stages")})
 ODD = ["", "null", "true", "-1", "1e999", "nan", "[", "]", "{a: b", "{}", "[1, [2]]", "!!python/name:os.system", "'"]
 ODD += [
     "&a [*a]",

@@ -28,8 +28,11 @@ def test_the_embedded_default() -> None:
     assert {
         name: {k: getattr(task, k) for k in DEFAULT_TASKS[name]} for name, task in found.tasks.items()
     } == DEFAULT_TASKS
-    assert list(found.pretexts) == ["grid_mask", "decolorise", "downsample"]
-    assert found.image_size == (64, 64) and found.backbone.name == "resnet18"
+    assert list(found.pretexts) == ["grid_mask", "decolorise", "downsample", "contrast"]
+    assert found.pretexts["grid_mask"].hidden == "one" and found.pretexts["contrast"].criterion == "coding_rate"
+    assert found.image_size == (64, 64) and found.backbone.name == "resnet10t"
+    assert found.optim.steps and found.optim.max_seconds, "a number of images, and a cap in seconds"
+    assert list(resolve("joint", {}, {}).pretexts) == ["grid_mask", "decolorise", "downsample"]
 
 
 def test_given_images_or_tasks_replace_the_default() -> None:
@@ -41,9 +44,30 @@ def test_given_images_or_tasks_replace_the_default() -> None:
     assert both.data.unlabelled == ["images/a"] and list(both.tasks) == ["cars"]
 
 
-def test_steps_alone_have_no_limit_of_time() -> None:
+def test_the_default_of_one_end_of_training_does_not_count_if_the_other_is_given() -> None:
     assert config("--optim.steps", "10").optim.max_seconds is None
-    assert config("--optim.steps", "10", "--optim.max_seconds", "5").optim.max_seconds == 5.0
+    assert config("--optim.max_seconds", "10").optim.steps is None
+    both = config("--optim.steps", "10", "--optim.max_seconds", "5").optim
+    assert (both.steps, both.max_seconds) == (10, 5.0)
+
+
+def test_options_of_the_default_mixture_are_not_those_of_a_named_pretext() -> None:
+    named = config(file={"pretexts": {"contrast": None}}).pretexts["contrast"]
+    assert named.criterion == "nt_xent" and named.weight == 1
+    edited = config("--pretexts.contrast.views", "4").pretexts["contrast"]
+    assert (edited.views, edited.criterion, edited.weight) == (4, "coding_rate", 6)
+
+
+def test_a_run_begun_with_earlier_defaults_resumes_with_them(tmp_path: Path) -> None:
+    before = config(
+        *("--backbone.name", "resnet18", "--optim.batch_size", "64", "--optim.learning_rate", "4e-3"),
+        *("--optim.max_seconds", "150"),
+        file={"pretexts": {"grid_mask": {"grid": 2}, "decolorise": None, "downsample": None}},
+    )
+    (tmp_path / "config.yaml").write_text(before.to_yaml())
+    resumed = resolve("pretrain", {}, {"pretexts.grid_mask.grid": ["2"]}, folder=tmp_path)
+    assert resumed.to_dict() == before.to_dict()
+    assert resolve("pretrain", {}, {}, folder=tmp_path / "new").to_dict() == config().to_dict()
 
 
 @pytest.mark.parametrize("given", ["48,64", "48x64", "[48, 64]"])
@@ -58,7 +82,7 @@ def test_the_command_line_wins_over_the_file() -> None:
 
 def test_a_file_chooses_the_mixture_and_the_command_line_edits_it() -> None:
     assert list(config(file={"pretexts": {"blur": None, "rotation": {"weight": 2}}}).pretexts) == ["blur", "rotation"]
-    assert list(config("--pretexts.blur.weight", "1").pretexts) == ["grid_mask", "decolorise", "downsample", "blur"]
+    assert list(config("--pretexts.blur.weight", "1").pretexts) == [*config().pretexts, "blur"]
     grids = config("--pretexts.grid_mask.grid", "2", "3x5", "8").pretexts["grid_mask"].grid
     assert [str(grid) for grid in grids] == ["2", "3x5", "8"]
 

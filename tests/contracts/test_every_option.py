@@ -15,8 +15,8 @@ import pytest
 import vision_mtl
 from vision_mtl.cli.help import help_text
 from vision_mtl.config.options import options_of
-from vision_mtl.config.run_config import DEFAULT_DECODER, SECTIONS, General
-from vision_mtl.config.schema import DEFAULT_PRETEXTS, build_schema
+from vision_mtl.config.run_config import DEFAULT_DECODER, REPAIRS, SECTIONS, General
+from vision_mtl.config.schema import build_schema
 from vision_mtl.config.stage import STAGES
 from vision_mtl.data.options import Task
 from vision_mtl.models.decoder import DECODERS
@@ -98,7 +98,7 @@ def test_the_help_of_a_stage_has_every_option_once_in_its_group(stage: str, monk
     monkeypatch.setenv("COLUMNS", "120")
     text = help_text(stage)
     groups = {title: body for title, body in re.findall(r"^(\S.*):\n((?:  .*\n?)+)", text + "\n", re.MULTILINE)}
-    schema = build_schema(stage, ["NAME"], DEFAULT_PRETEXTS, DEFAULT_DECODER)
+    schema = build_schema(stage, ["NAME"], REPAIRS, DEFAULT_DECODER)
     for key in schema:
         (title,) = [
             title for title, body in groups.items() if re.search(rf"^  --{re.escape(key)} ", body, re.MULTILINE)

@@ -122,7 +122,8 @@ def test_an_old_file_resolves_to_itself(name: str, tmp_path: Path) -> None:
 def test_a_study_recognises_the_runs_that_it_has_finished(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(STUDY)
     config = resolve("study", yaml.safe_load(STUDY), {}, folder=tmp_path)
-    compose = composer(config, config.options.options, config.options.earlier_pretexts)
+    own = config.options
+    compose = composer(config, own.options, own.earlier_pretexts, own.earlier_pretraining)
     plan = Plan(compose, config.section("tasks"), [0.1], arm_roles())
     for arm in read_arms(config.options.arms, arm_roles()).values():
         plan.add(arm, 0.1, 0)

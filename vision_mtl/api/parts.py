@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vision_mtl.cli.execute import check_folder
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.schema import DEFAULT_PRETEXTS
+from vision_mtl.config.run_config import REPAIRS, RunConfig
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.console import Console
 from vision_mtl.core.errors import UserError
@@ -95,9 +94,9 @@ def open_images(
 
 
 def build_model(
-    backbone: str = "resnet18",
+    backbone: str = BackboneOptions.name,
     size: Size = 64,
-    pretexts: Sequence[Pretext | str] | Mapping[str, Pretext] = DEFAULT_PRETEXTS,
+    pretexts: Sequence[Pretext | str] | Mapping[str, Pretext] = tuple(REPAIRS),
     *,
     channels: int = 3,
     decoder: DecoderOptions | str = "stages",

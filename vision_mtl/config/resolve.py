@@ -15,6 +15,7 @@ from vision_mtl.config.options import REQUIRED, convert, from_words, is_mapping,
 from vision_mtl.config.run_config import (
     DEFAULT_DECODER,
     NAMED_SECTIONS,
+    REPAIRS,
     SECTIONS,
     General,
     RunConfig,
@@ -23,7 +24,7 @@ from vision_mtl.config.run_config import (
 )
 from vision_mtl.config.schema import (
     ADDED,
-    DEFAULT_PRETEXTS,
+    CHANGED,
     RETIRED,
     Schema,
     belongs_elsewhere,
@@ -108,7 +109,8 @@ def resolve(
     )
     start = given.text("init_from")
     inherited = inherit(start, kind) if start else Inherited()
-    pretexts, inherited = _choose_pretexts(kind, given, inherited)
+    before = _values_before(folder)
+    pretexts, mixture, inherited = _choose_pretexts(kind, given, inherited, before)
     tasks, images, inherited = _choose_images(kind, given, inherited)
     decoder = given.text("decoder.name") or inherited.values.get("decoder.name") or DEFAULT_DECODER
     schema = build_schema(stage, tasks, pretexts, decoder)
@@ -117,10 +119,11 @@ def resolve(
     if start:
         _refuse_contradictions(explicit, inherited.values, start)
     defaults = {key: option.default for key, option in schema.items() if option.default is not REQUIRED}
-    values = defaults | _known(images, schema) | _known(inherited.values, schema)
-    values |= _known(_as_begun(folder), schema) | explicit
-    if explicit.get("optim.steps") is not None and "optim.max_seconds" not in explicit:
-        values["optim.max_seconds"] = None  # steps alone: no time limit
+    values = defaults | _known(images | mixture, schema) | _known(inherited.values, schema)
+    values |= _known(_as_begun(before), schema) | explicit
+    for end, other in (("optim.steps", "optim.max_seconds"), ("optim.max_seconds", "optim.steps")):
+        if explicit.get(end) is not None and other not in explicit and other in schema:
+            values[other] = None  # one end alone: the other's default does not count
     for key, option in schema.items():
         if key not in values:
             raise UserError(f"option {key} is missing: give --{key} ({option.help}).")
@@ -193,16 +196,23 @@ def with_added_to_pretexts(pretexts: Mapping[str, Mapping[str, Any]]) -> dict[st
     return {name: with_added(f"pretexts.{name}", options or {}) for name, options in pretexts.items()}
 
 
-def _as_begun(folder: Path | None) -> Values:
-    """Return the options that a run in `folder` is older than, with the values that it behaved as.
-
-    Resuming writes them into its config, so an option that has this value there counts too.
-    """
+def _values_before(folder: Path | None) -> Values:
+    """Return the values of the run in `folder` that is resumed, by dotted name; empty for a new run."""
     if folder is None or not (folder / CONFIG).exists():
         return {}
     before = read_config(folder / CONFIG)
-    known = {key: f for key, f in flatten(before.get("stage", ""), before).items() if key in ADDED}
-    return {key: value for key, value in ADDED.items() if known.get(key, value) == value}
+    return flatten(before.get("stage", ""), before)
+
+
+def _as_begun(before: Values) -> Values:
+    """Return the options that a resumed run is older than, or whose default changed, with the values it behaved as.
+
+    Resuming writes them into its config, so an option that has this value there counts too.
+    """
+    if not before:
+        return {}
+    added = {key: value for key, value in ADDED.items() if before.get(key, value) == value}
+    return added | {key: value for key, value in CHANGED.items() if key in before and before[key] == value}
 
 
 def _inherited_rule_notes(values: Values, explicit: Values, given: GivenOptions) -> tuple[str, ...]:
@@ -280,13 +290,16 @@ def _with_full_names(kind: type[Stage], options: Mapping[str, Any]) -> dict[str,
     return {f"{kind.registered_name}.{key}" if key == SELECTION else key: value for key, value in options.items()}
 
 
-def _choose_pretexts(kind: type[Stage], given: GivenOptions, inherited: Inherited) -> tuple[list[str], Inherited]:
-    """Return the mixture's names: a file's `pretexts` replaces the mixture, the command line adds to it.
+def _choose_pretexts(
+    kind: type[Stage], given: GivenOptions, inherited: Inherited, before: Values
+) -> tuple[list[str], Values, Inherited]:
+    """Return the mixture's names, the options of the default mixture by dotted name, and what is still inherited.
 
-    A selection file brings the pretexts that it was made from; their options replace the inherited ones.
+    A file's `pretexts` replaces the mixture, the command line adds to it. A selection file brings the pretexts that it
+    was made from; their options replace the inherited ones. A run that began with the earlier mixture keeps it.
     """
     written = names_in("pretexts", given.values)
-    base = written or names_in("pretexts", inherited.values) or list(DEFAULT_PRETEXTS)
+    base = written or names_in("pretexts", inherited.values)
     if selection := given.text(f"{kind.registered_name}.{SELECTION}"):
         from vision_mtl.discovery.selection import read_about  # late: most commands have no selection
 
@@ -294,7 +307,13 @@ def _choose_pretexts(kind: type[Stage], given: GivenOptions, inherited: Inherite
         damages = _named_values("pretexts", with_added_to_pretexts(about["pretexts"]))
         base = written or names_in("pretexts", damages)
         inherited = replace(inherited, values=inherited.without("pretexts.").values | damages)
-    return list(dict.fromkeys([*base, *names_in("pretexts", given.words)])), inherited
+    mixture: Values = {}
+    if not base:
+        names = names_in("pretexts", before)
+        is_earlier = names[: len(REPAIRS)] == list(REPAIRS) and not kind.default_pretexts.keys() <= set(names)
+        chosen = REPAIRS if is_earlier else kind.default_pretexts
+        base, mixture = list(chosen), _named_values("pretexts", chosen)
+    return list(dict.fromkeys([*base, *names_in("pretexts", given.words)])), mixture, inherited
 
 
 def _choose_images(kind: type[Stage], given: GivenOptions, inherited: Inherited) -> tuple[list[str], Values, Inherited]:

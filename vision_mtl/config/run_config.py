@@ -33,6 +33,8 @@ SECTIONS: Mapping[str, type] = {
 }
 NAMED_SECTIONS = ("tasks", "pretexts", "decoder")
 DEFAULT_DECODER = "stages"
+# pretexts by name, with the options that differ from their defaults
+REPAIRS: dict[str, dict[str, Any]] = {"grid_mask": {}, "decolorise": {}, "downsample": {}}
 Hint = tuple[str, str]  # a file or a command, and its purpose
 
 
@@ -77,6 +79,8 @@ class Stage:
     """Sections of the config that the stage reads."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Dotted option -> default that replaces the component's."""
+    default_pretexts: ClassVar[Mapping[str, Mapping[str, Any]]] = REPAIRS
+    """The mixture of a run that names no pretext."""
     inherits_images: ClassVar[bool] = False
     """With `--init_from`, use the images and tasks of that run unless others are given."""
     uses_unlabelled: ClassVar[bool] = True

@@ -15,7 +15,6 @@ from vision_mtl.data.options import Task
 from vision_mtl.models.decoder import DECODERS
 from vision_mtl.pretext.contract import PRETEXTS
 
-DEFAULT_PRETEXTS = ("grid_mask", "decolorise", "downsample")
 # removed options: dotted name -> (its default, under which it is ignored; what to do instead)
 RETIRED: dict[str, tuple[Any, str]] = {
     "runtime.tune": ("none", "docs/measured.md lists what each setting of the machine gains."),
@@ -36,6 +35,7 @@ ADDED: dict[str, Any] = {
     "score.validation_images": 0,
     "score.probe_images": 0,
     "study.earlier_pretexts": True,
+    "study.earlier_pretraining": True,
     "study.rope": 0.0,
     "joint.consistency_weight": 0.0,
     "joint.consistency_threshold": 0.95,
@@ -48,6 +48,17 @@ ADDED: dict[str, Any] = {
     "probe.crops": 1,
 }
 ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
+# options whose default changed: dotted name -> the default of earlier versions, with which their runs resume
+CHANGED: dict[str, Any] = {
+    "backbone.name": "resnet18",
+    "optim.steps": None,
+    "optim.batch_size": 64,
+    "optim.learning_rate": 4e-3,
+    "track.num_probes": 3,
+    "track.num_pictures": 2,
+    "score.images": 200,
+    "score.probe_images": 1000,
+}
 MAX_LISTED = 24  # names in an error message
 
 Schema = dict[str, Option]

@@ -72,12 +72,12 @@ def fit_linear_probe(
     """Fit a probe to standardised features (n, D) with every strength, and return the best on validation (m, D).
 
     Labels are classes (n,) int64, (n, K) of 0 and 1, or numbers (n,). The criterion is accuracy, macro AUROC or the
-    mean absolute error; a tie goes to the stronger regularisation. Without a validation image `DEFAULT_STRENGTH` is
-    used. Raises `UserError` for a kind of label without a probe, `ValueError` without a strength.
+    mean absolute error; a tie goes to the stronger regularisation. Without a validation image to choose by,
+    `DEFAULT_STRENGTH` is used. Raises `UserError` for a kind of label without a probe, `ValueError` without a strength.
     """
     if kind not in probed_kinds():
         raise unknown("kind of task for a linear probe", kind, probed_kinds())
-    choices = sorted(strengths) if len(val_x) else [DEFAULT_STRENGTH]
+    choices = sorted(strengths) if len(val_x) or len(strengths) == 1 else [DEFAULT_STRENGTH]
     path = label_kind(kind).probe_path(train_x, train_y, num_outputs, choices)
     probes = (LinearProbe(kind, weight, bias, strength, None, converged) for strength, weight, bias, converged in path)
     if len(val_x) == 0:

@@ -29,7 +29,12 @@ NUM_IMAGES = 8
 CANDIDATES = 24  # images of each source that the columns are chosen from
 TELLING = 0.75  # place of a chosen image among the candidates, from the easiest to the hardest
 NOUNS = {"train": "training images", "val": "validation images", "test": "test images"}  # by split
-NAMES = {"grid_mask": "hidden cells", "decolorise": "colour", "downsample": "resolution"}  # of pretexts, in titles
+NAMES = {
+    "grid_mask": "hidden cells",
+    "decolorise": "colour",
+    "downsample": "resolution",
+    "contrast": "views",
+}  # of pretexts, in titles
 ROWS = {  # kind of picture -> label
     "original": "original",
     "damaged": "damaged",
@@ -51,10 +56,12 @@ def repair_figure(
 ) -> Figure | None:
     """Return a figure with a panel for each pretext, on telling images of `split`; None if no image suits any.
 
-    `scores` are those of `skill_learned` by pretext, for the titles.
+    Views that are compared are only drawn if nothing else is. `scores` are those of `skill_learned` by pretext, for the
+    titles.
     """
     panels = []
-    for name, pretext in mixture.pretexts.items():
+    shown = {name: own for name, own in mixture.pretexts.items() if own.output != "embedding"} or mixture.pretexts
+    for name, pretext in shown.items():
         indices = telling_images(pool, mixture, name, split, num_images)
         if len(indices):
             panel = repair_panel(model, pool, mixture, name, indices)

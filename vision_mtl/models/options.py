@@ -10,7 +10,7 @@ from typing import Any
 class BackboneOptions:
     """The timm architecture and its initial weights."""
 
-    name: str = "resnet18"
+    name: str = "resnet10t"
     """Name of any timm architecture, with or without a weight tag: `timm.list_models()`; or local-dir:FOLDER, a folder
     that export (RUN/backbone) or timm's save_for_hf wrote; or hf-hub:OWNER/NAME, a timm model on the Hugging Face
     hub."""

@@ -16,6 +16,7 @@ from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
 from vision_mtl.evaluation.power import NOTHING_SHOWN
 from vision_mtl.inference.prediction_summary import summary_text
+from vision_mtl.pretext.contract import PRETEXTS
 from vision_mtl.recipes.learned_text import feature_sentence, feature_table, repair_sentence, score_cell
 from vision_mtl.study.independence import MARK, marked
 from vision_mtl.study.number_format import Unit, format_count
@@ -72,12 +73,20 @@ def result_text(result: dict[str, Any], task_sources: Mapping[str, str] | None =
 def _features_text(metrics: dict[str, Any]) -> list[str]:
     """Return what training added to the features and the repairs: sentences, and a row for each task."""
     features, learned = metrics.get("features") or {}, metrics.get("skill_learned_by_source") or {}
-    lines = [line for line in (feature_sentence(features), "kinds" not in metrics and repair_sentence(learned)) if line]
+    repaired = "" if "kinds" in metrics else repair_sentence(_repairs_only(learned))
+    lines = [line for line in (feature_sentence(features), repaired) if line]
     if features:
         count = max(own["num_train"] for own in features.values())
         head = f"linear probe of frozen features, on validation images, fitted to at most {count:,} training images"
         lines += [f"{head} (95 % interval):", as_text(feature_table(features))]
     return lines
+
+
+def _repairs_only(by_source: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return source -> pretext -> score of the pretexts that repair pixels, and of a plugin's that is not loaded."""
+    known = PRETEXTS.names()
+    others = {n for scores in by_source.values() for n in scores if n in known and PRETEXTS.get(n).output != "pixels"}
+    return {source: {n: s for n, s in scores.items() if n not in others} for source, scores in by_source.items()}
 
 
 def _with_short_sources(metrics: dict[str, Any], task_sources: Mapping[str, str]) -> dict[str, Any]:
@@ -107,7 +116,10 @@ def _skill_text(metrics: dict[str, Any]) -> list[str]:
     for head in ("skill_learned", "", "best rule", *(["classic"] if classic else []), "clusters"):
         table.add_column(head, justify="right", no_wrap=True)
     whole = {"all": metrics["skill_learned"]} if len(learned) > 1 else {}
-    for source, scores in {**learned, **whole}.items():
+    rows = {**learned, **whole}
+    if any(repaired := _repairs_only(rows).values()):
+        rows = dict(zip(rows, repaired, strict=True))  # the loss of other pretexts says little beside repairs
+    for source, scores in rows.items():
         for name, score in scores.items():
             rule = score["reference"] if isinstance(score["reference"], str) else "by source"
             cells = [score_cell(score, with_interval=True, sign="+"), learned_text(score), rule]

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from vision_mtl.config.resolve import resolve, with_added_to_pretexts
-from vision_mtl.config.run_config import RunConfig
-from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS, RETIRED
+from vision_mtl.config.run_config import REPAIRS, RunConfig
+from vision_mtl.config.schema import ADDED, ADDED_TO_TASKS, CHANGED, RETIRED
 from vision_mtl.config.stage import STAGES
 from vision_mtl.core.errors import UserError
 from vision_mtl.models.weights import file_sha256, given_file
@@ -19,11 +19,13 @@ from vision_mtl.study.plan import Compose, references
 from vision_mtl.study.roles import ArmRole
 
 
-def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bool = False) -> Compose:
+def composer(
+    config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bool = False, earlier_pretraining: bool = False
+) -> Compose:
     """Return the function that completes an arm's options of a stage, and gives the text that identifies the run.
 
-    `options` are those of each stage in every arm, `earlier_pretexts` is the study's option. The function raises
-    `UserError` for a budget in seconds.
+    `options` are those of each stage in every arm, the others are options of the study. The function raises `UserError`
+    for a budget in seconds.
     """
     sections = {name: config.section(name) for name in config.options.sections}
     general = {"device": config.device, "image_size": list(config.image_size)}
@@ -35,7 +37,8 @@ def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bo
         if not kind.uses_unlabelled:
             full["data"] = {k: v for k, v in sections["data"].items() if k != "unlabelled"}
         role = kind.arm or ArmRole()
-        for above in (role.options, options.get(stage) or {}, own):
+        before = _earlier_pretraining() if earlier_pretraining and stage == "pretrain" else {}
+        for above in (before, role.options, options.get(stage) or {}, own):
             name = (above.get("decoder") or {}).get("name")
             if name not in (None, full.get("decoder", {}).get("name")):
                 full["decoder"] = {}  # another decoder has other options
@@ -46,6 +49,8 @@ def composer(config: RunConfig, options: Mapping[str, Any], earlier_pretexts: bo
                 "a study's budgets are optim.steps, because seconds depend on the load of the machine; found "
                 f"optim.max_seconds {seconds}."
             )
+        if before and not any("pretexts" in above for above in (options.get(stage) or {}, own)):
+            full["pretexts"] = {name: {} for name in REPAIRS}
         if earlier_pretexts:
             full = _with_earlier_pretexts(stage, full)
         without_seed = json.dumps({**full, "seed": 0}, sort_keys=True)
@@ -86,6 +91,12 @@ def _weights_key(config: RunConfig) -> str:
     """Return what identifies the file of `backbone.pretrained`: a run with another file's weights is another run."""
     pretrained = config.backbone.pretrained
     return f"weights {file_sha256(given_file(pretrained))}\n" if isinstance(pretrained, str) else ""
+
+
+def _earlier_pretraining() -> dict[str, Any]:
+    """Return the options of pretraining whose defaults changed, as studies begun before have them."""
+    names = (key.partition("optim.")[2] for key in CHANGED)
+    return {"optim": {name: CHANGED[f"optim.{name}"] for name in names if name}}
 
 
 def _with_earlier_pretexts(stage: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vision_mtl.config.run_config import RunConfig, Stage
+from vision_mtl.config.run_config import REPAIRS, RunConfig, Stage
 from vision_mtl.config.stage import AFTER_PRETRAINING, STAGES
 from vision_mtl.core.run import Run
 from vision_mtl.study.roles import ArmRole
@@ -17,6 +17,17 @@ class Pretrain(Stage):
     """Train backbone, decoder and heads on the mixture of pretexts; score the repairs on the test images."""
 
     sections: ClassVar = ("data", "tasks", "pretexts", "backbone", "decoder", "optim", "runtime", "track", "score")
+    # chosen on validation images for two slow cores: benchmarks/recipes/default.yaml
+    defaults: ClassVar = {"optim.steps": 200, "optim.batch_size": 32, "optim.learning_rate": 1.2e-2}
+    default_pretexts: ClassVar = REPAIRS | {
+        "contrast": {
+            "criterion": "coding_rate",
+            "weight": 6.0,
+            "smallest_crop": 1.0,  # crops taught less here
+            "stretch": 1.0,
+            "grey": 0.4,
+        }
+    }
     results: ClassVar = (
         ("figures/repairs.png", "test images, damaged and repaired"),
         ("figures/curves.png", "losses over the run"),

@@ -68,6 +68,9 @@ class Study(Stage):
     earlier_pretexts: bool = False
     """Damage by downsample and neighbour as before their options `enlarged` and `colours`. true in studies begun then,
     so that their finished runs stay comparable with the rest."""
+    earlier_pretraining: bool = False
+    """Pretraining without given pretexts or optim as before the default mixture had contrast: three repairs, 64 images
+    a step. true in studies begun then."""
     num_tuning_seeds: int = 1
     """Seeds to search an arm's grid with, 1 or more; they are not among the compared seeds."""
     expected_std: float = 0.02
@@ -128,7 +131,7 @@ class Study(Stage):
         pool = build.open_pool(config, run)  # decoded before the runs, which then share it
         ropes = read_ropes(self.rope, {task: target.kind for task, target in pool.targets.items()})
         independent = partial(is_independent, arms)
-        compose = composer(config, self.options, self.earlier_pretexts)
+        compose = composer(config, self.options, self.earlier_pretexts, self.earlier_pretraining)
         plan = Plan(compose, config.section("tasks"), self.fractions, roles, self.share)
         candidates = plan_candidates(plan, arms, self.fractions, tuning_seeds(seeds, self.num_tuning_seeds))
         finals = {} if candidates else plan_final_runs(plan, arms, self.fractions, seeds, {})
