@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vision_mtl.config.run_config import REPAIRS
+
 Record = Mapping[str, Any]
 Rows = list[list[str]]
 DETAILS = "what training added on held-out images"  # the long table begins here; the README quotes what is above it
@@ -27,10 +29,10 @@ def features(data: Record) -> Rows:
 
 
 def repairs(data: Record) -> Rows:
-    """Return a row for each pretext and source: skill learned, mean over seeds, and how many seeds call it learned."""
+    """Return a row for each repair and source: skill learned, mean over seeds, and how many seeds call it learned."""
     seeds = [seed["skill_learned_by_source"] for seed in data["seeds"].values()]
     rows = [["pretext", "images", "skill learned", "called learned"]]
-    for pretext in dict.fromkeys(name for scores in seeds[0].values() for name in scores):
+    for pretext in REPAIRS:
         for source in seeds[0]:
             own = [seed[source][pretext] for seed in seeds if pretext in seed.get(source, {})]
             if own:

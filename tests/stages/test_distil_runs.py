@@ -18,7 +18,7 @@ from vision_mtl.core.rng import Keys
 from vision_mtl.recipes.teacher import bind_features
 from vision_mtl.training.checkpoint import checkpoints, read_state, read_tensors
 
-ALONE = ["grid_mask", "decolorise", "downsample"]  # the default mixture, to leave out
+ALONE = ["grid_mask", "decolorise", "downsample", "contrast"]  # the default mixture, to leave out
 
 
 def distil(teacher: object, *words: str, alone: bool = True) -> list[str]:

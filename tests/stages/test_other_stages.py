@@ -21,6 +21,7 @@ def test_pictures_of_the_runs_own_images(trained: Path, tmp_path: Path, result) 
         "grid_mask",
         "decolorise",
         "downsample",
+        "contrast",
         "skill",
     }
     first, again = result(trained)["metrics"], result(tmp_path / "r")["metrics"]

@@ -31,7 +31,7 @@ def test_a_run_writes_all_its_outputs(train, result, tmp_path: Path, capsys: pyt
     assert found["images_seen"] == 32 and found["seconds"] > 0 and found["images_per_second"] > 0
     (source,) = found["metrics"]["skill_by_source"]
     for scores in (found["metrics"]["skill"], found["metrics"]["skill_by_source"][source]):
-        assert set(scores) == {"grid_mask", "decolorise", "downsample"}
+        assert set(scores) == {"grid_mask", "decolorise", "downsample", "contrast"}
         for score in scores.values():
             assert score["low"] <= score["value"] <= score["high"] <= 1 and score["n"] >= score["num_clusters"] > 1
     assert set(found["metrics"]["skill_untrained"]) == set(found["metrics"]["skill"])

@@ -19,6 +19,7 @@ OPTIONS = {
     "decoder.shallow": "all",
     "optim.batch_size": 32,
     "optim.learning_rate": 0.016,
+    "pretexts.contrast.weight": 0,
     "runtime.precision": "fp32",
     "runtime.num_threads": 1,
     "track.tensorboard": "false",
