@@ -56,7 +56,7 @@ def test_every_command_of_the_readme_runs(
     assert {answer["tasks"]["pets"]["class"] for answer in answers} <= set(CLASSES)
     assert (tmp_path / "runs/pets-export/model.onnx").is_file()
     result = json.loads((tmp_path / "runs/pets/result.json").read_text())
-    assert result["data"]["unreadable"] == 1 and result["data"]["num_images"] == 180
+    assert result["data"]["unreadable"] == 1 and result["data"]["num_images"] == 240
     assert any("broken ☹.jpg" in warning for warning in result["warnings"])
 
 

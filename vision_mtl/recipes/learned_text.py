@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 VERDICTS = ("better", "worse", "undecided")
+NONE = ": none yet"
 TITLES = {"untrained": "before", "trained": "after", "difference": "after minus before", "majority": "majority"}
 
 
@@ -46,7 +47,7 @@ def repair_sentence(learned: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> s
     """Return one sentence: which repairs were learned on which images, from `skill_learned_by_source`.
 
     >>> repair_sentence({"bundled/digits": {"grid_mask": {"learned": True}, "downsample": {"learned": False}}})
-    'Repairs learned beyond rules without training: grid_mask of bundled/digits; downsample: none.'
+    'Repairs better than every rule that needs no training: grid_mask of bundled/digits; downsample: none yet.'
     """
     pretexts = list(dict.fromkeys(name for scores in learned.values() for name in scores))
     parts = []
@@ -54,9 +55,13 @@ def repair_sentence(learned: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> s
         scored = [source for source, scores in learned.items() if pretext in scores]
         names = [source for source in scored if learned[source][pretext].get("learned")]
         everywhere = len(names) == len(scored) > 1
-        parts.append(f"{pretext} of {'all images' if everywhere else listed(names)}" if names else f"{pretext}: none")
-    parts.sort(key=lambda part: part.endswith(": none"))
-    return f"Repairs learned beyond rules without training: {'; '.join(parts)}." if parts else ""
+        parts.append(f"{pretext} of {'all images' if everywhere else listed(names)}" if names else f"{pretext}{NONE}")
+    if all(part.endswith(NONE) for part in parts):
+        return (
+            "No repair is better yet than the best rule that needs no training: it takes more images." if parts else ""
+        )
+    parts.sort(key=lambda part: part.endswith(NONE))
+    return f"Repairs better than every rule that needs no training: {'; '.join(parts)}."
 
 
 def listed(names: Sequence[str]) -> str:

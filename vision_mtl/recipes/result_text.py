@@ -77,9 +77,15 @@ def _features_text(metrics: dict[str, Any]) -> list[str]:
     lines = [line for line in (feature_sentence(features), repaired) if line]
     if features:
         count = max(own["num_train"] for own in features.values())
-        head = f"linear probe of frozen features, on validation images, fitted to at most {count:,} training images"
-        lines += [f"{head} (95 % interval):", as_text(feature_table(features))]
+        head = f"{_probe_metric(features)} of a linear probe of frozen features on validation images"
+        fitted = f"95 % interval; fitted to at most {count:,} training images"
+        lines += [f"{head} ({fitted}):", as_text(feature_table(features))]
     return lines
+
+
+def _probe_metric(features: Mapping[str, Mapping[str, Any]]) -> str:
+    metrics = {own["metric"] for own in features.values()}
+    return metrics.pop() if len(metrics) == 1 else "score"
 
 
 def _repairs_only(by_source: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
