@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 NOT_RUN = ("test command", "installation", "needs a network", "needs a cluster")  # comments before a block of code
 SERVES = ("explore",)  # runs until someone ends it, and has tests of its own
+LEFT_OUT = ("max_seconds", "grid")  # of a config file
 SMALL = {"steps": 2, "batch_size": 8, "num_evaluations": 1, "seeds": [0], "num_jobs": 1}
 FEW = {"score.images": 8, "track.num_probes": 1, "track.num_pictures": 1}  # by option, in stages that have its section
 OF_STAGE: dict[str, dict[str, Any]] = {
@@ -100,7 +101,7 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def _small(value: Any) -> Any:
-    """The same config with few steps, seeds and evaluations."""
+    """The same config with few steps, seeds and evaluations, and no grid of a study to search."""
     if not isinstance(value, dict):
         return value
-    return {key: SMALL[key] if key in SMALL else _small(inner) for key, inner in value.items() if key != "max_seconds"}
+    return {key: SMALL[key] if key in SMALL else _small(inner) for key, inner in value.items() if key not in LEFT_OUT}
