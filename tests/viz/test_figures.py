@@ -77,7 +77,8 @@ def test_curves_show_every_pretext_and_task() -> None:
     ]
     records.append({"kind": "train", "step": 3, "images_seen": 192, "loss.blur": 0.3, "loss.grid": 0.9})
     assert len(curves_figure(records).axes) == 1
-    records.append({"kind": "probe", "step": 3, "tasks": {"pets": {"knn": 0.5, "chance": 0.3}}})
+    records += [{"kind": "probe", "step": s, "tasks": {"pets": {"knn": 0.5, "chance": 0.3}}} for s in (1, 3)]
+    assert len(curves_figure(records[:-1]).axes) == 1, "one point is no curve"
     figure = curves_figure(records)  # an older record: its `chance` is the majority's accuracy
     assert figure.axes[1].lines[1].get_ydata() == [0.3, 0.3]
     newer = {"kind": "probe", "step": 3, "tasks": {"pets": {"knn": 0.5, "chance": 0.2, "majority": 0.4}}}

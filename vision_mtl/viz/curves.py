@@ -31,7 +31,7 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]  # source -> pretext -> s
 
 
 def curves_figure(records: Sequence[Record]) -> Figure | None:
-    """Draw losses against images seen, above online probe and validation scores if there are any.
+    """Draw losses against images seen, above online probe and validation scores if there are several.
 
     `records` are the lines of `metrics.jsonl`. A task has the same colour in all panels. None without a training
     record.
@@ -40,7 +40,8 @@ def curves_figure(records: Sequence[Record]) -> Figure | None:
     if not train:
         return None
     scored = [r for r in records if r.get("tasks")]  # a probe without labels has no scores
-    panels = {kind: found for kind in ("probe", "validation") if (found := [r for r in scored if r["kind"] == kind])}
+    by_kind = {kind: [r for r in scored if r["kind"] == kind] for kind in ("probe", "validation")}
+    panels = {kind: found for kind, found in by_kind.items() if len(found) > 1}  # one point is no curve
     losses = sorted({key.removeprefix("loss.") for r in train for key in r if key.startswith("loss.")})
     tasks = sorted({task for found in panels.values() for r in found for task in r["tasks"]})
     names = list(dict.fromkeys([*losses, *tasks]))
