@@ -68,8 +68,9 @@ def test_any_other_difference_is_refused_with_the_diff(
 
 @pytest.mark.slow
 def test_more_steps_extend_a_run_and_equal_one_long_run_with_a_constant_rate(train, result, tmp_path: Path) -> None:
-    assert train(tmp_path / "run", "--optim.steps", "2") == 0
-    assert train(tmp_path / "run", "--optim.steps", "4") == 0
+    assert train(tmp_path / "run", "--optim.steps", "2", "--optim.max_seconds", "60") == 0
+    assert train(tmp_path / "run", "--optim.steps", "4", "--optim.max_seconds", "50") == 2, "less time"
+    assert train(tmp_path / "run", "--optim.steps", "4") == 0, "as a default run, which has a limit, is extended"
     found = result(tmp_path / "run")
     assert found["images_seen"] == 32 and any("extended from 2 to 4" in warning for warning in found["warnings"])
     assert train(tmp_path / "run", "--optim.steps", "3") == 2

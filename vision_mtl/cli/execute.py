@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
@@ -160,9 +160,8 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
     changed = [key for key in differing(config, before, now) if key not in config.options.changeable]
     if not changed:
         return None
-    old, new = before.get("optim.steps"), now.get("optim.steps")
-    if changed == ["optim.steps"] and old is not None and new is not None and new > old:
-        return f"extended from {old} to {new} steps."
+    if _is_longer(changed, before, now):
+        return f"extended from {before['optim.steps']} to {now['optim.steps']} steps."
     old, new = before.get("study.seeds"), now.get("study.seeds")
     if changed == ["study.seeds"] and old and new and old == new[: len(old)]:
         count = len(new) - len(old)
@@ -178,6 +177,15 @@ def check_folder(config: RunConfig, folder: Path) -> str | None:
         "Give the same values to resume it (a larger --optim.steps extends it, more --study.seeds a study), or another "
         "--run_dir."
     )
+
+
+def _is_longer(changed: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return True if only the end of training differs and lies later: more steps, and no tighter limit of time."""
+    if "optim.steps" not in changed or not {*changed} <= {"optim.steps", "optim.max_seconds"}:
+        return False
+    (old, new), (limit, later) = ((before.get(key), now.get(key)) for key in ("optim.steps", "optim.max_seconds"))
+    in_time = later is None or (limit is not None and later >= limit)
+    return old is not None and new is not None and new > old and in_time
 
 
 def failed_at_start(folder: Path) -> bool:
