@@ -6,9 +6,9 @@ Runs `train.py --stage pretrain` for each seed, in a process of its own. The fir
 a new machine; the others find the decoded images. Times every phase that the console names: a phase lasts until the
 next one is named, `starting` until the first, and what follows the last line on the console is `ending`. Writes
 `benchmarks/results/first_run.json`: of each seed the phases' seconds, the features before and after training, and what
-was learned to repair; of the first seed also what it printed, which the README quotes. With `--picture_steps N` the
-first seed is trained for N steps as well, and `docs/images/repairs.jpg` is drawn from its `figures/repairs.png`. On an
-otherwise idle machine; three minutes a seed on 2 cores.
+was learned to repair; of the first seed also what it printed, which the README quotes. With `--picture_steps N` a
+network is also trained on repairs alone for N steps of 16 images, and `docs/images/repairs.jpg` is drawn from its
+`figures/repairs.png`. On an otherwise idle machine; three minutes a seed on 2 cores.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ sys.exit(main(sys.argv[1:]))
 """
 LINE = re.compile(r"^ *\d+%  ([^:(,0-9]+)")  # share and name of a phase; what follows is its detail
 PICTURE_WIDTH = 1000  # pixels
+REPAIRS_ALONE = ["--pretexts.contrast.weight", "0", "--optim.batch_size", "16", "--decoder.drop_ratio", "0"]
 
 
 def main() -> None:
@@ -67,10 +68,11 @@ def main() -> None:
 
 
 def draw_picture(seed: int, folder: Path, steps: int) -> None:
-    """Train for `steps` steps and write the picture of repairs that the README shows."""
+    """Train repairs alone for `steps` steps and write the picture of repairs that the README shows."""
     where = folder / f"picture-{seed}"
     words = ["--stage", "pretrain", "--seed", str(seed), "--data.root", str(folder / "data"), "--run_dir", str(where)]
-    subprocess.run([sys.executable, "train.py", *words, "--optim.steps", str(steps)], cwd=ROOT, check=True)
+    words += [*REPAIRS_ALONE, "--optim.steps", str(steps)]
+    subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=True)
     with Image.open(where / "figures" / "repairs.png") as drawn:
         size = PICTURE_WIDTH, round(drawn.height * PICTURE_WIDTH / drawn.width)
         drawn.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(ROOT / "docs/images/repairs.jpg", quality=88)
