@@ -42,13 +42,13 @@ def test_what_is_committed_is_whole_small_and_of_no_machine(book: Path) -> None:
     code = cells(book, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it from top to bottom"
     assert not any("execution" in cell["metadata"] for cell in code), "times of execution change with every run"
-    assert "widgets" not in json.loads(text)["metadata"], "the state of sliders shows nowhere but in a running notebook"
     outputs = [output for cell in code for output in cell["outputs"]]
     assert sum("text/html" in output.get("data", {}) for output in outputs) >= 3
     assert {output["output_type"] for output in outputs} <= {"display_data", "execute_result"}, "errors or noise"
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
-def test_a_notebook_says_what_it_is_about(book: Path) -> None:
-    first = json.loads(book.read_text("utf-8"))["cells"][0]
-    assert first["cell_type"] == "markdown" and "".join(first["source"]).startswith("# ")
+def test_a_notebook_tells_one_short_story(book: Path) -> None:
+    found = json.loads(book.read_text("utf-8"))["cells"]
+    assert found[0]["cell_type"] == "markdown" and "".join(found[0]["source"]).startswith("# ")
+    assert len(found) < 10
