@@ -124,7 +124,7 @@ def test_enlarged_images_through_every_stage(
     own += ["--pretexts.grid_mask.hidden", "ratio"]
     images = ["--data.unlabelled", f"images/{image_folder}", "--track.num_probes", 0, "--optim.steps", 2]
     assert supervise("pretrain", tmp_path / "p", *own, *images) == 0
-    assert set(result(tmp_path / "p")["metrics"]["skill"]) == {"grid_mask", "decolorise", "downsample"}
+    assert set(result(tmp_path / "p")["metrics"]["skill"]) == {"grid_mask", "decolorise", "downsample", "contrast"}
     tasks = [*table_tasks("letter", "seen"), "--optim.steps", 2]
     assert supervise("finetune", tmp_path / "f", *tasks, "--init_from", tmp_path / "p", backbone=False) == 0
     picture = next(image_folder.rglob("*.png"))
