@@ -142,7 +142,8 @@ def commands(
         options |= {"optim.steps": STEPS, "track.log_every_steps": 1, "stage": stage, "optim.learning_rate": 0.03}
         options |= {"data.unlabelled": f"images/{image_folder}"} if stage == "pretrain" else {"data.val_ratio": 0.25}
         options |= {"pretexts.grid_mask.instances_per_image": 2} if stage == "pretrain" else {"optim.layer_decay": 0.7}
-        options |= {"pretexts.grid_mask.fill": "learned"} if stage == "pretrain" else {}
+        # views are compared within a process, so contrast is another loss in two of them
+        options |= {"pretexts.contrast.weight": 0, "pretexts.grid_mask.fill": "learned"} if stage == "pretrain" else {}
         options |= {"runtime.shard": "true"} if name.endswith("cut") else {}
         found = words_of(folder / name, folder / "root", **options)
         if stage == "joint":
