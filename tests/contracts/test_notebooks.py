@@ -42,6 +42,7 @@ def test_what_is_committed_is_whole_small_and_of_no_machine(book: Path) -> None:
     code = cells(book, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it from top to bottom"
     assert not any("execution" in cell["metadata"] for cell in code), "times of execution change with every run"
+    assert "widgets" not in json.loads(text)["metadata"], "the state of sliders shows nowhere but in a running notebook"
     outputs = [output for cell in code for output in cell["outputs"]]
     assert sum("text/html" in output.get("data", {}) for output in outputs) >= 3
     assert {output["output_type"] for output in outputs} <= {"display_data", "execute_result"}, "errors or noise"

@@ -28,7 +28,9 @@ def test_agrees_with_newtons_method(k: int, strength: float) -> None:
     x, y = drawn(300, 20, k)
     path = [c for c in STRENGTHS if c <= strength]  # each fit starts from the last one
     probe = fit_linear_probe("single_label", x, y, x[:0], y[:0], num_outputs=k, strengths=path)
-    assert probe.strength == (DEFAULT_STRENGTH if len(path) > 1 else path[0]) and probe.val_score is None
+    assert probe.strength == DEFAULT_STRENGTH and probe.val_score is None
+    only = fit_linear_probe("single_label", x, y, x[:0], y[:0], num_outputs=k, strengths=[strength])
+    assert only.strength == strength, "nothing is to be chosen"
     probe = fit_linear_probe("single_label", x, y, x, y, num_outputs=k, strengths=[strength])
     oracle = LogisticRegression(C=strength, solver="newton-cg", tol=1e-10, max_iter=10_000).fit(x, y)
     np.testing.assert_allclose(probe.predict(x), oracle.predict_proba(x), atol=2e-3)

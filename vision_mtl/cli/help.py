@@ -49,7 +49,8 @@ def help_text(stage: str | None) -> str:
 
 
 def _stage_parts(stage: str, command: str, width: int) -> list[str]:
-    from vision_mtl.config.run_config import DEFAULT_DECODER  # late: they import PyTorch
+    from vision_mtl.config.resolve import named_values  # late: they import PyTorch
+    from vision_mtl.config.run_config import DEFAULT_DECODER
     from vision_mtl.config.schema import build_schema
     from vision_mtl.config.stage import STAGES
     from vision_mtl.models.decoder import DECODERS
@@ -58,8 +59,7 @@ def _stage_parts(stage: str, command: str, width: int) -> list[str]:
     kind = STAGES.get(stage)
     sections, mixture = kind.sections, kind.default_pretexts
     schema = build_schema(stage, ["NAME"], mixture, DEFAULT_DECODER)
-    chosen = {f"pretexts.{name}.{key}": value for name, own in mixture.items() for key, value in own.items()}
-    schema |= {key: replace(schema[key], default=value) for key, value in chosen.items()}
+    schema |= {key: replace(schema[key], default=value) for key, value in named_values("pretexts", mixture).items()}
     parts = [textwrap.fill(f"stage {stage}: {STAGES.summary(stage)}", width), command]
     for section in dict.fromkeys((stage, "", *sections)):  # the stage's own options first
         options = [o for key, o in schema.items() if (key.partition(".")[0] if "." in key else "") == section]

@@ -248,7 +248,7 @@ def inherit(where: str, kind: type[Stage]) -> Inherited:
     for section in ["backbone", "decoder"] + (["data"] if kind.inherits_images else []):
         found |= {f"{section}.{key}": value for key, value in state.get(section, {}).items()}
     for section in ["pretexts"] + (["tasks"] if kind.inherits_images else []):
-        found |= _named_values(section, state.get(section, {}))
+        found |= named_values(section, state.get(section, {}))
     found["backbone.pretrained"] = False  # the weights come from the run
     found.pop("data.validation_labels", None)  # it concerns how this run chooses, not what it starts from
     return Inherited(path, found)
@@ -278,7 +278,7 @@ def _below(prefix: str, values: Mapping[str, Any]) -> Values:
     return {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
 
 
-def _named_values(section: str, components: Mapping[str, Mapping[str, Any]]) -> Values:
+def named_values(section: str, components: Mapping[str, Mapping[str, Any]]) -> Values:
     """Return `{NAME: {option: value}}` by dotted names."""
     return {f"{section}.{n}.{key}": value for n, options in components.items() for key, value in options.items()}
 
@@ -304,7 +304,7 @@ def _choose_pretexts(
         from vision_mtl.discovery.selection import read_about  # late: most commands have no selection
 
         about = read_about(Path(selection).expanduser())
-        damages = _named_values("pretexts", with_added_to_pretexts(about["pretexts"]))
+        damages = named_values("pretexts", with_added_to_pretexts(about["pretexts"]))
         base = written or names_in("pretexts", damages)
         inherited = replace(inherited, values=inherited.without("pretexts.").values | damages)
     mixture: Values = {}
@@ -312,7 +312,7 @@ def _choose_pretexts(
         names = names_in("pretexts", before)
         is_earlier = names[: len(REPAIRS)] == list(REPAIRS) and not kind.default_pretexts.keys() <= set(names)
         chosen = REPAIRS if is_earlier else kind.default_pretexts
-        base, mixture = list(chosen), _named_values("pretexts", chosen)
+        base, mixture = list(chosen), named_values("pretexts", chosen)
     return list(dict.fromkeys([*base, *names_in("pretexts", given.words)])), mixture, inherited
 
 
@@ -332,7 +332,7 @@ def _choose_images(kind: type[Stage], given: GivenOptions, inherited: Inherited)
     is_default = not (replaced or from_run or "data.unlabelled" in inherited.values)
     images: Values = {"data.unlabelled": list(DEFAULT_UNLABELLED) if is_default and kind.uses_unlabelled else []}
     if is_default and "tasks" in kind.sections:
-        images |= _named_values("tasks", DEFAULT_TASKS)
+        images |= named_values("tasks", DEFAULT_TASKS)
     return tasks or from_run or names_in("tasks", images), images, inherited
 
 
