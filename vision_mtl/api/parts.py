@@ -69,6 +69,7 @@ def open_images(
     root: str | PathLike[str] = "data",
     image: str | None = None,
     value_range: Literal["full"] | list[float | str] | None = None,
+    skip_unreadable: bool = False,
 ) -> Pool:
     """Return images as a pool of `size`, ready to train on.
 
@@ -78,13 +79,23 @@ def open_images(
     tuples that begin with one: PIL, uint8 arrays), a float tensor (B, C, H, W) in [0, 1] of that size, or an array
     (B, H, W, C). These are read into memory, stretched to `size`, and all used for training. `value_range` are the
     values of deep images that become 0 and 1, as in `data.value_range`; arrays other than uint8 need two numbers.
-    Raises `UserError` for anything else.
+    `skip_unreadable` leaves out the files of a source that cannot be decoded. What a run would warn of (skipped files,
+    copies, ...) is a Python warning here. Raises `UserError` for anything else.
     """
     height, width = parse_image_size(size if isinstance(size, int | str) else list(size))
     if isinstance(images, str | PathLike) or (isinstance(images, list | tuple) and _all_text(images)):
         sources = [fspath(one) for one in ([images] if isinstance(images, str | PathLike) else images)]
-        data = Data(unlabelled=sources, root=fspath(root), image=image, value_range=value_range)
-        return build_pool(data, {}, image_size=(height, width), channels=channels)
+        data = Data(
+            unlabelled=sources,
+            root=fspath(root),
+            image=image,
+            value_range=value_range,
+            skip_unreadable=skip_unreadable,
+        )
+        pool = build_pool(data, {}, image_size=(height, width), channels=channels)
+        for text in pool.warnings:
+            warnings.warn(text, stacklevel=2)
+        return pool
     items = [_image_of(item) for item in _items(images)] if not isinstance(images, Tensor | np.ndarray) else images
     frame = frame_of({"data": {"fit": "stretch"}}, "open_images", (height, width), channels, value_range)
     _, pixels = read_image_input(items, replace(frame, no_range="Give value_range=(low, high)."))
