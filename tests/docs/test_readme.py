@@ -15,6 +15,7 @@ from readme_commands import NOT_RUN, README, ROOT, SERVES, at_smoke_size, comman
 
 from vision_mtl.cli.command import main
 from vision_mtl.config.stage import STAGES
+from vision_mtl.data.sources.rendered import IMAGES_PER_CLASS
 
 pytestmark = pytest.mark.slow  # the documents' commands in processes of their own
 
@@ -43,6 +44,8 @@ def test_every_command_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(tmp_path / "MY")
+    for rendered in IMAGES_PER_CLASS:
+        monkeypatch.setitem(IMAGES_PER_CLASS, rendered, 40)
     for name in ("configs", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)

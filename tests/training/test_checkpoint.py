@@ -1,5 +1,6 @@
 """Checkpoints: valid or ignored, the newest valid one is used, and none can execute code."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,21 @@ def test_no_corruption_is_ever_loaded(tmp_path: Path) -> None:
             find_checkpoint(newer)
         seen.append(data)
     assert len(seen) > 280
+
+
+def test_an_unchanged_file_is_read_once_and_a_changed_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = save_checkpoint(tmp_path, {"step": 1}, nn.Linear(1, 1)), []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda own: reads.append(own) or read(own))
+    os.utime(path, (0, 10**9))  # not changed just now
+    check(path)
+    check(path)
+    assert len(reads) == 1
+    path.write_bytes(read(path)[:-1] + b"?")
+    with pytest.raises(UserError, match="damaged"):
+        check(path)
 
 
 def test_every_byte_of_the_header_counts(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ BEST = f"best{SUFFIX}"  # weights chosen on validation images, if the run does s
 METADATA = "vision_mtl"  # the metadata key of the state
 DAMAGED = ".damaged"  # appended to the name of a file that must not be read again
 CHECKSUM_BYTES = 16
+CLOCK_TICK_NS = 10_000_000
 UNKNOWN = "0" * (2 * CHECKSUM_BYTES)  # placeholder of the checksum while it is computed
 
 
@@ -89,7 +92,32 @@ def _checksum(data: bytes) -> str:
 
 
 def check(path: Path) -> None:
-    """Raise `UserError` if a checkpoint cannot be read, or if its checksum does not match."""
+    """Raise `UserError` if a checkpoint cannot be read, or if its checksum does not match.
+
+    A file that has not changed since this process checked it is not read again: the next commands that a run prints ask
+    for its checkpoint a dozen times.
+    """
+    if (version := _version(path)) is None:
+        _check_contents.__wrapped__(path, version)
+    else:
+        _check_contents(path, version)
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Return inode, time and size of a file, which differ after a change; None if it changed a moment ago or is gone.
+
+    A clock of a file system ticks every 10 ms or faster: two changes within a tick would have the same time.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    is_new = abs(time.time_ns() - found.st_mtime_ns) < 10 * CLOCK_TICK_NS
+    return None if is_new else (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)  # errors are not kept
+def _check_contents(path: Path, version: tuple[int, int, int] | None) -> None:
     read_state(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
