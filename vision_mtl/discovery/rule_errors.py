@@ -114,14 +114,19 @@ def _errors(
 
 
 def _fit_rules(mixture: Mixture, name: str, number: int, training: FoldImages) -> dict[str, Rule]:
-    images = training.images
-    if len(images) == 0:
+    if len(training.images) == 0:
         return {}
-    part, damaged = one_damage(mixture, name, number, images, torch.arange(len(images)))
-    pretext, draw = part.pretext, part.draw
-    untrained = pretext.repair(zero_prediction(pretext, part.images), damaged, draw)
-    scored = pretext.scored(part.images, draw)
-    return fit_rules(training.select(part.source_rows), damaged, untrained, scored, hides=part.mask is not None)
+    pretext, found = mixture.pretexts[name], []
+    hides = False
+    for rows in torch.arange(len(training.images)).split(BATCH):
+        part, damaged = one_damage(mixture, name, number, training.images[rows], rows)
+        untrained = pretext.repair(zero_prediction(pretext, part.images), damaged, part.draw)
+        found.append((rows[part.source_rows.cpu()], damaged, untrained, pretext.scored(part.images, part.draw)))
+        hides = part.mask is not None
+    source_rows, damaged, untrained, scored = (torch.cat(values) for values in zip(*found, strict=True))
+    if len(source_rows) > len(training.images):  # several instances of an image
+        training = training.select(source_rows)
+    return fit_rules(training, damaged, untrained, scored, hides)
 
 
 def rule_key(pretext: Pretext, pool: Pool, indices: Tensor, training: FoldImages, device: torch.device) -> str:
