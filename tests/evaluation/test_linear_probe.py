@@ -24,7 +24,7 @@ def drawn(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("k", [2, 3, 5])
 @pytest.mark.parametrize("strength", [1e-3, 1e-1, 10.0])
-def test_agrees_with_newtons_method(k: int, strength: float) -> None:
+def test_agrees_with_another_solver(k: int, strength: float) -> None:
     x, y = drawn(300, 20, k)
     path = [c for c in STRENGTHS if c <= strength]  # each fit starts from the last one
     probe = fit_linear_probe("single_label", x, y, x[:0], y[:0], num_outputs=k, strengths=path)
@@ -32,8 +32,8 @@ def test_agrees_with_newtons_method(k: int, strength: float) -> None:
     only = fit_linear_probe("single_label", x, y, x[:0], y[:0], num_outputs=k, strengths=[strength])
     assert only.strength == strength, "nothing is to be chosen"
     probe = fit_linear_probe("single_label", x, y, x, y, num_outputs=k, strengths=[strength])
-    oracle = LogisticRegression(C=strength, solver="newton-cg", tol=1e-10, max_iter=10_000).fit(x, y)
-    np.testing.assert_allclose(probe.predict(x), oracle.predict_proba(x), atol=2e-3)
+    oracle = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-10, max_iter=10_000).fit(x, y)
+    np.testing.assert_allclose(probe.predict(x), oracle.predict_proba(x), atol=5e-4)
     if k > 2:  # for two classes scikit-learn penalises one difference instead of two weights
         error = probe.predict(x) - np.eye(k)[y]
         gradient = x.T @ error / len(x) + probe.weight / (len(x) * strength)
@@ -78,7 +78,7 @@ def test_labels_are_fitted_separately() -> None:
     probe = fit_linear_probe("multi_label", x, labels, x, labels, num_outputs=4, strengths=[0.1])
     p = probe.predict(x)
     for k in (0, 1):
-        oracle = LogisticRegression(C=0.1, solver="newton-cg", tol=1e-10, max_iter=10_000).fit(x, labels[:, k])
+        oracle = LogisticRegression(C=0.1, solver="newton-cholesky", tol=1e-10, max_iter=10_000).fit(x, labels[:, k])
         np.testing.assert_allclose(p[:, k], oracle.predict_proba(x)[:, 1], atol=2e-3)
     assert (p[:, 2] == 1).all() and (p[:, 3] == 0).all()
 

@@ -318,7 +318,7 @@ def _decode_into(
         return None
 
     reasons = []
-    with threads(num_workers) as pool:
+    with threads(1 if getattr(source, "one_thread", False) else num_workers) as pool:
         for done, reason in enumerate(in_order(pool, decode, range(len(items))), start=1):
             reasons.append(reason)
             report(f"decoding {name}", done, len(items))

@@ -2,9 +2,9 @@
 
 Multinomial logistic regression for classes (Alain and Bengio, "Understanding intermediate layers using linear
 classifier probes", 2016, https://arxiv.org/abs/1610.01644), one logistic regression per label for several labels, ridge
-regression for numbers. It is solved by L-BFGS instead of SGD, so there is no learning rate to tune (Kornblith et al.,
-"Do better ImageNet models transfer better?", 2019, https://arxiv.org/abs/1805.08974, appendix A.2). Differs from the
-papers: the regularisation is chosen on validation images, and the probe is not refitted with them.
+regression for numbers. It is solved by Newton's method instead of SGD, so there is no learning rate to tune (Kornblith
+et al., "Do better ImageNet models transfer better?", 2019, https://arxiv.org/abs/1805.08974, appendix A.2, use L-BFGS).
+Differs from the papers: the regularisation is chosen on validation images, and the probe is not refitted with them.
 """
 # n training and m validation images, D feature width, K classes or labels, C strength: the inverse of regularisation
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from vision_mtl.data.label_kinds import ProbePath
 
 TOLERANCE = 1e-5  # largest final gradient of the mean loss; scikit-learn's 1e-4 leaves an error of 1 % in the weights
-MAX_STEPS = 1000  # of L-BFGS; the weakest regularisation needs 350 on 3,500 x 512
+MAX_STEPS = 100  # of Newton's method; 5 to 15 are enough
 
 
 def class_path(x: np.ndarray, y: np.ndarray, num_outputs: int, strengths: Sequence[float]) -> ProbePath:
@@ -59,10 +59,13 @@ def value_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> Prob
 
 def _logistic_path(x: np.ndarray, y: np.ndarray, strengths: Sequence[float]) -> ProbePath:
     """Yield scikit-learn's (C, coefficients, intercept, converged) for each strength, each fit starting at the last."""
-    model = LogisticRegression(warm_start=True, tol=TOLERANCE, max_iter=MAX_STEPS)
+    # on 2,240 x 512 and 8 classes the path takes an eighth of the time of L-BFGS, which stops 1 % beside the optimum
+    model = LogisticRegression(solver="newton-cg", warm_start=True, tol=TOLERANCE, max_iter=MAX_STEPS)
     for strength in strengths:
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
+            warnings.simplefilter("always")
             model.set_params(C=strength).fit(x, y)
-        converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        converged = not any(
+            issubclass(w.category, ConvergenceWarning) or "Line Search failed" in str(w.message) for w in caught
+        )
         yield strength, model.coef_.copy(), model.intercept_.copy(), converged
