@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,13 @@ def test_images_from_a_source_a_dataset_a_tensor_and_an_array(
     assert grey.shape == (1, 16, 16) and len(grey) == 3
 
 
-def test_a_file_that_cannot_be_read_is_refused_or_left_out_with_a_warning(image_folder: Path, root: Path) -> None:
-    (image_folder / "broken.png").write_bytes(b"not a picture")
+def test_a_file_that_cannot_be_read_is_refused_or_left_out_with_a_warning(image_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(image_folder, tmp_path / "images")
+    (folder / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(vm.UserError, match=r"broken\.png"):
-        vm.open_images(f"images/{image_folder}", size=32, root=root)
+        vm.open_images(f"images/{folder}", size=32, root=tmp_path)
     with pytest.warns(UserWarning, match=r"broken\.png"):
-        pool = vm.open_images(f"images/{image_folder}", size=32, root=root, skip_unreadable=True)
+        pool = vm.open_images(f"images/{folder}", size=32, root=tmp_path, skip_unreadable=True)
     assert len(pool) == 80
 
 
