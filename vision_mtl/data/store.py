@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from vision_mtl.core.files import atomic_write_bytes, atomic_write_json, disk_er
 from vision_mtl.core.text import valid_text
 from vision_mtl.data.decode import UnreadableImage
 from vision_mtl.data.depth import DeepImage, ValueRange, is_deep, widened
+from vision_mtl.data.processes import in_processes
 from vision_mtl.data.reading import read_item
 from vision_mtl.data.resize import Fit
 from vision_mtl.data.source import Item, Source
@@ -304,26 +306,41 @@ def _decode_into(
     images = np.lib.format.open_memmap(file, "w+", settings.dtype, (len(items), *settings.shape))
     _reserve(file)
     hashes = np.zeros(len(items), np.uint64)
+    read = partial(_read, source, settings)
 
     def decode(number: int) -> str | None:
-        try:
-            pixels, hashes[number] = read_item(
-                source, items[number], settings.image_size, settings.channels, settings.fit, settings.value_range
-            )
-            if is_deep(pixels) and not settings.is_deep:
-                raise DeepImage("uint16", has_maximum=True)
-            images[number] = widened(pixels) if settings.is_deep else pixels
-        except UnreadableImage as error:
-            return error.reason
-        return None
+        pixels, hashes[number], reason = read(items[number])
+        if pixels is not None:
+            images[number] = pixels
+        return reason
 
-    reasons = []
-    with threads(1 if getattr(source, "one_thread", False) else num_workers) as pool:
-        for done, reason in enumerate(in_order(pool, decode, range(len(items))), start=1):
+    reasons: list[str | None] = []
+    if getattr(source, "in_processes", False):
+        for number, (pixels, hashes[number], reason) in enumerate(in_processes(read, items, num_workers)):
+            if pixels is not None:
+                images[number] = pixels
             reasons.append(reason)
-            report(f"decoding {name}", done, len(items))
+            report(f"decoding {name}", number + 1, len(items))
+    else:
+        with threads(num_workers) as pool:
+            for reason in in_order(pool, decode, range(len(items))):
+                reasons.append(reason)
+                report(f"decoding {name}", len(reasons), len(items))
     images.flush()
     return hashes, reasons
+
+
+def _read(source: Source, settings: Settings, item: Item) -> tuple[np.ndarray | None, int, str | None]:
+    """Return (pixels or None, content, reason or None) of an item. Raises `DeepImage` as `read_item` does."""
+    try:
+        pixels, content = read_item(
+            source, item, settings.image_size, settings.channels, settings.fit, settings.value_range
+        )
+    except UnreadableImage as error:
+        return None, 0, error.reason
+    if is_deep(pixels) and not settings.is_deep:
+        raise DeepImage("uint16", has_maximum=True)
+    return (widened(pixels) if settings.is_deep else pixels), content, None
 
 
 def require_space(folder: Path, needed: int) -> None:

@@ -28,7 +28,7 @@ class Rendered:
     """
 
     version = "4"
-    one_thread = True  # many small steps in Python: two threads would take half as long again
+    in_processes = True  # many small steps in Python: two threads would take half as long again
 
     def __init__(self, rest: str, root: Path) -> None:
         if rest not in IMAGES_PER_CLASS:
