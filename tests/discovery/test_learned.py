@@ -32,6 +32,9 @@ class Knows(nn.Module):
         (part,) = requests
         return {part.name: [part.pretext.target(part.images, part.draw) * self.truth + self.wrong]}
 
+    def predicts_zero(self, name: str) -> bool:
+        return self.truth == self.wrong == 0
+
 
 def random_images(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.2, 0.8, (COUNT, SIDE, SIDE, 3))
@@ -80,6 +83,8 @@ def test_what_the_network_started_with_is_not_learned(pool_of, monkeypatch: pyte
     score, _ = learned(pool, Knows(0.3), start=Knows(0.3))
     assert score["reference"] == "start" and score["value"] == 0 and not score["learned"]
     assert learned(pool, Knows(0.5), start=Knows(0.3))[0]["learned"]
+    score, _ = learned(pool, Knows(0.0), start=Knows(0.0))
+    assert score["reference"] != "start", "a new head is the zero answer, which is not computed twice"
 
 
 def test_a_rule_for_each_source_leaves_less_to_learn_than_one_for_all(pool_of) -> None:

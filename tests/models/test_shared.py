@@ -156,3 +156,14 @@ def test_any_other_task_name_works(name: str) -> None:
     assert {key.split(".")[1] for key in set(model.state_dict()) - before} == {f"task_{name}"}
     with torch.no_grad():
         assert model.eval()(torch.rand(1, 3, 64, 64), [task(name, 0)])[f"task:{name}"][0].shape == (1, 2)
+
+
+@pytest.mark.parametrize(("backbone", "decoder"), [("resnet18", "stages"), ("vit_tiny_patch16_224", "transformer")])
+def test_a_new_head_predicts_about_zero_and_a_trained_one_does_not(backbone: str, decoder: str) -> None:
+    model = build(backbone, decoder).eval()
+    with torch.no_grad():
+        said = model(torch.rand(4, 3, 64, 64), [Request("colour", slice(0, 2)), Request("turn", slice(2, 4))])
+    for name in ("colour", "turn"):
+        assert model.predicts_zero(name) and float(said[name][0].abs().max()) < 0.1
+        torch.nn.init.normal_(next(model.heads[name].children()).project.weight, std=0.02)
+        assert not model.predicts_zero(name)

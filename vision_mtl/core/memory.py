@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vision_mtl.core.errors import UserError
 
@@ -41,6 +43,9 @@ def out_of_memory(where: str, fits: str = "") -> UserError:
     return UserError(f"out of memory {where}. {fits or remedy}")
 
 
+_keeps = False  # whether the C library was told to keep freed memory
+
+
 def keep_freed_memory(keep: bool) -> bool:
     """Let the C library keep freed memory for reuse (True) or return it to the system (False).
 
@@ -49,9 +54,23 @@ def keep_freed_memory(keep: bool) -> bool:
     """
     if not can_keep_freed_memory():
         return False
-    mallopt = ctypes.CDLL(None).mallopt
+    global _keeps
+    _keeps, mallopt = keep, ctypes.CDLL(None).mallopt
     most, trim = (0, KEPT_BYTES) if keep else (SYSTEM_MMAP_MAX, SYSTEM_TRIM_BYTES)
     return bool(mallopt(MMAP_MAX, most)) and bool(mallopt(TRIM_THRESHOLD, trim))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed memory for reuse in the block, for work on many large blocks; return it to the system at the end."""
+    before = _keeps
+    keep_freed_memory(True)
+    try:
+        yield
+    finally:
+        keep_freed_memory(before)
+        if not before:
+            hand_back_freed_memory()
 
 
 def hand_back_freed_memory() -> None:

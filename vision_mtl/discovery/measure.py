@@ -1,7 +1,8 @@
 """Errors of a network's repairs and of every rule, for each image under each damage.
 
 For each damage, rules are fitted to training images under that damage, and all held-out images are repaired under it.
-One of the rules is the network's start, with the weights that it had before training. A pretext without a repair
+One of the rules is the network's start, with the weights that it had before training, unless its head was new, which
+predicts about zero. A pretext without a repair
 (rotation, contrast, distil, ...) has a single damage, `all`, whose loss is the mean over its damages weighted by their
 shares. Scored separately, a network that always predicts one class would seem to have learned the instances of that
 class. A pretext whose damages cannot be listed (a random subset of cells) has `all` too: a drawn damage of each image.
@@ -78,8 +79,11 @@ class ScoredNetwork:
         return predict_part(self.model, part, damaged, self.autocast)
 
     def predict_start(self, part: Part, damaged: Tensor) -> dict[str, Tensor]:
-        """`predict` before training, under `START`; empty if the start or its head for the pretext is unknown."""
-        if self.start is None or part.name not in self.start.head_specs:
+        """`predict` before training, under `START`; empty if the start or its head for the pretext is unknown or new.
+
+        A new head predicts about zero, and the zero answer is a rule already.
+        """
+        if self.start is None or part.name not in self.start.head_specs or self.start.predicts_zero(part.name):
             return {}
         return {START: predict_part(self.start, part, damaged, self.autocast)}
 

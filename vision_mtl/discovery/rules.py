@@ -28,6 +28,7 @@ REDUCTION = 4  # averages at least this many pixels per side; local rules cover 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, in units of the mean eigenvalue; infinity is a candidate too
 CHOOSING_PIXELS = 256  # scored values that the strength is chosen by, at even steps
 NUM_LEVELS = 256
+LEVEL_PIXELS = 2_000_000  # enough for the means at 256 levels of three channels in a dozen sources
 FILTER = 5  # pixels a side
 FILTER_PIXELS = 200_000  # enough pixels for fitting a filter's 75 weights
 MOST_GROUPS = 1024  # of pixels that are scored together: one for each cell of a fine grid; beyond, `linear` is left out
@@ -152,9 +153,10 @@ def _source_means(values: Tensor, source: Tensor, num_sources: int) -> Tensor:
 
 
 def _fit_levels(fold: FoldImages, damaged: Tensor, residual: Tensor) -> Rule:
-    index = _level_index(damaged, fold.source)
+    rows = _spread_rows(damaged, LEVEL_PIXELS)
+    index = _level_index(damaged[rows], fold.source[rows])
     size = len(fold.mean) * damaged.shape[1] * NUM_LEVELS
-    total = torch.bincount(index.flatten(), residual.flatten().double(), minlength=size)
+    total = torch.bincount(index.flatten(), residual[rows].flatten().double(), minlength=size)
     table = (total / index.flatten().bincount(minlength=size).clamp(min=1)).float()
 
     def rule(seen: Tensor, base: Tensor, source: Tensor) -> Tensor:
@@ -171,9 +173,7 @@ def _level_index(images: Tensor, source: Tensor) -> Tensor:
 
 
 def _fit_filter(damaged: Tensor, residual: Tensor) -> Rule:
-    channels, pixels = damaged.shape[1], residual[0, 0].numel()
-    count = max(1, min(len(damaged), FILTER_PIXELS // pixels))
-    rows = torch.linspace(0, len(damaged) - 1, count, device=damaged.device).long()
+    channels, rows = damaged.shape[1], _spread_rows(damaged, FILTER_PIXELS)
     inputs = _windows(damaged[rows]).transpose(1, 2).flatten(0, 1).double()  # (count * H * W, C * 25 + 1)
     targets = residual[rows].flatten(2).transpose(1, 2).flatten(0, 1).double()  # (count * H * W, C)
     gram = inputs.T @ inputs
@@ -186,6 +186,12 @@ def _fit_filter(damaged: Tensor, residual: Tensor) -> Rule:
         return base + F.conv2d(padded, kernel, weights[:, -1])
 
     return rule
+
+
+def _spread_rows(images: Tensor, num_pixels: int) -> Tensor:
+    """(m,) row numbers of images (n, C, H, W) at even steps, one or more, of about `num_pixels` pixels in all."""
+    count = max(1, min(len(images), num_pixels // images[0, 0].numel()))
+    return torch.linspace(0, len(images) - 1, count, device=images.device).long()
 
 
 def _windows(images: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vision_mtl.core.memory import freed_memory_kept
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.folds import fold_images, sample_images
 from vision_mtl.discovery.measure import Autocast, DamageErrors, ScoredNetwork, measure_damages, num_reports
@@ -29,7 +30,7 @@ from vision_mtl.pretext.contract import Pretext
 from vision_mtl.pretext.mixture import Mixture
 
 MAX_TRAINING = 3000  # training images of each source for the rules' means, of which `fold_images` fits slopes to a part
-MIN_IMAGES = 32  # of each source, for pretexts of many damages
+MIN_IMAGES = 32  # of each source, for pretexts of many damages or without a repair
 REPAIRS_PER_IMAGE = 2  # of `score.images`: images times damages of each source and pretext, between the two limits
 ORDER_SEED = 20_261_130  # of the order in which a cluster's images are scored
 ShowShare = Callable[[float, str], None]  # receives the share done, in [0, 1], and what comes next
@@ -64,10 +65,11 @@ def score_pretexts(
     network = ScoredNetwork(model, pool, mixture, autocast, start)
     training = fold_images(pool, sample_images(pool, pool.indices("train"), MAX_TRAINING), network.device)
     total, done = sum(num_reports(mixture.pretexts[name], pool.shape) for name in chosen), itertools.count()
-    found = [
-        measure_damages(network, name, usable, training, 0, lambda what: show(next(done) / total, what), cache)
-        for name, usable in chosen.items()
-    ]
+    with freed_memory_kept():
+        found = [
+            measure_damages(network, name, usable, training, 0, lambda what: show(next(done) / total, what), cache)
+            for name, usable in chosen.items()
+        ]
     errors = [own for own in found if own.classic.any()]
     return {**learned_metrics(judge_pretexts(pool, errors)), **classic_metrics(pool, errors)}
 
@@ -75,12 +77,15 @@ def score_pretexts(
 def scored_images(pool: Pool, split: str, pretext: Pretext, num_images: int = Score.images) -> Tensor:
     """Return indices (n,) of the images of `split` to score the pretext on: at most `num_images` of each source.
 
-    They are fewer if it has many damages, because each image is scored under all of them.
+    They are fewer if it has many damages, because each image is scored under all of them, and if it repairs nothing:
+    its loss is one figure.
     """
     count = num_images
-    if pretext.lists_damages:
-        per_damage = REPAIRS_PER_IMAGE * num_images // len(pretext.damage_shares(pool.shape))
-        count = min(max(per_damage, MIN_IMAGES), num_images)
+    if not pretext.repairs:
+        count = num_images // 3
+    elif pretext.lists_damages:
+        count = REPAIRS_PER_IMAGE * num_images // len(pretext.damage_shares(pool.shape))
+    count = min(max(count, MIN_IMAGES), num_images)
     chosen = [sample_clusters(pool, pool.indices(split, source=source), count) for source in pool.sources]
     return torch.cat(chosen).unique()  # an image may be in two sources
 

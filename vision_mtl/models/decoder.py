@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from vision_mtl.core.registry import Registry
 
+START_STD = 1e-3  # of a new head's weights: the loss is within 1 % of chance, gradients are far above rounding
+
 
 @dataclass(frozen=True)
 class MapSpec:
@@ -142,9 +144,15 @@ class FeatureMapHead(LogitHead):
 
 
 def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
-    nn.init.trunc_normal_(layer.weight, std=1e-3)  # 1e-3: loss within 1 % of chance, gradients far above rounding
+    nn.init.trunc_normal_(layer.weight, std=START_STD)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def predicts_zero(head: nn.Module) -> bool:
+    """Return whether a pretext's head is about as small as `_start_small` makes it, so that it predicts about zero."""
+    weight: Tensor = head.project.weight  # type: ignore[assignment]  # each kind of head ends in it
+    return float(weight.detach().abs().max()) < 10 * START_STD
 
 
 def sine_positions(rows: int, columns: int, width: int) -> Tensor:

@@ -30,6 +30,7 @@ from vision_mtl.models.decoder import (
     PixelHead,
     TaskHead,
     ValueTaskHead,
+    predicts_zero,
 )
 from vision_mtl.models.passes import Shown, batch_norms, fill_rows, merge, shared_momentum, split_rows
 from vision_mtl.models.request import Request
@@ -115,6 +116,10 @@ class SharedModel(nn.Module):
     def task_head(self, name: str) -> nn.Module:
         """The head of task `name`."""
         return self.task_heads[_module_name(name)]
+
+    def predicts_zero(self, name: str) -> bool:
+        """Whether the first head of pretext `name` is as small as a new one, so that it predicts about zero."""
+        return predicts_zero(next(iter(self.heads[name].children())))
 
     def set_unit(self, task: str, offset: float, scale: float) -> None:
         """Make the head of a task of numbers standardise by `offset` and `scale`; its predictions stay the same."""

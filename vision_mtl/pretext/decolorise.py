@@ -92,6 +92,8 @@ class Decolorise(Pretext):
     def repair(self, prediction: Tensor, damaged: Tensor, draw: Draw) -> Tensor:
         """The predicted colours at the input's lightness; with input=luma, at the input's luma."""
         ab = prediction.float() if self.answer == "regress" else colour.annealed_mean(prediction.float())
+        if not ab.any():  # no colours anywhere: the grey input itself
+            return damaged.float().clamp(0, 1)
         light = colour.lightness(damaged.float())
         if self.input == "lab":
             return colour.with_chroma(light, ab)
