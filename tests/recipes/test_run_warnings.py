@@ -140,7 +140,7 @@ def test_a_collapse_is_a_warning(
 
     monkeypatch.setattr(Backbone, "embed", lambda self, images: torch.ones(len(images), self.num_features))
     if stage == "pretrain":
-        assert train_unscored(tmp_path / "run") == 0
+        assert train_unscored(tmp_path / "run", "--track.num_probes", "1") == 0
     else:
         assert supervise("finetune", tmp_path / "run", *table_tasks("letter")) == 0
     assert warned(tmp_path / "run", result, "the embeddings have collapsed at step")

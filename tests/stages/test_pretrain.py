@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_run_writes_all_its_outputs(train, result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    assert train(folder, "--track.tensorboard", "true", "--track.num_pictures", "1") == 0
+    assert train(folder, "--track.tensorboard", "true", "--track.num_pictures", "1", "--track.num_probes", "1") == 0
     for name in ("config.yaml", "environment.json", "metrics.jsonl", "result.json"):
         assert (folder / name).is_file()
     for name in ("repairs", "curves", "skill"):

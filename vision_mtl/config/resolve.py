@@ -212,7 +212,7 @@ def _as_begun(before: Values) -> Values:
     if not before:
         return {}
     added = {key: value for key, value in ADDED.items() if before.get(key, value) == value}
-    return added | {key: value for key, value in CHANGED.items() if key in before and before[key] == value}
+    return added | {key: before[key] for key, values in CHANGED.items() if key in before and before[key] in values}
 
 
 def _inherited_rule_notes(values: Values, explicit: Values, given: GivenOptions) -> tuple[str, ...]:

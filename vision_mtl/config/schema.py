@@ -48,16 +48,16 @@ ADDED: dict[str, Any] = {
     "probe.crops": 1,
 }
 ADDED_TO_TASKS: dict[str, Any] = {"image": None, "missing": None, "value_range": None}
-# options whose default changed: dotted name -> the default of earlier versions, with which their runs resume
-CHANGED: dict[str, Any] = {
-    "backbone.name": "resnet18",
-    "optim.steps": None,
-    "optim.batch_size": 64,
-    "optim.learning_rate": 4e-3,
-    "track.num_probes": 3,
-    "track.num_pictures": 2,
-    "score.images": 200,
-    "score.probe_images": 1000,
+# options whose default changed: dotted name -> the defaults of earlier versions, with which their runs resume
+CHANGED: dict[str, tuple[Any, ...]] = {
+    "backbone.name": ("resnet18",),
+    "optim.steps": (None,),
+    "optim.batch_size": (64,),
+    "optim.learning_rate": (4e-3,),
+    "track.num_probes": (3, 1),
+    "track.num_pictures": (2,),
+    "score.images": (200,),
+    "score.probe_images": (1000,),
 }
 MAX_LISTED = 24  # names in an error message
 

@@ -29,6 +29,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import copy_for_one
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.models.weights import weights_text
+from vision_mtl.recipes.run_warnings import measure_rank
 from vision_mtl.training.progress import phase
 
 STRENGTH = 0.1  # inverse of regularisation; on the default images both networks score best near it
@@ -41,14 +42,18 @@ def score_features(
 
     The probe is fitted to at most `score.probe_images` training images of each task and predicts at most
     `score.validation_images` validation images; its strength is fixed, so no image chooses anything. Empty without
-    tasks that have a probe, for 0 images, and in processes that do not write.
+    tasks that have a probe, for 0 images, and in processes that do not write. Warns of collapsed features.
     """
     tasks, indices = _open_tasks(config, pool)
-    if not (run.is_main and tasks):
+    if not (run.is_main and config.score.probe_images):
         return {}
     with phase(run.speaker, "comparing features before and after training") as show:
         show(0.0, "after")
-        predictions = {"trained": _predict(_clean(model.backbone, pool, autocast), pool, indices, tasks, autocast)}
+        after = _clean(model.backbone, pool, autocast)
+        measure_rank(run, after, pool, "after training", autocast)
+        if not tasks:
+            return {}
+        predictions = {"trained": _predict(after, pool, indices, tasks, autocast)}
         if start is not None:
             show(0.5, "before")
             is_published = start.backbone.weights is not None and config.start is None

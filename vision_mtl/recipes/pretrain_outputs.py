@@ -33,7 +33,7 @@ def pretrain_actions(trainer: RepairTrainer, pool: Pool, track: Track) -> list[A
         tracker.show("probing the features")
         clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
         found = online_probe(clean, pool, autocast)
-        rank = measure_rank(tracker.run, clean, pool, progress.step, autocast)
+        rank = measure_rank(tracker.run, clean, pool, f"at step {progress.step}", autocast)
         when = {"step": progress.step, "images_seen": progress.images_seen}
         tracker.run.log({"kind": "probe", **when, "tasks": found, "rank": rank})
         tracker.scalars(progress.step, {f"knn/{task}": score["knn"] for task, score in found.items()})

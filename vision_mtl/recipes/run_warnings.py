@@ -138,16 +138,16 @@ def rank_action(trainer: Trainer, pool: Pool) -> Callable[[Progress, Tracker], N
         backbone, autocast = trainer.scored_model.backbone, trainer.accelerator.autocast
         tracker.show("measuring the features' rank")
         clean = with_clean_statistics(backbone, pool, pool.indices("train"), autocast=autocast)
-        rank = measure_rank(tracker.run, clean, pool, progress.step, autocast)
+        rank = measure_rank(tracker.run, clean, pool, f"at step {progress.step}", autocast)
         tracker.run.log({"kind": "rank", "step": progress.step, "images_seen": progress.images_seen, "rank": rank})
 
     return measure
 
 
 def measure_rank(
-    run: Run, clean: Backbone, pool: Pool, step: int, autocast: Callable[[], AbstractContextManager]
+    run: Run, clean: Backbone, pool: Pool, when: str, autocast: Callable[[], AbstractContextManager]
 ) -> float | None:
-    """Return the effective rank of validation images' embeddings; warn if they have collapsed.
+    """Return the effective rank of validation images' embeddings; warn if they have collapsed, and `when`.
 
     `clean` is a backbone with statistics of clean images. None for too few images.
     """
@@ -158,7 +158,7 @@ def measure_rank(
     rank = effective_rank(extract_features(clean, pool, indices, autocast=autocast))
     if not rank >= COLLAPSED:
         run.warn(
-            f"the embeddings have collapsed at step {step}: {len(indices)} images use {rank:.2f} directions (RankMe). "
+            f"the embeddings have collapsed {when}: {len(indices)} images use {rank:.2f} directions (RankMe). "
             "Lower --optim.learning_rate, or look at the images: are they all alike?"
         )
     return rank

@@ -96,7 +96,7 @@ def _weights_key(config: RunConfig) -> str:
 def _earlier_pretraining() -> dict[str, Any]:
     """Return the options of pretraining whose defaults changed, as studies begun before have them."""
     names = (key.partition("optim.")[2] for key in CHANGED)
-    return {"optim": {name: CHANGED[f"optim.{name}"] for name in names if name}}
+    return {"optim": {name: CHANGED[f"optim.{name}"][0] for name in names if name}}
 
 
 def _with_earlier_pretexts(stage: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -163,8 +163,9 @@ class Track:
 
     log_every_steps: int = 10
     """Steps between lines of metrics.jsonl; each line holds the mean losses since the last."""
-    num_probes: int = 1
-    """Number of online probes (kNN on the tasks' validation images), evenly spaced over the run; 0: none."""
+    num_probes: int = 0
+    """Number of online probes (kNN on the tasks' validation images, and features for TensorBoard's projector), evenly
+    spaced over the run; 0: none."""
     num_pictures: int = 1
     """Number of times that pictures of repairs are written for TensorBoard, evenly spaced over the run; 0: none."""
     checkpoint_every_seconds: float = 60.0
