@@ -31,7 +31,7 @@ SEARCH_SEED = 100  # judge uses 0, 1, ...
 CORES = 2  # of a budget's seconds
 HOWS = {"probe": "linear probe, all labels", "finetune": f"fine-tuned, {peer_scores.FRACTION:.0%} of the labels"}
 BETTER = {"helps": OURS, "hurts": LIGHTLY, "equivalent": "equivalent", "undecided": "undecided"}
-CHANCE, HOG = "chance (commonest class)", "HOG + kNN"
+MAJORITY, HOG = "majority (commonest class)", "HOG + kNN"
 Hits = dict[tuple[str, str, str], np.ndarray]  # (how, task, arm) -> (S, n), 1 where the answer is right
 Budgets = Sequence[tuple[float, int]]  # seconds of two cores, number of seeds
 
@@ -45,7 +45,7 @@ def search(seconds: float, jobs: int, runs: Path) -> dict[str, Any]:
     rows.sort(key=lambda row: -row["mean"])
     chosen = choose({row["arm"]: row["mean"] for row in rows})
     hog = peer_scores.cross_validated(peer_scores.hog_features, peer_scores.neighbour_candidates())
-    floors = {CHANCE: peer_scores.largest_class(open_data()), HOG: hog}
+    floors = {MAJORITY: peer_scores.largest_class(open_data()), HOG: hog}
     print(search_table(rows, floors, chosen))
     print(f"\nchosen: {' and '.join(chosen.values())}")
     found = {"seconds": seconds, "seconds_per_step": rates, "seed": SEARCH_SEED, **data}
@@ -214,7 +214,7 @@ def mean_differences(
 def floor_scores(clusters: dict[str, np.ndarray]) -> dict[str, dict[str, Score]]:
     """Return the test scores of the commonest class and of HOG with kNN, whose k validation images choose."""
     found = {
-        CHANCE: peer_scores.probe_hits(peer_scores.hog_features, peer_scores.constant),
+        MAJORITY: peer_scores.probe_hits(peer_scores.hog_features, peer_scores.constant),
         HOG: peer_scores.probe_hits(peer_scores.hog_features, peer_scores.neighbours),
     }
     return {name: {task: accuracy_score(of[task], clusters[task]) for task in TASKS} for name, of in found.items()}

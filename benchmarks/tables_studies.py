@@ -208,8 +208,8 @@ def rendered(data: Record) -> Rows:
     found = [["set", "images", "majority", "linear model on pixels", "resnet18, supervised", "steps of 64"]]
     for name, row in data.items():
         cells = [interval(row[model]) for model in ("pixels", "resnet18")]
-        chance = share(row["pixels"]["chance"])
-        found.append([f"`rendered/{name}`", f"{row['images']:,}", chance, *cells, str(row["steps"])])
+        majority = share(row["pixels"]["majority"])
+        found.append([f"`rendered/{name}`", f"{row['images']:,}", majority, *cells, str(row["steps"])])
     return found
 
 

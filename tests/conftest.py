@@ -1,14 +1,6 @@
-"""Imported by pytest before any test file, so that the package comes before timm and torchvision.
-
-Tests run in a process for each core. Each of them computes with one thread, or they would wait for each other.
-"""
+"""Imported by pytest before any test file, so that the package comes before timm and torchvision."""
 
 from __future__ import annotations
-
-import os
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
 
 from collections import Counter
 from collections.abc import Callable

@@ -57,11 +57,11 @@ class Source(Protocol):
 
     A source whose rows have named columns may set `has_columns = True`: it is then constructed as `cls(rest, root,
     image)`, with the name of the image column, or None for the only one. With `in_processes = True` its images are
-    read in several processes, because threads would wait for each other; it must be picklable. A source may have a list `findings`, of
-    `data.findings.Finding`: what `items` found out that its owner should know, for example skipped files; an error
-    `unclear`, or None, which concerns only tasks that take labels or splits from its folders; and a mapping `unusable`,
-    from columns that are no label columns to what they hold; and a method `independent_items`, used instead of `items`
-    for runs with `data.split_rule` independent, where their official splits were others.
+    read in several processes, because threads would wait for each other; it must be picklable. A source may have a list
+    `findings`, of `data.findings.Finding`: what `items` found out that its owner should know, for example skipped
+    files; an error `unclear`, or None, which concerns only tasks that take labels or splits from its folders; and a
+    mapping `unusable`, from columns that are no label columns to what they hold; and a method `independent_items`, used
+    instead of `items` for runs with `data.split_rule` independent, where their official splits were others.
     """
 
     def __init__(self, rest: str, root: Path, *image: str | None) -> None: ...
