@@ -15,7 +15,8 @@ T = TypeVar("T")
 def in_processes(work: Callable[[S], T], items: Sequence[S], num_workers: int = 0) -> Iterator[T]:
     """Yield `work(item)` in the order of the items, computed by `num_workers` processes (0: one per core).
 
-    Fewer than `FEWEST` items are computed by this process. `work` and the items must be picklable, and importing `work` should be fast.
+    Fewer than `FEWEST` items are computed by this process. `work` and the items must be picklable, and importing `work`
+    should be fast.
     """
     count = num_workers or os.cpu_count() or 1
     if count == 1 or len(items) < FEWEST:
