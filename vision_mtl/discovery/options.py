@@ -12,8 +12,8 @@ class Score:
     """The number of scored images. The time that scoring takes does not count as training."""
 
     images: int = 100
-    """Held-out images of each source to score repairs on, spread over its clusters; fewer for pretexts of many damages.
-    0: repairs are not scored. The folds of discover have discover.num_images instead."""
+    """Held-out images of each source to score repairs on, spread over its clusters; fewer for pretexts of many damages
+    or without a repair. 0: repairs are not scored. The folds of discover have discover.num_images instead."""
     validation_images: int = 500
     """Validation images of each task that finetune, joint and add_task score at each evaluation during training, and
     that pretrain and discover compare features on, evenly spread; 0: all. At the end of training with labels, all
