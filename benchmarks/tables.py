@@ -3,7 +3,7 @@
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. NAME is a key of `TABLES`, or `study NAME`,
-`recipes NAME` or `costs NAME` for `docs/studies/NAME/study.json`, or `trials NAME` for the list
+`scores NAME`, `recipes NAME` or `costs NAME` for `docs/studies/NAME/study.json`, or `trials NAME` for the list
 `benchmarks/recipes/NAME.yaml`. The line below it names the file, the command, the
 commit, the machine and, for scores of held-out images, the hash of the splits (`data.split_hash` of each run's
 result.json). A table whose file is missing says which command measures it. `--check` writes nothing and exits with 1 if

@@ -40,6 +40,32 @@ def study(data: Record) -> Rows:
     ]
 
 
+def scores(data: Record) -> Rows:
+    """Return a row per arm and label fraction: its score on each task and what one seed costs, on one core.
+
+    A score whose comparison with the arm's first baseline is decided has its verdict. The last column is that baseline.
+    """
+    several = len({row["fraction"] for row in data["scores"]}) > 1
+    tasks = list(dict.fromkeys(row["task"] for row in data["scores"]))
+    found = [["recipe", *(["labels"] if several else []), *tasks, "minutes", "compared with"]]
+    for cost in data["arm_costs"]:
+        arm, fraction = cost["arm"], cost["fraction"]
+        baseline = next((one["baseline"] for one in data["comparisons"] if one["arm"] == arm), "")
+        cells = []
+        for task in tasks:
+            (row,) = [r for r in data["scores"] if (r["task"], r["arm"], r["fraction"]) == (task, arm, fraction)]
+            key = (task, fraction, arm, baseline)
+            said = [
+                one["verdict"].partition(" (")[0]
+                for one in data["comparisons"]
+                if (one["task"], one["fraction"], one["arm"], one["baseline"]) == key and is_decided(one)
+            ]
+            cells.append(" ".join([marked(share(row["score"]["value"]), row), *said]))
+        minutes = sum(cost[f"{part}_seconds"] for part in ("training", "teacher", "other")) / 60
+        found.append([arm, *([format_fraction(fraction)] if several else []), *cells, f"{minutes:.0f}", baseline])
+    return found
+
+
 def recipes(data: Record) -> Rows:
     """Return what each arm gained over its baseline on each task, with the verdict; marks as in the report."""
     header = ["do this", "instead of", "task", "labels", "score", "gain", "after Holm", "wins", "verdict"]
@@ -96,7 +122,7 @@ def costs(data: Record) -> Rows:
     ]
 
 
-OF_A_STUDY = {"study": study, "recipes": recipes, "costs": costs}  # what renders docs/studies/NAME/study.json
+OF_A_STUDY = {"study": study, "scores": scores, "recipes": recipes, "costs": costs}  # what renders docs/studies/NAME/study.json
 
 
 def is_control(data: Record, one: Record) -> bool:

@@ -20,7 +20,13 @@ def comparison(task: str, verdict: str, independent: bool = True) -> dict:
 
 STUDY = {
     "arms": {"scratch": {}, "imagenet": {"starts": ["weights of lite0"]}},
-    "scores": [{"task": "pets", "fraction": 0.1, "arm": "imagenet", "num_labelled": 27, "num_validation": 9}],
+    "scores": [
+        {
+            **{"task": "pets", "fraction": 0.1, "arm": "imagenet", "num_labelled": 27, "num_validation": 9},
+            **{"score": score(0.9), "independent": True},
+        },
+        {"task": "objects", "fraction": 0.1, "arm": "imagenet", "score": score(0.7), "independent": False},
+    ],
     "comparisons": [comparison("pets", "helps"), comparison("objects", "equivalent", False)],
     "improvements": [
         {
@@ -50,6 +56,13 @@ def test_a_row_for_each_task_and_one_for_all() -> None:
     assert overall[2:4] == ["*1 task*", "10 % labels"] and overall[-2] == "*75 %*"
 
 
+def test_scores_of_a_recipe_stand_in_one_row_with_their_verdicts() -> None:
+    one_start = comparison("pets", "helps (this set of pretrained weights)")
+    header, row = tables_studies.scores({**STUDY, "comparisons": [one_start]})
+    assert header == ["recipe", "pets", "objects", "minutes", "compared with"]
+    assert row == ["imagenet", ".900 helps", ".700 †", "2", "scratch"]
+
+
 def test_costs_say_what_an_arm_starts_from() -> None:
     _, row = tables_studies.costs(STUDY)
     assert row == [
@@ -67,7 +80,7 @@ def test_costs_say_what_an_arm_starts_from() -> None:
 
 
 def test_the_tables_are_found_by_the_study() -> None:
-    for kind in ("study", "recipes", "costs"):
+    for kind in ("study", "scores", "recipes", "costs"):
         found = tables.find_table(f"{kind} what_should_i_do")
         assert found.path == "docs/studies/what_should_i_do/study.json"
         assert found.command == "train.py --config configs/study/what_should_i_do.yaml"
