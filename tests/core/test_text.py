@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_mtl.core.text import MAX_STEM, encodable, file_stem, native_name, one_line, valid_text, visible
+from vision_mtl.core.text import (
+    MAX_STEM,
+    encodable,
+    file_stem,
+    native_name,
+    one_line,
+    short_sources,
+    valid_text,
+    visible,
+)
 
 FEW = settings(max_examples=60, deadline=None)
 anything = st.text(st.characters(), max_size=20)  # with surrogates
@@ -75,3 +84,24 @@ def test_other_names_get_a_file_of_their_own(name: str, tmp_path: Path) -> None:
 @given(st.lists(anything, unique_by=valid_text, max_size=8))
 def test_two_names_have_two_files(found: list[str]) -> None:
     assert len({file_stem(name) for name in found}) == len(found)
+
+
+def test_sources_are_named_by_their_task_or_the_end_of_their_path() -> None:
+    cars, photos, other = "csv//x/cars/labels.csv", "images//x y/holiday/all", "folder//z/holiday/all"
+    assert short_sources([cars, photos, "bundled/photos", "photos"]) == {
+        cars: "cars/labels.csv",
+        photos: "holiday/all",
+        "bundled/photos": "bundled/photos",
+        "photos": "photos",
+    }
+    assert short_sources([photos, other]) == {photos: "x y/holiday/all", other: "z/holiday/all"}
+    tasks = {"people": other, "age": photos, "sex": photos}
+    assert short_sources([photos, other], tasks) == {photos: "x y/holiday/all", other: "people"}, "the only task"
+    escaped = "folder//home/caf\\xe9"
+    assert short_sources([escaped], {"food": "folder//home/caf\udce9"}) == {escaped: "food"}
+
+
+def test_sources_whose_short_names_are_equal_keep_their_own() -> None:
+    cars = "images//a/b/cars"
+    assert short_sources([cars, "cars"], {"cars": cars}) == {cars: cars, "cars": "cars"}
+    assert short_sources(["folder//a/b", "folder/a/b"]) == {"folder//a/b": "folder//a/b", "folder/a/b": "folder/a/b"}

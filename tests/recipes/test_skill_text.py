@@ -49,7 +49,7 @@ def test_sources_have_their_tasks_names_or_short_paths() -> None:
     assert "/home/me" not in text
     same = {"images//x/a/p": one, "images//y/a/p": one}
     shown = result_text({"metrics": metrics | {"skill_learned_by_source": same, "skill_by_source": same}})
-    assert all(source in shown for source in same)  # short names would be equal
+    assert "x/a/p " in shown and "y/a/p " in shown, "as many folders as they need to differ"
 
 
 def test_the_majority_stands_beside_each_tasks_score() -> None:

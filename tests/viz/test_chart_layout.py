@@ -15,7 +15,7 @@ from vision_mtl.viz.probes import confusion_figure, embedding_figure, scores_fig
 from vision_mtl.viz.reconstruction import ERROR, Panel, reconstruction_figure
 from vision_mtl.viz.skill_maps import SkillMap, skill_maps_figure
 from vision_mtl.viz.studies import differences_figure, label_curves_figure
-from vision_mtl.viz.style import COLUMN, PAGE, TEXT, short, short_sources
+from vision_mtl.viz.style import COLUMN, PAGE, TEXT, short
 
 LONG = "a_task_with_a_name_that_goes_on_and_on_until_its_end"
 TASKS = ["cars", LONG, *(f"task_{k}" for k in range(8))]
@@ -113,17 +113,6 @@ def test_the_title_of_a_narrow_picture_is_wrapped_and_the_error_has_a_scale() ->
 
 def test_a_long_name_keeps_both_ends() -> None:
     assert short("abcdefghij", 7) == "abcd…ij" and short("abc", 3) == "abc"
-
-
-def test_sources_are_named_by_their_last_folder_unless_two_end_alike() -> None:
-    cars, photos, other = "csv//x/cars/labels.csv", "images//x y/holiday", "folder//z/holiday"
-    assert short_sources([cars, photos, "bundled/photos"]) == {
-        cars: "cars/labels.csv",
-        photos: "holiday",
-        "bundled/photos": "photos",
-    }
-    assert short_sources([photos, other]) == {photos: "x y/holiday", other: "z/holiday"}
-    assert short_sources([photos, other], {other: "people"}) == {photos: "holiday", other: "people"}
 
 
 def assert_inside(figure: Figure) -> None:

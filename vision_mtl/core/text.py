@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable, Mapping
 
 MAX_STEM = 100  # bytes of a file's name that is made from another name; most file systems take 255 with all suffixes
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]|^[. ]|[. ]$')  # on Linux, macOS or Windows
@@ -58,14 +59,23 @@ def one_line(text: str) -> str:
     return line if line.strip() else f"'{line}'"
 
 
-def short_source(name: str) -> str:
-    """Return a source's name without the folders in the middle of its path.
+def short_sources(sources: Iterable[str], tasks: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the name to show for each source: its only task's, else the end of its path: two parts, or more to differ.
 
-    >>> short_source("folder//home/me/data/pets/images"), short_source("bundled/digits")
-    ('folder/…/pets/images', 'bundled/digits')
+    `tasks` maps tasks to their sources. Where short names would be equal, all sources keep their own.
+
+    >>> short_sources(["folder//home/me/pets/images", "bundled/digits"])
+    {'folder//home/me/pets/images': 'pets/images', 'bundled/digits': 'bundled/digits'}
     """
-    kind, *rest = [part for part in name.split("/") if part] or [name]
-    return "/".join([kind, *(["…"] if len(rest) > 2 else []), *rest[-2:]])
+    parts = {source: [part for part in source.split("/") if part] for source in sources}
+    shown = {}
+    for source, own in parts.items():
+        others = [found for other, found in parts.items() if other != source]
+        lengths = (n for n in range(2, len(own) + 1) if all(found[-n:] != own[-n:] for found in others))
+        named = [task for task, of in (tasks or {}).items() if valid_text(of) == source]
+        length = next(lengths, None)
+        shown[source] = named[0] if len(named) == 1 else "/".join(own[-length:]) if length else source
+    return shown if len(set(shown.values())) == len(shown) else {source: source for source in parts}
 
 
 def encodable(text: str, encoding: str | None) -> str:

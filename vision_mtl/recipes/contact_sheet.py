@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vision_mtl.core.text import short_source
+from vision_mtl.core.text import short_sources
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.targets import IGNORED, Target
@@ -28,11 +28,11 @@ def contact_sheet(pool: Pool, tasks: dict[str, str], num_pictures: int) -> Figur
     `tasks` maps the tasks to their sources.
     """
     sections = [_of_task(pool, task, num_pictures) for task in list(pool.targets)[:MAX_TASKS]]
-    for source in pool.sources:
+    for source, name in short_sources(pool.sources).items():
         if source not in tasks.values():
             indices = spread_evenly(pool.indices("train", source=source), num_pictures)
             blocks = [Block(_pictures(pool, part)) for part in indices.split(COLUMNS)]
-            sections.append(Section(f"{short_source(source)}, without labels", blocks))
+            sections.append(Section(f"{name}, without labels", blocks))
     return sheet_figure(sections)
 
 

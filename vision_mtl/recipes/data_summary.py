@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.files import atomic_write_json
 from vision_mtl.core.run import Run
-from vision_mtl.core.text import one_line, short_source
+from vision_mtl.core.text import one_line, short_sources
 from vision_mtl.data.findings import Findings
 from vision_mtl.data.pool import Pool
 from vision_mtl.data.shards import write_shards
@@ -71,7 +71,7 @@ def _percent(share: float) -> str:
 
 def print_summary(facts: Mapping[str, Any], run: Run) -> None:
     """Print what `data_facts` counted: sources, original images, tasks, their labels, and the totals."""
-    shown = _short_names(facts["sources"])
+    shown = short_sources(facts["sources"])
     for table in (_source_table(facts, shown), _original_table(facts, shown), _task_table(facts, shown)):
         if table.row_count:
             run.show(f"\n{as_text(table, LINE)}")
@@ -96,18 +96,13 @@ def print_summary(facts: Mapping[str, Any], run: Run) -> None:
             )
     for source, found in facts["value_ranges"].items():
         low, high = (f"{found[end]:.10g}" for end in ("low", "high"))
-        run.show(_wrapped(f"values of {source}: {low} to {high} become 0 to 1 ({found['from']}); others are clipped"))
+        told = f"{low} to {high} become 0 to 1 ({found['from']}); others are clipped"
+        run.show(_wrapped(f"values of {shown[source]}: {told}"))
     run.show(
         f"{facts['num_images']:,} images, {facts['store_bytes'] / 1e6:.0f} MB decoded; "
         f"exact duplicates {facts['exact_duplicates']}, near duplicates {facts['near_duplicates']}, "
         f"unreadable {facts['unreadable']}"
     )
-
-
-def _short_names(names: Iterable[str]) -> dict[str, str]:
-    """Return each source's name without the folders in the middle of its path, if the short names differ."""
-    found = {name: short_source(name) for name in names}
-    return found if len(set(found.values())) == len(found) else {name: name for name in found}
 
 
 def _table(title: str, *heads: str, texts: Sequence[str] = ()) -> Table:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vision_mtl.config.run_config import RunConfig
 from vision_mtl.core.run import Run
+from vision_mtl.core.text import short_sources
 from vision_mtl.data.options import Task
 from vision_mtl.data.pool import Pool
 from vision_mtl.discovery.measure import Autocast
@@ -17,7 +18,7 @@ from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.mixture import Mixture
 from vision_mtl.training.progress import phase
 from vision_mtl.viz.curves import skill_figure
-from vision_mtl.viz.style import save_chart, short_sources
+from vision_mtl.viz.style import save_chart
 
 
 def score_repairs(
@@ -48,6 +49,5 @@ def write_skill_figure(run: Run, metrics: Mapping[str, Any], tasks: Mapping[str,
 
 
 def names_of_sources(sources: Iterable[str], tasks: Mapping[str, Task]) -> dict[str, str]:
-    """Return the names that figures show for sources: of a source with one task the task's, else a short path."""
-    of = {source: [name for name, task in tasks.items() if task.source == source] for source in sources}
-    return short_sources(of, {source: found[0] for source, found in of.items() if len(found) == 1})
+    """Return the names that figures show for sources."""
+    return short_sources(sources, {name: task.source for name, task in tasks.items()})

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from vision_mtl.core.text import short_source
+from vision_mtl.core.text import short_sources
 from vision_mtl.data.label_kinds import label_kind
 from vision_mtl.discovery.kinds import learned_text
 from vision_mtl.evaluation.jackknife import MIN_CLUSTERS
@@ -45,8 +45,7 @@ WIDTH = 120  # characters of a table, whatever the terminal: tables go to files 
 def result_text(result: dict[str, Any], task_sources: Mapping[str, str] | None = None) -> str:
     """Return the scores of `result.json` as lines of text.
 
-    `task_sources` maps tasks to their sources: a source with one task is shown by its name, others without the folders
-    in the middle of their paths.
+    `task_sources` maps tasks to their sources, whose names are shortened by `short_sources`.
     """
     metrics = _with_short_sources(result.get("metrics", {}), task_sources or {})
     lines = [*_features_text(metrics), *_tasks_text(metrics), *_consistency_text(metrics)]
@@ -96,19 +95,13 @@ def _repairs_only(by_source: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
 
 
 def _with_short_sources(metrics: dict[str, Any], task_sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return the metrics with short names of the sources, as long as these differ."""
+    """Return the metrics with short names of the sources."""
     found = dict(metrics)
     for key in ("skill_by_source", "skill_learned_by_source"):
         if key in metrics:
-            names = {source: _source_name(source, task_sources) for source in metrics[key]}
-            is_clear = len({*names.values(), "all"}) == len(names) + 1  # "all" is the row of all sources
-            found[key] = {names[source] if is_clear else source: scores for source, scores in metrics[key].items()}
+            names = short_sources([*metrics[key], "all"], task_sources)  # "all" is the row of all sources
+            found[key] = {names[source]: scores for source, scores in metrics[key].items()}
     return found
-
-
-def _source_name(source: str, task_sources: Mapping[str, str]) -> str:
-    tasks = [task for task, own in task_sources.items() if own == source]
-    return tasks[0] if len(tasks) == 1 else short_source(source).rpartition("…/")[2]
 
 
 def _skill_text(metrics: dict[str, Any]) -> list[str]:

@@ -22,7 +22,6 @@ from vision_mtl.viz.style import (
     new_figure,
     quiet,
     short,
-    short_sources,
 )
 
 LOWEST = -1.0  # smallest skill shown: an early network may be far below, which would flatten the rest
@@ -73,11 +72,10 @@ def skill_figure(
     pretexts = sorted({pretext for scores in by_source.values() for pretext in scores})
     if not pretexts:
         return None
-    shown = short_sources(by_source, names)
     groups: dict[str, list[Dot]] = {}
     for source, scores in by_source.items():
         known = (classic or {}).get(source, {})
-        groups[shown[source]] = [
+        groups[(names or {}).get(source, source)] = [
             _dot(pretext, COLOURS[pretexts.index(pretext) % len(COLOURS)], score, known.get(pretext))
             for pretext, score in scores.items()
         ]

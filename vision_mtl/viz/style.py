@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,22 +58,6 @@ def short(name: str, letters: int = 48) -> str:
         return line
     tail = (letters - 1) // 3
     return f"{line[: letters - 1 - tail]}…{line[len(line) - tail :]}"
-
-
-def short_sources(sources: Iterable[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the name to show for each source: that of `known`, else the last part of its path.
-
-    A file has its folder's name before it, and sources that end alike have as many folders as they need to differ.
-    """
-    known, parts = known or {}, {name: [p for p in name.split("/") if p] or [name] for name in sources}
-    count = {name: 2 if "." in found[-1] and len(found) > 2 else 1 for name, found in parts.items()}
-    while True:
-        shown = {name: known.get(name, "/".join(found[-count[name] :])) for name, found in parts.items()}
-        alike = [name for name, text in shown.items() if list(shown.values()).count(text) > 1 and name not in known]
-        longer = [name for name in alike if count[name] < len(parts[name])]
-        if not longer:
-            return shown
-        count |= {name: count[name] + 1 for name in longer}
 
 
 def line_style(number: int) -> dict[str, Any]:
