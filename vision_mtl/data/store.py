@@ -56,9 +56,8 @@ class Settings:
     channels: int = 3
     fit: Fit = "stretch"
     is_deep: bool = field(default=False, repr=False)  # the text is a part of the keys of 8-bit images
-    value_range: ValueRange | None = field(
-        default=None, repr=False
-    )  # None for deep images whose files declare their maximum
+    # None for deep images whose files declare their maximum
+    value_range: ValueRange | None = field(default=None, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
