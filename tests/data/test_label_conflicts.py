@@ -61,7 +61,7 @@ def test_a_file_linked_into_two_classes_is_an_error_with_both_names_and_labels(p
     link(pets / "cat/3.png", pets / "dog/also.png")
     with pytest.raises(UserError) as error:
         pool_of(pets)
-    for words in ("task 't': 1 image is listed more than once", f"'cat' as '{pets}/cat/3.png'", f"{pets}/dog/also.png"):
+    for words in ("task 't': 1 image is listed more than once", "'cat' as 'cat/3.png'", "'dog/also.png'"):
         assert words in str(error.value)
 
 
@@ -96,7 +96,7 @@ def test_one_folder_in_two_splits_is_an_error(pets: Path) -> None:
     for split, labels in (("train", ("cat", "dog")), ("test", ("cat",))):
         for label in labels:
             (pets.parent / "s" / split / label).symlink_to(pets / label)
-    with pytest.raises(UserError, match=r"8 images are .* in different splits: the same file is in 'test' as .*s/test"):
+    with pytest.raises(UserError, match=r"8 images are .* in different splits: the same file is in 'test' as 'test/"):
         pool_of(pets.parent / "s")
 
 
@@ -170,8 +170,8 @@ def test_copies_in_two_classes(pets: Path, mode: str) -> None:
         return
     pool = pool_of(pets, data={"same_content": mode})
     (warning,) = [w for w in pool.warnings if words in w]
-    assert f"'cat' as '{pets}/cat/3.png'" in warning or f"'cat' as '{pets}/cat/copy.png'" in warning
-    assert f"'dog' as '{pets}/dog/copy.png'" in warning and ("All 3 are left out" in warning) == (mode == "drop")
+    assert "'cat' as 'cat/3.png'" in warning or "'cat' as 'cat/copy.png'" in warning
+    assert "'dog' as 'dog/copy.png'" in warning and ("All 3 are left out" in warning) == (mode == "drop")
     assert len(pool) == 18 and pool.targets["t"].labelled.sum() == (15 if mode == "drop" else 18)
 
 

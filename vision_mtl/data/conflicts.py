@@ -124,7 +124,7 @@ def _images(count: int) -> str:
 
 
 def _shown(target: Target, items: Sequence[Item], pairs: np.ndarray) -> str:
-    """Return the labels and names of the first pairs: `'cat' as '/a/1.png' and 'dog' as '/b/1.png'`."""
+    """Return the labels and names of the first pairs: `'cat' as 'cat/1.png' and 'dog' as 'dog/1.png'`."""
     told = [
         f"{_label(target, i)} as {_name(items[i], items[j])} and {_label(target, j)} as {_name(items[j], items[i])}"
         for i, j in pairs[:SHOWN].tolist()
@@ -133,9 +133,9 @@ def _shown(target: Target, items: Sequence[Item], pairs: np.ndarray) -> str:
 
 
 def _name(item: Item, other: Item) -> str:
-    """Return an item's name in a message: its path, or its spelling in the list if both have the same path."""
-    same = item.path is None or item.path == other.path
-    mine, its = (item.identity, other.identity) if same else (str(item.path), str(other.path))
+    """Return an item's name in a message: as its source spells it, or its path if the other is spelled alike."""
+    spelled = item.path is None or item.identity != other.identity
+    mine, its = (item.identity, other.identity) if spelled else (str(item.path), str(other.path))
     looks_alike = mine != its and normalize("NFC", mine) == normalize("NFC", its)
     return ascii(mine) if looks_alike else repr(mine)
 
