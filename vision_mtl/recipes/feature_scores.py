@@ -29,6 +29,7 @@ from vision_mtl.models.backbone import Backbone
 from vision_mtl.models.batch_norm import copy_for_one
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.models.weights import weights_text
+from vision_mtl.recipes.initial_weights import keeps_statistics
 from vision_mtl.recipes.run_warnings import measure_rank
 from vision_mtl.training.progress import phase
 
@@ -56,10 +57,8 @@ def score_features(
         predictions = {"trained": _predict(after, pool, indices, tasks, autocast)}
         if start is not None:
             show(0.5, "before")
-            is_published = start.backbone.weights is not None and config.start is None
-            before = (
-                copy_for_one(start.backbone).eval() if is_published else _clean(start.backbone, pool, autocast)
-            )  # published weights keep their BatchNorm statistics, as in `probe`
+            kept = keeps_statistics(config)
+            before = copy_for_one(start.backbone).eval() if kept else _clean(start.backbone, pool, autocast)
             predictions["untrained"] = _predict(before, pool, indices, tasks, autocast)
     return {
         name: _compare(

@@ -97,6 +97,14 @@ def scale_note(backbone: Backbone) -> str:
     )
 
 
+def keeps_statistics(config: RunConfig) -> bool:
+    """Return True if the first weights are published ones: their frozen features keep their BatchNorm statistics.
+
+    With those of the run's images, ridge probes of ImageNet weights lost .10 (cars) and .09 (pets) at 64 pixels.
+    """
+    return bool(config.backbone.pretrained) and not config.start
+
+
 def before_training(model: SharedModel) -> SharedModel | None:
     """Return a copy of the network before a checkpoint or training changes it; None if its weights are lost."""
     return None if model.backbone.weights_lost else deepcopy(model)

@@ -36,7 +36,7 @@ from vision_mtl.models.backbone import Backbone, is_convolutional
 from vision_mtl.models.batch_norm import copy_for_one
 from vision_mtl.recipes import build
 from vision_mtl.recipes.band_statistics import fit_statistics
-from vision_mtl.recipes.initial_weights import initial_backbone, report_weights
+from vision_mtl.recipes.initial_weights import initial_backbone, keeps_statistics, report_weights
 from vision_mtl.recipes.labels import FRACTIONS, draw_budget, kept_images
 from vision_mtl.training.options import Runtime
 
@@ -162,9 +162,7 @@ def feature_sets(
     """Return method -> the features (n, D) that its probe may choose from, and the backbone of method `linear`.
 
     A backbone with random weights is its own random baseline, so its features are computed once. `hog_knn` has no
-    choice and no probe: its features go to kNN. Published weights keep their BatchNorm statistics: with those of these
-    images, ridge probes of ImageNet weights lost .10 (cars) and .09 (pets) at 64 pixels. `show` receives the share done
-    and what is extracted.
+    choice and no probe: its features go to kNN. `show` receives the share done and what is extracted.
     """
     train = pool.indices("train")
     if not config.start:
@@ -175,7 +173,7 @@ def feature_sets(
     def part(number: int, text: str) -> Report:
         return lambda share: show((number + share) / passes, text)
 
-    own, clean = maps_of(backbone, bool(config.start or not config.backbone.pretrained), part(0, "network"))
+    own, clean = maps_of(backbone, not keeps_statistics(config), part(0, "network"))
     found = {"linear": own}
     if has_random:
         torch.manual_seed(config.seed)
