@@ -93,7 +93,7 @@ def test_a_repair_has_five_rows() -> None:
 def test_titles_say_in_words_what_was_learned() -> None:
     score = {"value": 0.24, "low": 0.18, "high": 0.3, "n": 1000, "learned": True}
     assert _head("grid_mask", score, "test images", repairs=True) == (
-        "Hidden cells (grid_mask): learned",
+        "Hidden pixels (grid_mask): learned",
         "24 % less squared error than the best rule without training "
         "(skill_learned +0.24, 95 % interval +0.18 to +0.30, on 1,000 test images)",
     )

@@ -28,7 +28,6 @@ from vision_mtl.pretext.mixture import Part
 MASK, GREY, COARSE, CHAIN = "grid_mask", "decolorise", "downsample", "chain"
 BY_HAND = (MASK, GREY, COARSE)  # in the order of a chain
 NOT_SHOWN = ("embedding", "features")  # outputs of pretexts that need the images of a run
-WORDS = {MASK: "hidden pixels", GREY: "lost colour", COARSE: "lost resolution"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from vision_mtl.config.resolve import with_added_to_pretexts
 from vision_mtl.config.run_config import read_section
 from vision_mtl.discovery.measure import START
 from vision_mtl.discovery.skill import predict_part
-from vision_mtl.explorer.damage import BY_HAND, CHAIN, WORDS, own_draw, part_of
+from vision_mtl.explorer.damage import BY_HAND, CHAIN, own_draw, part_of
+from vision_mtl.inference.pictures import NAMES
 from vision_mtl.models.shared import SharedModel
 from vision_mtl.pretext.chain import DEFAULT_STEPS, Chain
 from vision_mtl.pretext.contract import Pretext
@@ -60,7 +61,7 @@ class Repairer:
             return part.pretext.repair(self.predict(part, damaged), damaged, part.draw), self._words(part)
         missing = [kind for kind in self._steps(part) if kind not in self.pretexts]
         if missing:
-            lost = " or ".join(WORDS.get(kind, kind) for kind in missing)
+            lost = " or ".join(NAMES.get(kind, kind) for kind in missing)
             return None, f"No head of this run repairs {lost}, so only the classic repair is shown."
         return self._in_turn(part, damaged), "The heads repaired one after the other, the last damage first."
 
@@ -103,5 +104,5 @@ class Repairer:
         return [kind for kind in BY_HAND if kind in chained] or [part.name]
 
     def _words(self, part: Part) -> str:
-        several = " and ".join(WORDS.get(kind, kind) for kind in self._steps(part))
+        several = " and ".join(NAMES.get(kind, kind) for kind in self._steps(part))
         return f"The run's head for {several} repaired it."

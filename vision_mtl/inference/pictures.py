@@ -30,11 +30,11 @@ CANDIDATES = 24  # images of each source that the columns are chosen from
 TELLING = 0.75  # place of a chosen image among the candidates, from the easiest to the hardest
 NOUNS = {"train": "training images", "val": "validation images", "test": "test images"}  # by split
 NAMES = {
-    "grid_mask": "hidden cells",
-    "decolorise": "colour",
-    "downsample": "resolution",
+    "grid_mask": "hidden pixels",
+    "decolorise": "lost colour",
+    "downsample": "lost resolution",
     "contrast": "views",
-}  # of pretexts, in titles
+}  # of what pretexts repair, in titles and sentences
 ROWS = {  # kind of picture -> label
     "original": "original",
     "damaged": "damaged",
