@@ -151,7 +151,7 @@ def _start_small(layer: nn.Conv2d | nn.Linear) -> None:
 
 def predicts_zero(head: nn.Module) -> bool:
     """Return whether a pretext's head is about as small as `_start_small` makes it, so that it predicts about zero."""
-    weight: Tensor = head.project.weight  # type: ignore[assignment]  # each kind of head ends in it
+    weight = head.get_parameter("project.weight")  # each kind of head ends in it
     return float(weight.detach().abs().max()) < 10 * START_STD
 
 
