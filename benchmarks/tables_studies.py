@@ -122,7 +122,8 @@ def costs(data: Record) -> Rows:
     ]
 
 
-OF_A_STUDY = {"study": study, "scores": scores, "recipes": recipes, "costs": costs}  # what renders docs/studies/NAME/study.json
+# what renders docs/studies/NAME/study.json
+OF_A_STUDY = {"study": study, "scores": scores, "recipes": recipes, "costs": costs}
 
 
 def is_control(data: Record, one: Record) -> bool:

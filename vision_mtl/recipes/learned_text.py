@@ -57,9 +57,8 @@ def repair_sentence(learned: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> s
         everywhere = len(names) == len(scored) > 1
         parts.append(f"{pretext} of {'all images' if everywhere else listed(names)}" if names else f"{pretext}{NONE}")
     if all(part.endswith(NONE) for part in parts):
-        return (
-            "No repair is better yet than the best rule that needs no training: repairs need more images." if parts else ""
-        )
+        none = "No repair is better yet than the best rule that needs no training: repairs need more images."
+        return none if parts else ""
     parts.sort(key=lambda part: part.endswith(NONE))
     return f"Repairs better than every rule that needs no training: {'; '.join(parts)}."
 
