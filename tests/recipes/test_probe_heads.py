@@ -76,4 +76,4 @@ def test_a_probe_predicts_and_exports(image_folder: Path, root: Path, tmp_path: 
     start = ["--init_from", str(tmp_path / "probe"), "--device", "cpu"]
     asked = ["--predict.images", str(image_folder / "round"), "--predict.num_pictures", "0"]
     assert main(["--stage", "predict", "--run_dir", str(tmp_path / "p"), *start, *asked]) == 0
-    assert sum(result(tmp_path / "p")["metrics"]["summaries"]["shape"]["counts"].values()) == 40
+    assert sum(result(tmp_path / "p")["metrics"]["answers"]["shape"].values()) == 40

@@ -114,7 +114,7 @@ def test_names_are_shown_unchanged(runs: Path) -> None:
     files = {Path(answer["image"]).name for answer in answers}
     assert files >= {"=cmd|' 0.png", "<b onmouseover=alert(1)>.png", "[2].png"}
     result = json.loads((runs / "predict" / "result.json").read_text())
-    assert set(result["metrics"]["summaries"]["kind"]["counts"]) <= set(CLASSES)
+    assert set(result["metrics"]["answers"]["kind"]) <= set(CLASSES)
     assert result_text({"metrics": {"skill_by_source": {"images/[/x]": {}}}, "status": "completed"})
 
 

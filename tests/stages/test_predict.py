@@ -76,7 +76,7 @@ def test_the_files_contain_the_models_predictions(trained: Path, photos: Path, t
         assert list(answers["layout"]["shares"].values()) == pytest.approx(shares.tolist(), abs=2e-6)
     assert len({row["age"] for row in rows}) == 6  # the heads do look at the images
     assert result(tmp_path / "run")["metrics"]["num_images"] == 6
-    assert sum(result(tmp_path / "run")["metrics"]["summaries"]["shape"]["counts"].values()) == 6
+    assert sum(result(tmp_path / "run")["metrics"]["answers"]["shape"].values()) == 6
     text = capsys.readouterr().out
     assert "photos/day/1.png" in text
     assert "6 images predicted: predictions.csv, predictions.json, figures/predictions.png, masks/layout/" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def open_heads(config: RunConfig) -> tuple[SharedModel, dict[str, Any]]:
 
 @dataclass
 class PredictionReport:
-    """A `with` block that predicts batches of `files` and keeps summaries, rows to print and pictures to draw."""
+    """A `with` block that predicts batches of `files` and keeps counts, rows to print and pictures to draw."""
 
     run: Run
     outputs: dict[str, TaskOutput]
@@ -64,6 +65,9 @@ class PredictionReport:
         self.unreadable: list[UnreadableImage] = []
         self.clipped: list[str] = []  # files on another scale than the range
         self.num_deep = 0
+        self.counts: dict[str, Counter[str]] = {
+            task: Counter() for task, output in self.outputs.items() if label_kind(output.kind).classifies_images
+        }
         self.summaries = {task: PredictionSummary(output) for task, output in self.outputs.items()}
         self.rows: list[dict[str, Any]] = []
         self.cells: list[Cell] = []
@@ -96,6 +100,9 @@ class PredictionReport:
     def _keep(self, file: ImageFile, found: Decoded, record: dict[str, Any], numbers: Mapping[str, np.ndarray]) -> None:
         for task, summary in self.summaries.items():
             summary.add(record["tasks"][task])
+        for task, counter in self.counts.items():
+            prediction = record["tasks"][task]
+            counter.update([prediction["class"]] if "class" in prediction else prediction["classes"])
         if len(self.rows) < MAX_ROWS:
             self.rows.append(record)
         if file.name in self.drawn:
@@ -128,6 +135,7 @@ class PredictionReport:
             "num_unreadable": len(self.unreadable),
             "files": files,
             "summaries": {task: summary.to_json() for task, summary in self.summaries.items()},
+            "answers": {task: dict(counter.most_common()) for task, counter in self.counts.items()},
         }
         self.run.write_result("completed", metrics=metrics, seconds=time.perf_counter() - self.started)
 

@@ -57,7 +57,7 @@ def result_text(result: dict[str, Any], task_sources: Mapping[str, str] | None =
         lines.append("kNN on frozen features of validation images (the majority's accuracy in brackets):")
         majority = {task: found.get("majority", found["chance"]) for task, found in online.items()}  # chance: older
         lines += [f"  {task:<18}{found['knn']:.3f}  ({majority[task]:.3f})" for task, found in online.items()]
-    if "summaries" in metrics or "answers" in metrics:  # of predict; answers: of an older run
+    if "answers" in metrics:  # of predict
         lines += _predictions_text(metrics)
     if "differences" in metrics:  # of export
         lines += _exports_text(metrics)
@@ -317,7 +317,7 @@ def _predictions_text(metrics: dict[str, Any]) -> list[str]:
     lines = [f"{format_count(metrics['num_images'], 'image')} predicted: {', '.join(metrics['files'])}"]
     if "summaries" in metrics:
         return lines + [f"  {task:<18}{summary_text(summary)}" for task, summary in metrics["summaries"].items()]
-    for task, counts in metrics["answers"].items():
+    for task, counts in metrics["answers"].items():  # of an older run
         lines.append(f"  {task:<18}{', '.join(f'{name} {count:,}' for name, count in counts.items())}")
     return lines
 
