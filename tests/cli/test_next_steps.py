@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,7 +18,7 @@ from vision_mtl.cli.command import main, split_words
 from vision_mtl.cli.next_steps import what_next
 from vision_mtl.config.resolve import resolve
 from vision_mtl.config.stage import STAGES
-from vision_mtl.config.words import as_words, words_like
+from vision_mtl.config.words import as_words, with_name, words_like
 
 Commands = dict[str, list[str]]  # stage -> the words of its command
 Start = Callable[..., Commands]
@@ -110,6 +110,7 @@ RESULT = {"data": {"sources": {"a": {"test": 3}}}, "metrics": {}}
 NAMES = st.text("a 1'$[{\"é-:#,\\=", min_size=1, max_size=5)
 
 
+@example(["--1"], True, None, 32, {})
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(NAMES, min_size=1, max_size=2, unique=True),
@@ -125,7 +126,7 @@ def test_every_word_means_the_option_again(names: list[str], tasks: bool, values
         file["tasks"] = {f"task-{i}": {"source": f"folder/{n}", "label_from": n} for i, n in enumerate(names)}
     config = resolve("pretrain", file, {})
     words = words_like(config, "discover", {})
-    again = split_words(shlex.split(shlex.join([w for key, ws in words.items() for w in (f"--{key}", *ws)])))
+    again = split_words(shlex.split(shlex.join([w for key, ws in words.items() for w in with_name(key, ws)])))
     found = resolve("discover", {}, again)
     assert found.image_size == config.image_size
     for section in ("data", "tasks", "backbone", "decoder"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from vision_mtl.config.plugins import loaded_plugins
 from vision_mtl.config.run_config import Hint, RunConfig
-from vision_mtl.config.words import words_like
+from vision_mtl.config.words import with_name, words_like
 from vision_mtl.core.errors import UserError
 
 
@@ -35,7 +35,7 @@ def what_next(config: RunConfig, folder: Path, result: Mapping[str, Any]) -> lis
             continue
         if plugins := loaded_plugins():
             options["plugins"] = plugins
-        words = [word for name, values in options.items() for word in (f"--{name}", *values)]
+        words = [word for name, values in options.items() for word in with_name(name, values)]
         found.append((f"{_program()} {shlex.join(words)}", step.purpose))
     return found
 

@@ -55,6 +55,15 @@ def as_words(value: Any) -> list[str]:
     return [str(value).lower() if isinstance(value, bool) else str(value)]
 
 
+def with_name(name: str, words: list[str]) -> list[str]:
+    """Return an option's name and its words; a word that looks like an option is joined to the name.
+
+    >>> with_name("seed", ["3"]), with_name("tasks.a.label_from", ["--(.)"])
+    (['--seed', '3'], ['--tasks.a.label_from=--(.)'])
+    """
+    return [f"--{name}={words[0]}"] if len(words) == 1 and words[0].startswith("--") else [f"--{name}", *words]
+
+
 def _is_plain_word(item: Any) -> bool:
     return isinstance(item, str) and not item.startswith(("[", "{", "--"))
 
