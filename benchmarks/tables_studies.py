@@ -47,21 +47,22 @@ def scores(data: Record) -> Rows:
     """
     several = len({row["fraction"] for row in data["scores"]}) > 1
     tasks = list(dict.fromkeys(row["task"] for row in data["scores"]))
+    values = {(row["arm"], row["fraction"], row["task"]): row for row in data["scores"]}
+    judged = {(one["arm"], one["fraction"], one["task"], one["baseline"]): one for one in data["comparisons"]}
+
+    def cell(arm: str, fraction: float, task: str, baseline: str) -> str:
+        row, one = values.get((arm, fraction, task)), judged.get((arm, fraction, task, baseline))
+        if row is None:  # the arm lacks the task
+            return ""
+        text = marked(share(row["score"]["value"]), row)
+        return f"{text} {one['verdict'].partition(' (')[0]}" if one and is_decided(one) else text
+
     found = [["recipe", *(["labels"] if several else []), *tasks, "minutes", "compared with"]]
     for cost in data["arm_costs"]:
         arm, fraction = cost["arm"], cost["fraction"]
         baseline = next((one["baseline"] for one in data["comparisons"] if one["arm"] == arm), "")
-        cells = []
-        for task in tasks:
-            (row,) = [r for r in data["scores"] if (r["task"], r["arm"], r["fraction"]) == (task, arm, fraction)]
-            key = (task, fraction, arm, baseline)
-            said = [
-                one["verdict"].partition(" (")[0]
-                for one in data["comparisons"]
-                if (one["task"], one["fraction"], one["arm"], one["baseline"]) == key and is_decided(one)
-            ]
-            cells.append(" ".join([marked(share(row["score"]["value"]), row), *said]))
         minutes = sum(cost[f"{part}_seconds"] for part in ("training", "teacher", "other")) / 60
+        cells = [cell(arm, fraction, task, baseline) for task in tasks]
         found.append([arm, *([format_fraction(fraction)] if several else []), *cells, f"{minutes:.0f}", baseline])
     return found
 

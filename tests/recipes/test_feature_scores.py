@@ -1,6 +1,7 @@
 """What training added to the features: the same probe before and after, on validation images alone."""
 
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,15 @@ def test_an_unchanged_network_has_not_learned(config: RunConfig, pool: Pool) -> 
     text = result_text({"metrics": {"features": found}})
     assert text.startswith("Features of faces are not clearly better or worse than before training (random weights).")
     assert f"{found['faces']['trained']['value']:.3f}" in text and "majority" in text
+
+
+def test_collapsed_features_are_a_warning_with_and_without_tasks(config: RunConfig, pool: Pool) -> None:
+    for tasks in (config.tasks, {}):
+        said: list[str] = []
+        run: Any = SimpleNamespace(is_main=True, speaker=None, warn=said.append)
+        found = score_features(replace(config, tasks=tasks), run, network(True), None, pool, torch.inference_mode)
+        assert set(found) == set(tasks)
+        assert len(said) == 1 and "the embeddings have collapsed after training" in said[0]
 
 
 def test_without_the_start_only_the_trained_features_are_scored(config: RunConfig, pool: Pool) -> None:
