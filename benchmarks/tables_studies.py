@@ -13,6 +13,7 @@ import numpy as np
 
 from vision_mtl.study.independence import marked
 from vision_mtl.study.number_format import format_duration, format_fraction
+from vision_mtl.study.verdict_text import plain_verdict
 
 Record = Mapping[str, Any]
 Rows = list[list[str]]  # the first is the header
@@ -138,7 +139,7 @@ def studies(folder: Path) -> Rows:
     found = [["report", "question", "seeds", "verdicts"]]
     for path in sorted(folder.glob("*/study.json")):
         data = read(path)
-        verdicts = [one["verdict"].partition(" (")[0] for one in data["comparisons"]]
+        verdicts = [plain_verdict(one["verdict"]) for one in data["comparisons"]]
         named = [
             f"{one['verdict']}: {marked(one['task'], one)}, {one['arm']}"
             for one in data["comparisons"]
@@ -293,7 +294,7 @@ def interval(score: Record) -> str:
 
 def is_decided(one: Record) -> bool:
     """Return True if a comparison helps or hurts, be it for one pretraining only."""
-    return one["verdict"].partition(" (")[0] in ("helps", "hurts")
+    return plain_verdict(one["verdict"]) in ("helps", "hurts")
 
 
 def _with_mean(scores: Mapping[str, float], tasks: Sequence[str]) -> list[str]:

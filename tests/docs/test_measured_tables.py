@@ -134,10 +134,10 @@ HASHES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("sitting", HASHES.values(), ids=map("-".join, HASHES))
 def test_splits_are_those_of_the_code_now(
-    sitting: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sitting: Mapping[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)  # where the paths of a result start
-    data, tasks = image_options(sitting, tmp_path)
+    data, tasks = image_options(sitting, root)  # a common root, so images are decoded once
     if absent := absent_sources(data, tasks):
         pytest.skip(f"images that are not here: {', '.join(absent)}")
     found = {opened(data, tasks).summary()["split_hash"]}
