@@ -56,7 +56,7 @@ def scores(data: Record) -> Rows:
         if row is None:  # the arm lacks the task
             return ""
         text = marked(share(row["score"]["value"]), row)
-        return f"{text} {one['verdict'].partition(' (')[0]}" if one and is_decided(one) else text
+        return f"{text} {plain_verdict(one['verdict'])}" if one and is_decided(one) else text
 
     found = [["recipe", *(["labels"] if several else []), *tasks, "minutes", "compared with"]]
     for cost in data["arm_costs"]:
